@@ -1,0 +1,54 @@
+"""sj-ann2snn: trained ANNs become spiking networks of SpikingJelly neurons.
+
+>>> from sj_ann2snn import Converter, simulate, evaluate
+"""
+
+from .compat import make_if_neuron
+from .errors import (
+    Ann2SnnError,
+    BackendError,
+    BackendWarning,
+    CalibrationError,
+    ConflictError,
+    ConversionError,
+    DeadLayerError,
+    InputError,
+    LegacyArgumentWarning,
+    ModeError,
+    NonFiniteError,
+    OptionError,
+    PluginError,
+    PluginWarning,
+    ScaleError,
+    TracingError,
+    UnsupportedError,
+    VerificationError,
+)
+from .hookspecs import API_VERSION, hookimpl
+from .layers import ChannelAffine, CumulativeMaxPool, MomentumMaxPool, Scaler, Stepwise
+from .mapping import LayerMapper
+from .neurons import NeuronMaker, NeuronSite
+from .normalization import CalibrationSite, Normalization, Observer, channels_last_2d, fill_dead_channels
+from .quantiles import QuantileSketch
+from .replacements import (
+    Average,
+    Linear,
+    NeuronAfterPool,
+    Product,
+    Rearrange,
+    Refuse,
+    Remove,
+    Replacement,
+    Spike,
+    Stateful,
+    Sum,
+    Weighted,
+)
+from .site import Site, Value, Varies
+
+__version__ = "0.1.0"
+
+from .converter import Converter
+from .evaluation import EvaluationResult, LayerActivity, evaluate
+from .report import ConversionReport, ReportEntry
+from .simulation import simulate

@@ -1,0 +1,105 @@
+"""Takes batches of data apart: which tensors go into the network, which are labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from .errors import InputError
+
+__all__ = ["Signature", "describe_batch", "move", "sample_count"]
+
+LABEL_KEYS = ("label", "labels", "target", "targets", "y")
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The network's inputs by name, in order.
+
+    >>> Signature(("x",), ("x",)).inputs_of([torch.zeros(2, 3), torch.tensor([0, 1])])[0].shape
+    torch.Size([2, 3])
+    """
+
+    names: tuple[str, ...]
+    required: tuple[str, ...]
+
+    @classmethod
+    def of(cls, module: fx.GraphModule) -> Signature:
+        """The signature of a traced network."""
+        placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
+        return cls(
+            tuple(str(node.target) for node in placeholders),
+            tuple(str(node.target) for node in placeholders if not node.args),
+        )
+
+    def inputs_of(self, batch: Any) -> tuple[Any, ...]:
+        """The network's inputs in `batch`.
+
+        A tensor is the input itself. Of a tuple or list the first elements are the inputs, one for each
+        that the network requires. Of a dict the entries named as the network's inputs are; if there are
+        none and the network requires one input, the first tensor that is not a label is.
+
+        Raises:
+            InputError: There are too few, or no tensors.
+        """
+        count = max(1, len(self.required))
+        if isinstance(batch, Tensor):
+            found: tuple[Any, ...] = (batch,)
+        elif isinstance(batch, Mapping):
+            named = [batch[name] for name in self.names if name in batch]
+            others = [v for k, v in batch.items() if isinstance(v, Tensor) and k not in LABEL_KEYS]
+            found = tuple(named or others[:1])
+        elif isinstance(batch, Sequence) and not isinstance(batch, str):
+            found = tuple(batch[:count])
+        else:
+            found = ()
+        if len(found) < count or not isinstance(found[0], Tensor):
+            raise InputError(
+                f"A batch holds {describe_batch(batch)}; the network takes {len(self.required)} input(s): "
+                f"{', '.join(self.names)}. Allowed are a tensor, a tuple or list that starts with the inputs, "
+                "or a dict with the inputs under their names."
+            )
+        return found
+
+    def labels_of(self, batch: Any) -> Tensor:
+        """The labels in `batch`: behind the inputs, or under a key such as ``label``.
+
+        Raises:
+            InputError: There are none.
+        """
+        found: Any = None
+        if isinstance(batch, Mapping):
+            found = next((batch[key] for key in LABEL_KEYS if key in batch), None)
+        elif isinstance(batch, Sequence) and len(batch) > max(1, len(self.required)):
+            found = batch[max(1, len(self.required))]
+        if found is None:
+            raise InputError(
+                f"A batch holds {describe_batch(batch)}, and no labels: evaluate needs (input, label) or a dict "
+                f"with one of {', '.join(LABEL_KEYS)}. To run without labels use simulate."
+            )
+        return torch.as_tensor(found)
+
+
+def describe_batch(batch: Any) -> str:
+    """What a batch is, for messages."""
+    if isinstance(batch, Tensor):
+        return f"a tensor of shape {tuple(batch.shape)} and dtype {batch.dtype}"
+    if isinstance(batch, Mapping):
+        return f"a dict with {', '.join(map(repr, batch)) or 'nothing'}"
+    if isinstance(batch, Sequence) and not isinstance(batch, str):
+        return f"a {type(batch).__name__} of {', '.join(map(describe_batch, batch)) or 'nothing'}"
+    return f"a {type(batch).__name__}"
+
+
+def move(value: Any, device: torch.device | str) -> Any:
+    """`value` on `device`, if it is a tensor."""
+    return value.to(device) if isinstance(value, Tensor) else value
+
+
+def sample_count(inputs: tuple[Any, ...]) -> int:
+    """Number of samples in a batch of inputs."""
+    return int(inputs[0].shape[0])

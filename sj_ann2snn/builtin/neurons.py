@@ -1,0 +1,45 @@
+"""The built-in neuron: SpikingJelly's IF with soft reset."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from sj_ann2snn import NeuronMaker, NeuronSite, OptionError, hookimpl, make_if_neuron
+
+ANN2SNN_API = 1
+
+
+class IFNeuron(NeuronMaker):
+    """Integrate-and-fire with threshold 1 and soft reset.
+
+    >>> from sj_ann2snn.builtin.neurons import IFNeuron
+    >>> IFNeuron(initial_potential=0.5).initial_potential
+    0.5
+
+    Args:
+        initial_potential: Membrane potential after a reset, as a fraction of the threshold. Zero is the
+            tutorial's; one half rounds the rate to the nearest step instead of down.
+        backend: `"torch"` or `"cupy"` for the neurons of SpikingJelly 0.0.0.0.14; None leaves it to
+            SpikingJelly.
+
+    Source: Rueckauer et al. 2017, equation 2 (soft reset, "reset by subtraction"); Bu et al. 2022,
+    "Optimized potential initialization for low-latency spiking neural networks".
+    """
+
+    name = "if"
+
+    def __init__(self, *, initial_potential: float = 0.0, backend: str | None = None) -> None:
+        if not 0 <= initial_potential < 1:
+            raise OptionError(
+                f"initial_potential={initial_potential!r} is not allowed: it is a fraction of the threshold in [0, 1)."
+            )
+        self.initial_potential = float(initial_potential)
+        self.backend = backend
+
+    def make(self, site: NeuronSite) -> nn.Module:
+        return make_if_neuron(initial_potential=self.initial_potential, backend=self.backend)
+
+
+@hookimpl
+def ann2snn_neurons() -> list[type[NeuronMaker]]:
+    return [IFNeuron]

@@ -1,0 +1,194 @@
+"""Runs the calibration data through the ANN once, with an observer at every spiking site."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from tqdm.auto import tqdm
+
+from .batches import Signature, describe_batch, move
+from .errors import Ann2SnnError, CalibrationError, DeadLayerError, InputError, NonFiniteError, ScaleError
+from .normalization import Observer
+
+__all__ = ["CalibrationData", "calibrate", "checked_scale"]
+
+MAX_PASSES = 100
+
+
+class CalibrationData:
+    """The calibration loader, with its first batch at hand and nothing lost of a one-shot iterator."""
+
+    def __init__(self, loader: Iterable[Any] | None) -> None:
+        if loader is None:
+            raise CalibrationError(
+                "No calibration data: Converter(dataloader=...) takes an iterable of batches (a DataLoader, a list "
+                "of tensors) of some hundred training images."
+            )
+        self.loader = loader
+        iterator = iter(loader)
+        try:
+            self.first = next(iterator)
+        except StopIteration:
+            raise CalibrationError(
+                "The calibration data is empty: the dataloader yields no batch. Give it some training images."
+            ) from None
+        self._opened: Iterator[Any] | None = itertools.chain([self.first], iterator)
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._opened is not None:
+            opened, self._opened = self._opened, None
+            return opened
+        return iter(self.loader)
+
+    def __len__(self) -> int:
+        return len(self.loader)  # type: ignore[arg-type]
+
+
+class _Calibrator(fx.Interpreter):
+    def __init__(self, module: fx.GraphModule, observers: dict[fx.Node, Observer]) -> None:
+        super().__init__(module)
+        self.observers = observers
+        self.batch = 0
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        observer = self.observers.get(n)
+        if observer is None:
+            return result
+        _require_finite(result, observer.site.name, self.batch)
+        altered = observer.observe(result)
+        return result if altered is None else altered
+
+
+def calibrate(
+    module: fx.GraphModule,
+    observers: dict[fx.Node, Observer],
+    data: CalibrationData,
+    *,
+    signature: Signature,
+    device: torch.device,
+    progress: bool = True,
+) -> int:
+    """Show every observer the activations of its node, in as many passes as the observers ask for.
+
+    Returns:
+        Number of batches in a pass.
+
+    Raises:
+        CalibrationError: The data does not fit the network, or an observer asks for passes without end.
+        NonFiniteError: An activation is NaN or infinite.
+    """
+    calibrator = _Calibrator(module, observers)
+    for number in itertools.count(1):
+        count = _one_pass(calibrator, data, signature, device, progress, number)
+        if not count:
+            raise CalibrationError(
+                f"The calibration data ran out: pass {number} found no batch. The mode needs several passes; "
+                "give a dataloader that can be iterated again instead of an iterator."
+            )
+        if not [observer for observer in observers.values() if observer.end_pass()]:
+            return count
+        if number >= MAX_PASSES:
+            raise CalibrationError(f"The mode still asks for another pass after {MAX_PASSES} of them.")
+    raise AssertionError("unreachable")
+
+
+def _one_pass(
+    calibrator: _Calibrator,
+    data: CalibrationData,
+    signature: Signature,
+    device: torch.device,
+    progress: bool,
+    number: int,
+) -> int:
+    try:
+        total: int | None = len(data)
+    except TypeError:
+        total = None
+    label = "calibrating" if number == 1 else f"calibrating, pass {number}"
+    count = 0
+    with torch.no_grad(), tqdm(data, total=total, desc=label, unit="batch", disable=not progress) as bar:
+        for index, batch in enumerate(bar):
+            calibrator.batch = index
+            run_batch(calibrator.run, batch, index, signature, device)
+            count += 1
+    return count
+
+
+def run_batch(run: Callable[..., Any], batch: Any, index: int, signature: Signature, device: torch.device) -> Any:
+    """Run one calibration batch; whatever goes wrong in the network says which batch it was.
+
+    Raises:
+        CalibrationError: The batch does not fit the network.
+    """
+    try:
+        inputs = signature.inputs_of(batch)
+    except InputError as error:
+        raise CalibrationError(f"Calibration batch {index} does not fit the network. {error}") from error
+    try:
+        return run(*(move(value, device) for value in inputs))
+    except Ann2SnnError:
+        raise
+    except Exception as error:
+        raise CalibrationError(
+            f"Calibration batch {index} does not fit the network. The batch holds {describe_batch(batch)}, "
+            f"and the network fails on it with {type(error).__name__}: {str(error).splitlines()[0] if str(error) else error!r}. "
+            "Give batches as the network takes them."
+        ) from error
+
+
+def _require_finite(x: Tensor, name: str, batch: int) -> None:
+    # The sum is finite unless a value is not, or the sum itself overflows; only then look closer.
+    if bool(torch.isfinite(x.sum(dtype=torch.float32 if x.dtype.itemsize < 4 else None))):
+        return
+    bad = ~torch.isfinite(x)
+    if bool(bad.any()):
+        kind = "NaN" if bool(torch.isnan(x).any()) else "infinite"
+        samples = bad.flatten(1).any(1).nonzero().flatten()[:5].tolist()
+        raise NonFiniteError(
+            f"The activation of {name} is {kind} in calibration batch {batch} ({int(bad.sum())} values, samples "
+            f"{', '.join(map(str, samples))} of the batch among them). Check the input and the weights before it."
+        )
+
+
+def checked_scale(observer: Observer, mode: str, owner: str, samples: str) -> Tensor:
+    """The observer's scale, if it keeps the contract.
+
+    Raises:
+        DeadLayerError: The layer never fired.
+        ScaleError: The scale is not finite, positive and of the right shape.
+    """
+    site = observer.site
+    scale: Any = observer.scale()
+    allowed: list[tuple[int, ...]] = [()]
+    if site.channels is not None:
+        allowed.append((site.channels,))
+    if not isinstance(scale, Tensor) or tuple(scale.shape) not in allowed:
+        given = f"a tensor of shape {tuple(scale.shape)}" if isinstance(scale, Tensor) else repr(scale)
+        raise ScaleError(
+            f"Mode {mode!r} ({owner}) gave {given} as the scale of {site.name}; allowed is a tensor of shape "
+            f"{' or '.join(map(str, allowed))}."
+        )
+    if not bool(torch.isfinite(scale).all()) or bool((scale < 0).any()):
+        raise ScaleError(
+            f"Mode {mode!r} ({owner}) gave the scale {scale.min().item():g} to {scale.max().item():g} for {site.name}; "
+            "a scale is finite and greater than 0."
+        )
+    if bool((scale == 0).any()):
+        raise DeadLayerError(
+            f"{site.name} never fired: its activation was 0 for all of {samples}, so nothing tells its scale "
+            f"(mode {mode!r}, {owner}). Calibrate on more, or on more typical, data; a layer that is always dead "
+            "can be removed from the network."
+        )
+    if site.maximum is not None:
+        scale = scale.clamp(max=site.maximum)
+    return scale
+
+
+def site_devices(module: nn.Module) -> list[torch.device]:
+    """The devices of a network's parameters and buffers."""
+    return sorted({t.device for t in (*module.parameters(), *module.buffers())}, key=str)

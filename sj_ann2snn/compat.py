@@ -1,0 +1,136 @@
+"""All that the package knows of the differences between SpikingJelly 0.0.0.0.14 and 2.0.
+
+Nothing else in the package asks which line is installed.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+with warnings.catch_warnings():
+    # The 0.0.0.0.14 line applies torch.jit.script while it is imported; current torch calls that
+    # deprecated. The user can do nothing about it.
+    warnings.filterwarnings("ignore", message=r".*torch\.jit\.script.*is deprecated")
+    from spikingjelly.activation_based import base, functional, layer, neuron
+
+from .errors import BackendError, BackendWarning
+
+__all__ = [
+    "NEURONS_TAKE_BACKEND",
+    "MemoryModule",
+    "StepModule",
+    "fast_neurons",
+    "is_neuron",
+    "layer",
+    "make_if_neuron",
+    "reset_net",
+    "set_step_mode",
+    "spikingjelly_version",
+    "step_modes",
+]
+
+StepModule = base.StepModule
+MemoryModule = base.MemoryModule
+reset_net = functional.reset_net
+set_step_mode = functional.set_step_mode
+
+NEURONS_TAKE_BACKEND = "backend" in inspect.signature(neuron.IFNode.__init__).parameters
+"""True on the 0.0.0.0.14 line, whose neurons take `backend="torch"` or `"cupy"`."""
+
+
+def spikingjelly_version() -> str:
+    """The installed SpikingJelly's version, or ``"unknown"`` where it has no metadata."""
+    try:
+        return importlib.metadata.version("spikingjelly")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def is_neuron(module: nn.Module) -> bool:
+    """True for SpikingJelly's spiking neurons (and whatever subclasses them)."""
+    return isinstance(module, neuron.BaseNode)
+
+
+def make_if_neuron(*, initial_potential: float = 0.0, backend: str | None = None) -> nn.Module:
+    """SpikingJelly's IF neuron with threshold 1 and soft reset.
+
+    Args:
+        initial_potential: Membrane potential after a reset, as a fraction of the threshold.
+        backend: `None` leaves the choice to SpikingJelly. `"torch"` and `"cupy"` reach the neurons
+            of the 0.0.0.0.14 line; on 2.0 the neurons choose Triton or native CUDA themselves, and
+            asking for one warns.
+
+    Raises:
+        BackendError: `backend` is unknown, or CuPy or CUDA is missing.
+    """
+    node = _new_if(backend)
+    if initial_potential:
+        node.v = float(initial_potential)
+        node.set_reset_value("v", float(initial_potential))
+    return node
+
+
+def _new_if(backend: str | None) -> neuron.IFNode:
+    if backend is None:
+        return neuron.IFNode(v_threshold=1.0, v_reset=None)
+    if backend not in ("torch", "cupy"):
+        raise BackendError(f"backend={backend!r} is not known. Allowed are None, 'torch' and 'cupy'.")
+    if not NEURONS_TAKE_BACKEND:
+        warnings.warn(
+            f"backend={backend!r} has no effect on SpikingJelly {spikingjelly_version()}: its neurons "
+            "choose Triton or native CUDA by themselves. Leave the argument out.",
+            BackendWarning,
+            stacklevel=2,
+        )
+        return neuron.IFNode(v_threshold=1.0, v_reset=None)
+    if backend == "cupy":
+        _require_cupy()
+    # The backend is checked against the step mode in force, and CuPy is multi-step only.
+    node = neuron.IFNode(v_threshold=1.0, v_reset=None, step_mode="m", backend=backend)
+    node.step_mode = "s"
+    return node
+
+
+def _require_cupy() -> None:
+    try:
+        import cupy  # noqa: F401
+    except ImportError as error:
+        raise BackendError(
+            "backend='cupy' needs the package CuPy, which cannot be imported here "
+            f"({error}). Install cupy-cuda12x or cupy-cuda13x, or leave the argument out."
+        ) from error
+    if not torch.cuda.is_available():
+        raise BackendError("backend='cupy' needs a CUDA device; torch sees none here.")
+
+
+@contextmanager
+def fast_neurons(network: nn.Module) -> Iterator[None]:
+    """Let neurons whose backend is CuPy really run on it while the context is open.
+
+    The 0.0.0.0.14 line takes its CuPy path only for neurons in training mode; the flag changes
+    nothing else about a soft-reset IF neuron.
+    """
+    switched = [
+        module
+        for module in network.modules()
+        if is_neuron(module) and getattr(module, "backend", None) == "cupy" and not module.training
+    ]
+    for module in switched:
+        module.training = True
+    try:
+        yield
+    finally:
+        for module in switched:
+            module.training = False
+
+
+def step_modes(network: nn.Module) -> list[tuple[nn.Module, str]]:
+    """Every step-mode-aware module of `network` with its present step mode, to restore it later."""
+    return [(module, module.step_mode) for module in network.modules() if hasattr(module, "step_mode")]

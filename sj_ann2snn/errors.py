@@ -1,0 +1,108 @@
+"""Every error and warning the package raises.
+
+An error message stands alone: what was given, what is allowed, where (the qualified name of
+the layer) and what to do about it.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "Ann2SnnError",
+    "BackendError",
+    "BackendWarning",
+    "CalibrationError",
+    "ConflictError",
+    "ConversionError",
+    "DeadLayerError",
+    "InputError",
+    "LegacyArgumentWarning",
+    "ModeError",
+    "NonFiniteError",
+    "OptionError",
+    "PluginError",
+    "PluginWarning",
+    "ScaleError",
+    "TracingError",
+    "UnsupportedError",
+    "VerificationError",
+]
+
+
+class Ann2SnnError(Exception):
+    """Base of every error that sj-ann2snn raises on purpose.
+
+    >>> import sj_ann2snn
+    >>> try:
+    ...     sj_ann2snn.Converter(mode="maximum", dataloader=[])
+    ... except sj_ann2snn.Ann2SnnError as error:
+    ...     print(type(error).__name__)
+    ModeError
+    """
+
+
+class ModeError(Ann2SnnError, ValueError):
+    """The normalization mode is unknown, out of range or claimed twice."""
+
+
+class OptionError(Ann2SnnError, TypeError):
+    """A keyword is unknown or has a value that is not allowed."""
+
+
+class ConflictError(Ann2SnnError):
+    """Two plugins claim the same name, mode or site and nothing says which one wins."""
+
+
+class PluginError(Ann2SnnError):
+    """A plugin does not keep the contract of the hook it implements."""
+
+
+class ConversionError(Ann2SnnError):
+    """The network cannot be converted."""
+
+
+class TracingError(ConversionError):
+    """torch.fx cannot follow the network's forward."""
+
+
+class UnsupportedError(ConversionError):
+    """Operations in the network have no exact spiking counterpart; the message lists them all."""
+
+
+class VerificationError(ConversionError):
+    """The rewritten network does not compute what the ANN computes; no network is returned."""
+
+
+class CalibrationError(ConversionError):
+    """The calibration data is missing, empty or does not fit the network."""
+
+
+class NonFiniteError(CalibrationError):
+    """An activation is NaN or infinite during calibration."""
+
+
+class DeadLayerError(CalibrationError):
+    """A layer was zero over the whole calibration set, so nothing tells its scale."""
+
+
+class ScaleError(PluginError):
+    """A normalization returned a scale that is not finite, positive and of the right shape."""
+
+
+class InputError(Ann2SnnError, ValueError):
+    """What was given to `simulate` or `evaluate` cannot be run."""
+
+
+class BackendError(Ann2SnnError):
+    """The requested neuron backend is not available here."""
+
+
+class BackendWarning(UserWarning):
+    """A backend was requested that this SpikingJelly line chooses by itself."""
+
+
+class LegacyArgumentWarning(UserWarning):
+    """An argument of SpikingJelly's own converter that has no effect here."""
+
+
+class PluginWarning(UserWarning):
+    """A plugin could not be loaded; everything else works without it."""

@@ -1,0 +1,90 @@
+"""Brings a traced ANN into canonical form: one module per call, BatchNorm absorbed, nothing unused."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from ..errors import ConversionError
+from ..layers import ChannelAffine
+from .naming import node_label
+from .records import Record, TensorRecord
+from .tracing import LEAF
+from .weights import batchnorm_factors, scaled_layer
+
+__all__ = ["absorb_batchnorm", "remove_unused", "unshare_modules"]
+
+
+def unshare_modules(module: fx.GraphModule) -> None:
+    """Give every call of a module a module of its own, so that each call has its own scales and neuron.
+
+    The first call keeps the name, later ones get ``#2``, ``#3`` and so on.
+    """
+    # Names first: they count calls of the same target.
+    labels = {node: node_label(module, node) for node in module.graph.nodes if node.op == "call_module"}
+    for node, label in labels.items():
+        if label != node.target:
+            module.add_submodule(label, copy.copy(module.get_submodule(str(node.target))))
+            node.target = label
+    module.recompile()
+
+
+def absorb_batchnorm(module: fx.GraphModule, record: Record, *, fuse: bool = True) -> None:
+    """Fold every BatchNorm into the layer before it; where there is none it becomes a `ChannelAffine`.
+
+    Args:
+        module: Changed in place; weights are replaced, never written to.
+        record: What the nodes yield.
+        fuse: False leaves every BatchNorm as an affine map of its own.
+
+    Raises:
+        ConversionError: A BatchNorm has no running statistics.
+    """
+    for node in list(module.graph.nodes):
+        if node.op != "call_module" or node.meta.get(LEAF):
+            continue
+        batchnorm = module.get_submodule(str(node.target))
+        if not isinstance(batchnorm, _BatchNorm):
+            continue
+        if batchnorm.running_mean is None:
+            raise ConversionError(
+                f"{node.target} ({type(batchnorm).__name__}) has no running statistics "
+                "(track_running_stats=False): it normalizes with the batch at hand, which a spiking network "
+                "cannot. Train it with track_running_stats=True."
+            )
+        factor, shift = batchnorm_factors(batchnorm)
+        before = node.args[0] if node.args else node.kwargs["input"]
+        assert isinstance(before, fx.Node)
+        if fuse and _absorbs(module, before, record):
+            layer = scaled_layer(module.get_submodule(str(before.target)), outputs=factor, shift=shift)
+            module.set_submodule(str(before.target), layer)
+            node.replace_all_uses_with(before)
+            module.graph.erase_node(node)
+            continue
+        found = record[before]
+        affine = ChannelAffine(factor.to(batchnorm.running_mean), shift.to(batchnorm.running_mean), len(found.shape))
+        module.set_submodule(str(node.target), affine.eval())
+        node.args, node.kwargs = (before,), {}
+    module.recompile()
+
+
+def _absorbs(module: fx.GraphModule, before: fx.Node, record: Record) -> bool:
+    if before.op != "call_module" or before.meta.get(LEAF) or len(before.users) != 1:
+        return False
+    layer = module.get_submodule(str(before.target))
+    if isinstance(layer, nn.Linear):
+        # Over [N, ..., F] a BatchNorm works on dimension 1, which is not the layer's output.
+        found = record[before]
+        return isinstance(found, TensorRecord) and len(found.shape) == 2
+    return isinstance(layer, _ConvNd)
+
+
+def remove_unused(module: fx.GraphModule) -> None:
+    """Remove calls whose result nobody reads, and the modules they leave behind."""
+    module.graph.eliminate_dead_code()
+    module.delete_all_unused_submodules()
+    module.graph.lint()
+    module.recompile()

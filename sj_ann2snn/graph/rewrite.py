@@ -1,0 +1,195 @@
+"""Builds the spiking network's graph from the canonical ANN, the plan and the scales."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from ..layers import Scaler, Stepwise, to_step_module
+from ..replacements import Remove, Spike, Stateful
+from ..site import Varies
+from .plan import Decision, Plan
+from .records import Record, TensorRecord, map_tree
+from .scales import ScalePlan
+from .weights import scaled_layer
+
+__all__ = ["rewrite"]
+
+NeuronFactory = Callable[[Decision, fx.Node], nn.Module]
+
+
+def rewrite(
+    module: fx.GraphModule, record: Record, plan: Plan, scales: ScalePlan, neuron: NeuronFactory | None
+) -> fx.GraphModule:
+    """The network with scales folded in and every operation a step-mode-aware module.
+
+    Args:
+        module: In canonical form; left as it is.
+        record: What its nodes yield.
+        plan: What becomes of them.
+        scales: Folds and scalers.
+        neuron: Makes the neuron of a spiking node; None keeps activations and pools as they are, which
+            gives the normalized ANN.
+    """
+    return _Rewriter(module, record, plan, scales, neuron).run()
+
+
+class _Rewriter:
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        record: Record,
+        plan: Plan,
+        scales: ScalePlan,
+        neuron: NeuronFactory | None,
+    ) -> None:
+        self.module, self.record, self.plan, self.scales, self.neuron = module, record, plan, scales, neuron
+        self.graph = fx.Graph()
+        self.modules: dict[str, Any] = {}
+        self.new: dict[fx.Node, Any] = {}
+        self.scaled: dict[tuple[fx.Node, bytes], fx.Node] = {}
+        self.taken = {
+            prefix
+            for node in module.graph.nodes
+            if node.op in ("call_module", "get_attr")
+            for prefix in _prefixes(str(node.target))
+        }
+
+    def run(self) -> fx.GraphModule:
+        for node in self.module.graph.nodes:
+            self.new[node] = self._node(node)
+        snn = fx.GraphModule(self.modules, self.graph, type(self.module).__name__)
+        snn.graph.lint()
+        return snn.eval()
+
+    def _node(self, node: fx.Node) -> Any:
+        if node.op == "get_attr":
+            self.modules[str(node.target)] = _attribute(self.module, str(node.target))
+            return self.graph.node_copy(node, self._known)
+        if node.op == "output":
+            return self.graph.output(fx.map_arg(node.args[0], lambda arg: self._argument(node, arg)))
+        if node.op == "placeholder" or not any(
+            self.plan.varies[arg] > Varies.CONSTANT and self.record.is_tensor(arg) for arg in node.all_input_nodes
+        ):
+            if node.op == "call_module":
+                self.modules[str(node.target)] = self.module.get_submodule(str(node.target))
+            return self.graph.node_copy(node, self._known)
+        decision = self.plan.decisions.get(node)
+        if decision is None:
+            return self._picked_or_shape(node)
+        replacement = decision.replacement
+        if isinstance(replacement, Remove):
+            return self._argument(node, node.all_input_nodes[0])
+        if isinstance(replacement, Spike):
+            return self._spiking(node, decision, replacement)
+        if isinstance(replacement, Stateful) and self.neuron is not None:
+            return self._call(node, decision.site.name, replacement.make(), only_first=True)
+        if node in self.scales.folds:
+            incoming, outgoing = self.scales.folds[node]
+            layer = scaled_layer(self.module.get_submodule(str(node.target)), inputs=incoming, outputs=outgoing)
+            return self._call(node, str(node.target), to_step_module(layer))
+        return self._operation(node, decision.site.name)
+
+    def _spiking(self, node: fx.Node, decision: Decision, spike: Spike) -> fx.Node:
+        name = decision.site.name
+        if self.neuron is None:
+            return self._operation(node, name)
+        neuron = self.neuron(decision, node)
+        if not spike.keep:
+            return self._call(node, name, neuron, only_first=True)
+        pooled = self._operation(node, name)
+        return self._module_call(f"{name}_neuron", neuron, (pooled,), {})
+
+    def _operation(self, node: fx.Node, name: str) -> fx.Node:
+        """The ANN's own operation, made aware of step modes."""
+        if node.op == "call_module":
+            layer = to_step_module(self.module.get_submodule(str(node.target)))
+            if not isinstance(layer, Stepwise):
+                return self._call(node, name, layer)
+            operation: Any = layer.operation
+        else:
+            operation = node.target
+        return self._call(node, name, Stepwise(operation, self._sequences(node)))
+
+    def _picked_or_shape(self, node: fx.Node) -> fx.Node:
+        source = node.args[0]
+        assert isinstance(source, fx.Node)
+        if not isinstance(self.record[source], TensorRecord):
+            return self.graph.node_copy(node, self._known)
+        # A size must be that of the merged batch in step mode "m".
+        return self._call(node, node.name, Stepwise(node.target, self._sequences(node)))  # type: ignore[arg-type]
+
+    def _sequences(self, node: fx.Node) -> tuple[int, ...]:
+        """Positions, among the tensors that the call receives, of those with time and samples."""
+        positions: list[int] = []
+        count = 0
+
+        def look(leaf: Any) -> Any:
+            nonlocal count
+            if isinstance(leaf, fx.Node) and self.record.is_tensor(leaf):
+                held: list[Any] = []
+                map_tree(self.record[leaf], lambda one: held.append(one) if isinstance(one, TensorRecord) else None)
+                if leaf in self.plan.batched:
+                    positions.extend(range(count, count + len(held)))
+                count += len(held)
+            return leaf
+
+        map_tree((node.args, dict(node.kwargs)), look)
+        return tuple(positions)
+
+    def _call(self, node: fx.Node, name: str, module: nn.Module, *, only_first: bool = False) -> fx.Node:
+        if only_first:
+            return self._module_call(name, module, (self._argument(node, node.all_input_nodes[0]),), {})
+        args = fx.map_arg(node.args, lambda arg: self._argument(node, arg))
+        kwargs = fx.map_arg(node.kwargs, lambda arg: self._argument(node, arg))
+        return self._module_call(name, module, args, kwargs)  # type: ignore[arg-type]
+
+    def _module_call(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.Node:
+        target = self._free(name)
+        self.modules[target] = module
+        return self.graph.call_module(target, args, kwargs)
+
+    def _free(self, name: str) -> str:
+        """`name`, or the next free one: the layers of the ANN keep theirs."""
+        own = name in self.taken and name not in self.modules and self._is_layer(name)
+        candidate, count = name, 1
+        while not own and (candidate in self.taken or candidate in self.modules):
+            candidate, count = f"{name}_{count}", count + 1
+        self.taken.update(_prefixes(candidate))
+        return candidate
+
+    def _is_layer(self, name: str) -> bool:
+        return any(node.op == "call_module" and node.target == name for node in self.module.graph.nodes)
+
+    def _known(self, node: fx.Node) -> Any:
+        return self.new[node]
+
+    def _argument(self, user: fx.Node, arg: fx.Node) -> Any:
+        scale = self.scales.scalers.get((user, arg))
+        if scale is None:
+            return self.new[arg]
+        key = arg, scale.numpy().tobytes()
+        if key not in self.scaled:
+            dtype = self.record[arg].dtype
+            factor = (scale if not scale.dim() else scale[0]).to(dtype)
+            decision = self.plan.decisions.get(arg)
+            name = f"{decision.site.name if decision else arg.name}_scaler"
+            self.scaled[key] = self._module_call(name, Scaler(factor), (self.new[arg],), {})
+        return self.scaled[key]
+
+
+def _prefixes(target: str) -> list[str]:
+    parts = target.split(".")
+    return [".".join(parts[: count + 1]) for count in range(len(parts))]
+
+
+def _attribute(module: nn.Module, target: str) -> Tensor | Any:
+    *path, name = target.split(".")
+    value = getattr(module.get_submodule(".".join(path)), name)
+    if isinstance(value, nn.Parameter):
+        return nn.Parameter(value.detach().clone(), requires_grad=value.requires_grad)
+    return value.clone() if isinstance(value, torch.Tensor) else copy.copy(value)

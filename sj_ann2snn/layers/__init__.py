@@ -1,0 +1,7 @@
+"""The modules of a converted network that SpikingJelly does not have itself."""
+
+from .affine import ChannelAffine, Scaler
+from .maxpool import CumulativeMaxPool, MomentumMaxPool
+from .stepwise import Stepwise, to_step_module
+
+__all__ = ["ChannelAffine", "CumulativeMaxPool", "MomentumMaxPool", "Scaler", "Stepwise", "to_step_module"]

@@ -1,0 +1,64 @@
+"""Scaling by fixed factors, for what cannot be folded into weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..compat import StepModule
+
+__all__ = ["ChannelAffine", "Scaler"]
+
+
+class Scaler(nn.Module, StepModule):
+    """Multiplies by a fixed scale, which turns units of one λ into units of another.
+
+    >>> import torch
+    >>> Scaler(torch.tensor(2.0))(torch.ones(1, 3))
+    tensor([[2., 2., 2.]])
+
+    Args:
+        scale: Without sample dimension, so that it broadcasts over ``[N, ...]`` and ``[T, N, ...]`` alike:
+            a scalar, or ``[C, 1, 1]`` for images.
+    """
+
+    scale: Tensor
+
+    def __init__(self, scale: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("scale", scale.detach().clone())
+        self.step_mode = "s"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+    def extra_repr(self) -> str:
+        text = f"{self.scale.item():.6g}" if self.scale.numel() == 1 else f"shape={tuple(self.scale.shape)}"
+        return f"{text}, step_mode={self.step_mode}"
+
+
+class ChannelAffine(nn.Module, StepModule):
+    """Per-channel ``weight * x + bias``: a BatchNorm at inference with no layer before it to absorb it.
+
+    >>> import torch
+    >>> ChannelAffine(torch.tensor([2.0]), torch.tensor([1.0]), ndim=4)(torch.ones(1, 1, 1, 1)).item()
+    3.0
+
+    Args:
+        weight: ``[C]``.
+        bias: ``[C]``.
+        ndim: Dimensions of the input without time, sample and channel included.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, ndim: int) -> None:
+        super().__init__()
+        shape = (-1, *(1,) * (ndim - 2))
+        self.weight = nn.Parameter(weight.detach().reshape(shape).clone())
+        self.bias = nn.Parameter(bias.detach().reshape(shape).clone())
+        self.step_mode = "s"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addcmul(self.bias, x, self.weight)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[0]}, step_mode={self.step_mode}"

@@ -1,0 +1,133 @@
+"""Max pooling of spike trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..compat import MemoryModule
+from ..errors import OptionError
+
+__all__ = ["CumulativeMaxPool", "MomentumMaxPool"]
+
+_POOLS = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+
+Size = int | Sequence[int]
+
+
+class _SpikingMaxPool(MemoryModule):  # type: ignore[misc, valid-type]
+    """Window geometry shared by the spiking max pools; `spatial` is 1, 2 or 3."""
+
+    def __init__(
+        self,
+        spatial: int,
+        kernel_size: Size,
+        stride: Size | None = None,
+        padding: Size = 0,
+        dilation: Size = 1,
+        ceil_mode: bool = False,
+    ) -> None:
+        super().__init__()
+        self.spatial = spatial
+        self.kernel_size = kernel_size
+        self.stride = kernel_size if stride is None else stride
+        self.padding = padding
+        self.dilation = dilation
+        self.ceil_mode = ceil_mode
+
+    def _pool(self, x: Tensor) -> Tensor:
+        return _POOLS[self.spatial](x, **self._geometry())
+
+    def _pool_with_indices(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        pooled: tuple[Tensor, Tensor] = _POOLS[self.spatial](x, **self._geometry(), return_indices=True)
+        return pooled
+
+    def _geometry(self) -> dict[str, Any]:
+        return {
+            "kernel_size": self.kernel_size,
+            "stride": self.stride,
+            "padding": self.padding,
+            "dilation": self.dilation,
+            "ceil_mode": self.ceil_mode,
+        }
+
+    def multi_step_forward(self, x_seq: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return torch.stack([self.single_step_forward(x) for x in x_seq])
+
+    def single_step_forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        raise NotImplementedError  # each pool has its own
+
+    def extra_repr(self) -> str:
+        geometry = ", ".join(f"{name}={value}" for name, value in self._geometry().items())
+        return f"{geometry}, step_mode={self.step_mode}"
+
+
+class CumulativeMaxPool(_SpikingMaxPool):
+    """Emits the growth of the largest cumulative input: ``max_i C_i(t) - max_i C_i(t-1)``.
+
+    >>> import torch
+    >>> pool = CumulativeMaxPool(1, kernel_size=2)
+    >>> pool(torch.tensor([[[1.0, 0.0]]])), pool(torch.tensor([[[0.0, 1.0]]]))
+    (tensor([[[1.]]]), tensor([[[0.]]]))
+
+    The sum of its outputs up to any step is exactly the maximum of the summed inputs, so the mean is the
+    maximum of the mean rates; for binary input the output is binary.
+
+    Args:
+        spatial: 1, 2 or 3.
+        kernel_size, stride, padding, dilation, ceil_mode: As of `torch.nn.MaxPool2d`.
+    """
+
+    def __init__(self, spatial: int, kernel_size: Size, *geometry: Any, **named: Any) -> None:
+        super().__init__(spatial, kernel_size, *geometry, **named)
+        self.register_memory("cumulative", 0.0)
+        self.register_memory("emitted", 0.0)
+
+    def single_step_forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        self.cumulative = self.cumulative + x
+        largest = self._pool(self.cumulative)
+        out: Tensor = largest - self.emitted
+        self.emitted = largest
+        return out
+
+
+class MomentumMaxPool(_SpikingMaxPool):
+    """A gate that passes, per window, the spikes of the input with the highest momentum-averaged rate.
+
+    >>> import torch
+    >>> gate = MomentumMaxPool(1, kernel_size=2, momentum=0.5)
+    >>> gate(torch.tensor([[[1.0, 0.0]]])), gate(torch.tensor([[[0.0, 0.0]]]))
+    (tensor([[[1.]]]), tensor([[[0.]]]))
+
+    The rate is ``r <- momentum * r + (1 - momentum) * s``; the present spike is part of it.
+
+    Args:
+        spatial: 1, 2 or 3.
+        kernel_size, stride, padding, dilation, ceil_mode: As of `torch.nn.MaxPool2d`.
+        momentum: In [0, 1).
+
+    Raises:
+        OptionError: `momentum` is outside [0, 1).
+
+    Source: Rueckauer et al. 2017, section 2.2.4, spiking max-pooling by a gating function on firing rates.
+    """
+
+    def __init__(self, spatial: int, kernel_size: Size, *geometry: Any, momentum: float = 0.9, **named: Any) -> None:
+        if not 0 <= momentum < 1:
+            raise OptionError(f"maxpool_momentum={momentum!r} is not allowed: it lies in [0, 1).")
+        super().__init__(spatial, kernel_size, *geometry, **named)
+        self.momentum = momentum
+        self.register_memory("rate", 0.0)
+
+    def single_step_forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        self.rate = self.momentum * self.rate + (1 - self.momentum) * x
+        _, index = self._pool_with_indices(self.rate)
+        flat = x.flatten(-self.spatial)
+        return flat.gather(-1, index.flatten(-self.spatial)).view_as(index)
+
+    def extra_repr(self) -> str:
+        return f"momentum={self.momentum}, {super().extra_repr()}"

@@ -1,0 +1,171 @@
+"""Finds plugins through entry points and loads each one on its own.
+
+pluggy's own loader lets one broken plugin break all, loses duplicates and accepts misspelt hooks in
+silence; hence this loop. A plugin that fails is recorded, reported once, and takes nothing else down.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+import os
+import traceback
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pluggy
+
+from .errors import PluginError, PluginWarning
+from .hookspecs import API_VERSION, PROJECT, HookSpecs
+from .registry import HOOK_BASES, Owner, PluginFailure, Registry
+
+__all__ = ["BUILTIN_PLUGINS", "installed_plugins", "load_plugins", "register_plugin"]
+
+BUILTIN_PLUGINS = (
+    "sj_ann2snn.builtin.normalizations",
+    "sj_ann2snn.builtin.layers",
+    "sj_ann2snn.builtin.pooling",
+    "sj_ann2snn.builtin.neurons",
+)
+"""The built-ins are plugins like any other."""
+
+ALLOW_VARIABLE = "SJ_ANN2SNN_LOAD_PLUGINS"
+DENY_VARIABLE = "SJ_ANN2SNN_DISABLE_PLUGINS"
+
+
+def load_plugins() -> Registry:
+    """The registry of the built-ins and of every installed plugin.
+
+    Loaded once per process and setting of the environment variables; `SJ_ANN2SNN_LOAD_PLUGINS` (an
+    allow-list of distributions or entry points, separated by commas; empty: built-ins only) and
+    `SJ_ANN2SNN_DISABLE_PLUGINS` (the ones to leave out).
+    """
+    return _load(os.environ.get(ALLOW_VARIABLE), os.environ.get(DENY_VARIABLE, ""))
+
+
+@functools.lru_cache(maxsize=8)
+def _load(allow: str | None, deny: str) -> Registry:
+    registry = Registry()
+    version = _own_version()
+    for name in BUILTIN_PLUGINS:
+        register_plugin(registry, importlib.import_module(name), Owner("sj-ann2snn", version, name))
+    allowed = None if allow is None else _names(allow)
+    denied = _names(deny)
+    for owner, entry_point in installed_plugins():
+        names = {owner.distribution.lower(), owner.entry_point.lower()}
+        if (allowed is not None and not names & allowed) or names & denied:
+            continue
+        try:
+            register_plugin(registry, entry_point.load(), owner)
+        except (Exception, SystemExit) as error:
+            failure = PluginFailure(owner, _one_line(error), traceback.format_exc())
+            registry.failures.append(failure)
+            warnings.warn(
+                f"A plugin could not be loaded: {failure}. Everything else works without it; "
+                "`sj-ann2snn plugins` shows the traceback.",
+                PluginWarning,
+                stacklevel=2,
+            )
+    return registry
+
+
+def installed_plugins() -> Iterator[tuple[Owner, importlib.metadata.EntryPoint]]:
+    """Every entry point of the group, with the distribution it comes from, in a fixed order."""
+    found: dict[Owner, importlib.metadata.EntryPoint] = {}
+    for distribution in importlib.metadata.distributions():
+        for entry_point in distribution.entry_points:
+            if entry_point.group == PROJECT:
+                name = str(distribution.metadata["Name"])
+                # A distribution may lie on the path twice; the first one is what Python imports.
+                found.setdefault(Owner(name, distribution.version, entry_point.name), entry_point)
+    yield from sorted(found.items(), key=lambda item: item[0])
+
+
+def register_plugin(registry: Registry, plugin: Any, owner: Owner) -> None:
+    """Add what `plugin` contributes to `registry`, all of it or nothing.
+
+    Raises:
+        PluginError: The plugin does not keep the contract of its hooks.
+    """
+    if isinstance(plugin, type):
+        plugin = plugin()
+    wanted = getattr(plugin, "ANN2SNN_API", API_VERSION)
+    if wanted != API_VERSION:
+        raise PluginError(
+            f"it was written for version {wanted!r} of the hooks, this sj-ann2snn has version {API_VERSION}. "
+            + ("Update sj-ann2snn." if isinstance(wanted, int) and wanted > API_VERSION else "Update it.")
+        )
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(HookSpecs)
+    try:
+        manager.register(plugin)
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        raise PluginError(f"{_one_line(error)}. Hooks: {', '.join(HOOK_BASES)}.") from error
+    implemented = {caller.name for caller in manager.get_hookcallers(plugin) or ()}
+    unmarked = [name for name in vars(plugin) if name.startswith("ann2snn_") and name not in implemented]
+    if unmarked:
+        raise PluginError(f"{', '.join(unmarked)} is not marked with @sj_ann2snn.hookimpl.")
+    if not implemented:
+        raise PluginError(f"it implements no hook. Hooks: {', '.join(HOOK_BASES)}.")
+    contributed = {
+        hook: [checked(hook, cls) for cls in _returned(hook, getattr(manager.hook, hook)())]
+        for hook in HOOK_BASES
+        if hook in implemented
+    }
+    registry.add(contributed, owner)
+
+
+def _returned(hook: str, answers: list[Any]) -> Iterable[Any]:
+    (answer,) = answers or [None]
+    if not isinstance(answer, (list, tuple)):
+        raise PluginError(f"{hook}() must return a list of classes, it returned {answer!r}.")
+    return answer
+
+
+def checked(hook: str, cls: Any) -> type:
+    """`cls`, if it keeps to what `hook` asks of a class.
+
+    Raises:
+        PluginError: It does not.
+    """
+    base = HOOK_BASES[hook]
+    if not isinstance(cls, type) or not issubclass(cls, base):
+        raise PluginError(f"{hook}() returned {cls!r}, which is not a subclass of sj_ann2snn.{base.__name__}.")
+    name = getattr(cls, "name", None)
+    if not isinstance(name, str) or not name.strip():
+        raise PluginError(f"{cls.__qualname__}.name must be a non-empty string, it is {name!r}.")
+    abstract = sorted(getattr(cls, "__abstractmethods__", ()))
+    if abstract:
+        raise PluginError(f"{cls.__qualname__} does not implement {', '.join(abstract)}.")
+    replaces = cls.__dict__.get("replaces", ())
+    if isinstance(replaces, str) or not all(isinstance(one, str) for one in replaces):
+        raise PluginError(f"{cls.__qualname__}.replaces must be a tuple of names, it is {replaces!r}.")
+    if hook == "ann2snn_layer_mappers":
+        claimed = getattr(cls, "claims", None)
+        if not isinstance(claimed, tuple) or not claimed:
+            raise PluginError(f"{cls.__qualname__}.claims must be a non-empty tuple, it is {claimed!r}.")
+        for claim in claimed:
+            if not (isinstance(claim, str) or callable(claim)):
+                raise PluginError(
+                    f"{cls.__qualname__}.claims holds {claim!r}; allowed are module types, functions and "
+                    "names of tensor methods."
+                )
+    return cls
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(part.strip().lower() for part in text.split(",") if part.strip())
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text and not isinstance(error, PluginError) else text or repr(error)
+
+
+def _own_version() -> str:
+    from . import __version__
+
+    return __version__

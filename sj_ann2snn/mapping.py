@@ -1,0 +1,42 @@
+"""The base class of layer mappers: what becomes of an operation in the spiking network."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from torch import nn
+
+from .replacements import Replacement
+from .site import Site
+
+__all__ = ["Claim", "LayerMapper"]
+
+Claim = type[nn.Module] | Callable[..., Any] | str
+"""A module type (exact), a function, or the name of a tensor method."""
+
+
+class LayerMapper(abc.ABC):
+    """Says what becomes of the operations it claims.
+
+    >>> import torch
+    >>> from sj_ann2snn import LayerMapper, Spike
+    >>> class HardTanh6(LayerMapper):
+    ...     name = "clamp6"
+    ...     claims = (torch.nn.ReLU6,)
+    ...     def map(self, site):
+    ...         return Spike(maximum=6.0)
+
+    Options are the keyword-only parameters of the constructor; a user gives them to `Converter`.
+    """
+
+    name: ClassVar[str]
+    claims: ClassVar[tuple[Claim, ...]]
+    """What this mapper speaks for. Types match exactly; a string is the name of a tensor method."""
+    replaces: ClassVar[tuple[str, ...]] = ()
+    """Names of other mappers that this one takes the place of, wherever both claim a site."""
+
+    @abc.abstractmethod
+    def map(self, site: Site) -> Replacement:
+        """Describe what becomes of `site`. It must not change the module or keep the site."""

@@ -1,0 +1,133 @@
+"""The base classes of normalization strategies: how activation statistics become a scale λ."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+__all__ = ["CalibrationSite", "Normalization", "Observer", "channels_last_2d", "fill_dead_channels"]
+
+
+@dataclass(frozen=True)
+class CalibrationSite:
+    """The spiking site that an observer watches.
+
+    Attributes:
+        name: Qualified name of the layer.
+        channel_axis: The axis that gets a scale of its own per channel, or None for one scale.
+        channels: Number of channels, or None.
+        maximum: Upper bound of the activation (6 for ReLU6), or None.
+        index: Position among the network's spiking sites, in the order of execution.
+    """
+
+    name: str
+    channel_axis: int | None = None
+    channels: int | None = None
+    maximum: float | None = None
+    index: int = 0
+
+
+class Observer(abc.ABC):
+    """Watches the activations of one site and says its scale.
+
+    An observer may return a tensor from `observe` to alter what the rest of the network sees, may ask
+    for further passes over the data, and is mergeable: observers that saw parts of the data, merged,
+    equal the one that saw all of it.
+    """
+
+    def __init__(self, site: CalibrationSite) -> None:
+        self.site = site
+
+    @abc.abstractmethod
+    def observe(self, x: Tensor) -> Tensor | None:
+        """Take in the activations of one batch, ``[N, ...]``; return what to pass on, or None for `x`."""
+
+    @abc.abstractmethod
+    def scale(self) -> Tensor:
+        """λ in the ANN's units: finite, > 0, a scalar or ``[channels]``."""
+
+    @abc.abstractmethod
+    def merge(self, other: Self) -> None:
+        """Take in all that `other` saw."""
+
+    def end_pass(self) -> bool:
+        """Called after each pass over the data; True asks for one more."""
+        return False
+
+
+class Normalization(abc.ABC):
+    """A normalization strategy, a "mode".
+
+    >>> import torch
+    >>> from sj_ann2snn import Normalization, Observer
+    >>> class MeanObserver(Observer):
+    ...     total, count = 0.0, 0
+    ...     def observe(self, x):
+    ...         self.total, self.count = self.total + x.sum().item(), self.count + x.numel()
+    ...     def merge(self, other):
+    ...         self.total, self.count = self.total + other.total, self.count + other.count
+    ...     def scale(self):
+    ...         return torch.tensor(self.times * self.total / self.count)
+    >>> class TimesMean(Normalization):
+    ...     name = "times-mean"
+    ...     def __init__(self, *, times=10.0):
+    ...         self.times = times
+    ...     def observer(self, site):
+    ...         observer = MeanObserver(site)
+    ...         observer.times = self.times
+    ...         return observer
+    >>> TimesMean.parse("Times-Mean", times=8.0).times
+    8.0
+
+    Options are the keyword-only parameters of the constructor; a user gives them to `Converter`.
+    """
+
+    name: ClassVar[str]
+    """The name users write; matched without regard to case."""
+    replaces: ClassVar[tuple[str, ...]] = ()
+    """Names of other modes that this one takes the place of."""
+    example: ClassVar[str | None] = None
+    """How the mode is written, where that is not its name (``"99.9%"``)."""
+
+    @classmethod
+    def parse(cls, mode: object, **options: Any) -> Self | None:
+        """An instance if `mode` means this strategy, None if it does not.
+
+        Args:
+            mode: What the user gave: a string or a number.
+            options: Those of the user's keywords that this class declares.
+
+        Raises:
+            ModeError: `mode` means this strategy but is out of its range.
+        """
+        if isinstance(mode, str) and mode.strip().lower() == cls.name.lower():
+            return cls(**options)
+        return None
+
+    @abc.abstractmethod
+    def observer(self, site: CalibrationSite) -> Observer:
+        """A fresh observer for one site."""
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def channels_last_2d(x: Tensor, axis: int) -> Tensor:
+    """`x` as ``[channels, everything else]``; no copy where the layout allows."""
+    return x.movedim(axis, 0).flatten(1)
+
+
+def fill_dead_channels(scale: Tensor, layer_scale: Tensor) -> Tensor:
+    """Give channels without a scale of their own the layer's scale.
+
+    A channel that was zero over the whole calibration set must still pass a signal at test time.
+
+    Args:
+        scale: ``[channels]``, zero where the channel never fired.
+        layer_scale: Scalar, the same statistic over all channels.
+    """
+    return torch.where(scale > 0, scale, layer_scale.to(scale))

@@ -1,0 +1,139 @@
+"""Quantiles over a whole data set in one pass and constant memory."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["QuantileSketch"]
+
+_MANTISSA_BITS = 23
+_CHUNK = 1 << 22
+
+
+class QuantileSketch:
+    """Counts values in logarithmic buckets, so that any quantile is known to a relative error.
+
+    >>> import torch
+    >>> sketch = QuantileSketch()
+    >>> sketch.update(torch.arange(1, 1001.0)[None])
+    >>> round(float(sketch.quantile(0.5)[0]))
+    500
+
+    The buckets are the leading bits of the float32 pattern: `bits` of the mantissa below each of the
+    uppermost `octaves` powers of two. Zeros, negative values and what lies more than `octaves` powers of
+    two below the largest value share one bucket that stands for zero. What the sketch holds depends on the
+    multiset of values alone, so neither batch size nor order nor the split over merged sketches changes a
+    bit of the result.
+
+    Error bound: with M the largest value of all rows, the quantile that `numpy.quantile` (linear
+    interpolation between order statistics) gives is met within ``2**-(bits + 1)`` of itself, plus
+    ``M * 2**-(octaves - 1)`` where the quantile is that small. Memory: ``rows * octaves * 2**bits`` counters of
+    8 bytes.
+
+    Args:
+        rows: Independent rows (channels), each with quantiles of its own.
+        bits: Mantissa bits kept.
+        octaves: Powers of two kept below the maximum.
+    """
+
+    def __init__(self, rows: int = 1, *, bits: int = 12, octaves: int = 24) -> None:
+        self.rows, self.bits, self.octaves = rows, bits, octaves
+        self.width = octaves << bits
+        self.counts = torch.zeros(rows, self.width, dtype=torch.int64)
+        self.totals = torch.zeros(rows, dtype=torch.int64)
+        self.maxima = torch.zeros(rows)
+        self._top = 0
+        """Biased exponent of the largest value; the window ends just above it."""
+
+    def update(self, x: Tensor) -> None:
+        """Count the values of `x`, ``[rows, n]``."""
+        x = x.detach().float()
+        if self.counts.device != x.device:
+            self.counts, self.totals = self.counts.to(x.device), self.totals.to(x.device)
+            self.maxima = self.maxima.to(x.device)
+        if not x.numel():
+            return
+        self.maxima = torch.maximum(self.maxima, x.amax(dim=1))
+        self.totals += x.shape[1]
+        self._raise_window(self._exponent(self.maxima.max()))
+        columns = max(1, _CHUNK // self.rows)
+        for part in x.split(columns, dim=1):
+            index = part.contiguous().view(torch.int32) >> (_MANTISSA_BITS - self.bits)
+            index -= self._base()
+            index.clamp_(min=-1)  # negative floats have the sign bit set, hence a negative index
+            index += 1
+            if self.rows > 1:
+                index = index.long()
+                index += torch.arange(self.rows, device=x.device)[:, None] * (self.width + 1)
+            counted = torch.bincount(index.flatten(), minlength=self.rows * (self.width + 1))
+            self.counts += counted.view(self.rows, self.width + 1)[:, 1:]
+
+    def merge(self, other: QuantileSketch) -> None:
+        """Take in all that `other` counted.
+
+        Raises:
+            ValueError: The two have different buckets or rows.
+        """
+        if (self.rows, self.bits, self.octaves) != (other.rows, other.bits, other.octaves):
+            raise ValueError("only sketches with the same rows, bits and octaves can be merged")
+        device = self.counts.device
+        self._raise_window(other._top)
+        shift = (self._top - other._top) << self.bits
+        counts = other.counts.to(device)
+        if shift < self.width:
+            self.counts[:, : self.width - shift] += counts[:, shift:]
+        self.totals += other.totals.to(device)
+        self.maxima = torch.maximum(self.maxima, other.maxima.to(device))
+
+    def collapsed(self) -> QuantileSketch:
+        """One row that counts the values of all rows."""
+        whole = QuantileSketch(1, bits=self.bits, octaves=self.octaves)
+        whole.counts = self.counts.sum(0, keepdim=True)
+        whole.totals = self.totals.sum(0, keepdim=True)
+        whole.maxima = self.maxima.amax(0, keepdim=True)
+        whole._top = self._top
+        return whole
+
+    def quantile(self, q: float) -> Tensor:
+        """The q-quantile of each row, ``[rows]``, as float64; zero for rows without values."""
+        position = (self.totals - 1).clamp(min=0).double() * q
+        lower = position.floor()
+        low = self._order_statistic(lower.long())
+        high = self._order_statistic(position.ceil().long())
+        # NumPy interpolates between the two neighbouring order statistics.
+        value = low + (high - low) * (position - lower)
+        return torch.minimum(value, self.maxima.double())
+
+    def _order_statistic(self, rank: Tensor) -> Tensor:
+        cumulative = self.counts.cumsum(1)
+        below = self.totals - cumulative[:, -1]
+        cumulative = cumulative + below[:, None]
+        bucket = torch.searchsorted(cumulative, (rank + 1)[:, None]).clamp(max=self.width - 1)[:, 0]
+        bits = ((bucket + self._base()) << (_MANTISSA_BITS - self.bits)).to(torch.int32)
+        left = bits.view(torch.float32).double()
+        right = (bits + (1 << (_MANTISSA_BITS - self.bits))).view(torch.float32).double()
+        value = (left + right) / 2
+        value = torch.where(rank + 1 >= self.totals, self.maxima.double(), value)
+        return torch.where(rank < below, torch.zeros_like(value), value)
+
+    def _base(self) -> int:
+        return ((self._top + 1) << self.bits) - self.width
+
+    @staticmethod
+    def _exponent(x: Tensor) -> int:
+        return int(x.reshape(1).view(torch.int32).item()) >> _MANTISSA_BITS
+
+    def _raise_window(self, top: int) -> None:
+        # Buckets below exponent zero do not exist; the window starts at the smallest normal number.
+        top = max(top, self.octaves - 1)
+        if top <= self._top:
+            return
+        shift = (top - self._top) << self.bits
+        if self._top and shift < self.width:
+            kept = self.counts[:, shift:].clone()
+            self.counts.zero_()
+            self.counts[:, : self.width - shift] = kept
+        else:
+            self.counts.zero_()
+        self._top = top

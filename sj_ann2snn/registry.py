@@ -1,0 +1,212 @@
+"""What is registered by whom, and who wins.
+
+Registration order never decides anything: a class takes the place of another only by naming it in
+`replaces`, and what is left open the caller settles with `prefer`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from .errors import Ann2SnnError, ConflictError, ModeError, OptionError, PluginError
+from .mapping import Claim, LayerMapper
+from .neurons import NeuronMaker
+from .normalization import Normalization
+from .options import declared_options
+from .site import Site
+
+__all__ = ["HOOK_BASES", "Owner", "PluginFailure", "Registered", "Registry", "resolve"]
+
+HOOK_BASES: dict[str, type] = {
+    "ann2snn_normalizations": Normalization,
+    "ann2snn_layer_mappers": LayerMapper,
+    "ann2snn_neurons": NeuronMaker,
+}
+"""For every hook the base class of the classes that it returns."""
+
+
+@dataclass(frozen=True, order=True)
+class Owner:
+    """The distribution that a plugin comes from."""
+
+    distribution: str
+    version: str = ""
+    entry_point: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version}".strip()
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A class that a plugin contributed."""
+
+    cls: Any
+    owner: Owner
+
+    @property
+    def name(self) -> str:
+        return str(self.cls.name)
+
+    @property
+    def replaces(self) -> frozenset[str]:
+        return frozenset(name.lower() for name in self.cls.replaces)
+
+
+@dataclass(frozen=True)
+class PluginFailure:
+    """A plugin that could not be loaded, and why."""
+
+    owner: Owner
+    error: str
+    traceback: str = ""
+
+    def __str__(self) -> str:
+        where = f" (entry point {self.owner.entry_point!r})" if self.owner.entry_point else ""
+        return f"{self.owner}{where}: {self.error}"
+
+
+def resolve(candidates: Sequence[Registered], prefer: Iterable[str], what: str) -> Registered:
+    """The one candidate that is left once replaced ones are dropped and `prefer` has spoken.
+
+    Args:
+        candidates: At least one.
+        prefer: Names of distributions or of classes that win an open conflict.
+        what: What they all claim, for the message.
+
+    Raises:
+        ConflictError: More than one is left, or they replace each other.
+    """
+    alive = [
+        one
+        for one in candidates
+        if not any(one.name.lower() in other.replaces for other in candidates if other is not one)
+    ]
+    if len(alive) == 1:
+        return alive[0]
+    wanted = {name.lower() for name in prefer}
+    preferred = [
+        one for one in alive or candidates if one.name.lower() in wanted or one.owner.distribution.lower() in wanted
+    ]
+    if len(preferred) == 1:
+        return preferred[0]
+    claimants = " and ".join(
+        f"{one.name!r} of {one.owner}" for one in sorted(candidates, key=lambda one: (one.owner, one.name))
+    )
+    first = min(one.owner.distribution for one in candidates)
+    raise ConflictError(
+        f"{what} is claimed by {claimants}, and nothing says which one wins. "
+        f"Say it with Converter(prefer={first!r}) (the name of a distribution or of a class), "
+        "uninstall one of them, or leave one out with SJ_ANN2SNN_DISABLE_PLUGINS."
+    )
+
+
+@dataclass
+class Registry:
+    """All classes that plugins contributed, by hook, and the plugins that failed."""
+
+    classes: dict[str, list[Registered]] = field(default_factory=lambda: {hook: [] for hook in HOOK_BASES})
+    failures: list[PluginFailure] = field(default_factory=list)
+
+    def copy(self) -> Registry:
+        return Registry({hook: list(found) for hook, found in self.classes.items()}, list(self.failures))
+
+    def add(self, contributed: Mapping[str, Iterable[type]], owner: Owner) -> None:
+        """Add the classes of one plugin, by hook."""
+        for hook, classes in contributed.items():
+            self.classes[hook].extend(Registered(cls, owner) for cls in classes)
+
+    @property
+    def normalizations(self) -> list[Registered]:
+        return sorted(self.classes["ann2snn_normalizations"], key=lambda one: (one.name, one.owner))
+
+    @property
+    def mappers(self) -> list[Registered]:
+        return sorted(self.classes["ann2snn_layer_mappers"], key=lambda one: (one.name, one.owner))
+
+    @property
+    def neurons(self) -> list[Registered]:
+        return sorted(self.classes["ann2snn_neurons"], key=lambda one: (one.name, one.owner))
+
+    def find_mode(
+        self, mode: object, options: Mapping[str, Any], prefer: Sequence[str] = ()
+    ) -> tuple[Normalization, Registered]:
+        """The strategy that `mode` means.
+
+        Raises:
+            ModeError: No strategy knows it, or it is out of range.
+            ConflictError: Several claim it.
+        """
+        instances: dict[int, Normalization] = {}
+        candidates = []
+        for one in self.normalizations:
+            known = declared_options(one.cls)
+            given = {name: value for name, value in options.items() if name in known}
+            try:
+                instance = one.cls.parse(mode, **given)
+            except Ann2SnnError:
+                raise
+            except Exception as error:
+                raise PluginError(
+                    f"The mode {one.name!r} of {one.owner} failed in parse({mode!r}): {error!r}. "
+                    "Report it to that distribution, or leave it out with SJ_ANN2SNN_DISABLE_PLUGINS."
+                ) from error
+            if instance is not None:
+                instances[id(one)] = instance
+                candidates.append(one)
+        if not candidates:
+            raise ModeError(self._unknown_mode(mode))
+        winner = resolve(candidates, prefer, f"mode={mode!r}")
+        return instances[id(winner)], winner
+
+    def _unknown_mode(self, mode: object) -> str:
+        written = {one.cls.example or one.name: one for one in self.normalizations}
+        known = ", ".join(f"{text} ({one.owner})" for text, one in sorted(written.items()))
+        message = f"mode={mode!r} is not known."
+        close = difflib.get_close_matches(str(mode).lower(), [text.lower() for text in written], n=3)
+        if close:
+            message += f" Did you mean {' or '.join(repr(name) for name in close)}?"
+        message += f" Known modes: {known}. A mode may also be given as an instance of Normalization."
+        if self.failures:
+            message += " These plugins could not be loaded and may be what is missing: "
+            message += "; ".join(str(failure) for failure in self.failures) + "."
+        return message
+
+    def find_neuron(self, name: str, prefer: Sequence[str] = ()) -> Registered:
+        """The neuron maker called `name`.
+
+        Raises:
+            OptionError: There is none.
+            ConflictError: There are several.
+        """
+        candidates = [one for one in self.neurons if one.name.lower() == name.lower()]
+        candidates += [one for one in self.neurons if name.lower() in one.replaces and one not in candidates]
+        if not candidates:
+            known = ", ".join(f"{one.name!r} ({one.owner})" for one in self.neurons)
+            raise OptionError(f"neuron={name!r} is not known. Known neurons: {known}.")
+        return resolve(candidates, prefer, f"neuron={name!r}")
+
+    def claimed_types(self) -> frozenset[type[nn.Module]]:
+        """Module types that some mapper claims."""
+        return frozenset(claim for one in self.mappers for claim in one.cls.claims if isinstance(claim, type))
+
+    def find_mapper(self, site: Site, prefer: Sequence[str] = ()) -> Registered | None:
+        """The mapper that claims `site`, or None.
+
+        Raises:
+            ConflictError: Several claim it.
+        """
+        candidates = [one for one in self.mappers if claims(one.cls.claims, site.operation)]
+        if not candidates:
+            return None
+        return resolve(candidates, prefer, f"{site.name} ({site.operation_name})")
+
+
+def claims(claimed: Iterable[Claim], operation: type[nn.Module] | Callable[..., Any] | str) -> bool:
+    """True if `operation` is among `claimed`: types and functions by identity, methods by name."""
+    return any(claim == operation if isinstance(operation, str) else claim is operation for claim in claimed)

@@ -1,0 +1,159 @@
+"""What a layer mapper may answer: a description of what becomes of a site.
+
+A mapper describes; the core alone edits the graph. Each description also says how the *scale* of a
+value passes through the operation (the spiking network carries ``value / scale``), which is what lets
+the core fold scales into weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+__all__ = [
+    "Average",
+    "Linear",
+    "NeuronAfterPool",
+    "Product",
+    "Rearrange",
+    "Refuse",
+    "Remove",
+    "Replacement",
+    "Spike",
+    "Stateful",
+    "Sum",
+    "Weighted",
+]
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """Base of all descriptions."""
+
+
+@dataclass(frozen=True)
+class Spike(Replacement):
+    """A spiking neuron stands here; its scale λ comes from the normalization.
+
+    Attributes:
+        maximum: Upper bound of the ANN's activation (6 for ReLU6): λ never exceeds it.
+        keep: Keep the operation (an average pool) and put the neuron behind it.
+    """
+
+    maximum: float | None = None
+    keep: bool = False
+
+
+@dataclass(frozen=True)
+class Weighted(Replacement):
+    """A layer with `weight` and perhaps `bias`, linear in its one input, whose scales the core folds.
+
+    `nn.Linear`, `nn.Conv*`, `nn.ConvTranspose*` and layers with their layout of weights.
+    """
+
+
+@dataclass(frozen=True)
+class Rearrange(Replacement):
+    """Every element of the output is one element of an input: reshape, permute, slice, concat, split."""
+
+
+@dataclass(frozen=True)
+class Average(Replacement):
+    """Linear, without bias, and dimensions 0 and 1 (sample, channel) are kept apart.
+
+    Average pooling, mean over space, interpolation.
+
+    Attributes:
+        make: Makes the module that takes the operation's place, or None to keep the operation.
+        exact: False if that module is another function than the ANN's.
+    """
+
+    make: Callable[[], nn.Module] | None = None
+    exact: bool = True
+
+
+@dataclass(frozen=True)
+class Sum(Replacement):
+    """Sum or difference of its operands."""
+
+
+@dataclass(frozen=True)
+class Product(Replacement):
+    """Product, quotient or matrix product: linear in each operand, so only one may vary over time.
+
+    Attributes:
+        elementwise: False for matrix products, which mix channels.
+        divisor: Position of an operand that divides; it must not vary at all.
+    """
+
+    elementwise: bool = True
+    divisor: int | None = None
+
+
+@dataclass(frozen=True)
+class Linear(Replacement):
+    """Linear in what varies over time, in a way the core need not know; scales stop in front of it.
+
+    Attributes:
+        varying: Positions of the tensor arguments that may vary over time (None: any of them, jointly).
+    """
+
+    varying: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Remove(Replacement):
+    """The identity at inference (dropout): the site's first argument takes its place."""
+
+
+@dataclass(frozen=True)
+class Stateful(Replacement):
+    """A module with memory takes the operation's place, because the operation is not linear over time.
+
+    The module is a SpikingJelly `MemoryModule`, takes the site's first argument, is cleared by
+    `reset_net`, has the step modes "s" and "m", and its output scales with its input. Dimensions 0
+    and 1 are kept apart. Where nothing varies over time the operation itself is kept.
+
+    Attributes:
+        make: Makes the module.
+        label: What the report calls it.
+        exact: False if its mean over time only approximates the ANN's operation.
+    """
+
+    make: Callable[[], nn.Module]
+    label: str
+    exact: bool = True
+
+
+@dataclass(frozen=True)
+class NeuronAfterPool(Replacement):
+    """The operation moves in front of the neuron that feeds it: it acts on currents, then the neuron fires.
+
+    Only for operations that commute with ReLU (max pooling), behind a neuron that nothing else reads;
+    elsewhere `otherwise` holds.
+    """
+
+    otherwise: Replacement
+
+
+@dataclass(frozen=True)
+class Refuse(Replacement):
+    """This operation has no exact counterpart here.
+
+    Attributes:
+        why: Why not, in a few words.
+        help: What would make it convertible.
+    """
+
+    why: str
+    help: str = ""
+
+
+def describe(replacement: Any) -> str:
+    """Short name of a replacement for the report."""
+    if isinstance(replacement, Stateful):
+        return replacement.label
+    return type(replacement).__name__.lower()

@@ -1,0 +1,105 @@
+"""What was mapped to what, by whom, with which scale."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+__all__ = ["ConversionReport", "ReportEntry"]
+
+
+@dataclass(frozen=True)
+class ReportEntry:
+    """One call of the ANN and what became of it.
+
+    Attributes:
+        name: Qualified name of the layer.
+        operation: The ANN's operation.
+        becomes: What stands there now.
+        mapper: The mapper that decided.
+        owner: The distribution it comes from.
+        scale: λ of a spiking site: smallest and largest over its channels (the same for one scale).
+        exact: False if it only approximates the ANN's operation in the mean over time.
+        source: File and line in the user's code.
+    """
+
+    name: str
+    operation: str
+    becomes: str
+    mapper: str
+    owner: str
+    scale: tuple[float, float] | None
+    exact: bool
+    source: str
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """The report of one conversion; prints as a table.
+
+    Attributes:
+        mode: The normalization as it was used.
+        mode_owner: The distribution it comes from.
+        neuron: The kind of neuron.
+        entries: One per call of the ANN, in the order of execution.
+        scalers: Qualified names of the scalers that could not be folded into weights.
+    """
+
+    mode: str
+    mode_owner: str
+    neuron: str
+    entries: tuple[ReportEntry, ...]
+    scalers: tuple[str, ...]
+
+    def __iter__(self) -> Iterator[ReportEntry]:
+        return iter(self.entries)
+
+    def __getitem__(self, name: str) -> ReportEntry:
+        """The entry of the layer called `name`."""
+        for entry in self.entries:
+            if entry.name == name:
+                return entry
+        raise KeyError(f"{name!r} is not in the report; it has {', '.join(entry.name for entry in self.entries)}")
+
+    @property
+    def scales(self) -> dict[str, tuple[float, float]]:
+        """λ of every spiking site, smallest and largest over its channels."""
+        return {entry.name: entry.scale for entry in self.entries if entry.scale is not None}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        head = ("layer", "operation", "becomes", "λ", "mapper", "by")
+        rows = [
+            (
+                entry.name,
+                entry.operation,
+                entry.becomes + ("" if entry.exact else " (approximate)"),
+                _scale_text(entry.scale),
+                entry.mapper,
+                entry.owner,
+            )
+            for entry in self.entries
+        ]
+        lines = [f"mode {self.mode} ({self.mode_owner}), neuron {self.neuron}", *format_table([head, *rows])]
+        if self.scalers:
+            lines.append(f"scalers that no weights absorb: {', '.join(self.scalers)}")
+        return "\n".join(lines)
+
+
+def _scale_text(scale: tuple[float, float] | None) -> str:
+    if scale is None:
+        return ""
+    low, high = scale
+    return f"{low:.4g}" if low == high else f"{low:.3g} to {high:.3g}"
+
+
+def format_table(rows: list[tuple[str, ...]]) -> list[str]:
+    """Rows as lines with aligned columns; the first row is the head."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return lines

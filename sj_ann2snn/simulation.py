@@ -1,0 +1,286 @@
+"""Runs a converted network layer by layer over time.
+
+What does not vary over time (all before the first neuron) is computed once; every other layer runs many
+steps at a time, for a tile of samples and steps that keeps memory bounded. The result is that of the
+hand-written loop ``for t in range(T): out += snn(x)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from .batches import move
+from .compat import MemoryModule, fast_neurons, reset_net, step_modes
+from .errors import InputError
+
+__all__ = ["Simulator", "simulate"]
+
+TILE_BYTES = {"cpu": 1 << 26, "cuda": 1 << 31}
+"""Largest activation of a tile, by device type."""
+
+Watcher = Callable[[fx.Node, nn.Module | None, Any, Any], None]
+"""Called with a node, its module, its first input ``[T, n, ...]`` and its output."""
+
+
+def simulate(
+    snn: nn.Module,
+    x: Any,
+    T: int,  # noqa: N803 - the field's name for the number of time steps
+) -> Any:
+    """Run the network for `T` steps on a constant input; the mean of its output over time.
+
+    >>> import torch
+    >>> from sj_ann2snn import Converter, simulate
+    >>> ann = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU())
+    >>> snn = Converter([torch.rand(64, 4)], mode="max", progress=False)(ann)
+    >>> simulate(snn, torch.rand(5, 4), T=20).shape
+    torch.Size([5, 3])
+
+    Args:
+        snn: A converted network. Any other stateful module of SpikingJelly layers is run step by step.
+        x: The input ``[N, ...]``, the same at every step; a tuple for a network with several inputs.
+        T: Number of time steps, at least 1.
+
+    Returns:
+        What the network returns, averaged over time: ``[N, ...]``, in the ANN's own units. The network
+        is reset before and after; its step mode is as it was.
+
+    Raises:
+        InputError: `T` is not a positive integer, or the network cannot take `x`.
+    """
+    inputs = x if isinstance(x, tuple) else (x,)
+    simulator = Simulator(snn, T)
+    pieces = [_mean(list(simulator.run(tile))) for tile in simulator.tiles(inputs)]
+    return _concatenated(pieces)
+
+
+class Simulator:
+    """Runs one network for a fixed number of steps; see `simulate`.
+
+    Args:
+        snn: The network.
+        steps: Number of time steps.
+        watch: Is shown every layer that varies over time.
+    """
+
+    def __init__(self, snn: nn.Module, steps: int, watch: Watcher | None = None) -> None:
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+            raise InputError(f"T={steps!r} is not allowed: the number of time steps is an integer from 1 up.")
+        self.snn, self.steps, self.watch = snn, steps, watch
+        self.graph = snn.graph if isinstance(snn, fx.GraphModule) else None
+        self.varying = _varying_nodes(snn) if isinstance(snn, fx.GraphModule) else frozenset()
+        self.device = next((t.device for t in (*snn.parameters(), *snn.buffers())), torch.device("cpu"))
+        self._largest = 0
+        """Bytes of the largest activation of one sample at one step."""
+
+    def tiles(self, inputs: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+        """The inputs in tiles of samples; the first one is small, to learn how large the others may be."""
+        if not inputs or not isinstance(inputs[0], Tensor) or not inputs[0].dim():
+            raise InputError(f"The input must be a tensor [N, ...] or a tuple that starts with one, not {inputs!r}.")
+        samples = inputs[0].shape[0]
+        if not samples:
+            raise InputError(f"The input has no samples: its shape is {tuple(inputs[0].shape)}.")
+        start = 0
+        while start < samples:
+            size = self._tile_samples()
+            yield tuple(
+                move(value[start : start + size], self.device) if _has_samples(value, samples) else value
+                for value in inputs
+            )
+            start += size
+
+    def run(self, inputs: tuple[Any, ...]) -> Iterator[Any]:
+        """Simulate one tile; yields the outputs ``[t, n, ...]`` of successive stretches of time."""
+        with torch.no_grad(), fast_neurons(self.snn), _left_as_it_was(self.snn):
+            reset_net(self.snn)
+            if self.graph is None or not self.varying:
+                yield from self._step_by_step(inputs)
+                return
+            static = self._run_static(inputs)
+            done = 0
+            while done < self.steps:
+                steps = min(self._tile_steps(int(inputs[0].shape[0])), self.steps - done)
+                yield self._run_varying(static, steps)
+                done += steps
+
+    def _step_by_step(self, inputs: tuple[Any, ...]) -> Iterator[Any]:
+        for module, _ in step_modes(self.snn):
+            module.step_mode = "s"  # type: ignore[assignment]
+        for _ in range(self.steps):
+            yield _map(self.snn(*inputs), lambda y: y.unsqueeze(0))
+
+    def _run_static(self, inputs: tuple[Any, ...]) -> dict[fx.Node, Any]:
+        """Everything that does not vary over time, as the ANN computes it."""
+        assert self.graph is not None
+        values: dict[fx.Node, Any] = {}
+        given = iter(inputs)
+        for node in self.graph.nodes:
+            if node in self.varying or node.op == "output":
+                continue
+            if node.op == "placeholder":
+                values[node] = next(given, node.args[0] if node.args else None)
+            elif node.op == "get_attr":
+                values[node] = _attribute(self.snn, str(node.target))
+            else:
+                values[node] = self._call(node, values.__getitem__, "s")
+        return values
+
+    def _run_varying(self, static: dict[fx.Node, Any], steps: int) -> Any:
+        assert self.graph is not None
+        values: dict[fx.Node, Any] = {}
+        readers = {node: len(node.users) for node in self.varying}
+        shapes: dict[fx.Node, Any] = {}
+
+        def read(node: fx.Node) -> Any:
+            if node in values:
+                return values[node]
+            if _depends_on_input(node, static):
+                return _map(static[node], lambda x: x.expand(steps, *x.shape))
+            return self._merged(node, static, shapes, steps)
+
+        for node in self.graph.nodes:
+            if node.op == "output":
+                return fx.map_arg(node.args[0], read)
+            if node not in self.varying:
+                continue
+            values[node] = self._call(node, read, "m")
+            self._note_size(values[node])
+            for source in node.all_input_nodes:
+                if source in readers:
+                    readers[source] -= 1
+                    if not readers[source]:
+                        del values[source]
+        raise AssertionError("a graph ends with its output")
+
+    def _merged(self, node: fx.Node, static: dict[fx.Node, Any], shapes: dict[fx.Node, Any], steps: int) -> Any:
+        """A size or a constant as it is where time and samples are merged: ``x.size(0)`` is T * N."""
+        if node.op in ("get_attr", "placeholder"):
+            return static[node]
+        if node not in shapes:
+
+            def read(source: fx.Node) -> Any:
+                if _depends_on_input(source, static) or source in self.varying:
+                    # Only its shape matters, which costs nothing on the meta device.
+                    return _map(static[source], lambda x: x.to("meta").expand(steps, *x.shape))
+                return self._merged(source, static, shapes, steps)
+
+            shapes[node] = self._call(node, read, "m")
+        return shapes[node]
+
+    def _call(self, node: fx.Node, read: Callable[[fx.Node], Any], step_mode: str) -> Any:
+        args: Any = fx.map_arg(node.args, read)
+        kwargs: Any = fx.map_arg(node.kwargs, read)
+        if node.op == "call_module":
+            module = self.snn.get_submodule(str(node.target))
+            if hasattr(module, "step_mode"):
+                module.step_mode = step_mode
+            result = module(*args, **kwargs)
+            if self.watch is not None and step_mode == "m" and node in self.varying:
+                self.watch(node, module, args[0] if args else None, result)
+            return result
+        if node.op == "call_method":
+            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        function: Any = node.target
+        return function(*args, **kwargs)
+
+    def _note_size(self, value: Any) -> None:
+        def look(x: Tensor) -> Tensor:
+            samples = x.shape[0] * x.shape[1] if x.dim() > 1 else 1
+            self._largest = max(self._largest, x.numel() * x.element_size() // max(1, samples))
+            return x
+
+        _map(value, look)
+
+    def _budget(self) -> int:
+        return TILE_BYTES.get(self.device.type, TILE_BYTES["cpu"])
+
+    def _tile_samples(self) -> int:
+        return max(1, self._budget() // (self._largest * self.steps)) if self._largest else 1
+
+    def _tile_steps(self, samples: int) -> int:
+        return max(1, self._budget() // (self._largest * samples)) if self._largest else self.steps
+
+
+def _varying_nodes(snn: fx.GraphModule) -> frozenset[fx.Node]:
+    """The nodes whose value changes from step to step: those behind a module with memory."""
+    varying: set[fx.Node] = set()
+    for node in snn.graph.nodes:
+        if node.op == "output":
+            continue
+        stateful = node.op == "call_module" and isinstance(snn.get_submodule(str(node.target)), MemoryModule)
+        if stateful or any(source in varying for source in node.all_input_nodes):
+            varying.add(node)
+    return frozenset(varying)
+
+
+def _depends_on_input(node: fx.Node, static: dict[fx.Node, Any]) -> bool:
+    """True for a tensor that is computed from the input's values, rather than from its size."""
+    if node not in static or not _holds_tensor(static[node]):
+        return False
+    return node.op == "placeholder" or any(_depends_on_input(arg, static) for arg in node.all_input_nodes)
+
+
+def _holds_tensor(value: Any) -> bool:
+    if isinstance(value, (tuple, list)):
+        return any(_holds_tensor(item) for item in value)
+    return isinstance(value, Tensor)
+
+
+def _has_samples(value: Any, samples: int) -> bool:
+    return isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == samples
+
+
+def _attribute(module: nn.Module, target: str) -> Any:
+    *path, name = target.split(".")
+    return getattr(module.get_submodule(".".join(path)), name)
+
+
+@contextmanager
+def _left_as_it_was(snn: nn.Module) -> Iterator[None]:
+    """Restores step modes and resets the network, whatever happens in between."""
+    modes = step_modes(snn)
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.step_mode = mode  # type: ignore[assignment]
+        reset_net(snn)
+
+
+def _map(tree: Any, change: Callable[[Tensor], Any]) -> Any:
+    if isinstance(tree, Tensor):
+        return change(tree)
+    if isinstance(tree, (tuple, list)):
+        return type(tree)(_map(item, change) for item in tree)
+    if isinstance(tree, dict):
+        return {name: _map(item, change) for name, item in tree.items()}
+    return tree
+
+
+def _zipped(trees: list[Any], join: Callable[[list[Tensor]], Any]) -> Any:
+    first = trees[0]
+    if isinstance(first, Tensor):
+        return join(trees)
+    if isinstance(first, (tuple, list)):
+        return type(first)(_zipped(list(items), join) for items in zip(*trees, strict=True))
+    if isinstance(first, dict):
+        return {name: _zipped([tree[name] for tree in trees], join) for name in first}
+    return first
+
+
+def _mean(stretches: list[Any]) -> Any:
+    steps: list[int] = []
+    for stretch in stretches:
+        found: list[Tensor] = []
+        _map(stretch, lambda x, found=found: found.append(x))
+        steps.append(found[0].shape[0])
+    return _zipped(stretches, lambda parts: torch.stack([part.sum(0) for part in parts]).sum(0) / sum(steps))
+
+
+def _concatenated(pieces: list[Any]) -> Any:
+    return _zipped(pieces, lambda parts: torch.cat(parts))
