@@ -46,9 +46,69 @@ from .replacements import (
 )
 from .site import Site, Value, Varies
 
-__version__ = "0.1.0"
-
 from .converter import Converter
 from .evaluation import EvaluationResult, LayerActivity, evaluate
 from .report import ConversionReport, ReportEntry
 from .simulation import simulate
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "API_VERSION",
+    "Ann2SnnError",
+    "Average",
+    "BackendError",
+    "BackendWarning",
+    "CalibrationError",
+    "CalibrationSite",
+    "ChannelAffine",
+    "ConflictError",
+    "ConversionError",
+    "ConversionReport",
+    "Converter",
+    "CumulativeMaxPool",
+    "DeadLayerError",
+    "EvaluationResult",
+    "InputError",
+    "LayerActivity",
+    "LayerMapper",
+    "LegacyArgumentWarning",
+    "Linear",
+    "ModeError",
+    "MomentumMaxPool",
+    "NeuronAfterPool",
+    "NeuronMaker",
+    "NeuronSite",
+    "NonFiniteError",
+    "Normalization",
+    "Observer",
+    "OptionError",
+    "PluginError",
+    "PluginWarning",
+    "Product",
+    "QuantileSketch",
+    "Rearrange",
+    "Refuse",
+    "Remove",
+    "Replacement",
+    "ReportEntry",
+    "ScaleError",
+    "Scaler",
+    "Site",
+    "Spike",
+    "Stateful",
+    "Stepwise",
+    "Sum",
+    "TracingError",
+    "UnsupportedError",
+    "Value",
+    "Varies",
+    "VerificationError",
+    "Weighted",
+    "channels_last_2d",
+    "evaluate",
+    "fill_dead_channels",
+    "hookimpl",
+    "make_if_neuron",
+    "simulate",
+]
