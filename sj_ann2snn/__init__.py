@@ -4,6 +4,7 @@
 """
 
 from .compat import make_if_neuron
+from .converter import Converter
 from .errors import (
     Ann2SnnError,
     BackendError,
@@ -24,6 +25,7 @@ from .errors import (
     UnsupportedError,
     VerificationError,
 )
+from .evaluation import EvaluationResult, LayerActivity, evaluate
 from .hookspecs import API_VERSION, hookimpl
 from .layers import ChannelAffine, CumulativeMaxPool, MomentumMaxPool, Scaler, Stepwise
 from .mapping import LayerMapper
@@ -44,12 +46,9 @@ from .replacements import (
     Sum,
     Weighted,
 )
-from .site import Site, Value, Varies
-
-from .converter import Converter
-from .evaluation import EvaluationResult, LayerActivity, evaluate
 from .report import ConversionReport, ReportEntry
 from .simulation import simulate
+from .site import Site, Value, Varies
 
 __version__ = "0.1.0"
 

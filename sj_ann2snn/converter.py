@@ -34,7 +34,7 @@ from .mapping import LayerMapper
 from .neurons import NeuronMaker, NeuronSite
 from .normalization import CalibrationSite, Normalization, Observer
 from .options import declared_options, instantiate
-from .registry import Owner, Registry
+from .registry import Owner
 from .replacements import Remove, Replacement, Spike, Stateful, describe
 from .report import ConversionReport, ReportEntry
 from .site import Site

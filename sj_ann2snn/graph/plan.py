@@ -24,7 +24,6 @@ from ..replacements import (
     Replacement,
     Spike,
     Stateful,
-    Sum,
     Weighted,
 )
 from ..site import Site, Value, Varies
