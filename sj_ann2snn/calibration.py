@@ -136,9 +136,14 @@ def run_batch(run: Callable[..., Any], batch: Any, index: int, signature: Signat
     except Exception as error:
         raise CalibrationError(
             f"Calibration batch {index} does not fit the network. The batch holds {describe_batch(batch)}, "
-            f"and the network fails on it with {type(error).__name__}: {str(error).splitlines()[0] if str(error) else error!r}. "
+            f"and the network fails on it with {type(error).__name__}: {first_line(error)}. "
             "Give batches as the network takes them."
         ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without the pages that torch may add."""
+    return next(iter(str(error).splitlines()), repr(error))
 
 
 def _require_finite(x: Tensor, name: str, batch: int) -> None:
@@ -163,7 +168,7 @@ def checked_scale(observer: Observer, mode: str, owner: str, samples: str) -> Te
         ScaleError: The scale is not finite, positive and of the right shape.
     """
     site = observer.site
-    scale: Any = observer.scale()
+    scale: Tensor = observer.scale()
     allowed: list[tuple[int, ...]] = [()]
     if site.channels is not None:
         allowed.append((site.channels,))

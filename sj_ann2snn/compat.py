@@ -70,10 +70,10 @@ def make_if_neuron(*, initial_potential: float = 0.0, backend: str | None = None
     Raises:
         BackendError: `backend` is unknown, or CuPy or CUDA is missing.
     """
-    node = _new_if(backend)
+    node: nn.Module = _new_if(backend)
     if initial_potential:
-        node.v = float(initial_potential)
-        node.set_reset_value("v", float(initial_potential))
+        node.v = float(initial_potential)  # type: ignore[assignment]
+        node.set_reset_value("v", float(initial_potential))  # type: ignore[operator]
     return node
 
 
@@ -133,4 +133,4 @@ def fast_neurons(network: nn.Module) -> Iterator[None]:
 
 def step_modes(network: nn.Module) -> list[tuple[nn.Module, str]]:
     """Every step-mode-aware module of `network` with its present step mode, to restore it later."""
-    return [(module, module.step_mode) for module in network.modules() if hasattr(module, "step_mode")]
+    return [(module, str(module.step_mode)) for module in network.modules() if hasattr(module, "step_mode")]

@@ -340,11 +340,7 @@ class Converter:
 
     def _check_options(self, options: dict[str, Any], mode: type, neuron: type) -> None:
         owners = [("mode", mode), ("neuron", neuron), *(("mapper", one.cls) for one in self._registry.mappers)]
-        known = {
-            name: f"{name} ({kind} {cls.name!r})"  # type: ignore[attr-defined]
-            for kind, cls in owners
-            for name in declared_options(cls)
-        }
+        known = {name: f"{name} ({kind} {cls.name!r})" for kind, cls in owners for name in declared_options(cls)}
         unknown = sorted(set(options) - set(known))
         if unknown:
             import difflib

@@ -17,10 +17,7 @@ def declared_options(cls: type) -> dict[str, inspect.Parameter]:
     >>> list(declared_options(Gate))
     ['momentum']
     """
-    constructor = inspect.unwrap(cls.__init__)
-    if constructor is object.__init__:
-        return {}
-    parameters = inspect.signature(constructor).parameters
+    parameters = inspect.signature(cls).parameters
     return {name: p for name, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 

@@ -58,7 +58,7 @@ class QuantileSketch:
         self.totals += x.shape[1]
         self._raise_window(self._exponent(self.maxima.max()))
         columns = max(1, _CHUNK // self.rows)
-        for part in x.split(columns, dim=1):
+        for part in torch.split(x, columns, dim=1):
             index = part.contiguous().view(torch.int32) >> (_MANTISSA_BITS - self.bits)
             index -= self._base()
             index.clamp_(min=-1)  # negative floats have the sign bit set, hence a negative index

@@ -178,7 +178,7 @@ class Simulator:
         if node.op == "call_module":
             module = self.snn.get_submodule(str(node.target))
             if hasattr(module, "step_mode"):
-                module.step_mode = step_mode
+                module.step_mode = step_mode  # type: ignore[assignment]
             result = module(*args, **kwargs)
             if self.watch is not None and step_mode == "m" and node in self.varying:
                 self.watch(node, module, args[0] if args else None, result)
@@ -274,12 +274,11 @@ def _zipped(trees: list[Any], join: Callable[[list[Tensor]], Any]) -> Any:
 
 
 def _mean(stretches: list[Any]) -> Any:
-    steps: list[int] = []
-    for stretch in stretches:
-        found: list[Tensor] = []
-        _map(stretch, lambda x, found=found: found.append(x))
-        steps.append(found[0].shape[0])
-    return _zipped(stretches, lambda parts: torch.stack([part.sum(0) for part in parts]).sum(0) / sum(steps))
+    def mean(parts: list[Tensor]) -> Tensor:
+        steps = sum(part.shape[0] for part in parts)
+        return torch.stack([part.sum(0) for part in parts]).sum(0) / steps
+
+    return _zipped(stretches, mean)
 
 
 def _concatenated(pieces: list[Any]) -> Any:

@@ -115,8 +115,8 @@ def _replace_later_reads(
             replacement.meta[SOURCE] = node.meta.get(SOURCE, "")
             order[replacement] = order[node]
             current[replacement] = current[alias]
-        chosen = set(later[alias])
-        alias.replace_all_uses_with(replacement, delete_user_cb=lambda user, chosen=chosen: user in chosen)
+        for user in later[alias]:
+            user.replace_input_with(alias, replacement)
     return ""
 
 

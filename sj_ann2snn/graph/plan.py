@@ -261,10 +261,7 @@ class _Planner:
     def _site(self, node: fx.Node) -> Site:
         layer = self.module.get_submodule(str(node.target)) if node.op == "call_module" else None
         operation: type[nn.Module] | Callable[..., Any] | str
-        if layer is not None:
-            operation = _operation_type(layer, self.claimed)
-        else:
-            operation = node.target
+        operation = node.target if layer is None else _operation_type(layer, self.claimed)
         return Site(
             name=node_label(self.module, node),
             operation=operation,

@@ -64,7 +64,7 @@ def _tensor_record(leaf: Any) -> Any:
         tuple(leaf.shape),
         leaf.dtype,
         leaf.untyped_storage().data_ptr(),
-        leaf.storage_offset(),
+        int(leaf.storage_offset()),
         tuple(leaf.stride()),
         leaf.is_contiguous(),
     )

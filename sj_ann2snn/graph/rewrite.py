@@ -121,7 +121,7 @@ class _Rewriter:
         if not isinstance(self.record[source], TensorRecord):
             return self.graph.node_copy(node, self._known)
         # A size must be that of the merged batch in step mode "m".
-        return self._call(node, node.name, Stepwise(node.target, self._sequences(node)))  # type: ignore[arg-type]
+        return self._call(node, node.name, Stepwise(node.target, self._sequences(node)))
 
     def _sequences(self, node: fx.Node) -> tuple[int, ...]:
         """Positions, among the tensors that the call receives, of those with time and samples."""
@@ -146,7 +146,7 @@ class _Rewriter:
             return self._module_call(name, module, (self._argument(node, node.all_input_nodes[0]),), {})
         args = fx.map_arg(node.args, lambda arg: self._argument(node, arg))
         kwargs = fx.map_arg(node.kwargs, lambda arg: self._argument(node, arg))
-        return self._module_call(name, module, args, kwargs)  # type: ignore[arg-type]
+        return self._module_call(name, module, args, kwargs)
 
     def _module_call(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.Node:
         target = self._free(name)

@@ -64,7 +64,8 @@ class _ScalePlanner:
         value = value.detach().double().cpu()
         if not value.dim():
             return value
-        return _compressed(value.reshape(1, -1, *(1,) * (len(self.record[node].shape) - 2)))
+        scale: Tensor = _compressed(value.reshape(1, -1, *(1,) * (len(self.record[node].shape) - 2)))
+        return scale
 
     def run(self) -> ScalePlan:
         nodes = list(self.module.graph.nodes)

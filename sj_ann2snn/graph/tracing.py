@@ -8,6 +8,7 @@ import operator
 import os
 import sys
 from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,8 +26,8 @@ SOURCE = "ann2snn_source"
 LEAF = "ann2snn_leaf"
 """Key of a node's meta: True where the user declared the module a leaf."""
 
-_OWN = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
+_OWN = f"{Path(__file__).resolve().parent.parent}{os.sep}"
+_TORCH = f"{Path(torch.__file__).resolve().parent}{os.sep}"
 
 
 _REMOVERS: dict[str, Callable[[nn.Module, str], Any]] = {

@@ -37,8 +37,8 @@ def scaled_layer(
         outputs: Factor per output channel, or a scalar.
         shift: Added to the bias, per output channel.
     """
-    weight = module.weight.detach().double()  # type: ignore[operator, union-attr]
-    bias = None if module.bias is None else module.bias.detach().double()  # type: ignore[operator, union-attr]
+    weight = module.weight.detach().double()  # type: ignore[operator]
+    bias = None if module.bias is None else module.bias.detach().double()  # type: ignore[operator]
     if outputs is not None:
         weight = weight * _output_factor(module, weight, outputs.double())
         bias = None if bias is None else bias * outputs.double().reshape(_bias_shape(bias, outputs))
@@ -89,12 +89,12 @@ def _input_factor(module: nn.Module, weight: Tensor, factor: Tensor) -> Tensor:
 
 def batchnorm_factors(batchnorm: nn.Module) -> tuple[Tensor, Tensor]:
     """``γ/σ`` and ``β - μγ/σ`` of a BatchNorm with fixed statistics, as float64."""
-    mean: Tensor = batchnorm.running_mean.detach().double()  # type: ignore[operator, union-attr]
-    variance: Tensor = batchnorm.running_var.detach().double()  # type: ignore[operator, union-attr]
+    mean: Tensor = batchnorm.running_mean.detach().double()  # type: ignore[operator]
+    variance: Tensor = batchnorm.running_var.detach().double()  # type: ignore[operator]
     factor = torch.rsqrt(variance + float(batchnorm.eps))  # type: ignore[arg-type]
     if batchnorm.weight is not None:
-        factor = factor * batchnorm.weight.detach().double()  # type: ignore[operator, union-attr]
+        factor = factor * batchnorm.weight.detach().double()  # type: ignore[operator]
     shift = -mean * factor
     if batchnorm.bias is not None:
-        shift = shift + batchnorm.bias.detach().double()  # type: ignore[operator, union-attr]
+        shift = shift + batchnorm.bias.detach().double()  # type: ignore[operator]
     return factor, shift

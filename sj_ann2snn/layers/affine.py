@@ -10,7 +10,7 @@ from ..compat import StepModule
 __all__ = ["ChannelAffine", "Scaler"]
 
 
-class Scaler(nn.Module, StepModule):
+class Scaler(nn.Module, StepModule):  # type: ignore[misc]  # SpikingJelly is untyped
     """Multiplies by a fixed scale, which turns units of one λ into units of another.
 
     >>> import torch
@@ -37,7 +37,7 @@ class Scaler(nn.Module, StepModule):
         return f"{text}, step_mode={self.step_mode}"
 
 
-class ChannelAffine(nn.Module, StepModule):
+class ChannelAffine(nn.Module, StepModule):  # type: ignore[misc]  # SpikingJelly is untyped
     """Per-channel ``weight * x + bias``: a BatchNorm at inference with no layer before it to absorb it.
 
     >>> import torch

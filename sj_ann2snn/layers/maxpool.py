@@ -19,7 +19,7 @@ _POOLS = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 Size = int | Sequence[int]
 
 
-class _SpikingMaxPool(MemoryModule):  # type: ignore[misc, valid-type]
+class _SpikingMaxPool(MemoryModule):  # type: ignore[misc]  # SpikingJelly is untyped
     """Window geometry shared by the spiking max pools; `spatial` is 1, 2 or 3."""
 
     def __init__(
@@ -40,7 +40,8 @@ class _SpikingMaxPool(MemoryModule):  # type: ignore[misc, valid-type]
         self.ceil_mode = ceil_mode
 
     def _pool(self, x: Tensor) -> Tensor:
-        return _POOLS[self.spatial](x, **self._geometry())
+        pooled: Tensor = _POOLS[self.spatial](x, **self._geometry())
+        return pooled
 
     def _pool_with_indices(self, x: Tensor) -> tuple[Tensor, Tensor]:
         pooled: tuple[Tensor, Tensor] = _POOLS[self.spatial](x, **self._geometry(), return_indices=True)
@@ -82,14 +83,18 @@ class CumulativeMaxPool(_SpikingMaxPool):
         kernel_size, stride, padding, dilation, ceil_mode: As of `torch.nn.MaxPool2d`.
     """
 
+    cumulative: Tensor | float
+    emitted: Tensor | float
+
     def __init__(self, spatial: int, kernel_size: Size, *geometry: Any, **named: Any) -> None:
         super().__init__(spatial, kernel_size, *geometry, **named)
         self.register_memory("cumulative", 0.0)
         self.register_memory("emitted", 0.0)
 
     def single_step_forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        self.cumulative = self.cumulative + x
-        largest = self._pool(self.cumulative)
+        cumulative = self.cumulative + x
+        self.cumulative = cumulative
+        largest = self._pool(cumulative)
         out: Tensor = largest - self.emitted
         self.emitted = largest
         return out
@@ -124,8 +129,9 @@ class MomentumMaxPool(_SpikingMaxPool):
         self.register_memory("rate", 0.0)
 
     def single_step_forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        self.rate = self.momentum * self.rate + (1 - self.momentum) * x
-        _, index = self._pool_with_indices(self.rate)
+        rate = self.momentum * self.rate + (1 - self.momentum) * x
+        self.rate = rate
+        _, index = self._pool_with_indices(rate)
         flat = x.flatten(-self.spatial)
         return flat.gather(-1, index.flatten(-self.spatial)).view_as(index)
 

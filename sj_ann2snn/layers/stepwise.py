@@ -13,7 +13,7 @@ from ..compat import StepModule, layer
 __all__ = ["Stepwise", "to_step_module"]
 
 
-class Stepwise(nn.Module, StepModule):
+class Stepwise(nn.Module, StepModule):  # type: ignore[misc]  # SpikingJelly is untyped
     """Runs a stateless operation step by step ("s") or on all steps at once ("m").
 
     >>> import torch
@@ -54,7 +54,7 @@ class Stepwise(nn.Module, StepModule):
         merged_args, merged_kwargs = _map_tensors((args, kwargs), merge)
         out = self._call(merged_args, merged_kwargs)
         # A batch may have become finer (windows of a sample), hence -1.
-        return _map_tensors(out, lambda y: y.unflatten(0, (steps[0], -1)))
+        return _map_tensors(out, lambda y: y.reshape(steps[0], -1, *y.shape[1:]))
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if isinstance(self.operation, str):
@@ -87,7 +87,7 @@ def to_step_module(module: nn.Module) -> nn.Module:
     >>> type(to_step_module(torch.nn.Conv2d(1, 1, 1))).__module__.startswith("spikingjelly")
     True
     """
-    if isinstance(module, StepModule):
+    if hasattr(module, "step_mode"):
         return module
     counterpart = getattr(layer, type(module).__name__, None)
     if counterpart is None or not issubclass(counterpart, type(module)):
