@@ -37,7 +37,7 @@ from .options import declared_options, instantiate
 from .registry import Owner
 from .replacements import Remove, Replacement, Spike, Stateful, describe
 from .report import ConversionReport, ReportEntry
-from .site import Site
+from .site import Site, Varies
 
 __all__ = ["Converter"]
 
@@ -210,8 +210,17 @@ class Converter:
     ) -> tuple[Record, Plan]:
         recorded = _record(module, samples)
         claimed = self._registry.claimed_types() | _own_types(self._own_mappers)
-        plan = make_plan(module, recorded, _record(module, more), self._find_replacement, claimed, problems)
+        larger = _record(module, more)
+        plan = make_plan(module, recorded, larger, self._find_replacement, claimed, problems)
         plan.require_exact()
+        if not plan.spiking:
+            # Without a neuron nothing varies over time, and nothing stands in the way; say what would.
+            find = self._find_replacement
+            make_plan(module, recorded, larger, find, claimed, problems, Varies.VARYING).require_exact()
+            raise ConversionError(
+                "The network has no activation that becomes a spiking neuron (ReLU and its relatives); "
+                "there is nothing to convert."
+            )
         return recorded, plan
 
     def _calibrated(
@@ -224,11 +233,6 @@ class Converter:
         device: torch.device,
     ) -> dict[fx.Node, Tensor]:
         observers = {node: self._observer(node, index, plan, recorded) for index, node in enumerate(plan.spiking)}
-        if not observers:
-            raise ConversionError(
-                "The network has no activation that becomes a spiking neuron (ReLU and its relatives); "
-                "there is nothing to convert."
-            )
         batches = calibrate(module, observers, data, signature=signature, device=device, progress=self.progress)
         mode, owner = str(self.normalization), str(self._mode_owner)
         told = f"{batches} calibration batch{'es' if batches > 1 else ''}"

@@ -106,6 +106,7 @@ def make_plan(
     find: MapperFinder,
     claimed: Collection[type[nn.Module]] = (),
     problems: Sequence[Problem] = (),
+    inputs: Varies = Varies.STATIC,
 ) -> Plan:
     """Decide what becomes of every node.
 
@@ -116,8 +117,9 @@ def make_plan(
         find: Asks the mappers.
         claimed: Module types that a mapper claims.
         problems: What earlier passes could not do.
+        inputs: How the network's inputs vary.
     """
-    return _Planner(module, record, larger, find, frozenset(claimed), list(problems)).run()
+    return _Planner(module, record, larger, find, frozenset(claimed), list(problems), inputs).run()
 
 
 class _Planner:
@@ -129,9 +131,10 @@ class _Planner:
         find: MapperFinder,
         claimed: frozenset[type[nn.Module]],
         problems: list[Problem],
+        inputs: Varies,
     ) -> None:
         self.module, self.record, self.larger, self.find = module, record, larger, find
-        self.claimed, self.problems = claimed, problems
+        self.claimed, self.problems, self.inputs = claimed, problems, inputs
         self.varies: dict[fx.Node, Varies] = {}
         self.decisions: dict[fx.Node, Decision] = {}
         self.batched: set[fx.Node] = set()
@@ -143,7 +146,7 @@ class _Planner:
             if node.op in ("placeholder", "get_attr"):
                 tensor = self.record.is_tensor(node)
                 static = node.op == "placeholder" and tensor
-                self.varies[node] = Varies.STATIC if static else Varies.CONSTANT
+                self.varies[node] = self.inputs if static else Varies.CONSTANT
             else:
                 self._visit(node)
             self._check_batch(node)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ..layers import Scaler, Stepwise, to_step_module
+from ..layers import NormalizedReLU, Scaler, Stepwise, to_step_module
 from ..replacements import Remove, Spike, Stateful
 from ..site import Varies
 from .plan import Decision, Plan
@@ -32,8 +32,8 @@ def rewrite(
         record: What its nodes yield.
         plan: What becomes of them.
         scales: Folds and scalers.
-        neuron: Makes the neuron of a spiking node; None keeps activations and pools as they are, which
-            gives the normalized ANN.
+        neuron: Makes the neuron of a spiking node; None keeps activations and max pools, which gives the
+            normalized ANN.
     """
     return _Rewriter(module, record, plan, scales, neuron).run()
 
@@ -96,13 +96,19 @@ class _Rewriter:
 
     def _spiking(self, node: fx.Node, decision: Decision, spike: Spike) -> fx.Node:
         name = decision.site.name
-        if self.neuron is None:
-            return self._operation(node, name)
-        neuron = self.neuron(decision, node)
+        neuron = self._activation(node, spike) if self.neuron is None else self.neuron(decision, node)
         if not spike.keep:
             return self._call(node, name, neuron, only_first=True)
         pooled = self._operation(node, name)
         return self._module_call(f"{name}_neuron", neuron, (pooled,), {})
+
+    def _activation(self, node: fx.Node, spike: Spike) -> nn.Module:
+        """What the neuron stands for. It follows from the description, so that verifying checks the mapper too."""
+        if spike.maximum is None:
+            return NormalizedReLU()
+        scale = self.scales.scales[node]
+        maximum = spike.maximum / (scale[0] if scale.dim() else scale)
+        return NormalizedReLU(maximum.to(self.record[node].dtype))
 
     def _operation(self, node: fx.Node, name: str) -> fx.Node:
         """The ANN's own operation, made aware of step modes."""

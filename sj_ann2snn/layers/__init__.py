@@ -1,7 +1,16 @@
 """The modules of a converted network that SpikingJelly does not have itself."""
 
+from .activation import NormalizedReLU
 from .affine import ChannelAffine, Scaler
 from .maxpool import CumulativeMaxPool, MomentumMaxPool
 from .stepwise import Stepwise, to_step_module
 
-__all__ = ["ChannelAffine", "CumulativeMaxPool", "MomentumMaxPool", "Scaler", "Stepwise", "to_step_module"]
+__all__ = [
+    "ChannelAffine",
+    "CumulativeMaxPool",
+    "MomentumMaxPool",
+    "NormalizedReLU",
+    "Scaler",
+    "Stepwise",
+    "to_step_module",
+]

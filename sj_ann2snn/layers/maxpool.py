@@ -121,6 +121,8 @@ class MomentumMaxPool(_SpikingMaxPool):
     Source: Rueckauer et al. 2017, section 2.2.4, spiking max-pooling by a gating function on firing rates.
     """
 
+    rate: Tensor | float
+
     def __init__(self, spatial: int, kernel_size: Size, *geometry: Any, momentum: float = 0.9, **named: Any) -> None:
         if not 0 <= momentum < 1:
             raise OptionError(f"maxpool_momentum={momentum!r} is not allowed: it lies in [0, 1).")

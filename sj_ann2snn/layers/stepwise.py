@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..compat import StepModule, layer
@@ -71,8 +72,11 @@ class Stepwise(nn.Module, StepModule):  # type: ignore[misc]  # SpikingJelly is 
 def _map_tensors(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(tree, Tensor):
         return change(tree)
-    if type(tree) in (tuple, list):
-        return type(tree)(_map_tensors(item, change) for item in tree)
+    if isinstance(tree, list):
+        return [_map_tensors(item, change) for item in tree]
+    if isinstance(tree, tuple) and not isinstance(tree, torch.Size):
+        mapped = tuple(_map_tensors(item, change) for item in tree)
+        return type(tree)(*mapped) if hasattr(tree, "_fields") else mapped
     if isinstance(tree, dict):
         return {key: _map_tensors(item, change) for key, item in tree.items()}
     if isinstance(tree, slice):

@@ -1,0 +1,36 @@
+"""The activation that a spiking neuron stands for, in units of its threshold."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ..compat import StepModule
+
+__all__ = ["NormalizedReLU"]
+
+
+class NormalizedReLU(nn.Module, StepModule):  # type: ignore[misc]  # SpikingJelly is untyped
+    """``clamp(x, 0, maximum)`` where a neuron of the spiking network fires at that rate.
+
+    >>> import torch
+    >>> NormalizedReLU(torch.tensor(1.5))(torch.tensor([-1.0, 1.0, 2.0]))
+    tensor([0.0000, 1.0000, 1.5000])
+
+    Args:
+        maximum: Bound of the ANN's activation over λ, for activations that have one: a scalar, or without
+            sample dimension ``[C, 1, 1]``.
+    """
+
+    maximum: Tensor | None
+
+    def __init__(self, maximum: Tensor | None = None) -> None:
+        super().__init__()
+        self.register_buffer("maximum", maximum)
+        self.step_mode = "s"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.relu() if self.maximum is None else x.relu().minimum(self.maximum)
+
+    def extra_repr(self) -> str:
+        bounded = "" if self.maximum is None else f"maximum={self.maximum.max().item():.6g}, "
+        return f"{bounded}step_mode={self.step_mode}"
