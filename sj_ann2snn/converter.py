@@ -21,7 +21,7 @@ from .errors import (
     PluginError,
     VerificationError,
 )
-from .graph.canonical import absorb_batchnorm, remove_unused, unshare_modules
+from .graph.canonical import ORIGIN, absorb_batchnorm, remove_unused, unshare_modules
 from .graph.functionalize import functionalize
 from .graph.plan import Decision, Plan, Problem, make_plan
 from .graph.records import Record, TensorRecord, map_tree, record
@@ -29,7 +29,7 @@ from .graph.rewrite import rewrite
 from .graph.scales import plan_scales
 from .graph.substitute import APPROXIMATED, substitute
 from .graph.tracing import SOURCE, owned_copy, remove_hooks, trace
-from .layers import Scaler
+from .layers import ChannelAffine, Scaler
 from .mapping import LayerMapper
 from .neurons import NeuronMaker, NeuronSite
 from .normalization import CalibrationSite, Normalization, Observer
@@ -377,7 +377,7 @@ class Converter:
             entries.append(
                 ReportEntry(
                     name=site.name,
-                    operation=stands_for or site.operation_name,
+                    operation=stands_for or node.meta.get(ORIGIN, site.operation_name),
                     becomes=self._becomes(replacement, stands_for, site),
                     mapper=decision.mapper,
                     owner=decision.owner,
@@ -398,6 +398,8 @@ class Converter:
             return site.operation_name
         if isinstance(replacement, (Remove, Stateful)):
             return "nothing" if isinstance(replacement, Remove) else describe(replacement)
+        if site.operation is ChannelAffine:
+            return "affine map"
         return "itself"
 
 

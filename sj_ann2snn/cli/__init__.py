@@ -1,1 +1,119 @@
-"""The command line."""
+"""The command line ``sj-ann2snn``: one module per command, `main` in front.
+
+>>> from sj_ann2snn.cli import main
+>>> main(["modes"])  # doctest: +ELLIPSIS
+0.5 ...
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from ..compat import spikingjelly_version
+from ..errors import Ann2SnnError, BackendWarning, LegacyArgumentWarning, PluginWarning
+from . import compare, demo, modes, plugins
+
+__all__ = ["main"]
+
+OWN_WARNINGS = (BackendWarning, LegacyArgumentWarning, PluginWarning)
+
+EXIT_ERROR, EXIT_BROKEN_PIPE, EXIT_INTERRUPTED = 2, 141, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status.
+
+    Args:
+        argv: The arguments, by default those of the process.
+    """
+    _tolerate_narrow_encodings()
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.run is None:
+        parser.print_help(sys.stderr)
+        return EXIT_ERROR
+    try:
+        with _plain_warnings():
+            status: int = args.run(args)
+            sys.stdout.flush()
+    except Ann2SnnError as error:
+        print(f"error: {error}", file=sys.stderr)
+        for note in getattr(error, "__notes__", ()):
+            print(note, file=sys.stderr)
+        return EXIT_ERROR
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader (head, less) is gone. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    return status
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; the parsed arguments carry the command's function as `run`."""
+    parser = argparse.ArgumentParser(
+        prog="sj-ann2snn",
+        description="Convert trained ANNs to spiking networks of SpikingJelly neurons.",
+        epilog="`sj-ann2snn COMMAND --help` explains a command. Start with `sj-ann2snn demo`; it needs no network.",
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the versions in use and exit")
+    parser.set_defaults(run=None)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for command in (demo, compare, modes, plugins):
+        command.add_parser(commands)
+    return parser
+
+
+class _Version(argparse.Action):
+    """Like argparse's own, but looks the versions up only when asked."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        import platform
+
+        import torch
+
+        from .. import __version__
+
+        print(
+            f"{parser.prog} {__version__} (SpikingJelly {spikingjelly_version()}, torch {torch.__version__}, "
+            f"Python {platform.python_version()})"
+        )
+        parser.exit()
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Print the package's own warnings as one line each, without a place in its source."""
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, OWN_WARNINGS):
+                print(f"warning: {message}", file=file or sys.stderr)
+            else:
+                others(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield
+
+
+def _tolerate_narrow_encodings() -> None:
+    """A terminal that knows no λ shows a question mark in its place."""
+    for stream in (sys.stdout, sys.stderr):
+        encoding = (getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "")
+        if encoding != "utf8" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")

@@ -15,7 +15,10 @@ from .records import Record, TensorRecord
 from .tracing import LEAF
 from .weights import batchnorm_factors, scaled_layer
 
-__all__ = ["absorb_batchnorm", "remove_unused", "unshare_modules"]
+__all__ = ["ORIGIN", "absorb_batchnorm", "remove_unused", "unshare_modules"]
+
+ORIGIN = "ann2snn_origin"
+"""Key of a node's meta: the ANN's operations that the node stands for, where it is not the node's own."""
 
 
 def unshare_modules(module: fx.GraphModule) -> None:
@@ -63,11 +66,13 @@ def absorb_batchnorm(module: fx.GraphModule, record: Record, *, fuse: bool = Tru
             module.set_submodule(str(before.target), layer)
             node.replace_all_uses_with(before)
             module.graph.erase_node(node)
+            before.meta[ORIGIN] = f"{type(layer).__name__} + {type(batchnorm).__name__}"
             continue
         found = record[before]
         affine = ChannelAffine(factor.to(batchnorm.running_mean), shift.to(batchnorm.running_mean), len(found.shape))
         module.set_submodule(str(node.target), affine.eval())
         node.args, node.kwargs = (before,), {}
+        node.meta[ORIGIN] = type(batchnorm).__name__
     module.recompile()
 
 

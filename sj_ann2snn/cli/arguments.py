@@ -1,0 +1,117 @@
+"""What several commands share in reading their arguments."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..errors import OptionError
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+else:
+    Subparsers = Any
+
+__all__ = ["Subparsers", "add_run_arguments", "checked_device", "named_value", "plain", "positive", "writable"]
+
+TUTORIAL_MODES = ("max", "99.9%", "1/2", "1/3", "1/4", "1/5")
+
+
+def add_run_arguments(parser: argparse.ArgumentParser, out: str) -> None:
+    """Add the arguments of every command that converts and simulates."""
+    parser.add_argument(
+        "--modes",
+        nargs="+",
+        default=list(TUTORIAL_MODES),
+        metavar="MODE",
+        help="modes to compare: max, 99.9%%, 0.5, 1/2 or any that `sj-ann2snn modes` lists "
+        f"(default: {' '.join(TUTORIAL_MODES).replace('%', '%%')})",
+    )
+    parser.add_argument("--T", type=positive, default=50, metavar="STEPS", help="time steps to simulate (default: 50)")
+    parser.add_argument("--device", default=None, help="where to compute, such as cpu or cuda:0 (default: cpu)")
+    parser.add_argument(
+        "--out", type=Path, default=Path(out), metavar="DIR", help=f"folder for what is written (default: {out})"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 up.
+
+    >>> positive("50")
+    50
+    """
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: it must be a whole number from 1 up")
+    return number
+
+
+def named_value(text: str) -> tuple[str, Any]:
+    """An option as ``name=value``; the value is read as Python where it can be, else it is text.
+
+    >>> named_value("maxpool=momentum"), named_value("maxpool_momentum=0.5"), named_value("fuse_flag=false")
+    (('maxpool', 'momentum'), ('maxpool_momentum', 0.5), ('fuse_flag', False))
+    """
+    name, equals, value = text.partition("=")
+    name = name.strip().replace("-", "_")
+    if not equals or not name.isidentifier():
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: an option is written name=value")
+    value = value.strip()
+    words = {"true": True, "false": False, "none": None}
+    if value.lower() in words:
+        return name, words[value.lower()]
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def checked_device(name: str | None) -> torch.device:
+    """The device called `name`, or the processor.
+
+    Raises:
+        OptionError: There is no such device here.
+    """
+    try:
+        device = torch.device(name or "cpu")
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise OptionError(
+            f"--device {name} cannot be used here: {reason} Allowed are cpu and, where torch sees one, cuda or cuda:N."
+        ) from error
+    return device
+
+
+def writable(folder: Path) -> Path:
+    """`folder`, which exists from now on.
+
+    Raises:
+        OptionError: It cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(
+            f"--out {folder} cannot be used: {error.strerror or error}. Name a folder that exists or can be made."
+        ) from error
+    return folder
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON can hold it; anything else as its `repr`."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (tuple, list)):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    return repr(value)
