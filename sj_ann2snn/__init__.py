@@ -46,7 +46,7 @@ from .replacements import (
     Sum,
     Weighted,
 )
-from .report import ConversionReport, ReportEntry
+from .report import ConversionCheck, ConversionReport, ReportEntry
 from .simulation import simulate
 from .site import Site, Value, Varies
 
@@ -62,6 +62,7 @@ __all__ = [
     "CalibrationSite",
     "ChannelAffine",
     "ConflictError",
+    "ConversionCheck",
     "ConversionError",
     "ConversionReport",
     "Converter",

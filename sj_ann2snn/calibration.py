@@ -49,9 +49,11 @@ class CalibrationData:
 
 
 class _Calibrator(fx.Interpreter):
-    def __init__(self, module: fx.GraphModule, observers: dict[fx.Node, Observer]) -> None:
+    def __init__(
+        self, module: fx.GraphModule, observers: dict[fx.Node, Observer], slopes: dict[fx.Node, Tensor]
+    ) -> None:
         super().__init__(module)
-        self.observers = observers
+        self.observers, self.slopes = observers, slopes
         self.batch = 0
 
     def run_node(self, n: fx.Node) -> Any:
@@ -60,8 +62,14 @@ class _Calibrator(fx.Interpreter):
         if observer is None:
             return result
         _require_finite(result, observer.site.name, self.batch)
-        altered = observer.observe(result)
-        return result if altered is None else altered
+        slope = self.slopes.get(n)
+        if slope is None:
+            altered = observer.observe(result)
+            return result if altered is None else altered
+        # Both signs make spikes, so it is the magnitude of the current that must fit under λ.
+        current = self.env[n.all_input_nodes[0]]
+        altered = observer.observe(current.abs())
+        return result if altered is None else torch.where(current > 0, altered, -altered * slope)
 
 
 def calibrate(
@@ -71,9 +79,19 @@ def calibrate(
     *,
     signature: Signature,
     device: torch.device,
+    slopes: dict[fx.Node, Tensor] | None = None,
     progress: bool = True,
 ) -> int:
     """Show every observer the activations of its node, in as many passes as the observers ask for.
+
+    Args:
+        module: The canonical ANN.
+        observers: One per spiking node.
+        data: The calibration data.
+        signature: The network's inputs.
+        device: Where it lies.
+        slopes: Of nodes that spike for both signs, the slope below zero; broadcasts over the activation.
+        progress: Show a progress bar.
 
     Returns:
         Number of batches in a pass.
@@ -82,7 +100,7 @@ def calibrate(
         CalibrationError: The data does not fit the network, or an observer asks for passes without end.
         NonFiniteError: An activation is NaN or infinite.
     """
-    calibrator = _Calibrator(module, observers)
+    calibrator = _Calibrator(module, observers, slopes or {})
     for number in itertools.count(1):
         count = _one_pass(calibrator, data, signature, device, progress, number)
         if not count:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 __all__ = [
     "Average",
@@ -41,10 +40,19 @@ class Spike(Replacement):
     Attributes:
         maximum: Upper bound of the ANN's activation (6 for ReLU6): λ never exceeds it.
         keep: Keep the operation (an average pool) and put the neuron behind it.
+        negative_slope: Slope below zero, a number or one per channel. Where it is not zero, a second neuron
+            fires for the negated current, and its spikes times the slope are subtracted; λ is then the scale
+            of the current's magnitude.
     """
 
     maximum: float | None = None
     keep: bool = False
+    negative_slope: float | Tensor = 0.0
+
+    @property
+    def two_sided(self) -> bool:
+        """True if negative currents make spikes, too."""
+        return isinstance(self.negative_slope, Tensor) or self.negative_slope != 0
 
 
 @dataclass(frozen=True)
@@ -150,10 +158,3 @@ class Refuse(Replacement):
 
     why: str
     help: str = ""
-
-
-def describe(replacement: Any) -> str:
-    """Short name of a replacement for the report."""
-    if isinstance(replacement, Stateful):
-        return replacement.label
-    return type(replacement).__name__.lower()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["ConversionReport", "ReportEntry"]
+__all__ = ["ConversionCheck", "ConversionReport", "ReportEntry", "format_table"]
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,48 @@ class ConversionReport:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class ConversionCheck:
+    """What a conversion would make of a network, and what stands in its way; prints as a table.
+
+    Attributes:
+        entries: One per call of the ANN, in the order of execution, without scales.
+        problems: Everything that has no exact spiking counterpart, each with the fields `name`, `operation`,
+            `source`, `why` and `help`.
+    """
+
+    entries: tuple[ReportEntry, ...]
+    problems: tuple[Any, ...]
+
+    @property
+    def convertible(self) -> bool:
+        """True if nothing stands in the way."""
+        return not self.problems and any(entry.becomes.endswith(("neuron", "neurons")) for entry in self.entries)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return {"convertible": self.convertible, **asdict(self)}
+
+    def __str__(self) -> str:
+        refused = {problem.name: problem for problem in self.problems}
+        rows: list[tuple[str, ...]] = [("layer", "operation", "becomes", "mapper", "source")]
+        for entry in self.entries:
+            problem = refused.pop(entry.name, None)
+            becomes = f"refused: {problem.why}" if problem else entry.becomes
+            rows.append((entry.name, entry.operation, becomes, entry.mapper, entry.source))
+        rows += [(one.name, one.operation, f"refused: {one.why}", "", one.source) for one in refused.values()]
+        count = len(self.problems)
+        verdict = (
+            "convertible"
+            if self.convertible
+            else f"not convertible: {count} operation{'' if count == 1 else 's'} refused"
+            if count
+            else "not convertible: no activation becomes a spiking neuron"
+        )
+        helps = sorted({problem.help for problem in self.problems if problem.help})
+        return "\n".join([*format_table(rows), verdict, *helps])
+
+
 def _scale_text(scale: tuple[float, float] | None) -> str:
     if scale is None:
         return ""
@@ -97,7 +139,7 @@ def _scale_text(scale: tuple[float, float] | None) -> str:
     return f"{low:.4g}" if low == high else f"{low:.3g} to {high:.3g}"
 
 
-def format_table(rows: list[tuple[str, ...]]) -> list[str]:
+def format_table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Rows as lines with aligned columns; the first row is the head."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

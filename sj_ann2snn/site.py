@@ -34,12 +34,14 @@ class Value:
         dtype: Its dtype.
         varies: How it behaves over time.
         name: Name of the graph node that makes it.
+        constant: The tensor itself, where it is a parameter or buffer (read it, never change it).
     """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     varies: Varies
     name: str = ""
+    constant: torch.Tensor | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,56 @@ class BoundedReLUMapper(LayerMapper):
         return site.argument("min", 1), site.argument("max", 2)
 
 
+class ThresholdMapper(LayerMapper):
+    """``Threshold(0, 0)`` is another way to write ReLU."""
+
+    name = "threshold"
+    claims = (nn.Threshold, F.threshold, torch.threshold)
+
+    def map(self, site: Site) -> Replacement:
+        threshold, value = site.argument("threshold", 1), site.argument("value", 2)
+        if threshold == 0 and value == 0:
+            return Spike()
+        return Refuse(
+            f"it jumps from {value} to {threshold} at its threshold; a spike rate is continuous in its current",
+            "use Threshold(0, 0) or ReLU",
+        )
+
+
+class LeakyReLUMapper(LayerMapper):
+    """Activations with another slope below zero become the difference of two neurons."""
+
+    name = "leaky-relu"
+    claims = (
+        nn.LeakyReLU,
+        nn.PReLU,
+        nn.RReLU,
+        F.leaky_relu,
+        F.prelu,
+        F.rrelu,
+        torch.prelu,
+        torch.rrelu,
+        torch.abs,
+        "abs",
+        "prelu",
+    )
+
+    def map(self, site: Site) -> Replacement:
+        if site.operation in (torch.abs, "abs"):
+            return Spike(negative_slope=-1.0)
+        if site.operation in (nn.RReLU, F.rrelu, torch.rrelu):
+            if site.module is None and site.argument("training", 3, False):
+                return Refuse("it draws its slope at random also at inference", "pass training=self.training")
+            return Spike(negative_slope=(site.argument("lower", 1, 1 / 8) + site.argument("upper", 2, 1 / 3)) / 2)
+        if site.operation in (nn.LeakyReLU, F.leaky_relu):
+            return Spike(negative_slope=float(site.argument("negative_slope", 1, 0.01)))
+        weight = site.argument("weight", 1)
+        slope = weight.constant if isinstance(weight, Value) else weight
+        if slope is None:
+            return Refuse("its slope is computed from the input", "use a parameter as the slope")
+        return Spike(negative_slope=slope.detach())
+
+
 class WeightedMapper(LayerMapper):
     """Layers with weights stay, with the scales folded in."""
 
@@ -259,6 +309,30 @@ class PaddingMapper(LayerMapper):
         return Average() if kept and not value else Linear()
 
 
+class LikeMapper(LayerMapper):
+    """Constants of a tensor's shape, and maps within a sample that are linear but mix its values."""
+
+    name = "linear"
+    claims = (
+        torch.zeros_like,
+        torch.ones_like,
+        torch.full_like,
+        torch.cumsum,
+        torch.rsub,
+        nn.Fold,
+        nn.Unfold,
+        F.fold,
+        F.unfold,
+        "new_zeros",
+        "new_ones",
+        "new_full",
+        "cumsum",
+    )
+
+    def map(self, site: Site) -> Replacement:
+        return Linear(varying=(0,)) if site.operation is not torch.rsub else Linear()
+
+
 class AdditionMapper(LayerMapper):
     """Residual addition and subtraction."""
 
@@ -305,7 +379,7 @@ class MatrixProductMapper(LayerMapper):
     """Matrix products: linear as long as only one factor varies over time."""
 
     name = "matrix-product"
-    claims = (operator.matmul, torch.matmul, torch.mm, torch.bmm, "matmul", "mm", "bmm")
+    claims = (operator.matmul, torch.matmul, torch.mm, torch.bmm, torch.einsum, "matmul", "mm", "bmm")
 
     def map(self, site: Site) -> Replacement:
         return Product(elementwise=False)
@@ -324,6 +398,8 @@ def ann2snn_layer_mappers() -> list[type[LayerMapper]]:
         BoundedReLUMapper,
         DropoutMapper,
         FunctionalWeightedMapper,
+        LeakyReLUMapper,
+        LikeMapper,
         MatrixProductMapper,
         NegationMapper,
         PaddingMapper,
@@ -331,5 +407,6 @@ def ann2snn_layer_mappers() -> list[type[LayerMapper]]:
         QuotientMapper,
         ReLUMapper,
         RearrangeMapper,
+        ThresholdMapper,
         WeightedMapper,
     ]

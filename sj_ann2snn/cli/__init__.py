@@ -17,13 +17,16 @@ from typing import Any, TextIO
 
 from ..compat import spikingjelly_version
 from ..errors import Ann2SnnError, BackendWarning, LegacyArgumentWarning, PluginWarning
-from . import compare, demo, modes, plugins
+from .compare import add_parser as add_compare
+from .demo import add_parser as add_demo
+from .modes import add_parser as add_modes
+from .plugins import add_parser as add_plugins
 
 __all__ = ["main"]
 
 OWN_WARNINGS = (BackendWarning, LegacyArgumentWarning, PluginWarning)
 
-EXIT_ERROR, EXIT_BROKEN_PIPE, EXIT_INTERRUPTED = 2, 141, 130
+EXIT_ERROR, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 2, 130, 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,8 +69,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="print the versions in use and exit")
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for command in (demo, compare, modes, plugins):
-        command.add_parser(commands)
+    for add_parser in (add_demo, add_compare, add_modes, add_plugins):
+        add_parser(commands)
     return parser
 
 

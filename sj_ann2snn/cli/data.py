@@ -135,4 +135,5 @@ def _scaled(images: Tensor) -> Tensor:
 
 
 def _batches(images: Tensor, labels: Tensor) -> Batches:
-    return list(zip(images.split(BATCH), labels.split(BATCH), strict=True))
+    starts = range(0, len(images), BATCH)
+    return [(images[start : start + BATCH], labels[start : start + BATCH]) for start in starts]

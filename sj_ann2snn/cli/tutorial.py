@@ -62,18 +62,18 @@ def train(
     """
     logits = network[:-1]
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
-    steps = epochs * math.ceil(len(images) / batch_size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
+    batches = math.ceil(len(images) / batch_size)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=epochs * batches)
     generator = torch.Generator().manual_seed(seed)
     network.train()
     with torch.backends.cudnn.flags(deterministic=True, benchmark=False):
         for epoch in range(1, epochs + 1):
             total = 0.0
-            for chosen in torch.randperm(len(images), generator=generator).split(batch_size):
+            for chosen in torch.randperm(len(images), generator=generator).tensor_split(batches):
                 chosen = chosen.to(images.device)
                 loss = nn.functional.cross_entropy(logits(images[chosen]), labels[chosen])
                 optimizer.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 schedule.step()
                 total += loss.item() * len(chosen)

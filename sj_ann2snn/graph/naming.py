@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import fx
+from torch import fx, nn
 
 from .tracing import PATH
 
-__all__ = ["node_label", "qualified_name"]
+__all__ = ["attribute", "node_label", "operation_name", "qualified_name"]
+
+
+def attribute(module: nn.Module, target: str) -> Any:
+    """The parameter, buffer or submodule with the qualified name `target`."""
+    *path, name = target.split(".")
+    return getattr(module.get_submodule(".".join(path)), name)
 
 
 def operation_name(target: Any) -> str:

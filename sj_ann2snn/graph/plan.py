@@ -27,7 +27,7 @@ from ..replacements import (
     Weighted,
 )
 from ..site import Site, Value, Varies
-from .naming import node_label
+from .naming import attribute, node_label
 from .records import Record, TensorRecord, map_tree
 from .tracing import LEAF, SOURCE
 
@@ -196,7 +196,8 @@ class _Planner:
         decision = self.decisions.get(before) if isinstance(before, fx.Node) else None
         return (
             decision is not None
-            and decision.replacement == Spike()
+            and isinstance(decision.replacement, Spike)
+            and not (decision.replacement.keep or decision.replacement.two_sided)
             and len(decision.site.values) == 1
             and len(before.users) == 1  # type: ignore[union-attr]
         )
@@ -290,10 +291,11 @@ class _Planner:
 
     def _describe(self, node: fx.Node) -> Any:
         varies = self.varies.get(node, Varies.VARYING)
+        constant = attribute(self.module, str(node.target)) if node.op == "get_attr" else None
 
         def describe(leaf: Any) -> Any:
             if isinstance(leaf, TensorRecord):
-                return Value(leaf.shape, leaf.dtype, varies, node.name)
+                return Value(leaf.shape, leaf.dtype, varies, node.name, constant)
             return leaf
 
         return map_tree(self.record[node], describe)

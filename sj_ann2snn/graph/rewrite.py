@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, fx, nn
 from ..layers import NormalizedReLU, Scaler, Stepwise, to_step_module
 from ..replacements import Remove, Spike, Stateful
 from ..site import Varies
+from .naming import attribute
 from .plan import Decision, Plan
 from .records import Record, TensorRecord, map_tree
 from .scales import ScalePlan
@@ -68,7 +70,7 @@ class _Rewriter:
 
     def _node(self, node: fx.Node) -> Any:
         if node.op == "get_attr":
-            self.modules[str(node.target)] = _attribute(self.module, str(node.target))
+            self.modules[str(node.target)] = _copied_attribute(self.module, str(node.target))
             return self.graph.node_copy(node, self._known)
         if node.op == "output":
             return self.graph.output(fx.map_arg(node.args[0], lambda arg: self._argument(node, arg)))
@@ -96,7 +98,12 @@ class _Rewriter:
 
     def _spiking(self, node: fx.Node, decision: Decision, spike: Spike) -> fx.Node:
         name = decision.site.name
-        neuron = self._activation(node, spike) if self.neuron is None else self.neuron(decision, node)
+        if self.neuron is None:
+            neuron: nn.Module = self._activation(node, spike)
+        else:
+            neuron = self.neuron(decision, node)
+            if spike.two_sided:
+                return self._two_sided(node, name, spike, neuron, self.neuron(decision, node))
         if not spike.keep:
             return self._call(node, name, neuron, only_first=True)
         pooled = self._operation(node, name)
@@ -104,11 +111,26 @@ class _Rewriter:
 
     def _activation(self, node: fx.Node, spike: Spike) -> nn.Module:
         """What the neuron stands for. It follows from the description, so that verifying checks the mapper too."""
+        if spike.two_sided:
+            return NormalizedReLU(negative_slope=self._slope(node, spike))
         if spike.maximum is None:
             return NormalizedReLU()
         scale = self.scales.scales[node]
         maximum = spike.maximum / (scale[0] if scale.dim() else scale)
         return NormalizedReLU(maximum.to(self.record[node].dtype))
+
+    def _two_sided(self, node: fx.Node, name: str, spike: Spike, positive: nn.Module, negative: nn.Module) -> fx.Node:
+        """The difference of two neurons, one for each sign of the current."""
+        current = self._argument(node, node.all_input_nodes[0])
+        above = self._module_call(name, positive, (current,), {})
+        negated = self._module_call(f"{name}_negated", Stepwise(operator.neg), (current,), {})
+        below = self._module_call(f"{name}_negative", negative, (negated,), {})
+        slope = self._module_call(f"{name}_slope", Scaler(self._slope(node, spike)), (below,), {})
+        return self._module_call(f"{name}_difference", Stepwise(operator.sub, (0, 1)), (above, slope), {})
+
+    def _slope(self, node: fx.Node, spike: Spike) -> Tensor:
+        slope = torch.as_tensor(spike.negative_slope).detach().to(self.record[node].dtype)
+        return slope.reshape(-1, *(1,) * (len(self.record[node].shape) - 2)) if slope.numel() > 1 else slope.reshape(())
 
     def _operation(self, node: fx.Node, name: str) -> fx.Node:
         """The ANN's own operation, made aware of step modes."""
@@ -193,9 +215,8 @@ def _prefixes(target: str) -> list[str]:
     return [".".join(parts[: count + 1]) for count in range(len(parts))]
 
 
-def _attribute(module: nn.Module, target: str) -> Tensor | Any:
-    *path, name = target.split(".")
-    value = getattr(module.get_submodule(".".join(path)), name)
+def _copied_attribute(module: nn.Module, target: str) -> Tensor | Any:
+    value = attribute(module, target)
     if isinstance(value, nn.Parameter):
         return nn.Parameter(value.detach().clone(), requires_grad=value.requires_grad)
     return value.clone() if isinstance(value, torch.Tensor) else copy.copy(value)

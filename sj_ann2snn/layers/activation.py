@@ -19,17 +19,21 @@ class NormalizedReLU(nn.Module, StepModule):  # type: ignore[misc]  # SpikingJel
     Args:
         maximum: Bound of the ANN's activation over λ, for activations that have one: a scalar, or without
             sample dimension ``[C, 1, 1]``.
+        negative_slope: Slope below zero, likewise.
     """
 
     maximum: Tensor | None
+    negative_slope: Tensor | None
 
-    def __init__(self, maximum: Tensor | None = None) -> None:
+    def __init__(self, maximum: Tensor | None = None, negative_slope: Tensor | None = None) -> None:
         super().__init__()
         self.register_buffer("maximum", maximum)
+        self.register_buffer("negative_slope", negative_slope)
         self.step_mode = "s"
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.relu() if self.maximum is None else x.relu().minimum(self.maximum)
+        out = x.relu() if self.maximum is None else x.relu().minimum(self.maximum)
+        return out if self.negative_slope is None else out - self.negative_slope * (-x).relu()
 
     def extra_repr(self) -> str:
         bounded = "" if self.maximum is None else f"maximum={self.maximum.max().item():.6g}, "

@@ -1,0 +1,124 @@
+"""``sj-ann2snn compare``: several modes on the user's own network and data, beside the ANN."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from ..errors import OptionError
+from .arguments import Subparsers, add_run_arguments, checked_device, named_value, writable
+from .pictures import accuracy_picture, require_matplotlib
+from .sweep import check_modes, run_modes, tell
+from .targets import current_directory_importable, load_loaders, load_network
+
+__all__ = ["add_parser", "run"]
+
+PICTURE, NUMBERS = "accuracy.png", "compare.json"
+
+CONVERTER_KEYWORDS = ("fuse_flag", "leaf_modules", "neuron", "prefer", "verify")
+"""Keywords of the converter itself that make sense on the command line."""
+
+OWN_ARGUMENTS = {
+    "channel_wise": "--channel-wise",
+    "dataloader": "--data",
+    "device": "--device",
+    "mode": "--modes",
+}
+
+EXAMPLE = """\
+example: with models.py in the current directory,
+
+    def trained():
+        network = MyNetwork()
+        network.load_state_dict(torch.load("weights.pth", weights_only=True))
+        return network
+
+    def loaders():
+        return calibration_loader, test_loader
+
+the command is
+
+    sj-ann2snn compare models:trained --data models:loaders --modes max 99.9% 0.5 --T 50 --out results
+"""
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "compare",
+        help="compare modes on your own network and data",
+        description="Convert a trained network of yours in several modes, simulate every one on your test data, print "
+        "a table beside the ANN's accuracy and write a picture of accuracy over time steps.",
+        epilog=EXAMPLE.replace("%", "%%"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("network", metavar="MODULE:FACTORY", help="function that returns the trained network")
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="MODULE:LOADERS",
+        help="function that returns (calibration_loader, test_loader)",
+    )
+    add_run_arguments(parser, "./sj-ann2snn-compare")
+    parser.add_argument("--channel-wise", action="store_true", help="one scale per channel instead of per layer")
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        type=named_value,
+        metavar="NAME=VALUE",
+        help="option of a mode, a mapper or the neuron, as Converter takes it (maxpool=momentum); may be repeated",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare the modes."""
+    options = _options(args.option)
+    check_modes(args.modes, options)
+    require_matplotlib()
+    device = None if args.device is None else checked_device(args.device)
+    with current_directory_importable():
+        ann = load_network(args.network)
+        calibration, test = load_loaders(args.data)
+        out = writable(args.out)
+        sweep = run_modes(
+            ann,
+            args.modes,
+            calibration,
+            test,
+            args.T,
+            device=device,
+            channel_wise=args.channel_wise,
+            options=options,
+        )
+    accuracy_picture(sweep, args.network, out / PICTURE)
+    numbers = {
+        "command": "compare",
+        "network": args.network,
+        "data": args.data,
+        "channel_wise": args.channel_wise,
+        "options": options,
+        **sweep.as_dict(),
+        "pictures": [PICTURE],
+    }
+    text = json.dumps(numbers, indent=2, ensure_ascii=False)
+    (out / NUMBERS).write_text(text + "\n", encoding="utf-8")
+    print(text if args.json else f"{sweep}\n")
+    for name in (PICTURE, NUMBERS):
+        written = f"wrote {out / name}"
+        tell(written) if args.json else print(written)
+    return 0
+
+
+def _options(given: list[tuple[str, Any]]) -> dict[str, Any]:
+    for name, _ in given:
+        if name in OWN_ARGUMENTS:
+            raise OptionError(f"--option {name}=... is not allowed: say it with {OWN_ARGUMENTS[name]}.")
+        if name in ("mappers", "plugins", "progress", "momentum"):
+            raise OptionError(
+                f"--option {name}=... is not allowed on the command line. Of the converter's own keywords "
+                f"{', '.join(CONVERTER_KEYWORDS)} are, besides the options of modes, mappers and the neuron."
+            )
+    return dict(given)

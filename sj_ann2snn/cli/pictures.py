@@ -1,0 +1,294 @@
+"""The pictures of `demo` and `compare`.
+
+Matplotlib is imported here and nowhere else, and its global state is left alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from .firing import neuron_rates
+from .sweep import Sweep, shown_steps
+
+__all__ = ["LayerRates", "accuracy_picture", "firing_rate_picture", "require_matplotlib", "spread"]
+
+# Okabe and Ito 2008, distinguishable with every common kind of colour blindness; yellow is too pale on white.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
+LINES = ("-", (0, (4, 1.5)), (0, (1, 1)))
+DARK = "#303030"
+ANN_LINE = {"color": DARK, "linestyle": (0, (5, 2)), "linewidth": 1.2}
+STYLE = {
+    "font.family": "sans-serif",
+    "font.size": 8.5,
+    "axes.labelsize": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": DARK,
+    "axes.linewidth": 0.8,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.6,
+    "xtick.color": DARK,
+    "ytick.color": DARK,
+    "lines.linewidth": 1.6,
+}
+DPI = 200
+
+
+@dataclass(frozen=True)
+class LayerRates:
+    """The neurons of one layer in one mode: the ANN's input of the activation over λ, and the firing rate."""
+
+    name: str
+    inputs: Tensor
+    rates: Tensor
+
+    @property
+    def saturated(self) -> float:
+        """Of the inputs above zero the share above λ, where the rate can follow no further."""
+        active = self.inputs > 0
+        return float((self.inputs > 1).sum() / active.sum()) if active.any() else 0.0
+
+
+def require_matplotlib() -> None:
+    """Find out early that no picture can be drawn.
+
+    Raises:
+        InputError: Matplotlib is not installed.
+    """
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"The pictures need matplotlib, which cannot be imported here ({error}). "
+            "Install it with pip install 'sj-ann2snn[demo]'."
+        ) from error
+
+
+def accuracy_picture(sweep: Sweep, title: str, path: Path) -> None:
+    """Accuracy over time steps, one line per mode, the ANN as a dashed line; the right half magnifies the top."""
+    final = [run.result.accuracy[-1] for run in sweep.runs]
+    with _figure(7.4, max(3.3, 1.0 + 0.21 * len(final))) as figure:
+        whole, close = figure.subplots(1, 2, width_ratios=(1.15, 1))
+        figure.subplots_adjust(left=0.075, right=0.80, bottom=0.14, top=0.9, wspace=0.24)
+        steps = range(1, sweep.steps + 1)
+        for axes in (whole, close):
+            axes.axhline(sweep.ann_accuracy, **ANN_LINE)
+            for index, run in enumerate(sweep.runs):
+                axes.plot(steps, run.result.accuracy, **_line(index), marker="o" if sweep.steps == 1 else None)
+            axes.set_xlabel("time steps t")
+        whole.set_ylim(0, 1.03)
+        whole.set_ylabel("accuracy")
+        whole.set_title(title, loc="left")
+        _time_axis(whole, 1, sweep.steps)
+        low, high = _close_up(final, sweep.ann_accuracy)
+        close.set_ylim(low, high)
+        close.set_title("magnified", loc="left")
+        reached = [t for t in steps if any(run.result.accuracy[t - 1] >= low for run in sweep.runs)]
+        _time_axis(close, max((t for t in shown_steps(sweep.steps)[:-1] if t <= reached[0]), default=1), sweep.steps)
+        labels = [f"{run.mode}   {value:.4f}" for run, value in zip(sweep.runs, final, strict=True)]
+        lines = [_line(index) for index in range(len(labels))]
+        _label_ends(
+            close, [*final, sweep.ann_accuracy], [*labels, f"ANN   {sweep.ann_accuracy:.4f}"], [*lines, ANN_LINE]
+        )
+        figure.savefig(path)
+
+
+def firing_rate_picture(modes: Mapping[str, Sequence[LayerRates]], steps: int, path: Path) -> None:
+    """Firing rate against input: one IF neuron on the left, the neurons of some layers in every mode on the right."""
+    columns = min(3, len(modes))
+    rows = math.ceil(len(modes) / columns)
+    widths = (3.2, 0.7 + 1.6 * columns)
+    with _figure(sum(widths), max(3.4, 0.9 + 1.5 * rows)) as figure:
+        left, right = figure.subfigures(1, 2, width_ratios=widths)
+        _one_neuron(left.subplots(), steps)
+        left.subplots_adjust(left=0.16, right=0.97, bottom=0.14, top=0.87)
+        grid = right.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        right.subplots_adjust(left=0.62 / widths[1], right=0.985, bottom=0.14, top=0.87, wspace=0.1, hspace=0.3)
+        _many_neurons(list(grid.flat), modes)
+        middle = (0.62 / widths[1] + 0.985) / 2
+        right.supxlabel("ANN input of the activation / λ", fontsize=9, x=middle, y=0.015)
+        right.supylabel(f"firing rate, T = {steps}", fontsize=9, x=0.1 / widths[1], y=0.505)
+        handles, labels = grid.flat[0].get_legend_handles_labels()
+        right.legend(
+            handles,
+            labels,
+            loc="upper right",
+            ncols=len(labels),
+            frameon=False,
+            bbox_to_anchor=(0.995, 1.01),
+            columnspacing=1.2,
+            handletextpad=0.4,
+            handlelength=1.6,
+        )
+        figure.savefig(path)
+
+
+def _one_neuron(axes: Any, steps: int) -> None:
+    inputs = torch.linspace(-0.3, 1.4, 3401, dtype=torch.float64)
+    shown = [steps, *(t for t in (10, 4) if t < steps)]
+    for t, colour in zip(shown, (COLOURS[0], COLOURS[1], COLOURS[3]), strict=False):
+        axes.plot(inputs, neuron_rates(inputs, t), color=colour, linewidth=1.3, label=f"T = {t}")
+    _ideal(axes, inputs)
+    axes.set_xlim(-0.3, 1.4)
+    axes.set_ylim(-0.04, 1.08)
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1, 1.25], ["0", "0.25", "0.5", "0.75", "1", "1.25"])
+    axes.set_xlabel("input current / λ")
+    axes.set_ylabel("firing rate (spikes per step)")
+    axes.set_title("one IF neuron", loc="left")
+    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 0.06), handlelength=1.6)
+
+
+def _many_neurons(grid: Sequence[Any], modes: Mapping[str, Sequence[LayerRates]]) -> None:
+    far = max(float(one.inputs.double().quantile(0.999)) for layers in modes.values() for one in layers)
+    low, high = -0.5, min(max(1.4, far), 2.5)
+    for axes in grid[len(modes) :]:
+        axes.set_axis_off()
+    for axes, (mode, layers) in zip(grid, modes.items(), strict=False):
+        for place, one in enumerate(layers):
+            shown = _some((one.inputs >= low) & (one.inputs <= high))
+            axes.scatter(
+                one.inputs[shown],
+                one.rates[shown],
+                color=COLOURS[(1, 0, 2, 3)[place % 4]],
+                s=3.5,
+                alpha=0.5,
+                linewidths=0,
+                label=one.name,
+                zorder=2 + place,
+            )
+        _ideal(axes, torch.linspace(low, high, 200))
+        axes.set_xlim(low, high)
+        axes.set_ylim(-0.06, 1.12)
+        axes.set_xticks([0, 1, 2], ["0", "1", "2"])
+        axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
+        axes.set_title(mode, loc="left", fontsize=8.5, pad=3)
+        axes.text(
+            0.98,
+            0.07,
+            "saturated\n" + "\n".join(f"{one.name} {100 * one.saturated:.1f} %" for one in layers),
+            transform=axes.transAxes,
+            ha="right",
+            fontsize=7,
+            linespacing=1.25,
+            color=DARK,
+        )
+
+
+def _some(chosen: Tensor, limit: int = 4000) -> Tensor:
+    """Indices of at most `limit` true elements, the same ones every time."""
+    indices = chosen.nonzero().flatten()
+    order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(0))
+    return indices[order[:limit]]
+
+
+def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Positions at least `gap` apart within [low, high], as near to `wanted` as that allows.
+
+    >>> spread([0.0, 0.0, 5.0], gap=1.0, low=-9.0, high=9.0)
+    [-0.5, 0.5, 5.0]
+
+    Where there is no room for the gap, all stand evenly.
+    """
+    count = len(wanted)
+    if count > 1:
+        gap = min(gap, (high - low) / (count - 1))
+    order = sorted(range(count), key=lambda index: wanted[index])
+    # Without the gaps the positions only have to rise: pool neighbours that do not, each pool at its mean.
+    pools: list[list[float]] = []
+    for place, index in enumerate(order):
+        pools.append([wanted[index] - place * gap])
+        while len(pools) > 1 and _mean(pools[-2]) > _mean(pools[-1]):
+            last = pools.pop()
+            pools[-1] += last
+    levels = [_mean(pool) for pool in pools for _ in pool]
+    placed = [0.0] * count
+    for place, (index, level) in enumerate(zip(order, levels, strict=True)):
+        placed[index] = min(max(level, low), high - (count - 1) * gap) + place * gap
+    return placed
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+@contextmanager
+def _figure(width: float, height: float) -> Iterator[Any]:
+    """A figure with Matplotlib's own defaults, whatever the user's settings file says, on the Agg canvas."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        figure = Figure(figsize=(width, height), dpi=DPI)
+        FigureCanvasAgg(figure)
+        yield figure
+
+
+def _line(index: int) -> dict[str, Any]:
+    return {
+        "color": COLOURS[index % len(COLOURS)],
+        "linestyle": LINES[index // len(COLOURS) % len(LINES)],
+    }
+
+
+def _time_axis(axes: Any, first: int, steps: int) -> None:
+    """Logarithmic where it spans enough: accuracy changes most in the first steps."""
+    axes.set_xlim(first - 0.5 if steps == first else first, steps + 0.5 if steps == first else steps)
+    if steps < 10:
+        axes.set_xticks(range(first, steps + 1))
+        return
+    axes.set_xscale("log")
+    ticks = [t for t in shown_steps(steps) if t >= first]
+    if len(ticks) > 2 and steps / ticks[-2] < 1.5:
+        del ticks[-2]  # its label would touch the last one's
+    axes.set_xticks(ticks, [str(t) for t in ticks])
+    axes.set_xticks([], minor=True)
+
+
+def _close_up(final: Sequence[float], ann: float) -> tuple[float, float]:
+    """Limits that tell apart the end values within ten points of the ANN, or else the best of them."""
+    near = [value for value in final if value >= ann - 0.1] or [max(final)]
+    low, high = min(*near, ann), max(*near, ann)
+    margin = max(0.3 * (high - low), 0.01)
+    return max(0.0, low - 1.5 * margin), min(1.002, high + 0.5 * margin)
+
+
+def _label_ends(axes: Any, values: Sequence[float], labels: Sequence[str], lines: Sequence[Mapping[str, Any]]) -> None:
+    """Name every line at its right end, in the order of the values; an arrow down for those out of sight."""
+    low, high = axes.get_ylim()
+    heights = [max((value - low) / (high - low), 0.0) for value in values]
+    gap = 8.5 * 1.3 / 72 / (axes.get_position().height * axes.figure.get_figheight())
+    # Those below sight are told apart by their values once more, so that they stand in order too.
+    places = spread([h if h else -1 + value for h, value in zip(heights, values, strict=True)], gap, gap / 4, 1.0)
+    for height, place, label, line in zip(heights, places, labels, lines, strict=True):
+        if height:
+            leader = {"color": line["color"], "linewidth": 0.8, "clip_on": False, "transform": axes.transAxes}
+            axes.plot([1.005, 1.055], [height, place], **leader)
+        axes.plot([1.06, 1.135], [place, place], transform=axes.transAxes, clip_on=False, **line)
+        axes.text(1.16, place, label if height else f"{label} ↓", transform=axes.transAxes, va="center", color=DARK)
+
+
+def _ideal(axes: Any, inputs: Tensor) -> None:
+    axes.plot(
+        inputs,
+        inputs.clamp(0, 1),
+        color=DARK,
+        linestyle=(0, (4, 2)),
+        linewidth=1.0,
+        label="clamp(x, 0, 1)",
+        zorder=5,
+    )

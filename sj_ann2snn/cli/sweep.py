@@ -1,0 +1,212 @@
+"""Converts one network in several modes and measures each: what `demo` and `compare` share."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from ..compat import spikingjelly_version
+from ..converter import Converter
+from ..evaluation import EvaluationResult, accuracy_of, evaluate
+from ..loading import load_plugins
+from ..options import declared_options
+from ..report import format_table
+
+__all__ = ["ModeRun", "Sweep", "check_modes", "options_of_mode", "run_modes", "tell"]
+
+
+@dataclass(frozen=True)
+class ModeRun:
+    """One mode: how it was written, what it was understood as, and what came of it."""
+
+    mode: str
+    normalization: str
+    owner: str
+    scales: dict[str, tuple[float, float]]
+    result: EvaluationResult
+    snn: fx.GraphModule
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Several modes beside the ANN that they were converted from."""
+
+    ann_accuracy: float
+    steps: int
+    runs: tuple[ModeRun, ...]
+
+    def __str__(self) -> str:
+        samples = self.runs[0].result.samples
+        return "\n".join(
+            [
+                f"ANN accuracy {self.ann_accuracy:.4f} on {samples} samples",
+                "",
+                f"accuracy after t steps; spikes and synaptic operations per sample over T={self.steps} steps",
+                "",
+                *format_table(self._accuracy_rows()),
+                "",
+                "scale λ of every spiking layer",
+                "",
+                *format_table(self._scale_rows()),
+            ]
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        from .. import __version__
+
+        return {
+            "versions": {
+                "sj_ann2snn": __version__,
+                "spikingjelly": spikingjelly_version(),
+                "torch": str(torch.__version__),
+                "python": platform.python_version(),
+            },
+            "T": self.steps,
+            "samples": self.runs[0].result.samples,
+            "ann_accuracy": self.ann_accuracy,
+            "modes": [_run_as_dict(run) for run in self.runs],
+        }
+
+    def _accuracy_rows(self) -> list[tuple[str, ...]]:
+        shown = shown_steps(self.steps)
+        rows = [("mode", *(f"t={t}" for t in shown), "spikes", "synops", "seconds")]
+        for run in self.runs:
+            result = run.result
+            accuracies = (f"{result.accuracy[t - 1]:.4f}" for t in shown)
+            counts = (f"{result.spikes_per_sample:,.0f}", f"{result.synops_per_sample:,.0f}")
+            rows.append((run.mode, *accuracies, *counts, f"{result.seconds:.1f}"))
+        return _right_aligned(rows)
+
+    def _scale_rows(self) -> list[tuple[str, ...]]:
+        rows = [("layer", *(run.mode for run in self.runs))]
+        for name in self.runs[0].scales:
+            rows.append((name, *(_scale_text(run.scales.get(name)) for run in self.runs)))
+        return _right_aligned(rows)
+
+
+def run_modes(
+    ann: nn.Module,
+    modes: Sequence[str],
+    calibration: Iterable[Any],
+    test: Iterable[Any],
+    steps: int,
+    *,
+    device: torch.device | None = None,
+    channel_wise: bool = False,
+    options: Mapping[str, Any] | None = None,
+) -> Sweep:
+    """Convert `ann` in every mode, and simulate each for `steps` steps on the test data.
+
+    An option that only some of the modes know goes to those.
+
+    Raises:
+        Ann2SnnError: A mode is unknown, or the network or the data does not allow the conversion.
+    """
+    options = dict(options or {})
+    check_modes(modes, options)
+    bars = sys.stderr.isatty()
+    if device is not None:
+        ann = ann.to(device)
+    ann_accuracy = accuracy_of(ann, test)
+    runs = []
+    for mode in dict.fromkeys(modes):
+        tell(f"mode {mode}: converting and simulating {steps} steps")
+        converter = Converter(
+            calibration,
+            device,
+            mode,
+            channel_wise=channel_wise,
+            progress=bars,
+            **options_of_mode(mode, modes, options),
+        )
+        snn = converter(ann)
+        result = evaluate(snn, test, steps, progress=bars)
+        report = converter.report
+        runs.append(ModeRun(mode, report.mode, report.mode_owner, report.scales, result, snn))
+    return Sweep(ann_accuracy, steps, tuple(runs))
+
+
+def check_modes(modes: Iterable[str], options: Mapping[str, Any]) -> None:
+    """Find out that a mode is unknown before a network is trained or data is read.
+
+    Raises:
+        ModeError: A mode is unknown or out of range.
+        ConflictError: Several plugins claim it.
+    """
+    for mode in modes:
+        load_plugins().find_mode(mode, options, _preferred(options))
+
+
+def options_of_mode(mode: str, modes: Iterable[str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `options` that concern `mode`: all but those that only others of `modes` declare.
+
+    An option that nothing declares stays, so that the converter names it in its error.
+    """
+    registry = load_plugins()
+
+    def declared(one: str) -> set[str]:
+        return set(declared_options(registry.find_mode(one, options, _preferred(options))[1].cls))
+
+    shared = {name for one in (*registry.mappers, *registry.neurons) for name in declared_options(one.cls)}
+    foreign = {name for other in modes for name in declared(other)} - declared(mode) - shared
+    return {name: value for name, value in options.items() if name not in foreign}
+
+
+def shown_steps(steps: int) -> list[int]:
+    """1, 2, 5, 10, ... up to `steps`, which always ends the list.
+
+    >>> shown_steps(50)
+    [1, 2, 5, 10, 20, 50]
+    >>> shown_steps(64)
+    [1, 2, 5, 10, 20, 50, 64]
+    """
+    shown, power = [], 1
+    while power < steps:
+        shown += [power * factor for factor in (1, 2, 5) if power * factor < steps]
+        power *= 10
+    return [*shown, steps]
+
+
+def tell(line: str) -> None:
+    """Say on stderr what is going on."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _preferred(options: Mapping[str, Any]) -> tuple[str, ...]:
+    prefer = options.get("prefer", ())
+    return (prefer,) if isinstance(prefer, str) else tuple(prefer)
+
+
+def _run_as_dict(run: ModeRun) -> dict[str, Any]:
+    result = run.result
+    return {
+        "mode": run.mode,
+        "normalization": run.normalization,
+        "owner": run.owner,
+        "accuracy": list(result.accuracy),
+        "spikes_per_sample": result.spikes_per_sample,
+        "synops_per_sample": result.synops_per_sample,
+        "seconds": result.seconds,
+        "lambdas": {name: {"min": low, "max": high} for name, (low, high) in run.scales.items()},
+        "layers": [asdict(layer) for layer in result.layers],
+    }
+
+
+def _scale_text(scale: tuple[float, float] | None) -> str:
+    if scale is None:
+        return ""
+    low, high = scale
+    return f"{low:.4g}" if low == high else f"{low:.3g} to {high:.3g}"
+
+
+def _right_aligned(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Numbers under each other: every column but the first padded on the left."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [(row[0], *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))) for row in rows]

@@ -1,0 +1,183 @@
+"""Brings an ANN into the form that is planned and calibrated: traced, canonical, tried on two samples."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from .batches import Signature, move
+from .calibration import run_batch, site_devices
+from .errors import CalibrationError, ConversionError, InputError
+from .graph.canonical import absorb_batchnorm, remove_unused, unshare_modules
+from .graph.functionalize import functionalize
+from .graph.naming import node_label, operation_name
+from .graph.plan import MapperFinder, Plan, Problem, make_plan
+from .graph.records import Record, record
+from .graph.substitute import APPROXIMATED, substitute
+from .graph.tracing import SOURCE, owned_copy, remove_hooks, trace
+from .site import Varies
+
+__all__ = ["Prepared", "device_of", "prepare"]
+
+HALF = (torch.float16, torch.bfloat16)
+
+
+@dataclass
+class Prepared:
+    """An ANN ready to be planned.
+
+    Attributes:
+        module: In canonical form; shares nothing with the caller's network.
+        signature: Its inputs.
+        samples: Two samples, one value per input.
+        more: Three.
+        output: What the caller's network answers to the two.
+        problems: In-place operations that could not be followed.
+    """
+
+    module: fx.GraphModule
+    signature: Signature
+    samples: tuple[Any, ...]
+    more: tuple[Any, ...]
+    output: Any
+    problems: tuple[Problem, ...]
+
+    def plan(self, find: MapperFinder, claimed: Collection[type[nn.Module]]) -> tuple[Record, Plan]:
+        """What becomes of every node, exchanging pools in the module itself where the plan says so."""
+        recorded, plan = self._plan(find, claimed)
+        if not plan.problems and substitute(self.module, plan):
+            recorded, plan = self._plan(find, claimed)
+        return recorded, plan
+
+    def _plan(self, find: MapperFinder, claimed: Collection[type[nn.Module]]) -> tuple[Record, Plan]:
+        recorded, larger = _record(self.module, self.samples), _record(self.module, self.more)
+        plan = make_plan(self.module, recorded, larger, find, claimed, self.problems)
+        if not plan.spiking:
+            # Without a neuron nothing varies over time, and nothing would stand in the way; say what does.
+            plan = make_plan(self.module, recorded, larger, find, claimed, self.problems, Varies.VARYING)
+        return recorded, plan
+
+    @property
+    def expected(self) -> Any:
+        """What the network with folded scales must answer to the two samples."""
+        if not any(APPROXIMATED in node.meta for node in self.module.graph.nodes):
+            return self.output
+        with torch.no_grad():
+            return self.module(*map(_cloned, self.samples))
+
+
+def device_of(ann: nn.Module, asked: torch.device | None) -> torch.device:
+    """Where to convert.
+
+    Raises:
+        ConversionError: The network lies on several devices and nothing says which one to use.
+    """
+    if asked is not None:
+        return asked
+    devices = site_devices(ann)
+    if len(devices) > 1:
+        raise ConversionError(
+            f"The network lies on several devices ({', '.join(map(str, devices))}); say where to convert it "
+            "with Converter(device=...)."
+        )
+    return devices[0] if devices else torch.device("cpu")
+
+
+def prepare(
+    ann: nn.Module,
+    batch: Any,
+    *,
+    device: torch.device,
+    leaf_types: Collection[type[nn.Module]],
+    leaf_modules: Sequence[str],
+    fuse_batchnorm: bool,
+) -> Prepared:
+    """A canonical copy of `ann`, which is left as it is.
+
+    Args:
+        ann: The trained network.
+        batch: The first calibration batch.
+        device: Where to work.
+        leaf_types: Module types that are not traced into.
+        leaf_modules: Qualified names of modules that are not traced into.
+        fuse_batchnorm: Fold BatchNorm into the layers before it.
+
+    Raises:
+        ConversionError: The network cannot be copied, traced or run on the batch.
+    """
+    if not isinstance(ann, nn.Module):
+        raise ConversionError(f"Only a torch.nn.Module can be converted, not {type(ann).__name__}.")
+    copied = owned_copy(ann).to(device)
+    if any(tensor.dtype in HALF for tensor in (*copied.parameters(), *copied.buffers())):
+        # Membrane potentials add up over many steps, for which half precision is too coarse.
+        copied = copied.float()
+    # Before hooks are dropped, to find out whether one of them changes what the network computes.
+    asked = _forward_signature(copied)
+    with torch.no_grad():
+        output = run_batch(copied, _samples(asked, batch, device, 2), 0, asked, device)
+    remove_hooks(copied)
+    module = trace(copied, leaf_types, leaf_modules)
+    signature = Signature.of(module)
+    samples, more = _samples(signature, batch, device, 2), _samples(signature, batch, device, 3)
+    refused = functionalize(module, _record(module, samples))
+    problems = tuple(_problem(module, node, why) for node, why in refused)
+    unshare_modules(module)
+    remove_unused(module)
+    absorb_batchnorm(module, _record(module, samples), fuse=fuse_batchnorm)
+    remove_unused(module)
+    return Prepared(module, signature, samples, more, output, problems)
+
+
+def _forward_signature(module: nn.Module) -> Signature:
+    parameters = [
+        p
+        for p in inspect.signature(module.forward).parameters.values()
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    ]
+    required = tuple(p.name for p in parameters if p.default is p.empty)
+    return Signature(required, required)
+
+
+def _samples(signature: Signature, batch: Any, device: torch.device, count: int) -> tuple[Any, ...]:
+    """The first `count` samples of a batch, its samples repeated where it has fewer."""
+    try:
+        inputs = signature.inputs_of(batch)
+    except InputError as error:
+        raise CalibrationError(f"Calibration batch 0 does not fit the network. {error}") from error
+
+    def take(value: Any) -> Any:
+        if not isinstance(value, Tensor) or not value.dim():
+            return value
+        if not value.shape[0]:
+            raise CalibrationError("Calibration batch 0 holds no samples.")
+        taken = torch.cat([value] * (1 + count // value.shape[0]))[:count]
+        return move(taken.float() if taken.dtype in HALF else taken, device)
+
+    return tuple(take(value) for value in inputs)
+
+
+def _record(module: fx.GraphModule, samples: tuple[Any, ...]) -> Record:
+    try:
+        return record(module, tuple(map(_cloned, samples)))[0]
+    except Exception as error:
+        raise ConversionError(
+            f"The traced network fails on {len(samples[0])} samples ({type(error).__name__}: {error}). A forward that "
+            "writes a fixed batch size into its code (view(32, -1)) is the usual cause; use x.size(0) or flatten(1)."
+        ) from error
+
+
+def _cloned(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+def _problem(module: fx.GraphModule, node: fx.Node, why: str) -> Problem:
+    if node.op == "call_module":
+        operation = type(module.get_submodule(str(node.target))).__name__
+    else:
+        operation = operation_name(node.target)
+    return Problem(node_label(module, node), operation, node.meta.get(SOURCE, ""), why, "Write it out of place.")

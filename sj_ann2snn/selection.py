@@ -1,0 +1,130 @@
+"""Which mode, neuron and mappers a conversion uses: what the caller asked for, settled with the plugins."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from . import loading
+from .errors import ModeError, OptionError, PluginError
+from .mapping import LayerMapper
+from .neurons import NeuronMaker
+from .normalization import Normalization
+from .options import declared_options, instantiate
+from .registry import Owner
+from .replacements import Replacement
+from .site import Site
+
+__all__ = ["Selection"]
+
+CALLER = Owner("your own argument")
+
+
+class Selection:
+    """The caller's choice among everything that plugins offer.
+
+    Args:
+        mode: A mode by name or number, or an instance.
+        neuron: A neuron maker by name, or an instance.
+        mappers: Mappers by qualified layer name, each by name or as an instance.
+        prefer: Who wins open conflicts.
+        plugins: Plugin objects besides the installed ones.
+        options: Options of the mode, the neuron and the mappers.
+        own_keywords: The converter's own keywords, for the message about an unknown one.
+
+    Raises:
+        ModeError, OptionError, ConflictError, PluginError: See `sj_ann2snn.Converter`.
+    """
+
+    def __init__(
+        self,
+        *,
+        mode: object,
+        neuron: str | NeuronMaker,
+        mappers: Mapping[str, str | LayerMapper],
+        prefer: str | Sequence[str],
+        plugins: Sequence[Any],
+        options: Mapping[str, Any],
+        own_keywords: Sequence[str] = (),
+    ) -> None:
+        self._registry = loading.load_plugins()
+        if plugins:
+            self._registry = self._registry.copy()
+            for plugin in plugins:
+                loading.register_plugin(self._registry, plugin, CALLER)
+        self._prefer = ((prefer,) if isinstance(prefer, str) else tuple(prefer)) + (CALLER.distribution,)
+        self.normalization, self.mode_owner = self._find_mode(mode, options)
+        neuron_class, self.neuron_owner = self._find_neuron(neuron)
+        self._check_options(options, type(self.normalization), neuron_class, own_keywords)
+        self.neuron: NeuronMaker = neuron if isinstance(neuron, NeuronMaker) else instantiate(neuron_class, options)
+        self._mappers = {id(one.cls): instantiate(one.cls, options) for one in self._registry.mappers}
+        self._own_mappers = {name: self._own_mapper(mapper) for name, mapper in mappers.items()}
+
+    @property
+    def claimed_types(self) -> frozenset[type[nn.Module]]:
+        """Module types that some mapper claims."""
+        own = {claim for mapper in self._own_mappers.values() for claim in mapper.claims if isinstance(claim, type)}
+        return self._registry.claimed_types() | own
+
+    @property
+    def own_sites(self) -> tuple[str, ...]:
+        """The layers for which the caller named a mapper."""
+        return tuple(self._own_mappers)
+
+    def find_replacement(self, site: Site) -> tuple[Replacement | None, str, str]:
+        """What becomes of `site`, by which mapper, owned by whom; None if no mapper claims it."""
+        if site.name in self._own_mappers:
+            mapper, owner = self._own_mappers[site.name], str(CALLER)
+        else:
+            found = self._registry.find_mapper(site, self._prefer)
+            if found is None:
+                return None, "", ""
+            mapper, owner = self._mappers[id(found.cls)], str(found.owner)
+        replacement: Any = mapper.map(site)
+        if not isinstance(replacement, Replacement):
+            raise PluginError(
+                f"Mapper {mapper.name!r} ({owner}) answered {replacement!r} for {site.name} ({site.operation_name}); "
+                "it must answer a Replacement such as Spike(), Average() or Refuse(...)."
+            )
+        return replacement, mapper.name, owner
+
+    def _own_mapper(self, mapper: str | LayerMapper) -> LayerMapper:
+        if isinstance(mapper, LayerMapper):
+            return mapper
+        found = [one for one in self._registry.mappers if one.name.lower() == mapper.lower()]
+        if not found:
+            known = ", ".join(f"{one.name!r} ({one.owner})" for one in self._registry.mappers)
+            raise OptionError(f"mappers names {mapper!r}, which is not known. Known mappers: {known}.")
+        named: LayerMapper = self._mappers[id(found[0].cls)]
+        return named
+
+    def _find_mode(self, mode: object, options: Mapping[str, Any]) -> tuple[Normalization, Owner]:
+        if isinstance(mode, Normalization):
+            return mode, CALLER
+        if isinstance(mode, type):
+            raise ModeError(f"mode={mode.__name__} is a class; give an instance, mode={mode.__name__}(...).")
+        normalization, found = self._registry.find_mode(mode, options, self._prefer)
+        return normalization, found.owner
+
+    def _find_neuron(self, neuron: str | NeuronMaker) -> tuple[type, Owner]:
+        if isinstance(neuron, NeuronMaker):
+            return type(neuron), CALLER
+        found = self._registry.find_neuron(neuron, self._prefer)
+        return found.cls, found.owner
+
+    def _check_options(self, options: Mapping[str, Any], mode: type, neuron: type, own_keywords: Sequence[str]) -> None:
+        owners: list[tuple[str, Any]] = [("mode", mode), ("neuron", neuron)]
+        owners += [("mapper", one.cls) for one in self._registry.mappers]
+        known = {name: f"{name} ({kind} {cls.name!r})" for kind, cls in owners for name in declared_options(cls)}
+        unknown = sorted(set(options) - set(known))
+        if unknown:
+            close = difflib.get_close_matches(unknown[0], [*known, *own_keywords], n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise OptionError(
+                f"Converter got the unknown keyword{'s' if len(unknown) > 1 else ''} {', '.join(unknown)}.{hint} "
+                f"Besides its own ({', '.join(own_keywords)}), mode {str(self.normalization)!r} and the neuron and "
+                f"mappers in use know: {', '.join(sorted(known.values()))}."
+            )
