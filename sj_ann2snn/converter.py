@@ -18,10 +18,12 @@ from .graph.records import Record, TensorRecord
 from .graph.rewrite import rewrite
 from .graph.scales import plan_scales
 from .graph.substitute import APPROXIMATED
+from .graph.tracing import owned_copy
 from .layers import ChannelAffine, Scaler
 from .mapping import LayerMapper
 from .neurons import NeuronMaker, NeuronSite
 from .normalization import CalibrationSite, Normalization, Observer
+from .partial import SubmoduleInputs, require_submodule
 from .preparation import Prepared, device_of, prepare
 from .replacements import Refuse, Remove, Replacement, Spike, Stateful
 from .report import ConversionCheck, ConversionReport, ReportEntry
@@ -62,6 +64,8 @@ class Converter:
         prefer: Name of a distribution or of a class, or several, that win where plugins conflict.
         plugins: Plugin objects to use besides the installed ones; they win every conflict.
         leaf_modules: Qualified names of submodules that are left as they are and are linear over time by your word.
+        convert_only: Qualified name of the one submodule to convert; the result is then a copy of the network with
+            that submodule replaced, and what lies behind it must be linear over time by your word.
         progress: Show a progress bar.
         verify: Check on two samples that the network with folded scales computes what the ANN computes.
         options: Options of the mode, the mappers and the neuron; an unknown one is an error that lists the known.
@@ -89,6 +93,7 @@ class Converter:
         prefer: str | Sequence[str] = (),
         plugins: Sequence[Any] = (),
         leaf_modules: Sequence[str] = (),
+        convert_only: str | None = None,
         progress: bool = True,
         verify: bool = True,
         **options: Any,
@@ -106,6 +111,7 @@ class Converter:
         self.fuse_batchnorm = bool(fuse_flag)
         self.channel_wise = channel_wise
         self.leaf_modules = tuple(leaf_modules)
+        self.convert_only = convert_only
         self.progress = progress
         self.verify = verify
         self._selection = Selection(
@@ -135,18 +141,19 @@ class Converter:
             raise ConversionError("There is no report yet: convert a network first, snn = converter(ann).")
         return self._report
 
-    def __call__(self, ann: nn.Module) -> fx.GraphModule:
+    def __call__(self, ann: nn.Module) -> nn.Module:
         """The spiking network of `ann`, which is left as it is.
 
-        The result is in eval mode, its neurons in step mode "s" and reset.
+        The result is a `torch.fx.GraphModule` in eval mode, its neurons in step mode "s" and reset; with
+        `convert_only` it is a copy of `ann` with that submodule replaced.
 
         Raises:
             ConversionError: The network or the calibration data does not allow it; the subclass and the
                 message say why and where.
         """
-        return self._convert(ann, spiking=True)
+        return self._converted(ann, spiking=True)
 
-    def normalize(self, ann: nn.Module) -> fx.GraphModule:
+    def normalize(self, ann: nn.Module) -> nn.Module:
         """The network with all scales folded in and its activations kept: the step before neurons.
 
         It computes what the ANN computes, in the spiking network's units: what a neuron of λ would emit
@@ -155,7 +162,7 @@ class Converter:
         Raises:
             ConversionError: As for a conversion.
         """
-        return self._convert(ann, spiking=False)
+        return self._converted(ann, spiking=False)
 
     def check(self, ann: nn.Module) -> ConversionCheck:
         """What would become of every layer, and everything that stands in the way, without calibrating.
@@ -170,8 +177,18 @@ class Converter:
         _, plan = prepared.plan(self._selection.find_replacement, self._selection.claimed_types)
         return ConversionCheck(tuple(self._entries(plan, {})), plan.problems)
 
-    def _convert(self, ann: nn.Module, *, spiking: bool) -> fx.GraphModule:
-        data = CalibrationData(self.dataloader)
+    def _converted(self, ann: nn.Module, *, spiking: bool) -> nn.Module:
+        if self.convert_only is None or not isinstance(ann, nn.Module):
+            return self._convert(ann, CalibrationData(self.dataloader), spiking=spiking)
+        device = self._device_of(ann)
+        network = owned_copy(ann).to(device)
+        part = require_submodule(network, self.convert_only)
+        loader = CalibrationData(self.dataloader)
+        data = CalibrationData(SubmoduleInputs(network, self.convert_only, loader, device))
+        network.set_submodule(self.convert_only, self._convert(part, data, spiking=spiking))
+        return network
+
+    def _convert(self, ann: nn.Module, data: CalibrationData, *, spiking: bool) -> fx.GraphModule:
         prepared = self._prepare(ann, data)
         recorded, plan = prepared.plan(self._selection.find_replacement, self._selection.claimed_types)
         plan.require_exact()
@@ -313,6 +330,7 @@ _OWN_KEYWORDS = (
     "prefer",
     "plugins",
     "leaf_modules",
+    "convert_only",
     "progress",
     "verify",
 )

@@ -22,7 +22,7 @@ from .graph.substitute import APPROXIMATED, substitute
 from .graph.tracing import SOURCE, owned_copy, remove_hooks, trace
 from .site import Varies
 
-__all__ = ["Prepared", "device_of", "prepare"]
+__all__ = ["Prepared", "device_of", "forward_signature", "prepare"]
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -117,7 +117,7 @@ def prepare(
         # Membrane potentials add up over many steps, for which half precision is too coarse.
         copied = copied.float()
     # Before hooks are dropped, to find out whether one of them changes what the network computes.
-    asked = _forward_signature(copied)
+    asked = forward_signature(copied)
     with torch.no_grad():
         output = run_batch(copied, _samples(asked, batch, device, 2), 0, asked, device)
     remove_hooks(copied)
@@ -133,7 +133,8 @@ def prepare(
     return Prepared(module, signature, samples, more, output, problems)
 
 
-def _forward_signature(module: nn.Module) -> Signature:
+def forward_signature(module: nn.Module) -> Signature:
+    """The inputs that a network's forward requires."""
     parameters = [
         p
         for p in inspect.signature(module.forward).parameters.values()

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from .batches import move
 from .compat import MemoryModule, fast_neurons, reset_net, step_modes
 from .errors import InputError
 
@@ -74,7 +73,9 @@ class Simulator:
         self.snn, self.steps, self.watch = snn, steps, watch
         self.graph = snn.graph if isinstance(snn, fx.GraphModule) else None
         self.varying = _varying_nodes(snn) if isinstance(snn, fx.GraphModule) else frozenset()
-        self.device = next((t.device for t in (*snn.parameters(), *snn.buffers())), torch.device("cpu"))
+        tensors = [t for t in (*snn.parameters(), *snn.buffers()) if t.is_floating_point()]
+        self.device = tensors[0].device if tensors else torch.device("cpu")
+        self.dtype = tensors[0].dtype if tensors else None
         self._largest = 0
         """Bytes of the largest activation of one sample at one step."""
 
@@ -89,10 +90,14 @@ class Simulator:
         while start < samples:
             size = self._tile_samples()
             yield tuple(
-                move(value[start : start + size], self.device) if _has_samples(value, samples) else value
-                for value in inputs
+                self._placed(value[start : start + size]) if _has_samples(value, samples) else value for value in inputs
             )
             start += size
+
+    def _placed(self, x: Tensor) -> Tensor:
+        """`x` where the network lies, half precision raised to the network's own."""
+        half = x.dtype in (torch.float16, torch.bfloat16)
+        return x.to(device=self.device, dtype=self.dtype if half and self.dtype else x.dtype)
 
     def run(self, inputs: tuple[Any, ...]) -> Iterator[Any]:
         """Simulate one tile; yields the outputs ``[t, n, ...]`` of successive stretches of time."""

@@ -20,7 +20,7 @@ __all__ = ["add_parser", "run"]
 
 EPOCHS = {"digits": 12, "mnist": 5}
 ACCURACY_PICTURE, RATE_PICTURE, NUMBERS = "accuracy.png", "firing-rate.png", "demo.json"
-RATE_IMAGES, RATE_LAYERS = 40, ("relu3", "relu1")
+RATE_IMAGES, RATE_LAYERS = 40, ("relu1", "relu3")
 
 
 def add_parser(commands: Subparsers) -> None:

@@ -79,9 +79,12 @@ def require_matplotlib() -> None:
 def accuracy_picture(sweep: Sweep, title: str, path: Path) -> None:
     """Accuracy over time steps, one line per mode, the ANN as a dashed line; the right half magnifies the top."""
     final = [run.result.accuracy[-1] for run in sweep.runs]
-    with _figure(7.4, max(3.3, 1.0 + 0.21 * len(final))) as figure:
+    names = [*(run.mode for run in sweep.runs), "ANN"]
+    plots, labels = 5.95, 0.95 + 0.068 * max(map(len, names))  # inches
+    with _figure(plots + labels, max(3.3, 1.0 + 0.21 * len(names))) as figure:
         whole, close = figure.subplots(1, 2, width_ratios=(1.15, 1))
-        figure.subplots_adjust(left=0.075, right=0.80, bottom=0.14, top=0.9, wspace=0.24)
+        width = plots + labels
+        figure.subplots_adjust(left=0.55 / width, right=plots / width, bottom=0.14, top=0.9, wspace=0.24)
         steps = range(1, sweep.steps + 1)
         for axes in (whole, close):
             axes.axhline(sweep.ann_accuracy, **ANN_LINE)
@@ -97,11 +100,8 @@ def accuracy_picture(sweep: Sweep, title: str, path: Path) -> None:
         close.set_title("magnified", loc="left")
         reached = [t for t in steps if any(run.result.accuracy[t - 1] >= low for run in sweep.runs)]
         _time_axis(close, max((t for t in shown_steps(sweep.steps)[:-1] if t <= reached[0]), default=1), sweep.steps)
-        labels = [f"{run.mode}   {value:.4f}" for run, value in zip(sweep.runs, final, strict=True)]
-        lines = [_line(index) for index in range(len(labels))]
-        _label_ends(
-            close, [*final, sweep.ann_accuracy], [*labels, f"ANN   {sweep.ann_accuracy:.4f}"], [*lines, ANN_LINE]
-        )
+        lines = [*(_line(index) for index in range(len(final))), ANN_LINE]
+        _label_ends(close, [*final, sweep.ann_accuracy], names, lines, room=labels)
         figure.savefig(path)
 
 
@@ -114,24 +114,29 @@ def firing_rate_picture(modes: Mapping[str, Sequence[LayerRates]], steps: int, p
         left, right = figure.subfigures(1, 2, width_ratios=widths)
         _one_neuron(left.subplots(), steps)
         left.subplots_adjust(left=0.16, right=0.97, bottom=0.14, top=0.87)
+        left.text(0.16, 0.94, "one IF neuron", fontsize=9)
         grid = right.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         right.subplots_adjust(left=0.62 / widths[1], right=0.985, bottom=0.14, top=0.87, wspace=0.1, hspace=0.3)
         _many_neurons(list(grid.flat), modes)
         middle = (0.62 / widths[1] + 0.985) / 2
         right.supxlabel("ANN input of the activation / λ", fontsize=9, x=middle, y=0.015)
         right.supylabel(f"firing rate, T = {steps}", fontsize=9, x=0.1 / widths[1], y=0.505)
-        handles, labels = grid.flat[0].get_legend_handles_labels()
-        right.legend(
-            handles,
-            labels,
-            loc="upper right",
-            ncols=len(labels),
+        right.text(0.62 / widths[1], 0.94, "neurons of two layers" if columns > 1 else "", fontsize=9)
+        legend = right.legend(
+            *grid.flat[0].get_legend_handles_labels(),
+            loc="lower right",
+            ncols=3,
             frameon=False,
-            bbox_to_anchor=(0.995, 1.01),
+            bbox_to_anchor=(0.985, 0.925),
+            borderpad=0,
+            borderaxespad=0,
             columnspacing=1.2,
             handletextpad=0.4,
             handlelength=1.6,
+            markerscale=3,
         )
+        for handle in legend.legend_handles:
+            handle.set_alpha(1)
         figure.savefig(path)
 
 
@@ -146,7 +151,6 @@ def _one_neuron(axes: Any, steps: int) -> None:
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1, 1.25], ["0", "0.25", "0.5", "0.75", "1", "1.25"])
     axes.set_xlabel("input current / λ")
     axes.set_ylabel("firing rate (spikes per step)")
-    axes.set_title("one IF neuron", loc="left")
     axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 0.06), handlelength=1.6)
 
 
@@ -161,12 +165,12 @@ def _many_neurons(grid: Sequence[Any], modes: Mapping[str, Sequence[LayerRates]]
             axes.scatter(
                 one.inputs[shown],
                 one.rates[shown],
-                color=COLOURS[(1, 0, 2, 3)[place % 4]],
+                color=COLOURS[place % len(COLOURS)],
                 s=3.5,
                 alpha=0.5,
                 linewidths=0,
                 label=one.name,
-                zorder=2 + place,
+                zorder=4 - place / len(layers),  # the first layer, exact and narrow, on top
             )
         _ideal(axes, torch.linspace(low, high, 200))
         axes.set_xlim(low, high)
@@ -177,12 +181,14 @@ def _many_neurons(grid: Sequence[Any], modes: Mapping[str, Sequence[LayerRates]]
         axes.text(
             0.98,
             0.07,
-            "saturated\n" + "\n".join(f"{one.name} {100 * one.saturated:.1f} %" for one in layers),
+            "above λ\n" + "\n".join(f"{one.name} {100 * one.saturated:.1f} %" for one in layers),
             transform=axes.transAxes,
             ha="right",
             fontsize=7,
             linespacing=1.25,
             color=DARK,
+            zorder=6,
+            bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1.5},
         )
 
 
@@ -267,19 +273,34 @@ def _close_up(final: Sequence[float], ann: float) -> tuple[float, float]:
     return max(0.0, low - 1.5 * margin), min(1.002, high + 0.5 * margin)
 
 
-def _label_ends(axes: Any, values: Sequence[float], labels: Sequence[str], lines: Sequence[Mapping[str, Any]]) -> None:
-    """Name every line at its right end, in the order of the values; an arrow down for those out of sight."""
+def _label_ends(
+    axes: Any, values: Sequence[float], names: Sequence[str], lines: Sequence[Mapping[str, Any]], *, room: float
+) -> None:
+    """Name every line at its right end, in the order of the values; an arrow marks those below the limits.
+
+    Args:
+        axes: Where the lines are.
+        values: What they end at.
+        names: What they are called.
+        lines: Their styles.
+        room: Inches to the right of the axes.
+    """
     low, high = axes.get_ylim()
-    heights = [max((value - low) / (high - low), 0.0) for value in values]
-    gap = 8.5 * 1.3 / 72 / (axes.get_position().height * axes.figure.get_figheight())
-    # Those below sight are told apart by their values once more, so that they stand in order too.
-    places = spread([h if h else -1 + value for h, value in zip(heights, values, strict=True)], gap, gap / 4, 1.0)
-    for height, place, label, line in zip(heights, places, labels, lines, strict=True):
-        if height:
-            leader = {"color": line["color"], "linewidth": 0.8, "clip_on": False, "transform": axes.transAxes}
-            axes.plot([1.005, 1.055], [height, place], **leader)
-        axes.plot([1.06, 1.135], [place, place], transform=axes.transAxes, clip_on=False, **line)
-        axes.text(1.16, place, label if height else f"{label} ↓", transform=axes.transAxes, va="center", color=DARK)
+    box, (figure_width, figure_height) = axes.get_position(), axes.figure.get_size_inches()
+    inch, gap = 1 / (box.width * figure_width), 8.5 * 1.3 / 72 / (box.height * figure_height)
+    heights = [(value - low) / (high - low) for value in values]
+    # Those below the limits all belong at the bottom; a tiny part of their value keeps them in order.
+    places = spread([max(height, 1e-3 * height) for height in heights], gap, gap / 4, 1.0)
+    for value, height, place, name, line in zip(values, heights, places, names, lines, strict=True):
+        free: dict[str, Any] = {"transform": axes.transAxes, "clip_on": False}
+        if height >= 0:
+            leader = [1 + 0.02 * inch, 1 + 0.13 * inch]
+            axes.plot(leader, [height, place], color=line["color"], linewidth=0.8, **free)
+        axes.plot([1 + 0.14 * inch, 1 + 0.3 * inch], [place, place], **line, **free)
+        axes.text(1 + 0.36 * inch, place, name, va="center", color=DARK, transform=axes.transAxes)
+        text = f"{value:.4f}" + ("" if height >= 0 else " ↓")
+        left = 1 + (room - 0.5) * inch
+        axes.text(left, place, text, va="center", color=DARK, transform=axes.transAxes)
 
 
 def _ideal(axes: Any, inputs: Tensor) -> None:

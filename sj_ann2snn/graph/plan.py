@@ -27,6 +27,7 @@ from ..replacements import (
     Weighted,
 )
 from ..site import Site, Value, Varies
+from .explanations import explain
 from .naming import attribute, node_label
 from .records import Record, TensorRecord, map_tree
 from .tracing import LEAF, SOURCE
@@ -206,7 +207,7 @@ class _Planner:
         values = site.values
         varying = [position for position, value in enumerate(values) if value.varies is Varies.VARYING]
         if replacement is None:
-            self._refuse(site, "no installed mapper knows it, so nothing says that it is linear over time")
+            self._refuse(site, *explain(site))
         elif isinstance(replacement, Refuse):
             self._refuse(site, replacement.why, replacement.help)
         elif isinstance(replacement, Product):

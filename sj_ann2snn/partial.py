@@ -1,0 +1,82 @@
+"""Converts one submodule of a network and leaves the rest as it is."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from .calibration import run_batch
+from .errors import CalibrationError, OptionError
+from .preparation import forward_signature
+
+__all__ = ["SubmoduleInputs", "require_submodule"]
+
+
+def require_submodule(ann: nn.Module, name: str) -> nn.Module:
+    """The submodule of `ann` called `name`.
+
+    Raises:
+        OptionError: There is none.
+    """
+    found = dict(ann.named_modules())
+    if not name or name not in found:
+        close = difflib.get_close_matches(name, [one for one in found if one], n=3)
+        hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else " See network.named_modules()."
+        raise OptionError(f"convert_only names {name!r}, which is not a submodule of the network.{hint}")
+    return found[name]
+
+
+class _Reached(Exception):  # noqa: N818 - not an error: it ends the forward once the inputs are known
+    """The submodule was called."""
+
+
+class SubmoduleInputs:
+    """What a submodule receives while its network runs over the calibration data.
+
+    Args:
+        network: In eval mode.
+        name: Qualified name of the submodule.
+        loader: Calibration data of the whole network.
+        device: Where the network lies.
+    """
+
+    def __init__(self, network: nn.Module, name: str, loader: Iterable[Any], device: torch.device) -> None:
+        self.network, self.name, self.loader, self.device = network, name, loader, device
+        self.signature = forward_signature(network)
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        for index, batch in enumerate(self.loader):
+            yield self._inputs(batch, index)
+
+    def __len__(self) -> int:
+        return len(self.loader)  # type: ignore[arg-type]
+
+    def _inputs(self, batch: Any, index: int) -> tuple[Any, ...]:
+        received: list[tuple[Any, ...]] = []
+
+        def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            received.append((*args, *kwargs.values()))
+            raise _Reached
+
+        handle = self.network.get_submodule(self.name).register_forward_pre_hook(keep, with_kwargs=True)
+
+        def run(*inputs: Any) -> None:
+            try:
+                self.network(*inputs)
+            except _Reached:
+                return
+
+        try:
+            with torch.no_grad():
+                run_batch(run, batch, index, self.signature, self.device)
+        finally:
+            handle.remove()
+        if not received:
+            raise CalibrationError(
+                f"convert_only names {self.name!r}, which the network did not call on calibration batch {index}."
+            )
+        return received[0]
