@@ -152,7 +152,7 @@ def accuracy_of(ann: nn.Module, loader: Iterable[Any]) -> float:
 def _run(simulator: Simulator, inputs: tuple[Any, ...], index: int, batch: Any) -> Tensor:
     """The summed outputs after each step, ``[T, N, classes]``."""
     try:
-        pieces = [list(simulator.run(tile)) for tile in simulator.tiles(inputs)]
+        pieces = [simulator.run(tile) for tile in simulator.tiles(inputs)]
     except (RuntimeError, ValueError, TypeError) as error:
         if isinstance(error, InputError):
             raise

@@ -22,7 +22,7 @@ def require_submodule(ann: nn.Module, name: str) -> nn.Module:
     Raises:
         OptionError: There is none.
     """
-    found = dict(ann.named_modules())
+    found: dict[str, nn.Module] = dict(ann.named_modules())
     if not name or name not in found:
         close = difflib.get_close_matches(name, [one for one in found if one], n=3)
         hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else " See network.named_modules()."

@@ -54,7 +54,7 @@ def simulate(
     """
     inputs = x if isinstance(x, tuple) else (x,)
     simulator = Simulator(snn, T)
-    pieces = [_mean(list(simulator.run(tile))) for tile in simulator.tiles(inputs)]
+    pieces = [_mean(simulator.run(tile)) for tile in simulator.tiles(inputs)]
     return _concatenated(pieces)
 
 
@@ -99,25 +99,25 @@ class Simulator:
         half = x.dtype in (torch.float16, torch.bfloat16)
         return x.to(device=self.device, dtype=self.dtype if half and self.dtype else x.dtype)
 
-    def run(self, inputs: tuple[Any, ...]) -> Iterator[Any]:
-        """Simulate one tile; yields the outputs ``[t, n, ...]`` of successive stretches of time."""
+    def run(self, inputs: tuple[Any, ...]) -> list[Any]:
+        """Simulate one tile; the outputs ``[t, n, ...]`` of successive stretches of time."""
         with torch.no_grad(), fast_neurons(self.snn), _left_as_it_was(self.snn):
             reset_net(self.snn)
             if self.graph is None or not self.varying:
-                yield from self._step_by_step(inputs)
-                return
+                return self._step_by_step(inputs)
             static = self._run_static(inputs)
+            outputs: list[Any] = []
             done = 0
             while done < self.steps:
                 steps = min(self._tile_steps(int(inputs[0].shape[0])), self.steps - done)
-                yield self._run_varying(static, steps)
+                outputs.append(self._run_varying(static, steps))
                 done += steps
+            return outputs
 
-    def _step_by_step(self, inputs: tuple[Any, ...]) -> Iterator[Any]:
+    def _step_by_step(self, inputs: tuple[Any, ...]) -> list[Any]:
         for module, _ in step_modes(self.snn):
             module.step_mode = "s"  # type: ignore[assignment]
-        for _ in range(self.steps):
-            yield _map(self.snn(*inputs), lambda y: y.unsqueeze(0))
+        return [_map(self.snn(*inputs), lambda y: y.unsqueeze(0)) for _ in range(self.steps)]
 
     def _run_static(self, inputs: tuple[Any, ...]) -> dict[fx.Node, Any]:
         """Everything that does not vary over time, as the ANN computes it."""
