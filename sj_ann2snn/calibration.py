@@ -11,7 +11,8 @@ from torch import Tensor, fx, nn
 from tqdm.auto import tqdm
 
 from .batches import Signature, describe_batch, move
-from .errors import Ann2SnnError, CalibrationError, DeadLayerError, InputError, NonFiniteError, ScaleError
+from .blame import blamed
+from .errors import Ann2SnnError, CalibrationError, DeadLayerError, InputError, NonFiniteError, PluginError, ScaleError
 from .normalization import Observer
 
 __all__ = ["CalibrationData", "calibrate", "checked_scale"]
@@ -50,10 +51,14 @@ class CalibrationData:
 
 class _Calibrator(fx.Interpreter):
     def __init__(
-        self, module: fx.GraphModule, observers: dict[fx.Node, Observer], slopes: dict[fx.Node, Tensor]
+        self,
+        module: fx.GraphModule,
+        observers: dict[fx.Node, Observer],
+        slopes: dict[fx.Node, Tensor],
+        mode: str,
     ) -> None:
         super().__init__(module)
-        self.observers, self.slopes = observers, slopes
+        self.observers, self.slopes, self.mode = observers, slopes, mode
         self.batch = 0
 
     def run_node(self, n: fx.Node) -> Any:
@@ -64,12 +69,24 @@ class _Calibrator(fx.Interpreter):
         _require_finite(result, observer.site.name, self.batch)
         slope = self.slopes.get(n)
         if slope is None:
-            altered = observer.observe(result)
+            altered = self._observed(observer, result)
             return result if altered is None else altered
         # Both signs make spikes, so it is the magnitude of the current that must fit under λ.
         current = self.env[n.all_input_nodes[0]]
-        altered = observer.observe(current.abs())
+        altered = self._observed(observer, current.abs())
         return result if altered is None else torch.where(current > 0, altered, -altered * slope)
+
+    def _observed(self, observer: Observer, x: Tensor) -> Tensor | None:
+        name = observer.site.name
+        with blamed(f"{self.mode}, observing {name},"):
+            altered: Any = observer.observe(x)
+        if altered is None or (isinstance(altered, Tensor) and altered.shape == x.shape):
+            return altered
+        given = f"a tensor of shape {tuple(altered.shape)}" if isinstance(altered, Tensor) else repr(altered)
+        raise PluginError(
+            f"{self.mode} returned {given} from observe() for {name}; allowed are None and a tensor of the shape it "
+            f"was shown, {tuple(x.shape)}."
+        )
 
 
 def calibrate(
@@ -80,6 +97,7 @@ def calibrate(
     signature: Signature,
     device: torch.device,
     slopes: dict[fx.Node, Tensor] | None = None,
+    mode: str = "the mode",
     progress: bool = True,
 ) -> int:
     """Show every observer the activations of its node, in as many passes as the observers ask for.
@@ -91,6 +109,7 @@ def calibrate(
         signature: The network's inputs.
         device: Where it lies.
         slopes: Of nodes that spike for both signs, the slope below zero; broadcasts over the activation.
+        mode: What to call the normalization in messages.
         progress: Show a progress bar.
 
     Returns:
@@ -100,7 +119,7 @@ def calibrate(
         CalibrationError: The data does not fit the network, or an observer asks for passes without end.
         NonFiniteError: An activation is NaN or infinite.
     """
-    calibrator = _Calibrator(module, observers, slopes or {})
+    calibrator = _Calibrator(module, observers, slopes or {}, mode)
     for number in itertools.count(1):
         count = _one_pass(calibrator, data, signature, device, progress, number)
         if not count:
@@ -108,10 +127,13 @@ def calibrate(
                 f"The calibration data ran out: pass {number} found no batch. The mode needs several passes; "
                 "give a dataloader that can be iterated again instead of an iterator."
             )
-        if not [observer for observer in observers.values() if observer.end_pass()]:
+        with blamed(f"{mode}, at the end of a pass,"):
+            # All of them are asked: each has a pass of its own to end.
+            asking = [observer for observer in observers.values() if observer.end_pass()]
+        if not asking:
             return count
         if number >= MAX_PASSES:
-            raise CalibrationError(f"The mode still asks for another pass after {MAX_PASSES} of them.")
+            raise CalibrationError(f"{mode} still asks for another pass after {MAX_PASSES} of them.")
     raise AssertionError("unreachable")
 
 
@@ -178,7 +200,7 @@ def _require_finite(x: Tensor, name: str, batch: int) -> None:
         )
 
 
-def checked_scale(observer: Observer, mode: str, owner: str, samples: str) -> Tensor:
+def checked_scale(observer: Observer, mode: str, samples: str) -> Tensor:
     """The observer's scale, if it keeps the contract.
 
     Raises:
@@ -186,25 +208,26 @@ def checked_scale(observer: Observer, mode: str, owner: str, samples: str) -> Te
         ScaleError: The scale is not finite, positive and of the right shape.
     """
     site = observer.site
-    scale: Tensor = observer.scale()
+    with blamed(f"{mode}, asked for the scale of {site.name},"):
+        scale: Tensor = observer.scale()
     allowed: list[tuple[int, ...]] = [()]
     if site.channels is not None:
         allowed.append((site.channels,))
     if not isinstance(scale, Tensor) or tuple(scale.shape) not in allowed:
         given = f"a tensor of shape {tuple(scale.shape)}" if isinstance(scale, Tensor) else repr(scale)
         raise ScaleError(
-            f"Mode {mode!r} ({owner}) gave {given} as the scale of {site.name}; allowed is a tensor of shape "
+            f"{mode} gave {given} as the scale of {site.name}; allowed is a tensor of shape "
             f"{' or '.join(map(str, allowed))}."
         )
     if not bool(torch.isfinite(scale).all()) or bool((scale < 0).any()):
         raise ScaleError(
-            f"Mode {mode!r} ({owner}) gave the scale {scale.min().item():g} to {scale.max().item():g} for {site.name}; "
+            f"{mode} gave the scale {scale.min().item():g} to {scale.max().item():g} for {site.name}; "
             "a scale is finite and greater than 0."
         )
     if bool((scale == 0).any()):
         raise DeadLayerError(
             f"{site.name} never fired: its activation was 0 for all of {samples}, so nothing tells its scale "
-            f"(mode {mode!r}, {owner}). Calibrate on more, or on more typical, data; a layer that is always dead "
+            f"({mode}). Calibrate on more, or on more typical, data; a layer that is always dead "
             "can be removed from the network."
         )
     if site.maximum is not None:

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from .blame import blamed
 from .calibration import CalibrationData, calibrate, checked_scale
+from .compat import MemoryModule
 from .errors import ConversionError, LegacyArgumentWarning, OptionError, PluginError
 from .graph.canonical import ORIGIN
 from .graph.plan import Decision, Plan
@@ -207,6 +209,7 @@ class Converter:
             signature=prepared.signature,
             device=device,
             slopes=_slopes(plan, recorded, device),
+            mode=self._mode,
             progress=self.progress,
         )
         lambdas = {node: self._scale(observer, batches) for node, observer in observers.items()}
@@ -257,29 +260,34 @@ class Converter:
             maximum=spike.maximum,
             index=index,
         )
-        observer: Any = self.normalization.observer(site)
+        with blamed(f"{self._mode}, asked to observe {site.name},"):
+            observer: Any = self.normalization.observer(site)
         if not isinstance(observer, Observer):
-            raise PluginError(
-                f"Mode {str(self.normalization)!r} ({self._selection.mode_owner}) returned {observer!r} from "
-                "observer(); it must return an Observer."
-            )
+            raise PluginError(f"{self._mode} returned {observer!r} from observer(); it must return an Observer.")
         return observer
 
     def _scale(self, observer: Observer, batches: int) -> Tensor:
         told = f"{batches} calibration batch{'es' if batches > 1 else ''}"
-        return checked_scale(observer, str(self.normalization), str(self._selection.mode_owner), told)
+        return checked_scale(observer, self._mode, told)
+
+    @property
+    def _mode(self) -> str:
+        return f"Mode {str(self.normalization)!r} ({self._selection.mode_owner})"
 
     def _neuron(
         self, decision: Decision, node: fx.Node, *, recorded: Record, lambdas: dict[fx.Node, Tensor]
     ) -> nn.Module:
         found: TensorRecord = recorded[node]
         maker = self._selection.neuron
-        neuron: Any = maker.make(NeuronSite(decision.site.name, found.shape[1:], lambdas[node], found.dtype))
-        if not isinstance(neuron, nn.Module):
+        who = f"Neuron {maker.name!r} ({self._selection.neuron_owner})"
+        with blamed(f"{who}, asked for {decision.site.name},"):
+            made: Any = maker.make(NeuronSite(decision.site.name, found.shape[1:], lambdas[node], found.dtype))
+        if not isinstance(made, MemoryModule):
             raise PluginError(
-                f"Neuron {maker.name!r} ({self._selection.neuron_owner}) made {neuron!r} for "
-                f"{decision.site.name}; it must make a torch.nn.Module."
+                f"{who} made {made!r} for {decision.site.name}; it must make a SpikingJelly MemoryModule, which "
+                "reset_net clears and which has the step modes 's' and 'm'."
             )
+        neuron: nn.Module = made
         return neuron
 
     def _make_report(self, plan: Plan, lambdas: dict[fx.Node, Tensor], network: fx.GraphModule) -> ConversionReport:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
+import inspect
 import os
+import re
 import traceback
 import warnings
 from collections.abc import Iterable, Iterator
@@ -54,7 +56,7 @@ def _load(allow: str | None, deny: str) -> Registry:
     allowed = None if allow is None else _names(allow)
     denied = _names(deny)
     for owner, entry_point in installed_plugins():
-        names = {owner.distribution.lower(), owner.entry_point.lower()}
+        names = {_normalized(owner.distribution), _normalized(owner.entry_point)}
         if (allowed is not None and not names & allowed) or names & denied:
             continue
         try:
@@ -73,14 +75,15 @@ def _load(allow: str | None, deny: str) -> Registry:
 
 def installed_plugins() -> Iterator[tuple[Owner, importlib.metadata.EntryPoint]]:
     """Every entry point of the group, with the distribution it comes from, in a fixed order."""
-    found: dict[Owner, importlib.metadata.EntryPoint] = {}
+    found: dict[tuple[str, str], tuple[Owner, importlib.metadata.EntryPoint]] = {}
     for distribution in importlib.metadata.distributions():
         for entry_point in distribution.entry_points:
             if entry_point.group == PROJECT:
                 name = str(distribution.metadata["Name"])
+                owner = Owner(name, distribution.version, entry_point.name)
                 # A distribution may lie on the path twice; the first one is what Python imports.
-                found.setdefault(Owner(name, distribution.version, entry_point.name), entry_point)
-    yield from sorted(found.items(), key=lambda item: item[0])
+                found.setdefault((_normalized(name), entry_point.name), (owner, entry_point))
+    yield from sorted(found.values(), key=lambda item: item[0])
 
 
 def register_plugin(registry: Registry, plugin: Any, owner: Owner) -> None:
@@ -105,7 +108,7 @@ def register_plugin(registry: Registry, plugin: Any, owner: Owner) -> None:
     except pluggy.PluginValidationError as error:
         raise PluginError(f"{_one_line(error)}. Hooks: {', '.join(HOOK_BASES)}.") from error
     implemented = {caller.name for caller in manager.get_hookcallers(plugin) or ()}
-    unmarked = [name for name in vars(plugin) if name.startswith("ann2snn_") and name not in implemented]
+    unmarked = [name for name in dir(plugin) if name.startswith("ann2snn_") and name not in implemented]
     if unmarked:
         raise PluginError(f"{', '.join(unmarked)} is not marked with @sj_ann2snn.hookimpl.")
     if not implemented:
@@ -140,9 +143,20 @@ def checked(hook: str, cls: Any) -> type:
     abstract = sorted(getattr(cls, "__abstractmethods__", ()))
     if abstract:
         raise PluginError(f"{cls.__qualname__} does not implement {', '.join(abstract)}.")
-    replaces = cls.__dict__.get("replaces", ())
+    replaces: Any = getattr(cls, "replaces", ())
     if isinstance(replaces, str) or not all(isinstance(one, str) for one in replaces):
         raise PluginError(f"{cls.__qualname__}.replaces must be a tuple of names, it is {replaces!r}.")
+    if hook != "ann2snn_normalizations":
+        required = [
+            name
+            for name, parameter in inspect.signature(cls).parameters.items()
+            if parameter.default is parameter.empty
+            and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        ]
+        if required:
+            raise PluginError(
+                f"{cls.__qualname__}() requires {', '.join(required)}; options are keyword-only and have defaults."
+            )
     if hook == "ann2snn_layer_mappers":
         claimed = getattr(cls, "claims", None)
         if not isinstance(claimed, tuple) or not claimed:
@@ -157,7 +171,12 @@ def checked(hook: str, cls: Any) -> type:
 
 
 def _names(text: str) -> frozenset[str]:
-    return frozenset(part.strip().lower() for part in text.split(",") if part.strip())
+    return frozenset(_normalized(part.strip()) for part in text.split(",") if part.strip())
+
+
+def _normalized(name: str) -> str:
+    """A distribution's name as package indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _one_line(error: BaseException) -> str:

@@ -104,7 +104,9 @@ class Normalization(abc.ABC):
         Raises:
             ModeError: `mode` means this strategy but is out of its range.
         """
-        if isinstance(mode, str) and mode.strip().lower() == cls.name.lower():
+        # Whoever takes another mode's place answers to its name.
+        names = {name.lower() for name in (cls.name, *cls.replaces)}
+        if isinstance(mode, str) and mode.strip().lower() in names:
             return cls(**options)
         return None
 

@@ -7,20 +7,21 @@ Registration order never decides anything: a class takes the place of another on
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
-from .errors import Ann2SnnError, ConflictError, ModeError, OptionError, PluginError
+from .errors import Ann2SnnError, ConflictError, ModeError, OptionError, PluginWarning
 from .mapping import Claim, LayerMapper
 from .neurons import NeuronMaker
 from .normalization import Normalization
 from .options import declared_options
 from .site import Site
 
-__all__ = ["HOOK_BASES", "Owner", "PluginFailure", "Registered", "Registry", "resolve"]
+__all__ = ["CALLER", "HOOK_BASES", "Owner", "PluginFailure", "Registered", "Registry", "resolve"]
 
 HOOK_BASES: dict[str, type] = {
     "ann2snn_normalizations": Normalization,
@@ -40,6 +41,10 @@ class Owner:
 
     def __str__(self) -> str:
         return f"{self.distribution} {self.version}".strip()
+
+
+CALLER = Owner("your own argument")
+"""Owner of what the caller hands over directly; it wins every conflict."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,9 @@ def resolve(candidates: Sequence[Registered], prefer: Iterable[str], what: str) 
     ]
     if len(alive) == 1:
         return alive[0]
+    own = [one for one in alive if one.owner == CALLER]
+    if len(own) == 1:
+        return own[0]
     wanted = {name.lower() for name in prefer}
     preferred = [
         one for one in alive or candidates if one.name.lower() in wanted or one.owner.distribution.lower() in wanted
@@ -144,6 +152,7 @@ class Registry:
         """
         instances: dict[int, Normalization] = {}
         candidates = []
+        broken: list[str] = []
         for one in self.normalizations:
             known = declared_options(one.cls)
             given = {name: value for name, value in options.items() if name in known}
@@ -152,19 +161,23 @@ class Registry:
             except Ann2SnnError:
                 raise
             except Exception as error:
-                raise PluginError(
-                    f"The mode {one.name!r} of {one.owner} failed in parse({mode!r}): {error!r}. "
-                    "Report it to that distribution, or leave it out with SJ_ANN2SNN_DISABLE_PLUGINS."
-                ) from error
+                # The mode that is asked for may well be another one's.
+                broken.append(f"{one.name!r} of {one.owner} failed in parse({mode!r}) with {error!r}")
+                continue
+            if instance is not None and not isinstance(instance, Normalization):
+                broken.append(f"{one.name!r} of {one.owner} answered {instance!r} in parse({mode!r})")
+                continue
             if instance is not None:
                 instances[id(one)] = instance
                 candidates.append(one)
+        for what in broken:
+            warnings.warn(f"A mode does not work: {what}. Report it to that distribution.", PluginWarning, stacklevel=4)
         if not candidates:
-            raise ModeError(self._unknown_mode(mode))
+            raise ModeError(self._unknown_mode(mode, broken))
         winner = resolve(candidates, prefer, f"mode={mode!r}")
         return instances[id(winner)], winner
 
-    def _unknown_mode(self, mode: object) -> str:
+    def _unknown_mode(self, mode: object, broken: Sequence[str]) -> str:
         written = {one.cls.example or one.name: one for one in self.normalizations}
         known = ", ".join(f"{text} ({one.owner})" for text, one in sorted(written.items()))
         message = f"mode={mode!r} is not known."
@@ -172,9 +185,9 @@ class Registry:
         if close:
             message += f" Did you mean {' or '.join(repr(name) for name in close)}?"
         message += f" Known modes: {known}. A mode may also be given as an instance of Normalization."
-        if self.failures:
-            message += " These plugins could not be loaded and may be what is missing: "
-            message += "; ".join(str(failure) for failure in self.failures) + "."
+        failed = [*map(str, self.failures), *broken]
+        if failed:
+            message += " These plugins do not work and may be what is missing: " + "; ".join(failed) + "."
         return message
 
     def find_neuron(self, name: str, prefer: Sequence[str] = ()) -> Registered:

@@ -9,18 +9,17 @@ from typing import Any
 from torch import nn
 
 from . import loading
+from .blame import blamed
 from .errors import ModeError, OptionError, PluginError
 from .mapping import LayerMapper
 from .neurons import NeuronMaker
 from .normalization import Normalization
 from .options import declared_options, instantiate
-from .registry import Owner
+from .registry import CALLER, Owner, resolve
 from .replacements import Replacement
 from .site import Site
 
 __all__ = ["Selection"]
-
-CALLER = Owner("your own argument")
 
 
 class Selection:
@@ -55,10 +54,14 @@ class Selection:
             self._registry = self._registry.copy()
             for plugin in plugins:
                 loading.register_plugin(self._registry, plugin, CALLER)
-        self._prefer = ((prefer,) if isinstance(prefer, str) else tuple(prefer)) + (CALLER.distribution,)
+        self._prefer = (prefer,) if isinstance(prefer, str) else tuple(prefer)
         self.normalization, self.mode_owner = self._find_mode(mode, options)
         neuron_class, self.neuron_owner = self._find_neuron(neuron)
-        self._check_options(options, type(self.normalization), neuron_class, own_keywords)
+        # An instance comes with its options; given here they would have no effect.
+        mode_class = None if isinstance(mode, Normalization) else type(self.normalization)
+        self._check_options(
+            options, mode_class, None if isinstance(neuron, NeuronMaker) else neuron_class, own_keywords
+        )
         self.neuron: NeuronMaker = neuron if isinstance(neuron, NeuronMaker) else instantiate(neuron_class, options)
         self._mappers = {id(one.cls): instantiate(one.cls, options) for one in self._registry.mappers}
         self._own_mappers = {name: self._own_mapper(mapper) for name, mapper in mappers.items()}
@@ -83,7 +86,8 @@ class Selection:
             if found is None:
                 return None, "", ""
             mapper, owner = self._mappers[id(found.cls)], str(found.owner)
-        replacement: Any = mapper.map(site)
+        with blamed(f"Mapper {mapper.name!r} ({owner}), asked about {site.name} ({site.operation_name}),"):
+            replacement: Any = mapper.map(site)
         if not isinstance(replacement, Replacement):
             raise PluginError(
                 f"Mapper {mapper.name!r} ({owner}) answered {replacement!r} for {site.name} ({site.operation_name}); "
@@ -94,11 +98,15 @@ class Selection:
     def _own_mapper(self, mapper: str | LayerMapper) -> LayerMapper:
         if isinstance(mapper, LayerMapper):
             return mapper
+        if not isinstance(mapper, str):
+            raise OptionError(
+                f"mappers holds {mapper!r}; allowed are the name of a mapper and an instance of LayerMapper."
+            )
         found = [one for one in self._registry.mappers if one.name.lower() == mapper.lower()]
         if not found:
             known = ", ".join(f"{one.name!r} ({one.owner})" for one in self._registry.mappers)
             raise OptionError(f"mappers names {mapper!r}, which is not known. Known mappers: {known}.")
-        named: LayerMapper = self._mappers[id(found[0].cls)]
+        named: LayerMapper = self._mappers[id(resolve(found, self._prefer, f"The mapper {mapper!r}").cls)]
         return named
 
     def _find_mode(self, mode: object, options: Mapping[str, Any]) -> tuple[Normalization, Owner]:
@@ -112,11 +120,19 @@ class Selection:
     def _find_neuron(self, neuron: str | NeuronMaker) -> tuple[type, Owner]:
         if isinstance(neuron, NeuronMaker):
             return type(neuron), CALLER
+        if not isinstance(neuron, str):
+            raise OptionError(
+                f"neuron={neuron!r} is not allowed: give the name of a neuron or an instance of NeuronMaker."
+            )
         found = self._registry.find_neuron(neuron, self._prefer)
         return found.cls, found.owner
 
-    def _check_options(self, options: Mapping[str, Any], mode: type, neuron: type, own_keywords: Sequence[str]) -> None:
-        owners: list[tuple[str, Any]] = [("mode", mode), ("neuron", neuron)]
+    def _check_options(
+        self, options: Mapping[str, Any], mode: type | None, neuron: type | None, own_keywords: Sequence[str]
+    ) -> None:
+        owners: list[tuple[str, Any]] = [
+            (kind, cls) for kind, cls in (("mode", mode), ("neuron", neuron)) if cls is not None
+        ]
         owners += [("mapper", one.cls) for one in self._registry.mappers]
         known = {name: f"{name} ({kind} {cls.name!r})" for kind, cls in owners for name in declared_options(cls)}
         unknown = sorted(set(options) - set(known))

@@ -84,10 +84,7 @@ class Fraction(Normalization):
 
     def __init__(self, fraction: float) -> None:
         if not 0 < fraction <= 1:
-            raise ModeError(
-                f"mode={fraction!r} is not allowed: a fraction of the maximum lies in (0, 1], as 0.5 does. "
-                "For a percentile write a string, mode='99.9%'."
-            )
+            raise ModeError(_out_of_range(fraction))
         self.fraction = float(fraction)
 
     @classmethod
@@ -95,12 +92,12 @@ class Fraction(Normalization):
         if isinstance(mode, bool):
             return None
         if isinstance(mode, (int, float)):
-            return cls(float(mode))
-        if isinstance(mode, str) and re.fullmatch(r"\s*\d*\.?\d+\s*(/\s*\d+)?\s*", mode):
+            return cls(mode)
+        if isinstance(mode, str) and re.fullmatch(r"\s*[-+]?\d*\.?\d+\s*(/\s*\d+)?\s*", mode):
             try:
                 return cls(float(Rational(mode.replace(" ", ""))))
-            except ZeroDivisionError:
-                return cls(float("inf"))
+            except (ZeroDivisionError, ModeError):
+                raise ModeError(_out_of_range(mode)) from None
         return None
 
     def observer(self, site: CalibrationSite) -> MaxObserver:
@@ -183,6 +180,13 @@ class Percentile(Normalization):
 
     def __str__(self) -> str:
         return f"{self.percentile:g}%"
+
+
+def _out_of_range(mode: object) -> str:
+    return (
+        f"mode={mode!r} is not allowed: a fraction of the maximum lies in (0, 1], as 0.5 does. "
+        "For a percentile write a string, mode='99.9%'."
+    )
 
 
 @hookimpl

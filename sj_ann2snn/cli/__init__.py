@@ -1,8 +1,10 @@
 """The command line ``sj-ann2snn``: one module per command, `main` in front.
 
 >>> from sj_ann2snn.cli import main
->>> main(["modes"])  # doctest: +ELLIPSIS
-0.5 ...
+>>> status = main(["modes", "--json"])  # doctest: +ELLIPSIS
+{...}
+>>> status
+0
 """
 
 from __future__ import annotations

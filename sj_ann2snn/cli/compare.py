@@ -16,8 +16,8 @@ __all__ = ["add_parser", "run"]
 
 PICTURE, NUMBERS = "accuracy.png", "compare.json"
 
-CONVERTER_KEYWORDS = ("fuse_flag", "leaf_modules", "neuron", "prefer", "verify")
-"""Keywords of the converter itself that make sense on the command line."""
+CONVERTER_KEYWORDS = ("convert_only", "fuse_flag", "leaf_modules", "neuron", "prefer", "verify")
+"""Keywords of the converter itself that can be given as options."""
 
 OWN_ARGUMENTS = {
     "channel_wise": "--channel-wise",
@@ -25,6 +25,10 @@ OWN_ARGUMENTS = {
     "device": "--device",
     "mode": "--modes",
 }
+"""Keywords of the converter that have an argument of their own."""
+
+REFUSED = ("mappers", "momentum", "plugins", "progress")
+"""Keywords of the converter that take objects, or have no effect here."""
 
 EXAMPLE = """\
 example: with models.py in the current directory,
@@ -116,7 +120,7 @@ def _options(given: list[tuple[str, Any]]) -> dict[str, Any]:
     for name, _ in given:
         if name in OWN_ARGUMENTS:
             raise OptionError(f"--option {name}=... is not allowed: say it with {OWN_ARGUMENTS[name]}.")
-        if name in ("mappers", "plugins", "progress", "momentum"):
+        if name in REFUSED:
             raise OptionError(
                 f"--option {name}=... is not allowed on the command line. Of the converter's own keywords "
                 f"{', '.join(CONVERTER_KEYWORDS)} are, besides the options of modes, mappers and the neuron."

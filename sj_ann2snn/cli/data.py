@@ -107,7 +107,7 @@ def _from_idx(folder: Path) -> ImageData:
             return ImageData("MNIST", *train, *test)
         images, labels = test
         cut = len(images) * 4 // 5
-        return ImageData("MNIST test images", images[:cut], labels[:cut], images[cut:], labels[cut:])
+        return ImageData("MNIST", images[:cut], labels[:cut], images[cut:], labels[cut:])
     raise InputError(
         f"No MNIST in {folder.resolve()}. Looked for t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte there and in "
         "MNIST/raw below it, each plain or with .gz, with train-images-idx3-ubyte and train-labels-idx1-ubyte beside "

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from ..compat import make_if_neuron, reset_net
 
@@ -47,7 +47,7 @@ def ann_inputs(ann: nn.Module, layers: Iterable[str], images: Tensor) -> dict[st
     return found
 
 
-def firing_rates(snn: fx.GraphModule, layers: Iterable[str], images: Tensor, steps: int) -> dict[str, Tensor]:
+def firing_rates(snn: nn.Module, layers: Iterable[str], images: Tensor, steps: int) -> dict[str, Tensor]:
     """Spikes per step of every neuron of the named layers, with all neurons in one dimension.
 
     The network is stepped by hand with SpikingJelly, and reset before and after.

@@ -80,7 +80,7 @@ def accuracy_picture(sweep: Sweep, title: str, path: Path) -> None:
     """Accuracy over time steps, one line per mode, the ANN as a dashed line; the right half magnifies the top."""
     final = [run.result.accuracy[-1] for run in sweep.runs]
     names = [*(run.mode for run in sweep.runs), "ANN"]
-    plots, labels = 5.95, 0.95 + 0.068 * max(map(len, names))  # inches
+    plots, labels = 5.95, 1.12 + 0.07 * max(map(len, names))  # inches
     with _figure(plots + labels, max(3.3, 1.0 + 0.21 * len(names))) as figure:
         whole, close = figure.subplots(1, 2, width_ratios=(1.15, 1))
         width = plots + labels
@@ -127,7 +127,7 @@ def firing_rate_picture(modes: Mapping[str, Sequence[LayerRates]], steps: int, p
             loc="lower right",
             ncols=3,
             frameon=False,
-            bbox_to_anchor=(0.985, 0.925),
+            bbox_to_anchor=(0.985, 0.933),
             borderpad=0,
             borderaxespad=0,
             columnspacing=1.2,
@@ -188,7 +188,7 @@ def _many_neurons(grid: Sequence[Any], modes: Mapping[str, Sequence[LayerRates]]
             linespacing=1.25,
             color=DARK,
             zorder=6,
-            bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1.5},
+            bbox={"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 1.5},
         )
 
 
@@ -299,7 +299,7 @@ def _label_ends(
         axes.plot([1 + 0.14 * inch, 1 + 0.3 * inch], [place, place], **line, **free)
         axes.text(1 + 0.36 * inch, place, name, va="center", color=DARK, transform=axes.transAxes)
         text = f"{value:.4f}" + ("" if height >= 0 else " ↓")
-        left = 1 + (room - 0.5) * inch
+        left = 1 + (room - 0.64) * inch
         axes.text(left, place, text, va="center", color=DARK, transform=axes.transAxes)
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import nn
 
 from ..compat import spikingjelly_version
 from ..converter import Converter
@@ -30,7 +30,7 @@ class ModeRun:
     owner: str
     scales: dict[str, tuple[float, float]]
     result: EvaluationResult
-    snn: fx.GraphModule
+    snn: nn.Module
 
 
 @dataclass(frozen=True)

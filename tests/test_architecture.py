@@ -1,0 +1,266 @@
+"""The package's own dependencies point one way, and importing it stays light."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import json
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hatchling.metadata.core import ProjectMetadata
+from hatchling.plugin.manager import PluginManager
+
+import sj_ann2snn
+from sj_ann2snn import loading
+
+PACKAGE = Path(sj_ann2snn.__file__).resolve().parent
+PROJECT = PACKAGE.parent / "pyproject.toml"
+NAME = "sj_ann2snn"
+
+TYPES = {"errors", "site", "replacements", "normalization", "mapping", "neurons"}
+"""What plugins are written against."""
+
+MAY_IMPORT = {
+    "errors": set(),
+    "site": {"errors"},
+    "replacements": {"errors", "site"},
+    "normalization": {"errors"},
+    "neurons": {"errors"},
+    "mapping": {"errors", "site", "replacements"},
+    "hookspecs": TYPES,
+    "options": {"errors"},
+    "registry": TYPES | {"options"},
+    "loading": TYPES | {"options", "registry", "hookspecs"},
+}
+"""The lowest layers, with all that each may import of the package."""
+
+NEVER_REACHES = {
+    "graph": {
+        "converter",
+        "selection",
+        "loading",
+        "registry",
+        "hookspecs",
+        "simulation",
+        "evaluation",
+        "builtin",
+        "cli",
+    },
+    "layers": {"converter", "selection", "loading", "registry", "hookspecs", "graph", "simulation", "builtin", "cli"},
+    "simulation": {"converter", "selection", "graph", "registry", "loading", "hookspecs", "builtin", "cli"},
+    "evaluation": {"converter", "selection", "graph", "registry", "loading", "hookspecs", "builtin", "cli"},
+    "converter": {"simulation", "evaluation", "builtin", "cli"},
+}
+"""What a module or subpackage must not import, be it directly or through others."""
+
+
+def module_name(path: Path) -> str:
+    parts = [NAME, *path.relative_to(PACKAGE).with_suffix("").parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+SOURCES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in SOURCES.items()}
+
+
+def imports(name: str, tree: ast.AST) -> Iterator[tuple[str, ast.stmt]]:
+    """Every module that is imported anywhere in `tree`, by its full name."""
+    package = name if SOURCES[name].name == "__init__.py" else name.rpartition(".")[0]
+    for statement in ast.walk(tree):
+        if isinstance(statement, ast.Import):
+            yield from ((alias.name, statement) for alias in statement.names)
+        elif isinstance(statement, ast.ImportFrom):
+            base = statement.module or ""
+            if statement.level:
+                parent = package.split(".")[: len(package.split(".")) - statement.level + 1]
+                base = ".".join([*parent, *([base] if base else [])])
+            for alias in statement.names:
+                # ``from . import loading`` imports a module, ``from .loading import x`` one of its names.
+                found = f"{base}.{alias.name}"
+                yield (found if found in SOURCES else base), statement
+
+
+def inside_functions(tree: ast.AST) -> set[ast.AST]:
+    """What does not run while the module is imported."""
+    functions = [one for one in ast.walk(tree) if isinstance(one, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    return {inner for function in functions for inner in ast.walk(function)}
+
+
+def own_imports(name: str) -> set[str]:
+    """The modules of the package that `name` imports, the package itself left out."""
+    found = {target for target, _ in imports(name, TREES[name])}
+    return {target for target in found if target.startswith(f"{NAME}.") and target != name}
+
+
+def top(name: str) -> str:
+    """``graph`` for ``sj_ann2snn.graph.plan``."""
+    return name.split(".")[1] if "." in name else ""
+
+
+def reached(name: str) -> set[str]:
+    """Everything of the package that an import of `name` brings along, by import statements."""
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        for target in own_imports(waiting.pop()) - found:
+            found.add(target)
+            waiting.append(target)
+    return found
+
+
+def members(part: str) -> list[str]:
+    return [name for name in SOURCES if top(name) == part]
+
+
+def test_the_rules_are_about_modules_that_exist() -> None:
+    parts = {top(name) for name in SOURCES}
+    assert set(MAY_IMPORT) | set(NEVER_REACHES) | {part for never in NEVER_REACHES.values() for part in never} <= parts
+
+
+def test_relative_imports_are_resolved() -> None:
+    # The rules below are worth nothing if this helper is blind.
+    assert f"{NAME}.loading" in own_imports(f"{NAME}.selection")
+    assert f"{NAME}.errors" in own_imports(f"{NAME}.graph.plan")
+    assert f"{NAME}.graph.records" in own_imports(f"{NAME}.graph.plan")
+    assert f"{NAME}.graph.plan" in reached(f"{NAME}.converter")
+
+
+@pytest.mark.parametrize("part", MAY_IMPORT)
+def test_the_lowest_layers_import_only_what_lies_below(part: str) -> None:
+    assert {top(target) for target in own_imports(f"{NAME}.{part}")} <= MAY_IMPORT[part]
+
+
+@pytest.mark.parametrize("part", NEVER_REACHES)
+def test_dependencies_point_one_way(part: str) -> None:
+    for name in members(part):
+        wrong = {target for target in reached(name) if top(target) in NEVER_REACHES[part]}
+        assert not wrong, f"{name} imports {sorted(wrong)}"
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    circles = [name for name in SOURCES if name != NAME and name in reached(name)]
+    assert not circles
+
+
+def test_nothing_but_plugins_and_the_command_line_imports_the_package_itself() -> None:
+    for name, tree in TREES.items():
+        if top(name) in ("builtin", "cli", "testing", "__main__"):
+            continue
+        for target, statement in imports(name, tree):
+            late = statement in inside_functions(tree)
+            assert target != NAME or late, f"{name}:{statement.lineno} imports the package while that is imported"
+
+
+@pytest.mark.parametrize("part", ["builtin", "cli"])
+def test_nothing_imports_what_stands_at_the_end(part: str) -> None:
+    importing = {name for name in SOURCES for target in own_imports(name) if top(target) == part}
+    assert {top(name) for name in importing} <= {"builtin", "cli", "testing", "__main__"}
+
+
+def test_only_one_module_knows_spikingjelly() -> None:
+    knowing = {
+        name
+        for name, tree in TREES.items()
+        for target, _ in imports(name, tree)
+        if target.split(".")[0] == "spikingjelly"
+    }
+    assert knowing == {f"{NAME}.compat"}
+
+
+def test_nothing_of_spikingjellys_own_converter_is_used() -> None:
+    for name, tree in TREES.items():
+        for target, statement in imports(name, tree):
+            names = [target, *(alias.name for alias in getattr(statement, "names", []))]
+            if target.split(".")[0] == "spikingjelly":
+                assert not any("ann2snn" in one for one in names), f"{name}:{statement.lineno}"
+
+
+@pytest.mark.parametrize("name", members("builtin"))
+def test_builtins_are_plugins_that_see_public_names_only(name: str) -> None:
+    for target, statement in imports(name, TREES[name]):
+        if target.split(".")[0] != NAME:
+            continue
+        assert target == NAME, f"{name}:{statement.lineno} imports {target}"
+        assert isinstance(statement, ast.ImportFrom), f"{name}:{statement.lineno} imports the package as a whole"
+        hidden = {alias.name for alias in statement.names} - set(sj_ann2snn.__all__)
+        assert not hidden, f"{name}:{statement.lineno} imports {sorted(hidden)}, which are not in __all__"
+
+
+def test_every_builtin_module_is_loaded_as_a_plugin() -> None:
+    loaded = set(loading.BUILTIN_PLUGINS)
+    hooked = {
+        name
+        for name in members("builtin")
+        if any(isinstance(one, ast.FunctionDef) and one.name.startswith("ann2snn_") for one in TREES[name].body)
+    }
+    assert hooked == loaded
+
+
+def test_public_names_exist_and_are_sorted() -> None:
+    assert sorted(set(sj_ann2snn.__all__)) == sj_ann2snn.__all__
+    assert all(hasattr(sj_ann2snn, name) for name in sj_ann2snn.__all__)
+
+
+HEAVY = (
+    "matplotlib",
+    "sklearn",
+    "tensorboard",
+    "torch.utils.tensorboard",
+    "torchvision",
+    "cupy",
+    "pandas",
+    "PIL",
+    "hatchling",
+)
+
+PROBE = """
+import json, sys, warnings
+warnings.simplefilter("ignore")
+import torch, tqdm.auto
+from spikingjelly.activation_based import base, functional, layer, neuron
+before = set(sys.modules)
+import sj_ann2snn
+print(json.dumps({"before": sorted(before), "after": sorted(sys.modules)}))
+"""
+
+
+@pytest.fixture(scope="module")
+def imported() -> dict[str, set[str]]:
+    """The modules in a fresh interpreter, before and after the package is imported."""
+    done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return {when: set(names) for when, names in json.loads(done.stdout).items()}
+
+
+def test_import_is_light(imported: dict[str, set[str]]) -> None:
+    assert not imported["after"].intersection(HEAVY)
+
+
+def test_import_adds_no_package_that_spikingjelly_does_not_import(imported: dict[str, set[str]]) -> None:
+    new = {name.split(".")[0] for name in imported["after"] - imported["before"]}
+    declared = {"numpy", "pluggy", "spikingjelly", "torch", "tqdm"}
+    foreign = {name for name in new if name not in sys.stdlib_module_names} - declared - {NAME}
+    assert not foreign
+
+
+def test_import_loads_no_plugin_and_no_converter_of_spikingjelly(imported: dict[str, set[str]]) -> None:
+    assert not [name for name in imported["after"] if name.startswith(f"{NAME}.builtin.")]
+    assert not [name for name in imported["after"] - imported["before"] if name.startswith("spikingjelly")]
+
+
+@pytest.mark.skipif(not PROJECT.is_file(), reason=f"{PROJECT} is missing: the package is not run from its repository")
+def test_the_version_is_written_in_one_place() -> None:
+    project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
+    assert "version" not in project
+    built = ProjectMetadata(str(PROJECT.parent), PluginManager())
+    assert built.name == "sj-ann2snn"
+    assert built.version == sj_ann2snn.__version__
+
+
+def test_the_installed_version_is_the_modules() -> None:
+    assert importlib.metadata.version("sj-ann2snn") == sj_ann2snn.__version__

@@ -1,0 +1,180 @@
+"""The distributions under plugins/, built as wheels, installed with pip, used by name, and uninstalled."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import os
+import shutil
+import subprocess
+import sys
+import venv
+import zipfile
+from dataclasses import dataclass
+from email.parser import HeaderParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PLUGINS = Path(__file__).resolve().parent.parent / "plugins"
+
+pytestmark = pytest.mark.skipif(
+    not PLUGINS.is_dir(), reason=f"{PLUGINS} is missing: the plugin distributions come with the repository"
+)
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """A distribution, and a user's script that needs it without naming it."""
+
+    name: str
+    entry_point: str
+    script: str
+    fails_with: str
+
+    @property
+    def package(self) -> str:
+        return self.name.replace("-", "_")
+
+
+SIGMA = Distribution(
+    name="sj-ann2snn-sigma",
+    entry_point="sigma",
+    script="""
+import json
+import torch
+from sj_ann2snn import Converter, simulate
+
+torch.manual_seed(0)
+ann = torch.nn.Sequential(torch.nn.Linear(6, 12), torch.nn.ReLU(), torch.nn.Linear(12, 3))
+images = torch.rand(100, 6)
+converter = Converter(mode="mean+3sigma", channel_wise=True, dataloader=[images], progress=False)
+snn = converter(ann)
+error = simulate(snn, images, T=300).sub(ann(images)).abs().max().item()
+print(json.dumps({"mode": converter.report.mode, "owner": converter.report.mode_owner, "error": error}))
+""",
+    fails_with="ModeError: mode='mean+3sigma' is not known.",
+)
+
+ADAPTIVE_MAXPOOL = Distribution(
+    name="sj-ann2snn-adaptive-maxpool",
+    entry_point="adaptive-maxpool",
+    script="""
+import json
+import torch
+from sj_ann2snn import Converter, simulate
+
+torch.manual_seed(0)
+ann = torch.nn.Sequential(
+    torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.AdaptiveMaxPool2d(2), torch.nn.Flatten(), torch.nn.Linear(16, 3)
+)
+images = torch.rand(20, 1, 7, 7)
+converter = Converter(mode="max", dataloader=[images], progress=False)
+snn = converter(ann)
+error = simulate(snn, images, T=300).sub(ann(images)).abs().max().item()
+pool = converter.report["2"]
+print(json.dumps({"becomes": pool.becomes, "owner": pool.owner, "error": error}))
+""",
+    fails_with="2 (AdaptiveMaxPool2d)",
+)
+
+DISTRIBUTIONS = [pytest.param(one, id=one.name) for one in (SIGMA, ADAPTIVE_MAXPOOL)]
+
+
+def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SJ_ANN2SNN_")}
+    environment |= {"PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(command, env=environment, text=True, capture_output=True, timeout=300, **options)
+
+
+def checked(command: list[str], **options: Any) -> None:
+    done = run(command, **options)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+
+
+def build_wheel(name: str, directory: Path) -> Path:
+    # From a copy: whatever a build backend leaves behind stays out of the repository.
+    source = directory / "source"
+    shutil.copytree(PLUGINS / name, source, ignore=shutil.ignore_patterns("__pycache__"))
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    checked([*pip, "--wheel-dir", str(directory), str(source)])
+    (wheel,) = directory.glob("*.whl")
+    return wheel
+
+
+def environment_without(package: str, directory: Path) -> str:
+    """The Python of a fresh virtual environment that has all the packages of this one, but not `package`."""
+    venv.create(directory, symlinks=True)
+    (site_packages,) = directory.glob("lib/python*/site-packages")
+    for parent in map(Path, sys.path):
+        if parent.name not in ("site-packages", "dist-packages") or not parent.is_dir():
+            continue
+        for entry in parent.iterdir():
+            # A plugin may be installed here, for its own tests: as a folder, as metadata, or editable.
+            ours = package in entry.name.replace("-", "_").lower()
+            if not ours and not (site_packages / entry.name).exists():
+                (site_packages / entry.name).symlink_to(entry)
+    return str(directory / "bin" / "python")
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {one.name: build_wheel(one.name, tmp_path_factory.mktemp(one.name)) for one in (SIGMA, ADAPTIVE_MAXPOOL)}
+
+
+def test_every_folder_is_tested() -> None:
+    folders = {path.parent.name for path in PLUGINS.glob("*/pyproject.toml")}
+    assert folders == {SIGMA.name, ADAPTIVE_MAXPOOL.name}
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_the_wheel_holds_the_package_its_types_and_the_entry_point(
+    distribution: Distribution, wheels: dict[str, Path]
+) -> None:
+    with zipfile.ZipFile(wheels[distribution.name]) as wheel:
+        names = set(wheel.namelist())
+        (info,) = {name.split("/")[0] for name in names if ".dist-info/" in name}
+        metadata = HeaderParser().parsestr(wheel.read(f"{info}/METADATA").decode())
+        entry_points = configparser.ConfigParser()
+        entry_points.read_string(wheel.read(f"{info}/entry_points.txt").decode())
+    assert {name.split("/")[0] for name in names} == {info, distribution.package}
+    sources = {
+        f"{distribution.package}/{path.name}"
+        for path in (PLUGINS / distribution.name / distribution.package).glob("*.py")
+    }
+    assert sources | {f"{distribution.package}/py.typed", f"{info}/licenses/LICENSE"} <= names
+    assert dict(entry_points["sj_ann2snn"]) == {distribution.entry_point: distribution.package}
+    assert metadata["Name"] == distribution.name
+    assert metadata["License-Expression"] == "MIT"
+    assert metadata["Requires-Python"] == ">=3.11"
+    required = [line.split(";")[0] for line in metadata.get_all("Requires-Dist") if "extra" not in line]
+    assert [name for name in required if name.startswith("sj-ann2snn")] == required
+    assert "pip install " + distribution.name in metadata.get_payload()
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_pip_install_is_all_that_an_unchanged_script_needs(
+    distribution: Distribution, wheels: dict[str, Path], tmp_path: Path
+) -> None:
+    python = environment_without(distribution.package, tmp_path / "venv")
+    script = tmp_path / "user_script.py"
+    script.write_text(distribution.script, encoding="utf-8")
+    assert distribution.package not in distribution.script
+
+    before = run([python, str(script)], cwd=tmp_path)
+    assert before.returncode == 1
+    assert distribution.fails_with in before.stderr
+
+    checked([python, "-m", "pip", "install", "--no-deps", str(wheels[distribution.name])])
+    installed = run([python, str(script)], cwd=tmp_path)
+    assert installed.returncode == 0, installed.stderr
+    answer = json.loads(installed.stdout)
+    version = wheels[distribution.name].name.split("-")[1]
+    assert answer["owner"] == f"{distribution.name} {version}"
+    assert answer["error"] < 0.1
+
+    checked([python, "-m", "pip", "uninstall", "--yes", distribution.name])
+    after = run([python, str(script)], cwd=tmp_path)
+    assert after.returncode == 1
+    assert after.stderr == before.stderr

@@ -1,0 +1,234 @@
+"""Plugins that break their contract: each is refused with an error that names it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sj_ann2snn import (
+    ConflictError,
+    Converter,
+    LayerMapper,
+    ModeError,
+    NeuronMaker,
+    NeuronSite,
+    Normalization,
+    Observer,
+    OptionError,
+    PluginError,
+    PluginWarning,
+    Replacement,
+    Site,
+    Spike,
+    hookimpl,
+)
+from sj_ann2snn.builtin.neurons import IFNeuron
+from sj_ann2snn.builtin.normalizations import Max, Percentile
+
+
+def plugin(hook: str, *classes: type) -> Any:
+    return SimpleNamespace(**{hook: hookimpl(lambda: list(classes))})
+
+
+def network() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+
+
+def images() -> Tensor:
+    return torch.rand(20, 4)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"mode": Percentile(99.9), "percentile_bits": 3}, {"neuron": IFNeuron(), "initial_potential": 0.5}],
+)
+def test_options_of_an_instance_are_refused(arguments: dict[str, Any]) -> None:
+    name = next(key for key in arguments if key not in ("mode", "neuron"))
+    with pytest.raises(OptionError, match=f"unknown keyword {name}"):
+        Converter(**arguments)
+
+
+def test_a_class_that_needs_arguments_is_refused_when_it_is_loaded() -> None:
+    class Mapper(LayerMapper):
+        name = "needy"
+        claims = (nn.Tanh,)
+
+        def __init__(self, k: int) -> None: ...
+
+        def map(self, site: Site) -> Replacement:
+            return Spike()
+
+    with pytest.raises(PluginError, match=r"Mapper\(\) requires k"):
+        Converter(plugins=[plugin("ann2snn_layer_mappers", Mapper)])
+
+
+def test_a_mapper_that_raises_is_named_with_the_site() -> None:
+    class Mapper(LayerMapper):
+        name = "fragile"
+        claims = (nn.ReLU,)
+        replaces = ("relu",)
+
+        def map(self, site: Site) -> Replacement:
+            raise KeyError("boom")
+
+    with pytest.raises(PluginError, match=r"Mapper 'fragile' \(your own argument\), asked about 1 \(ReLU\).*boom"):
+        Converter([images()], plugins=[plugin("ann2snn_layer_mappers", Mapper)], progress=False)(network())
+
+
+def mode_that_fails(where: str) -> Normalization:
+    class Fragile(Observer):
+        def observe(self, x: Tensor) -> Any:
+            if where == "observe":
+                raise KeyError("boom")
+            return {"answer": 5, "shape": x[:, :2]}.get(where)
+
+        def merge(self, other: Any) -> None: ...
+
+        def end_pass(self) -> bool:
+            if where == "end_pass":
+                raise KeyError("boom")
+            return False
+
+        def scale(self) -> Tensor:
+            if where == "scale":
+                raise KeyError("boom")
+            return torch.tensor(1.0)
+
+    class Mode(Normalization):
+        name = "fragile"
+
+        def observer(self, site: Any) -> Observer:
+            if where == "observer":
+                raise KeyError("boom")
+            return Fragile(site)
+
+    return Mode()
+
+
+@pytest.mark.parametrize("where", ["observer", "observe", "answer", "shape", "end_pass", "scale"])
+def test_an_observer_that_fails_is_named(where: str) -> None:
+    with pytest.raises(PluginError, match=r"Mode 'fragile' \(your own argument\)"):
+        Converter([images()], mode=mode_that_fails(where), progress=False)(network())
+
+
+@pytest.mark.parametrize("made", [None, torch.relu, nn.ReLU, nn.Identity()])
+def test_a_neuron_without_memory_is_refused(made: Any) -> None:
+    class Maker(NeuronMaker):
+        name = "forgetful"
+
+        def make(self, site: NeuronSite) -> Any:
+            return made
+
+    with pytest.raises(PluginError, match=r"'forgetful' \(your own argument\) made .* for 1; .* MemoryModule"):
+        Converter([images()], neuron=Maker(), progress=False)(network())
+
+
+def test_replacing_a_mode_answers_to_its_name() -> None:
+    class Better(Max):
+        name = "better-max"
+        replaces = ("max",)
+
+    converter = Converter(mode="max", plugins=[plugin("ann2snn_normalizations", Better)])
+    assert type(converter.normalization) is Better
+
+
+def broken_mode(answer: Any) -> type[Normalization]:
+    class Mode(Max):
+        name = "broken"
+
+        @classmethod
+        def parse(cls, mode: object, **options: Any) -> Any:
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    return Mode
+
+
+@pytest.mark.parametrize("answer", ["yes", KeyError("boom")])
+def test_a_mode_whose_parse_is_broken_is_reported_and_takes_nothing_else_down(answer: Any) -> None:
+    plugins = [plugin("ann2snn_normalizations", broken_mode(answer))]
+    with pytest.warns(PluginWarning, match=r"'broken' of your own argument .* in parse\('max'\)"):
+        assert str(Converter(mode="max", plugins=plugins).normalization) == "max"
+    with (
+        pytest.warns(PluginWarning),
+        pytest.raises(ModeError, match=r"'brokn' is not known.*do not work.*'broken' of your own argument"),
+    ):
+        Converter(mode="brokn", plugins=plugins)
+
+
+def test_an_unmarked_hook_of_an_instance_is_noticed() -> None:
+    class Plugin:
+        def ann2snn_normalizations(self) -> list[type]:
+            return []
+
+        @hookimpl
+        def ann2snn_layer_mappers(self) -> list[type]:
+            return []
+
+    with pytest.raises(PluginError, match="ann2snn_normalizations is not marked"):
+        Converter(plugins=[Plugin()])
+
+
+def test_a_mapper_name_claimed_twice_is_a_conflict() -> None:
+    def mapper(bound: float) -> type[LayerMapper]:
+        class Mapper(LayerMapper):
+            name = "twice"
+            claims = (nn.Tanh,)
+
+            def map(self, site: Site) -> Replacement:
+                return Spike(maximum=bound)
+
+        return Mapper
+
+    plugins = [plugin("ann2snn_layer_mappers", mapper(bound)) for bound in (1.0, 2.0)]
+    with pytest.raises(ConflictError, match="The mapper 'twice'"):
+        Converter(mappers={"1": "twice"}, plugins=plugins)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"neuron": IFNeuron}, "name of a neuron or an instance"),
+        ({"neuron": None}, "name of a neuron or an instance"),
+        ({"mappers": {"1": IFNeuron}}, "name of a mapper and an instance"),
+        ({"mappers": {"1": "no-such"}}, "'no-such', which is not known. Known mappers"),
+    ],
+)
+def test_wrong_kinds_of_arguments(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        Converter(**arguments)
+
+
+def test_mappers_for_a_layer_that_is_not_there() -> None:
+    with pytest.raises(OptionError, match=r"'layer9', which is not a site of the network. Its sites are 0, 1, 2"):
+        Converter([images()], mappers={"layer9": "relu"}, progress=False)(network())
+
+
+@pytest.mark.parametrize("written", ["3/2", "1/0", "0", 2, "-0.5"])
+def test_messages_about_a_mode_show_what_was_given(written: Any) -> None:
+    with pytest.raises(ModeError, match=rf"^mode={written!r} .*lies in \(0, 1\]"):
+        Converter(mode=written)
+
+
+def test_inherited_replaces_is_checked() -> None:
+    class Parent(Max):
+        replaces = "max"  # type: ignore[assignment]
+
+    class Child(Parent):
+        name = "child"
+
+    with pytest.raises(PluginError, match="replaces must be a tuple of names"):
+        Converter(plugins=[plugin("ann2snn_normalizations", Child)])
+
+
+def test_own_plugins_win_whatever_is_preferred() -> None:
+    class Mine(Max):
+        name = "max"
+
+    mine = plugin("ann2snn_normalizations", Mine)
+    assert type(Converter(mode="max", prefer="sj-ann2snn", plugins=[mine]).normalization) is Mine
