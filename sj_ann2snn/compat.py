@@ -28,6 +28,7 @@ __all__ = [
     "StepModule",
     "fast_neurons",
     "is_neuron",
+    "is_plain_if",
     "layer",
     "make_if_neuron",
     "reset_net",
@@ -56,6 +57,17 @@ def spikingjelly_version() -> str:
 def is_neuron(module: nn.Module) -> bool:
     """True for SpikingJelly's spiking neurons (and whatever subclasses them)."""
     return isinstance(module, neuron.BaseNode)
+
+
+def is_plain_if(module: nn.Module) -> bool:
+    """True for SpikingJelly's own IF neuron with soft reset, on its plain PyTorch path, that records nothing."""
+    return (
+        type(module) is neuron.IFNode
+        and module.v_reset is None
+        and not module.store_v_seq
+        and getattr(module, "backend", "torch") == "torch"
+        and getattr(module, "_neuron_precision", None) is None
+    )
 
 
 def make_if_neuron(*, initial_potential: float = 0.0, backend: str | None = None) -> nn.Module:

@@ -7,20 +7,30 @@ hand-written loop ``for t in range(T): out += snn(x)``.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules.conv import _ConvNd
 
 from .compat import MemoryModule, fast_neurons, reset_net, step_modes
 from .errors import InputError
+from .firing import can_fire_in_place, fire
+from .layers import ChannelAffine, Scaler, Stepwise
 
 __all__ = ["Simulator", "simulate"]
 
-TILE_BYTES = {"cpu": 1 << 26, "cuda": 1 << 31}
-"""Largest activation of a tile, by device type."""
+TILE_BYTES = {"cpu": 1 << 22, "cuda": 1 << 31}
+"""Largest activation of a tile, by device type: on a CPU what stays in its cache."""
+
+TILE_STEPS = {"cpu": 10}
+"""Steps of a tile that samples make way for, by device type; elsewhere all of them."""
+
+OWN_MEMORY = (operator.add, operator.sub, operator.mul, operator.truediv, torch.add, torch.sub, torch.cat)
+"""Functions whose result is memory of its own, never a view."""
 
 Watcher = Callable[[fx.Node, nn.Module | None, Any, Any], None]
 """Called with a node, its module, its first input ``[T, n, ...]`` and its output."""
@@ -76,6 +86,7 @@ class Simulator:
         tensors = [t for t in (*snn.parameters(), *snn.buffers()) if t.is_floating_point()]
         self.device = tensors[0].device if tensors else torch.device("cpu")
         self.dtype = tensors[0].dtype if tensors else None
+        self._exclusive = self.varying & (_exclusive_nodes(snn) if isinstance(snn, fx.GraphModule) else frozenset())
         self._largest = 0
         """Bytes of the largest activation of one sample at one step."""
 
@@ -128,7 +139,7 @@ class Simulator:
             if node in self.varying or node.op == "output":
                 continue
             if node.op == "placeholder":
-                values[node] = next(given, node.args[0] if node.args else None)
+                values[node] = _channels_last(next(given, node.args[0] if node.args else None))
             elif node.op == "get_attr":
                 values[node] = _attribute(self.snn, str(node.target))
             else:
@@ -184,7 +195,10 @@ class Simulator:
             module = self.snn.get_submodule(str(node.target))
             if hasattr(module, "step_mode"):
                 module.step_mode = step_mode  # type: ignore[assignment]
-            result = module(*args, **kwargs)
+            if step_mode == "m" and node in self.varying and can_fire_in_place(module, args[0]):
+                result = fire(module, args[0], overwrite=node.args[0] in self._exclusive)
+            else:
+                result = module(*args, **kwargs)
             if self.watch is not None and step_mode == "m" and node in self.varying:
                 self.watch(node, module, args[0] if args else None, result)
             return result
@@ -205,7 +219,8 @@ class Simulator:
         return TILE_BYTES.get(self.device.type, TILE_BYTES["cpu"])
 
     def _tile_samples(self) -> int:
-        return max(1, self._budget() // (self._largest * self.steps)) if self._largest else 1
+        steps = min(self.steps, TILE_STEPS.get(self.device.type, self.steps))
+        return max(1, self._budget() // (self._largest * steps)) if self._largest else 1
 
     def _tile_steps(self, samples: int) -> int:
         return max(1, self._budget() // (self._largest * samples)) if self._largest else self.steps
@@ -223,6 +238,20 @@ def _varying_nodes(snn: fx.GraphModule) -> frozenset[fx.Node]:
     return frozenset(varying)
 
 
+def _exclusive_nodes(snn: fx.GraphModule) -> frozenset[fx.Node]:
+    """The nodes whose value is memory of its own with a single reader, which may overwrite it."""
+    found = set()
+    for node in snn.graph.nodes:
+        if node.op != "call_module" or len(node.users) != 1:
+            continue
+        module = snn.get_submodule(str(node.target))
+        if isinstance(module, (nn.Linear, _ConvNd, Scaler, ChannelAffine)) or (
+            isinstance(module, Stepwise) and module.operation in OWN_MEMORY
+        ):
+            found.add(node)
+    return frozenset(found)
+
+
 def _depends_on_input(node: fx.Node, static: dict[fx.Node, Any]) -> bool:
     """True for a tensor that is computed from the input's values, rather than from its size."""
     if node not in static or not _holds_tensor(static[node]):
@@ -234,6 +263,13 @@ def _holds_tensor(value: Any) -> bool:
     if isinstance(value, (tuple, list)):
         return any(_holds_tensor(item) for item in value)
     return isinstance(value, Tensor)
+
+
+def _channels_last(value: Any) -> Any:
+    """Images with their channels innermost, as convolutions on a CPU and on tensor cores like them."""
+    if isinstance(value, Tensor) and value.dim() == 4:
+        return value.contiguous(memory_format=torch.channels_last)
+    return value
 
 
 def _has_samples(value: Any, samples: int) -> bool:

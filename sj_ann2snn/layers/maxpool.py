@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -97,6 +98,20 @@ class CumulativeMaxPool(_SpikingMaxPool):
         largest = self._pool(cumulative)
         out: Tensor = largest - self.emitted
         self.emitted = largest
+        return out
+
+    def multi_step_forward(self, x_seq: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        # One pooling call for all steps: what was emitted up to t follows from the inputs alone.
+        cumulative = x_seq.clone()
+        cumulative[0] += self.cumulative
+        for before, now in itertools.pairwise(cumulative.unbind(0)):
+            now += before
+        self.cumulative = cumulative[-1].clone()
+        largest = self._pool(cumulative.flatten(0, 1)).unflatten(0, x_seq.shape[:2])
+        out = largest.clone()
+        out[0] -= self.emitted
+        out[1:] -= largest[:-1]
+        self.emitted = largest[-1].clone()
         return out
 
 
