@@ -54,7 +54,7 @@ def add_parser(commands: Subparsers) -> None:
         help="compare modes on your own network and data",
         description="Convert a trained network of yours in several modes, simulate every one on your test data, print "
         "a table beside the ANN's accuracy and write a picture of accuracy over time steps.",
-        epilog=EXAMPLE.replace("%", "%%"),
+        epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("network", metavar="MODULE:FACTORY", help="function that returns the trained network")

@@ -109,7 +109,7 @@ def firing_rate_picture(modes: Mapping[str, Sequence[LayerRates]], steps: int, p
     """Firing rate against input: one IF neuron on the left, the neurons of some layers in every mode on the right."""
     columns = min(3, len(modes))
     rows = math.ceil(len(modes) / columns)
-    widths = (3.2, 0.7 + 1.6 * columns)
+    widths = (3.2, 0.7 + max(2.5, 1.6 * columns))
     with _figure(sum(widths), max(3.4, 0.9 + 1.5 * rows)) as figure:
         left, right = figure.subfigures(1, 2, width_ratios=widths)
         _one_neuron(left.subplots(), steps)
@@ -118,10 +118,13 @@ def firing_rate_picture(modes: Mapping[str, Sequence[LayerRates]], steps: int, p
         grid = right.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         right.subplots_adjust(left=0.62 / widths[1], right=0.985, bottom=0.14, top=0.87, wspace=0.1, hspace=0.3)
         _many_neurons(list(grid.flat), modes)
+        for axes in list(grid.flat)[max(0, len(modes) - columns) : len(modes)]:
+            axes.tick_params(labelbottom=True)  # the lowest of its column, if not in the last row
         middle = (0.62 / widths[1] + 0.985) / 2
         right.supxlabel("ANN input of the activation / λ", fontsize=9, x=middle, y=0.015)
         right.supylabel(f"firing rate, T = {steps}", fontsize=9, x=0.1 / widths[1], y=0.505)
-        right.text(0.62 / widths[1], 0.94, "neurons of two layers" if columns > 1 else "", fontsize=9)
+        if columns > 2:  # fewer leave no room beside the legend
+            right.text(0.62 / widths[1], 0.94, "neurons of the network", fontsize=9)
         legend = right.legend(
             *grid.flat[0].get_legend_handles_labels(),
             loc="lower right",

@@ -110,7 +110,6 @@ def run_modes(
         Ann2SnnError: A mode is unknown, or the network or the data does not allow the conversion.
     """
     options = dict(options or {})
-    check_modes(modes, options)
     bars = sys.stderr.isatty()
     if device is not None:
         ann = ann.to(device)
@@ -133,18 +132,19 @@ def run_modes(
     return Sweep(ann_accuracy, steps, tuple(runs))
 
 
-def check_modes(modes: Iterable[str], options: Mapping[str, Any]) -> None:
-    """Find out that a mode is unknown before a network is trained or data is read.
+def check_modes(modes: Sequence[str], options: Mapping[str, Any]) -> None:
+    """Find out that a mode or an option is unknown before a network is trained or data is read.
 
     Raises:
         ModeError: A mode is unknown or out of range.
-        ConflictError: Several plugins claim it.
+        OptionError: An option is unknown or has a value that is not allowed.
+        ConflictError: Several plugins claim the same.
     """
     for mode in modes:
-        load_plugins().find_mode(mode, options, _preferred(options))
+        Converter(mode=mode, **options_of_mode(mode, modes, options))
 
 
-def options_of_mode(mode: str, modes: Iterable[str], options: Mapping[str, Any]) -> dict[str, Any]:
+def options_of_mode(mode: str, modes: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
     """Those of `options` that concern `mode`: all but those that only others of `modes` declare.
 
     An option that nothing declares stays, so that the converter names it in its error.

@@ -107,8 +107,9 @@ class CumulativeMaxPool(_SpikingMaxPool):
         for before, now in itertools.pairwise(cumulative.unbind(0)):
             now += before
         self.cumulative = cumulative[-1].clone()
-        largest = self._pool(cumulative.flatten(0, 1)).unflatten(0, x_seq.shape[:2])
-        out = largest.clone()
+        pooled = self._pool(cumulative.flatten(0, 1))
+        largest = pooled.view(*x_seq.shape[:2], *pooled.shape[1:])
+        out: Tensor = largest.clone()
         out[0] -= self.emitted
         out[1:] -= largest[:-1]
         self.emitted = largest[-1].clone()

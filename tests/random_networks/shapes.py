@@ -20,7 +20,7 @@ def reshape(builder: Builder) -> None:
     ]
     if len(shape) == 3:
         forms += [f"{name}.flatten(2)", f"{name}.view({name}.shape[0], {name}.shape[1] * {name}.shape[2], -1)"]
-        forms += [f"{name}.view(*{name}.shape)", f"{name}.reshape({name}.size())"]
+        forms.append(f"{name}.reshape({name}.size())")
     form = builder.pick("nn.Flatten()", *forms)
     if form.startswith("nn."):
         form = f"{builder.layer(form, 'flatten')}({name})"
