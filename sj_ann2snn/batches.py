@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor, fx
 
 from .errors import InputError
 
-__all__ = ["Signature", "describe_batch", "move", "sample_count"]
+__all__ = ["HALF", "Signature", "describe_batch", "move", "raised"]
 
 LABEL_KEYS = ("label", "labels", "target", "targets", "y")
 
@@ -26,6 +26,18 @@ class Signature:
 
     names: tuple[str, ...]
     required: tuple[str, ...]
+    keywords: tuple[str, ...] = ()
+    """The inputs that are given by keyword only."""
+
+    def caller(self, module: Callable[..., Any]) -> Callable[..., Any]:
+        """`module` as a function of all its inputs in order."""
+
+        def call(*inputs: Any) -> Any:
+            named = dict(zip(self.names, inputs, strict=False))
+            keywords = {name: named.pop(name) for name in self.keywords if name in named}
+            return module(*named.values(), **keywords)
+
+        return call
 
     @classmethod
     def of(cls, module: fx.GraphModule) -> Signature:
@@ -95,11 +107,14 @@ def describe_batch(batch: Any) -> str:
     return f"a {type(batch).__name__}"
 
 
+HALF = (torch.float16, torch.bfloat16)
+
+
+def raised(value: Any) -> Any:
+    """`value` in single precision, if it is a tensor in half precision."""
+    return value.float() if isinstance(value, Tensor) and value.dtype in HALF else value
+
+
 def move(value: Any, device: torch.device | str) -> Any:
     """`value` on `device`, if it is a tensor."""
     return value.to(device) if isinstance(value, Tensor) else value
-
-
-def sample_count(inputs: tuple[Any, ...]) -> int:
-    """Number of samples in a batch of inputs."""
-    return int(inputs[0].shape[0])

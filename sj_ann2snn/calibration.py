@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from tqdm.auto import tqdm
 
-from .batches import Signature, describe_batch, move
+from .batches import Signature, describe_batch, move, raised
 from .blame import blamed
 from .errors import Ann2SnnError, CalibrationError, DeadLayerError, InputError, NonFiniteError, PluginError, ScaleError
 from .normalization import Observer
@@ -151,7 +151,7 @@ def _one_pass(
         total = None
     label = "calibrating" if number == 1 else f"calibrating, pass {number}"
     count = 0
-    with torch.no_grad(), tqdm(data, total=total, desc=label, unit="batch", disable=not progress) as bar:
+    with torch.no_grad(), tqdm(iter(data), total=total, desc=label, unit="batch", disable=not progress) as bar:
         for index, batch in enumerate(bar):
             calibrator.batch = index
             run_batch(calibrator.run, batch, index, signature, device)
@@ -170,7 +170,7 @@ def run_batch(run: Callable[..., Any], batch: Any, index: int, signature: Signat
     except InputError as error:
         raise CalibrationError(f"Calibration batch {index} does not fit the network. {error}") from error
     try:
-        return run(*(move(value, device) for value in inputs))
+        return run(*(raised(move(value, device)) for value in inputs))
     except Ann2SnnError:
         raise
     except Exception as error:

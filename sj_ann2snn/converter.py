@@ -20,13 +20,12 @@ from .graph.records import Record, TensorRecord
 from .graph.rewrite import rewrite
 from .graph.scales import plan_scales
 from .graph.substitute import APPROXIMATED
-from .graph.tracing import owned_copy
 from .layers import ChannelAffine, Scaler
 from .mapping import LayerMapper
 from .neurons import NeuronMaker, NeuronSite
 from .normalization import CalibrationSite, Normalization, Observer
 from .partial import SubmoduleInputs, require_submodule
-from .preparation import Prepared, device_of, prepare
+from .preparation import Prepared, device_of, prepare, working_copy
 from .replacements import Refuse, Remove, Replacement, Spike, Stateful
 from .report import ConversionCheck, ConversionReport, ReportEntry
 from .selection import Selection
@@ -183,7 +182,7 @@ class Converter:
         if self.convert_only is None or not isinstance(ann, nn.Module):
             return self._convert(ann, CalibrationData(self.dataloader), spiking=spiking)
         device = self._device_of(ann)
-        network = owned_copy(ann).to(device)
+        network = working_copy(ann, device)
         part = require_submodule(network, self.convert_only)
         loader = CalibrationData(self.dataloader)
         data = CalibrationData(SubmoduleInputs(network, self.convert_only, loader, device))
@@ -350,7 +349,7 @@ def _slopes(plan: Plan, recorded: Record, device: torch.device) -> dict[fx.Node,
     for node in plan.spiking:
         spike = plan.decisions[node].replacement
         if isinstance(spike, Spike) and spike.two_sided:
-            slope = torch.as_tensor(spike.negative_slope).detach().to(device)
+            slope = torch.as_tensor(spike.negative_slope, dtype=recorded[node].dtype).detach().to(device)
             shape = (-1, *(1,) * (len(recorded[node].shape) - 2)) if slope.numel() > 1 else ()
             slopes[node] = slope.reshape(shape)
     return slopes

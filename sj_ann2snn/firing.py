@@ -17,9 +17,9 @@ __all__ = ["can_fire_in_place", "fire"]
 def can_fire_in_place(neuron: nn.Module, x_seq: Tensor) -> bool:
     """True if `fire` does all that the neuron itself would do."""
     return (
-        x_seq.device.type == "cpu"
+        is_plain_if(neuron)
+        and x_seq.device.type == "cpu"
         and x_seq.dtype in (torch.float32, torch.float64)
-        and is_plain_if(neuron)
         and not (neuron._forward_hooks or neuron._forward_pre_hooks)
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .calibration import run_batch
 from .errors import CalibrationError, OptionError
@@ -65,8 +65,10 @@ class SubmoduleInputs:
         handle = self.network.get_submodule(self.name).register_forward_pre_hook(keep, with_kwargs=True)
 
         def run(*inputs: Any) -> None:
+            # Copies: the network may write to its inputs, and these are the caller's.
+            own = [value.clone() if isinstance(value, Tensor) else value for value in inputs]
             try:
-                self.network(*inputs)
+                self.signature.caller(self.network)(*own)
             except _Reached:
                 return
 

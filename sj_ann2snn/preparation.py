@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from .batches import Signature, move
+from .batches import HALF, Signature, move, raised
 from .calibration import run_batch, site_devices
 from .errors import CalibrationError, ConversionError, InputError
 from .graph.canonical import absorb_batchnorm, remove_unused, unshare_modules
@@ -22,9 +22,7 @@ from .graph.substitute import APPROXIMATED, substitute
 from .graph.tracing import SOURCE, owned_copy, remove_hooks, trace
 from .site import Varies
 
-__all__ = ["Prepared", "device_of", "forward_signature", "prepare"]
-
-HALF = (torch.float16, torch.bfloat16)
+__all__ = ["Prepared", "device_of", "forward_signature", "prepare", "working_copy"]
 
 
 @dataclass
@@ -112,14 +110,11 @@ def prepare(
     """
     if not isinstance(ann, nn.Module):
         raise ConversionError(f"Only a torch.nn.Module can be converted, not {type(ann).__name__}.")
-    copied = owned_copy(ann).to(device)
-    if any(tensor.dtype in HALF for tensor in (*copied.parameters(), *copied.buffers())):
-        # Membrane potentials add up over many steps, for which half precision is too coarse.
-        copied = copied.float()
+    copied = working_copy(ann, device)
     # Before hooks are dropped, to find out whether one of them changes what the network computes.
     asked = forward_signature(copied)
     with torch.no_grad():
-        output = run_batch(copied, _samples(asked, batch, device, 2), 0, asked, device)
+        output = run_batch(asked.caller(copied), _samples(asked, batch, device, 2), 0, asked, device)
     remove_hooks(copied)
     module = trace(copied, leaf_types, leaf_modules)
     signature = Signature.of(module)
@@ -133,6 +128,19 @@ def prepare(
     return Prepared(module, signature, samples, more, output, problems)
 
 
+def working_copy(ann: nn.Module, device: torch.device) -> nn.Module:
+    """A copy of `ann` in eval mode on `device`, in single precision at least.
+
+    Raises:
+        ConversionError: It cannot be copied.
+    """
+    copied = owned_copy(ann).to(device)
+    if any(tensor.dtype in HALF for tensor in (*copied.parameters(), *copied.buffers())):
+        # Membrane potentials add up over many steps, for which half precision is too coarse.
+        copied = copied.float()
+    return copied
+
+
 def forward_signature(module: nn.Module) -> Signature:
     """The inputs that a network's forward requires."""
     parameters = [
@@ -140,8 +148,9 @@ def forward_signature(module: nn.Module) -> Signature:
         for p in inspect.signature(module.forward).parameters.values()
         if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
     ]
-    required = tuple(p.name for p in parameters if p.default is p.empty)
-    return Signature(required, required)
+    required = [p for p in parameters if p.default is p.empty]
+    names = tuple(p.name for p in required)
+    return Signature(names, names, tuple(p.name for p in required if p.kind is p.KEYWORD_ONLY))
 
 
 def _samples(signature: Signature, batch: Any, device: torch.device, count: int) -> tuple[Any, ...]:
@@ -157,7 +166,7 @@ def _samples(signature: Signature, batch: Any, device: torch.device, count: int)
         if not value.shape[0]:
             raise CalibrationError("Calibration batch 0 holds no samples.")
         taken = torch.cat([value] * (1 + count // value.shape[0]))[:count]
-        return move(taken.float() if taken.dtype in HALF else taken, device)
+        return move(raised(taken), device)
 
     return tuple(take(value) for value in inputs)
 

@@ -125,8 +125,8 @@ class QuantileSketch:
         return int(x.reshape(1).view(torch.int32).item()) >> _MANTISSA_BITS
 
     def _raise_window(self, top: int) -> None:
-        # Buckets below exponent zero do not exist; the window starts at the smallest normal number.
-        top = max(top, self.octaves - 1)
+        # The window starts at the smallest normal number or above: below it lies zero itself.
+        top = max(top, self.octaves)
         if top <= self._top:
             return
         shift = (top - self._top) << self.bits

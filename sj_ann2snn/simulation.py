@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.conv import _ConvNd
 
+from .batches import HALF
 from .compat import MemoryModule, fast_neurons, reset_net, step_modes
 from .errors import InputError
 from .firing import can_fire_in_place, fire
@@ -87,6 +88,7 @@ class Simulator:
         self.device = tensors[0].device if tensors else torch.device("cpu")
         self.dtype = tensors[0].dtype if tensors else None
         self._exclusive = self.varying & (_exclusive_nodes(snn) if isinstance(snn, fx.GraphModule) else frozenset())
+        self._any_layout = not any(_is_foreign(module) for module in snn.modules())
         self._largest = 0
         """Bytes of the largest activation of one sample at one step."""
 
@@ -107,7 +109,7 @@ class Simulator:
 
     def _placed(self, x: Tensor) -> Tensor:
         """`x` where the network lies, half precision raised to the network's own."""
-        half = x.dtype in (torch.float16, torch.bfloat16)
+        half = x.dtype in HALF
         return x.to(device=self.device, dtype=self.dtype if half and self.dtype else x.dtype)
 
     def run(self, inputs: tuple[Any, ...]) -> list[Any]:
@@ -139,7 +141,8 @@ class Simulator:
             if node in self.varying or node.op == "output":
                 continue
             if node.op == "placeholder":
-                values[node] = _channels_last(next(given, node.args[0] if node.args else None))
+                value = next(given, node.args[0] if node.args else None)
+                values[node] = _channels_last(value) if self._any_layout else value
             elif node.op == "get_attr":
                 values[node] = _attribute(self.snn, str(node.target))
             else:
@@ -195,7 +198,7 @@ class Simulator:
             module = self.snn.get_submodule(str(node.target))
             if hasattr(module, "step_mode"):
                 module.step_mode = step_mode  # type: ignore[assignment]
-            if step_mode == "m" and node in self.varying and can_fire_in_place(module, args[0]):
+            if step_mode == "m" and node in self.varying and args and can_fire_in_place(module, args[0]):
                 result = fire(module, args[0], overwrite=node.args[0] in self._exclusive)
             else:
                 result = module(*args, **kwargs)
@@ -263,6 +266,12 @@ def _holds_tensor(value: Any) -> bool:
     if isinstance(value, (tuple, list)):
         return any(_holds_tensor(item) for item in value)
     return isinstance(value, Tensor)
+
+
+def _is_foreign(module: nn.Module) -> bool:
+    """True for a user's own module, which may rely on the memory layout (``x.view(...)`` does)."""
+    operation = module.operation if isinstance(module, Stepwise) else None
+    return isinstance(operation, nn.Module) and not type(operation).__module__.startswith("torch.nn.")
 
 
 def _channels_last(value: Any) -> Any:

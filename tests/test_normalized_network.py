@@ -405,16 +405,13 @@ def test_several_outputs_are_in_the_anns_units() -> None:
         assert torch.equal(got["input"], data)
 
 
-ROUNDED = pytest.mark.xfail(strict=True, reason="a slope given as a number is rounded to float32 in a float64 network")
-
-
 @pytest.mark.parametrize(
     "activation",
     [
         nn.ReLU6(),
         nn.Hardtanh(0.0, 0.8),
         nn.LeakyReLU(0.25),
-        pytest.param(nn.LeakyReLU(0.2), marks=ROUNDED),
+        nn.LeakyReLU(0.2),
         nn.PReLU(4),
         nn.PReLU(),
         nn.RReLU(0.25, 0.75),

@@ -387,7 +387,8 @@ class MatrixProductMapper(LayerMapper):
 
 def _has_numbers(site: Site) -> bool:
     """True if an operand is a plain number, which a scale would have to divide as well."""
-    return any(isinstance(operand, (int, float)) for operand in site.args[:2])
+    operands = (*site.args[:2], site.kwargs.get("other"))
+    return any(isinstance(operand, (int, float)) for operand in operands)
 
 
 @hookimpl

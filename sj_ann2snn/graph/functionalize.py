@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from .naming import node_label
 from .records import Record, TensorRecord
@@ -60,8 +61,12 @@ def _mutated(module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     if first is None:
         return None
     if node.op == "call_module":
-        return first if getattr(module.get_submodule(str(node.target)), "inplace", False) else None
+        layer = module.get_submodule(str(node.target))
+        # Dropout in eval mode leaves its input alone.
+        return first if getattr(layer, "inplace", False) and not isinstance(layer, _DropoutNd) else None
     if node.op == "call_function":
+        if node.kwargs.get("training") is False and "dropout" in getattr(node.target, "__name__", ""):
+            return None
         name = getattr(node.target, "__name__", "")
         if node.target is operator.setitem or node.target in _FUNCTIONS:
             return first
@@ -103,10 +108,15 @@ def _replace_later_reads(
         if alias.op == "get_attr" or mutated.op == "get_attr":
             return "it changes a parameter or buffer in place"
         if not _same_memory(current[alias], target):
+            if not _overlap(current[alias], target):
+                later[alias] = []
+                continue
             return (
                 f"it changes in place memory of which {node_label(module, alias)!r} is another view that is read later"
             )
     for alias in read:
+        if not later[alias]:
+            continue
         replacement = node
         if current[alias].shape != target.shape:
             with module.graph.inserting_after(node):
@@ -128,6 +138,21 @@ def _same_memory(one: TensorRecord, other: TensorRecord) -> bool:
         return one.strides == other.strides
     sizes = (torch.Size(one.shape).numel(), torch.Size(other.shape).numel())
     return sizes[0] == sizes[1] and one.contiguous and other.contiguous and one.shape[0] == other.shape[0]
+
+
+def _overlap(one: TensorRecord, other: TensorRecord) -> bool:
+    """True if the views have an element of their common memory in common."""
+    first, second = _elements(one), _elements(other)
+    return bool(torch.isin(first, second).any())
+
+
+def _elements(view: TensorRecord) -> Tensor:
+    """Where in memory the elements of a view lie."""
+    places = torch.tensor(view.offset)
+    for size, stride in zip(view.shape, view.strides, strict=True):
+        places = places.unsqueeze(-1) + torch.arange(size) * stride
+    found: Tensor = torch.unique(places)
+    return found
 
 
 def _out_of_place(node: fx.Node) -> Any:

@@ -11,6 +11,9 @@ from .tracing import PATH
 __all__ = ["attribute", "node_label", "operation_name", "qualified_name"]
 
 
+CALLS = ("call_module", "call_function", "call_method")
+
+
 def attribute(module: nn.Module, target: str) -> Any:
     """The parameter, buffer or submodule with the qualified name `target`."""
     *path, name = target.split(".")
@@ -35,12 +38,9 @@ def qualified_name(module: fx.GraphModule, node: fx.Node) -> str:
 
 
 def node_label(module: fx.GraphModule, node: fx.Node) -> str:
-    """Qualified name of `node`, with ``#2`` for a second call and so on."""
+    """Qualified name of `node`, with ``#2`` for a second call and so on; modules come before functions."""
     name = qualified_name(module, node)
-    count = 0
-    for other in module.graph.nodes:
-        if other.op == node.op and qualified_name(module, other) == name:
-            count += 1
-            if other is node:
-                break
-    return name if count <= 1 else f"{name}#{count}"
+    named = [other for other in module.graph.nodes if other.op in CALLS and qualified_name(module, other) == name]
+    layers = [other for other in named if other.op == "call_module"]
+    count = [*layers, *(other for other in named if other not in layers)].index(node) + 1 if node in named else 1
+    return name if count == 1 else f"{name}#{count}"

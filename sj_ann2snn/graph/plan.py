@@ -186,7 +186,7 @@ class _Planner:
             if node.meta.get(COMMUTED):
                 return Average(exact=False), mapper, owner
             if not self._can_commute(node):
-                return replacement.otherwise, mapper, owner
+                replacement = replacement.otherwise
         if isinstance(replacement, (Stateful, Average)) and site.varies < Varies.VARYING:
             # Nothing changes over time yet, so the ANN's own operation is exact.
             return Average(), mapper, owner

@@ -129,7 +129,7 @@ class _Rewriter:
         return self._module_call(f"{name}_difference", Stepwise(operator.sub, (0, 1)), (above, slope), {})
 
     def _slope(self, node: fx.Node, spike: Spike) -> Tensor:
-        slope = torch.as_tensor(spike.negative_slope).detach().to(self.record[node].dtype)
+        slope = torch.as_tensor(spike.negative_slope, dtype=self.record[node].dtype).detach()
         return slope.reshape(-1, *(1,) * (len(self.record[node].shape) - 2)) if slope.numel() > 1 else slope.reshape(())
 
     def _operation(self, node: fx.Node, name: str) -> fx.Node:
@@ -141,6 +141,8 @@ class _Rewriter:
             operation: Any = layer.operation
         else:
             operation = node.target
+            if operation in _ANY_LAYOUT and _is_reshape(node):
+                operation = _ANY_LAYOUT[operation]
         return self._call(node, name, Stepwise(operation, self._sequences(node)))
 
     def _picked_or_shape(self, node: fx.Node) -> fx.Node:
@@ -208,6 +210,15 @@ class _Rewriter:
             name = f"{decision.site.name if decision else arg.name}_scaler"
             self.scaled[key] = self._module_call(name, Scaler(factor), (self.new[arg],), {})
         return self.scaled[key]
+
+
+_ANY_LAYOUT: dict[Any, str] = {"view": "reshape", "view_as": "reshape_as"}
+"""Methods that insist on a memory layout, which channels_last does not have, and those that do not."""
+
+
+def _is_reshape(node: fx.Node) -> bool:
+    """False for ``x.view(torch.int32)``, which looks at the same memory as another type."""
+    return not any(isinstance(arg, torch.dtype) for arg in (*node.args, *node.kwargs.values()))
 
 
 def _prefixes(target: str) -> list[str]:

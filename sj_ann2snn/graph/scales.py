@@ -109,6 +109,8 @@ class _ScalePlanner:
             return self._reranked(self.wanted[user], node)
         if isinstance(replacement, Sum) and self._sums_inputs(user):
             return self._reranked(self.wanted[user], node)
+        if isinstance(replacement, Rearrange) and self._joins_constants(user):
+            return ONE
         if isinstance(replacement, (Rearrange, Product)):
             wanted = self.wanted[user]
             return wanted if wanted is not None and not wanted.dim() else None
@@ -209,7 +211,7 @@ class _ScalePlanner:
 
     def _rearranged(self, node: fx.Node) -> Any:
         tensors = self._tensors(node)
-        if self._is_read_whole(node):
+        if self._is_read_whole(node) or self._joins_constants(node):
             return self._in_units(node)
         scales = [self._scale(arg) for arg in tensors]
         if all(not scale.dim() and _same(scale, scales[0]) for scale in scales):
@@ -293,6 +295,10 @@ class _ScalePlanner:
     def _sums_inputs(self, node: fx.Node) -> bool:
         """True if no operand is a parameter, which a scale would have to divide as well."""
         return all(self.plan.varies[one] > Varies.CONSTANT for one in _leaves(node))
+
+    def _joins_constants(self, node: fx.Node) -> bool:
+        """True if a parameter is among what is joined; it has the ANN's units."""
+        return any(self.plan.varies[one] is Varies.CONSTANT and self.record.is_tensor(one) for one in _leaves(node))
 
     def _replacement(self, node: fx.Node) -> Replacement | None:
         decision = self.plan.decisions.get(node)

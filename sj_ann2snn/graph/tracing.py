@@ -114,6 +114,8 @@ def _user_line() -> str:
     frame = sys._getframe(2)
     while frame is not None:
         file = frame.f_code.co_filename
+        if file == __file__ and frame.f_code is trace.__code__:
+            return ""  # torch made the call, as in a Sequential; behind this lies whoever converts
         if not file.startswith((_OWN, _TORCH)) and not file.startswith("<"):
             return f"{file}:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]
@@ -147,8 +149,12 @@ def remove_hooks(module: nn.Module) -> None:
 def _materialize_weights(module: nn.Module) -> None:
     """Replace weights computed on the fly (weight norm, spectral norm) by their value."""
     if parametrize.is_parametrized(module):
-        for name in list(module.parametrizations):  # type: ignore[arg-type]
-            parametrize.remove_parametrizations(module, name)
+        # torch's own remove_parametrizations changes the class, which the original shares.
+        values = {name: getattr(module, name).detach() for name in module.parametrizations}  # type: ignore[union-attr]
+        module.__class__ = type(module).__bases__[0]
+        del module.parametrizations
+        for name, value in values.items():
+            module.register_parameter(name, nn.Parameter(value.clone()))
     for hook in list(module._forward_pre_hooks.values()):
         remove = _REMOVERS.get(type(hook).__name__)
         if remove is not None:

@@ -195,7 +195,8 @@ class Builder:
         result = self.environment[name]
         if not isinstance(result, Tensor) or result.dim() < 2 or result.shape[0] != 2 or not result[0].numel() > 0:
             raise Unusable
-        if result[0].numel() > LARGEST:
+        # A max pool whose window lies in the padding is infinite.
+        if result[0].numel() > LARGEST or not torch.isfinite(result).all():
             raise Unusable
         value = Value(name, spikes or any(operand.varying for operand in operands))
         self.values.append(value)
