@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from .batches import HALF, Signature, move, raised
-from .calibration import run_batch, site_devices
+from .calibration import first_line, run_batch, site_devices
 from .errors import CalibrationError, ConversionError, InputError
 from .graph.canonical import absorb_batchnorm, remove_unused, unshare_modules
 from .graph.functionalize import functionalize
@@ -176,7 +176,7 @@ def _record(module: fx.GraphModule, samples: tuple[Any, ...]) -> Record:
         return record(module, tuple(map(_cloned, samples)))[0]
     except Exception as error:
         raise ConversionError(
-            f"The traced network fails on {len(samples[0])} samples ({type(error).__name__}: {error}). A forward that "
+            f"The traced network fails on {len(samples[0])} samples ({type(error).__name__}: {first_line(error)}). A forward that "
             "writes a fixed batch size into its code (view(32, -1)) is the usual cause; use x.size(0) or flatten(1)."
         ) from error
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .errors import InputError
+
 __all__ = ["QuantileSketch"]
 
 _MANTISSA_BITS = 23
@@ -73,10 +75,11 @@ class QuantileSketch:
         """Take in all that `other` counted.
 
         Raises:
-            ValueError: The two have different buckets or rows.
+            InputError: The two have different buckets or rows.
         """
         if (self.rows, self.bits, self.octaves) != (other.rows, other.bits, other.octaves):
-            raise ValueError("only sketches with the same rows, bits and octaves can be merged")
+            given, own = (f"{one.rows} rows, {one.bits} bits and {one.octaves} octaves" for one in (other, self))
+            raise InputError(f"A sketch of {given} cannot be merged into one of {own}; they must be the same.")
         device = self.counts.device
         self._raise_window(other._top)
         shift = (self._top - other._top) << self.bits

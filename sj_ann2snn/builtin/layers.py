@@ -309,7 +309,7 @@ class PaddingMapper(LayerMapper):
         return Average() if kept and not value else Linear()
 
 
-class LikeMapper(LayerMapper):
+class LinearMapper(LayerMapper):
     """Constants of a tensor's shape, and maps within a sample that are linear but mix its values."""
 
     name = "linear"
@@ -400,7 +400,7 @@ def ann2snn_layer_mappers() -> list[type[LayerMapper]]:
         DropoutMapper,
         FunctionalWeightedMapper,
         LeakyReLUMapper,
-        LikeMapper,
+        LinearMapper,
         MatrixProductMapper,
         NegationMapper,
         PaddingMapper,
