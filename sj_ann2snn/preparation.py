@@ -176,8 +176,9 @@ def _record(module: fx.GraphModule, samples: tuple[Any, ...]) -> Record:
         return record(module, tuple(map(_cloned, samples)))[0]
     except Exception as error:
         raise ConversionError(
-            f"The traced network fails on {len(samples[0])} samples ({type(error).__name__}: {first_line(error)}). A forward that "
-            "writes a fixed batch size into its code (view(32, -1)) is the usual cause; use x.size(0) or flatten(1)."
+            f"The traced network fails on {len(samples[0])} samples ({type(error).__name__}: {first_line(error)}). "
+            "A forward that writes a fixed batch size into its code (view(32, -1)) is the usual cause; use x.size(0) "
+            "or flatten(1)."
         ) from error
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -20,6 +22,7 @@ __all__ = ["add_parser", "run"]
 
 EPOCHS = {"digits": 12, "mnist": 5}
 ACCURACY_PICTURE, RATE_PICTURE, NUMBERS = "accuracy.png", "firing-rate.png", "demo.json"
+SMALL_IMAGE = 400
 RATE_IMAGES, RATE_LAYERS = 40, ("relu1", "relu3")
 
 
@@ -60,10 +63,12 @@ def run(args: argparse.Namespace) -> int:
     out = writable(args.out)
     epochs = args.epochs or EPOCHS[args.data]
 
-    ann = _trained(data, epochs, args.seed, device)
-    sweep = run_modes(ann, args.modes, data.calibration, data.test, args.T, device=device)
+    with _threads_for(data):
+        ann = _trained(data, epochs, args.seed, device)
+        sweep = run_modes(ann, args.modes, data.calibration, data.test, args.T, device=device)
+        rates = _rates(ann, sweep, data)
     accuracy_picture(sweep, f"{data.name}, {len(data.test_images)} test images", out / ACCURACY_PICTURE)
-    firing_rate_picture(_rates(ann, sweep, data), args.T, out / RATE_PICTURE)
+    firing_rate_picture(rates, args.T, out / RATE_PICTURE)
     numbers = {
         "command": "demo",
         "data": {"name": data.name, "train_images": len(data.train_images), "test_images": len(data.test_images)},
@@ -85,6 +90,18 @@ def run(args: argparse.Namespace) -> int:
         written = f"wrote {out / name}"
         tell(written) if args.json else print(written)
     return 0
+
+
+@contextmanager
+def _threads_for(data: ImageData) -> Iterator[None]:
+    """One thread for small images: more gain nothing there, and on a busy machine they wait long for each other."""
+    threads = torch.get_num_threads()
+    if data.train_images[0].numel() < SMALL_IMAGE:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _trained(data: ImageData, epochs: int, seed: int, device: torch.device) -> nn.Module:
