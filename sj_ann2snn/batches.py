@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from .errors import InputError
 
-__all__ = ["HALF", "Signature", "describe_batch", "move", "raised"]
+__all__ = ["HALF", "Signature", "describe_batch", "forward_signature", "move", "raised"]
 
 LABEL_KEYS = ("label", "labels", "target", "targets", "y")
 
@@ -94,6 +95,18 @@ class Signature:
                 f"with one of {', '.join(LABEL_KEYS)}. To run without labels use simulate."
             )
         return torch.as_tensor(found)
+
+
+def forward_signature(module: nn.Module) -> Signature:
+    """The inputs that a network's forward requires."""
+    parameters = [
+        p
+        for p in inspect.signature(module.forward).parameters.values()
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    ]
+    required = [p for p in parameters if p.default is p.empty]
+    names = tuple(p.name for p in required)
+    return Signature(names, names, tuple(p.name for p in required if p.kind is p.KEYWORD_ONLY))
 
 
 def describe_batch(batch: Any) -> str:

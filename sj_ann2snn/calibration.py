@@ -30,7 +30,15 @@ class CalibrationData:
                 "of tensors) of some hundred training images."
             )
         self.loader = loader
-        iterator = iter(loader)
+        try:
+            if isinstance(loader, nn.Module):
+                raise TypeError(loader)  # a Sequential can be iterated, but not over batches
+            iterator = iter(loader)
+        except TypeError:
+            raise CalibrationError(
+                f"The calibration data is {describe_batch(loader)}; Converter(dataloader=...) takes an iterable of "
+                "batches (a DataLoader, a list of tensors)."
+            ) from None
         try:
             self.first = next(iterator)
         except StopIteration:
@@ -58,6 +66,7 @@ class _Calibrator(fx.Interpreter):
         mode: str,
     ) -> None:
         super().__init__(module)
+        self.extra_traceback = False  # messages are to stand alone
         self.observers, self.slopes, self.mode = observers, slopes, mode
         self.batch = 0
 
@@ -169,6 +178,8 @@ def run_batch(run: Callable[..., Any], batch: Any, index: int, signature: Signat
         inputs = signature.inputs_of(batch)
     except InputError as error:
         raise CalibrationError(f"Calibration batch {index} does not fit the network. {error}") from error
+    if inputs[0].dim() and not inputs[0].shape[0]:
+        raise CalibrationError(f"Calibration batch {index} holds no samples.")
     try:
         return run(*(raised(move(value, device)) for value in inputs))
     except Ann2SnnError:

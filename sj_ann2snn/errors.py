@@ -89,7 +89,7 @@ class ScaleError(PluginError):
 
 
 class InputError(Ann2SnnError, ValueError):
-    """What was given to `simulate` or `evaluate` cannot be run."""
+    """What was given to `simulate`, `evaluate` or the command line cannot be used."""
 
 
 class BackendError(Ann2SnnError):

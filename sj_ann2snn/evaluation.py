@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.conv import _ConvNd
 from tqdm.auto import tqdm
 
-from .batches import Signature, describe_batch, move
+from .batches import Signature, describe_batch, forward_signature, move
 from .compat import is_neuron
 from .errors import InputError
 from .simulation import Simulator
@@ -106,7 +107,12 @@ def evaluate(
         for index, batch in enumerate(bar):
             inputs, labels = signature.inputs_of(batch), _class_indices(signature.labels_of(batch))
             start = time.perf_counter()
-            outputs = _run(simulator, inputs, index, batch)
+            if labels.shape[0] != inputs[0].shape[0]:
+                raise InputError(
+                    f"Batch {index} holds {inputs[0].shape[0]} samples and {labels.shape[0]} labels; there must be one "
+                    "label for each sample."
+                )
+            outputs = _run(simulator, inputs, index)
             right += _right_after_each_step(outputs, labels)
             seconds += time.perf_counter() - start
             samples += labels.shape[0]
@@ -129,7 +135,7 @@ def accuracy_of(ann: nn.Module, loader: Iterable[Any]) -> float:
     Raises:
         InputError: The loader is empty or has no labels.
     """
-    signature = Signature(("x",), ("x",))
+    signature = forward_signature(ann)
     device = next((p.device for p in ann.parameters()), torch.device("cpu"))
     modes = [(module, module.training) for module in ann.modules()]
     right = samples = 0
@@ -138,7 +144,14 @@ def accuracy_of(ann: nn.Module, loader: Iterable[Any]) -> float:
         with torch.no_grad():
             for batch in loader:
                 labels = _class_indices(signature.labels_of(batch))
-                output = ann(*(move(value, device) for value in signature.inputs_of(batch)))
+                inputs = tuple(move(value, device) for value in signature.inputs_of(batch))
+                try:
+                    output = signature.caller(ann)(*inputs)
+                except (RuntimeError, ValueError, TypeError, IndexError) as error:
+                    raise InputError(
+                        f"The network cannot take {describe_batch(batch)}: it fails with "
+                        f"{type(error).__name__}: {error}"
+                    ) from error
                 right += int((output.argmax(1).cpu() == labels).sum())
                 samples += labels.shape[0]
     finally:
@@ -149,17 +162,12 @@ def accuracy_of(ann: nn.Module, loader: Iterable[Any]) -> float:
     return right / samples
 
 
-def _run(simulator: Simulator, inputs: tuple[Any, ...], index: int, batch: Any) -> Tensor:
+def _run(simulator: Simulator, inputs: tuple[Any, ...], index: int) -> Tensor:
     """The summed outputs after each step, ``[T, N, classes]``."""
     try:
-        pieces = [simulator.run(tile) for tile in simulator.tiles(inputs)]
-    except (RuntimeError, ValueError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"Batch {index} does not fit the network. It holds {describe_batch(batch)}, and the network fails "
-            f"on it with {type(error).__name__}: {error}"
-        ) from error
+        pieces = simulator.run_all(inputs)
+    except InputError as error:
+        raise InputError(f"Batch {index} does not fit the network. {error}") from error
     for piece in pieces:
         if not isinstance(piece[0], Tensor) or piece[0].dim() != 3:
             given = f"shape {tuple(piece[0].shape[1:])}" if isinstance(piece[0], Tensor) else type(piece[0]).__name__
@@ -188,10 +196,7 @@ class _Activity:
         self.synops = 0.0
         self._fan_out: dict[tuple[str, tuple[int, ...]], Tensor] = {}
 
-    def __call__(self, node: fx.Node, module: nn.Module | None, x: Any, y: Any) -> None:
-        name = str(node.target)
-        if module is None:
-            return
+    def __call__(self, name: str, module: nn.Module, x: Any, y: Any) -> None:
         if is_neuron(module):
             self.spikes[name] = self.spikes.get(name, 0) + int(y.count_nonzero())
             self.neurons[name] = y[0, 0].numel()
@@ -229,6 +234,8 @@ def fan_out(module: nn.Module, x: Tensor) -> Tensor:
         else nn.Parameter(torch.ones_like(value) if name == "weight" else torch.zeros_like(value))
         for name, value in module._parameters.items()
     }
+    ones._forward_hooks = OrderedDict()
+    ones._forward_pre_hooks = OrderedDict()
     ones.step_mode = "s"  # type: ignore[assignment]
     with torch.enable_grad():
         # Linear in x with all weights one: the gradient of the sum counts the connections.

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .batches import forward_signature
 from .calibration import run_batch
 from .errors import CalibrationError, OptionError
-from .preparation import forward_signature
 
 __all__ = ["SubmoduleInputs", "require_submodule"]
 

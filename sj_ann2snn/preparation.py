@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from .batches import HALF, Signature, move, raised
+from .batches import HALF, Signature, forward_signature, move, raised
 from .calibration import first_line, run_batch, site_devices
 from .errors import CalibrationError, ConversionError, InputError
 from .graph.canonical import absorb_batchnorm, remove_unused, unshare_modules
 from .graph.functionalize import functionalize
+from .graph.independence import mixing_nodes
 from .graph.naming import node_label, operation_name
 from .graph.plan import MapperFinder, Plan, Problem, make_plan
 from .graph.records import Record, record
@@ -22,7 +22,7 @@ from .graph.substitute import APPROXIMATED, substitute
 from .graph.tracing import SOURCE, owned_copy, remove_hooks, trace
 from .site import Varies
 
-__all__ = ["Prepared", "device_of", "forward_signature", "prepare", "working_copy"]
+__all__ = ["Prepared", "device_of", "prepare", "working_copy"]
 
 
 @dataclass
@@ -54,10 +54,11 @@ class Prepared:
 
     def _plan(self, find: MapperFinder, claimed: Collection[type[nn.Module]]) -> tuple[Record, Plan]:
         recorded, larger = _record(self.module, self.samples), _record(self.module, self.more)
-        plan = make_plan(self.module, recorded, larger, find, claimed, self.problems)
+        mixing = mixing_nodes(self.module, self.more)
+        plan = make_plan(self.module, recorded, larger, find, claimed, self.problems, mixing)
         if not plan.spiking:
             # Without a neuron nothing varies over time, and nothing would stand in the way; say what does.
-            plan = make_plan(self.module, recorded, larger, find, claimed, self.problems, Varies.VARYING)
+            plan = make_plan(self.module, recorded, larger, find, claimed, self.problems, mixing, Varies.VARYING)
         return recorded, plan
 
     @property
@@ -141,18 +142,6 @@ def working_copy(ann: nn.Module, device: torch.device) -> nn.Module:
     return copied
 
 
-def forward_signature(module: nn.Module) -> Signature:
-    """The inputs that a network's forward requires."""
-    parameters = [
-        p
-        for p in inspect.signature(module.forward).parameters.values()
-        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    ]
-    required = [p for p in parameters if p.default is p.empty]
-    names = tuple(p.name for p in required)
-    return Signature(names, names, tuple(p.name for p in required if p.kind is p.KEYWORD_ONLY))
-
-
 def _samples(signature: Signature, batch: Any, device: torch.device, count: int) -> tuple[Any, ...]:
     """The first `count` samples of a batch, its samples repeated where it has fewer."""
     try:
@@ -165,8 +154,12 @@ def _samples(signature: Signature, batch: Any, device: torch.device, count: int)
             return value
         if not value.shape[0]:
             raise CalibrationError("Calibration batch 0 holds no samples.")
-        taken = torch.cat([value] * (1 + count // value.shape[0]))[:count]
-        return move(raised(taken), device)
+        taken = raised(torch.cat([value] * (1 + count // value.shape[0]))[:count])
+        if taken.is_floating_point() and value.shape[0] < count:
+            # Repeated samples are told apart, or nothing would show whether the network mixes them.
+            factors = 1 + 0.125 * torch.arange(count, device=taken.device).div(value.shape[0], rounding_mode="floor")
+            taken = taken * factors.to(taken.dtype).reshape(-1, *(1,) * (taken.dim() - 1))
+        return move(taken, device)
 
     return tuple(take(value) for value in inputs)
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.conv import _ConvNd
 
-from .batches import HALF
+from .batches import HALF, describe_batch
 from .compat import MemoryModule, fast_neurons, reset_net, step_modes
 from .errors import InputError
 from .firing import can_fire_in_place, fire
@@ -33,8 +34,8 @@ TILE_STEPS = {"cpu": 10}
 OWN_MEMORY = (operator.add, operator.sub, operator.mul, operator.truediv, torch.add, torch.sub, torch.cat)
 """Functions whose result is memory of its own, never a view."""
 
-Watcher = Callable[[fx.Node, nn.Module | None, Any, Any], None]
-"""Called with a node, its module, its first input ``[T, n, ...]`` and its output."""
+Watcher = Callable[[str, nn.Module, Any, Any], None]
+"""Called with the name of a module, the module, its first input ``[T, n, ...]`` and its output."""
 
 
 def simulate(
@@ -65,8 +66,7 @@ def simulate(
     """
     inputs = x if isinstance(x, tuple) else (x,)
     simulator = Simulator(snn, T)
-    pieces = [_mean(simulator.run(tile)) for tile in simulator.tiles(inputs)]
-    return _concatenated(pieces)
+    return _plain(_concatenated(simulator.run_all(inputs, _mean)))
 
 
 class Simulator:
@@ -92,16 +92,39 @@ class Simulator:
         self._largest = 0
         """Bytes of the largest activation of one sample at one step."""
 
+    def run_all(self, inputs: tuple[Any, ...], reduce: Callable[[list[Any]], Any] = list) -> list[Any]:
+        """What `reduce` makes of the outputs of each tile.
+
+        Raises:
+            InputError: The network cannot take the inputs.
+        """
+        try:
+            return [reduce(self.run(tile)) for tile in self.tiles(inputs)]
+        except (InputError, torch.OutOfMemoryError):
+            raise
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            raise InputError(
+                f"The network cannot take {describe_batch(inputs[0] if len(inputs) == 1 else inputs)}: it fails with "
+                f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+            ) from error
+
     def tiles(self, inputs: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
         """The inputs in tiles of samples; the first one is small, to learn how large the others may be."""
         if not inputs or not isinstance(inputs[0], Tensor) or not inputs[0].dim():
-            raise InputError(f"The input must be a tensor [N, ...] or a tuple that starts with one, not {inputs!r}.")
+            given = describe_batch(inputs[0]) if len(inputs) == 1 else describe_batch(inputs)
+            raise InputError(f"The input must be a tensor [N, ...] or a tuple that starts with one, not {given}.")
+        if self.graph is not None:
+            names = [str(node.target) for node in self.graph.nodes if node.op == "placeholder"]
+            if len(inputs) > len(names):
+                raise InputError(
+                    f"The network takes {len(names)} input(s), {', '.join(names)}; it was given {len(inputs)}."
+                )
         samples = inputs[0].shape[0]
         if not samples:
             raise InputError(f"The input has no samples: its shape is {tuple(inputs[0].shape)}.")
         start = 0
         while start < samples:
-            size = self._tile_samples()
+            size = self._tile_samples() if self.varying else samples
             yield tuple(
                 self._placed(value[start : start + size]) if _has_samples(value, samples) else value for value in inputs
             )
@@ -130,7 +153,27 @@ class Simulator:
     def _step_by_step(self, inputs: tuple[Any, ...]) -> list[Any]:
         for module, _ in step_modes(self.snn):
             module.step_mode = "s"  # type: ignore[assignment]
-        return [_map(self.snn(*inputs), lambda y: y.unsqueeze(0)) for _ in range(self.steps)]
+        with self._watched():
+            return [_map(self.snn(*inputs), lambda y: y.unsqueeze(0)) for _ in range(self.steps)]
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Shows the watcher every module of a network that is no graph."""
+
+        def show(name: str, module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+            if self.watch is not None and args and isinstance(args[0], Tensor) and isinstance(out, Tensor):
+                self.watch(name, module, args[0].unsqueeze(0), out.unsqueeze(0))
+
+        handles = [
+            module.register_forward_hook(partial(show, name))
+            for name, module in self.snn.named_modules()
+            if self.watch is not None
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def _run_static(self, inputs: tuple[Any, ...]) -> dict[fx.Node, Any]:
         """Everything that does not vary over time, as the ANN computes it."""
@@ -164,7 +207,7 @@ class Simulator:
 
         for node in self.graph.nodes:
             if node.op == "output":
-                return fx.map_arg(node.args[0], read)
+                return fx.map_arg(node.args[0], lambda source: self._output(source, read, static))
             if node not in self.varying:
                 continue
             values[node] = self._call(node, read, "m")
@@ -175,6 +218,11 @@ class Simulator:
                     if not readers[source]:
                         del values[source]
         raise AssertionError("a graph ends with its output")
+
+    def _output(self, node: fx.Node, read: Callable[[fx.Node], Any], static: dict[fx.Node, Any]) -> Any:
+        if node in self.varying or _depends_on_input(node, static):
+            return read(node)
+        return _Constant(static[node])
 
     def _merged(self, node: fx.Node, static: dict[fx.Node, Any], shapes: dict[fx.Node, Any], steps: int) -> Any:
         """A size or a constant as it is where time and samples are merged: ``x.size(0)`` is T * N."""
@@ -203,7 +251,7 @@ class Simulator:
             else:
                 result = module(*args, **kwargs)
             if self.watch is not None and step_mode == "m" and node in self.varying:
-                self.watch(node, module, args[0] if args else None, result)
+                self.watch(str(node.target), module, args[0] if args else None, result)
             return result
         if node.op == "call_method":
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)
@@ -226,7 +274,16 @@ class Simulator:
         return max(1, self._budget() // (self._largest * steps)) if self._largest else 1
 
     def _tile_steps(self, samples: int) -> int:
-        return max(1, self._budget() // (self._largest * samples)) if self._largest else self.steps
+        if not self._largest:
+            return min(self.steps, TILE_STEPS.get(self.device.type, self.steps))
+        return max(1, self._budget() // (self._largest * samples))
+
+
+class _Constant:
+    """An output that depends neither on the input nor on time."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
 
 
 def _varying_nodes(snn: fx.GraphModule) -> frozenset[fx.Node]:
@@ -321,6 +378,17 @@ def _zipped(trees: list[Any], join: Callable[[list[Tensor]], Any]) -> Any:
     if isinstance(first, dict):
         return {name: _zipped([tree[name] for tree in trees], join) for name in first}
     return first
+
+
+def _plain(tree: Any) -> Any:
+    """Outputs with constants taken out of their wrapping."""
+    if isinstance(tree, _Constant):
+        return tree.value
+    if isinstance(tree, (tuple, list)):
+        return type(tree)(_plain(item) for item in tree)
+    if isinstance(tree, dict):
+        return {name: _plain(item) for name, item in tree.items()}
+    return tree
 
 
 def _mean(stretches: list[Any]) -> Any:

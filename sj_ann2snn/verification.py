@@ -43,7 +43,9 @@ def relative_error(got: Any, wanted: Any) -> tuple[float, float]:
         if not bool(torch.isfinite(other).all()):
             return float("nan"), 0.0
         scale = other.double().norm().item()
-        worst = max(worst, (one.double() - other.double()).norm().item() / (scale or 1.0))
+        error = (one.double() - other.double()).norm().item() / (scale or 1.0)
+        if not error <= worst:  # NaN, too, is worse than any number
+            worst = error
         tolerance = max(tolerance, TOLERANCE.get(other.dtype, 1e-3))
     return worst, tolerance
 

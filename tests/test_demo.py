@@ -534,3 +534,9 @@ def test_spread_moves_nothing_without_need_and_shares_what_it_must() -> None:
     assert spread([0.5, 0.5], 0.2, 0.0, 1.0) == pytest.approx([0.4, 0.6])
     assert spread([1.0, 1.0, 1.0], 0.25, 0.0, 1.0) == pytest.approx([0.5, 0.75, 1.0])
     assert spread([0.5] * 5, 1.0, 0.0, 1.0) == pytest.approx([0.0, 0.25, 0.5, 0.75, 1.0])
+
+
+def test_the_demo_leaves_the_number_of_threads_alone(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    run_demo("--epochs", "1", "--T", "2", "--modes", "max", "--out", str(tmp_path))
+    assert torch.get_num_threads() == before

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sj_ann2snn import CalibrationError, ConversionError, Converter, TracingError, UnsupportedError, simulate
+from sj_ann2snn import ConversionError, Converter, TracingError, UnsupportedError, simulate
 
 from .convergence import answer, assert_converges, relative_error, tensors
 

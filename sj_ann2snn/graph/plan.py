@@ -107,6 +107,7 @@ def make_plan(
     find: MapperFinder,
     claimed: Collection[type[nn.Module]] = (),
     problems: Sequence[Problem] = (),
+    mixing: Collection[fx.Node] = (),
     inputs: Varies = Varies.STATIC,
 ) -> Plan:
     """Decide what becomes of every node.
@@ -118,9 +119,10 @@ def make_plan(
         find: Asks the mappers.
         claimed: Module types that a mapper claims.
         problems: What earlier passes could not do.
+        mixing: Nodes at which a sample begins to depend on the others.
         inputs: How the network's inputs vary.
     """
-    return _Planner(module, record, larger, find, frozenset(claimed), list(problems), inputs).run()
+    return _Planner(module, record, larger, find, frozenset(claimed), list(problems), frozenset(mixing), inputs).run()
 
 
 class _Planner:
@@ -132,10 +134,11 @@ class _Planner:
         find: MapperFinder,
         claimed: frozenset[type[nn.Module]],
         problems: list[Problem],
+        mixing: frozenset[fx.Node],
         inputs: Varies,
     ) -> None:
         self.module, self.record, self.larger, self.find = module, record, larger, find
-        self.claimed, self.problems, self.inputs = claimed, problems, inputs
+        self.claimed, self.problems, self.mixing, self.inputs = claimed, problems, mixing, inputs
         self.varies: dict[fx.Node, Varies] = {}
         self.decisions: dict[fx.Node, Decision] = {}
         self.batched: set[fx.Node] = set()
@@ -262,6 +265,8 @@ class _Planner:
                 )
                 return
         self.batched.add(node)
+        if node in self.mixing and node in self.decisions:
+            self._refuse(self._site(node), "it mixes the samples of a batch", "Work on each sample by itself")
 
     def _site(self, node: fx.Node) -> Site:
         layer = self.module.get_submodule(str(node.target)) if node.op == "call_module" else None
@@ -314,7 +319,8 @@ def _operation_type(layer: nn.Module, claimed: frozenset[type[nn.Module]]) -> ty
 
 def _asks_shape(node: fx.Node) -> bool:
     if node.op == "call_method":
-        return node.target in _SHAPE_METHODS
+        casts = node.target == "type" and len(node.args) + len(node.kwargs) > 1
+        return node.target in _SHAPE_METHODS and not casts
     return node.op == "call_function" and (
         (node.target is getattr and node.args[1] in _SHAPE_ATTRIBUTES) or node.target in (len, isinstance)
     )

@@ -49,6 +49,7 @@ class _Recorder(fx.Interpreter):
     def __init__(self, module: fx.GraphModule) -> None:
         # Nothing is freed on the way: equal storages must mean shared memory.
         super().__init__(module, garbage_collect_values=False)
+        self.extra_traceback = False
         self.records: dict[fx.Node, Any] = {}
 
     def run_node(self, n: fx.Node) -> Any:

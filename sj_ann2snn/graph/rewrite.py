@@ -70,8 +70,7 @@ class _Rewriter:
 
     def _node(self, node: fx.Node) -> Any:
         if node.op == "get_attr":
-            self.modules[str(node.target)] = _copied_attribute(self.module, str(node.target))
-            return self.graph.node_copy(node, self._known)
+            return self._attribute(node)
         if node.op == "output":
             return self.graph.output(fx.map_arg(node.args[0], lambda arg: self._argument(node, arg)))
         if node.op == "placeholder" or not any(
@@ -95,6 +94,14 @@ class _Rewriter:
             layer = scaled_layer(self.module.get_submodule(str(node.target)), inputs=incoming, outputs=outgoing)
             return self._call(node, str(node.target), to_step_module(layer))
         return self._operation(node, decision.site.name)
+
+    def _attribute(self, node: fx.Node) -> fx.Node:
+        target = str(node.target)
+        if any(prefix != target and self._is_layer(prefix) for prefix in _prefixes(target)):
+            # A layer's own weight, read besides: the layer's will have scales folded in.
+            target = self._free(target.replace(".", "_"))
+        self.modules[target] = _copied_attribute(self.module, str(node.target))
+        return self.graph.get_attr(target)
 
     def _spiking(self, node: fx.Node, decision: Decision, spike: Spike) -> fx.Node:
         name = decision.site.name
@@ -187,7 +194,7 @@ class _Rewriter:
         """`name`, or the next free one: the layers of the ANN keep theirs."""
         own = name in self.taken and name not in self.modules and self._is_layer(name)
         candidate, count = name, 1
-        while not own and (candidate in self.taken or candidate in self.modules):
+        while not own and (candidate in self.taken or candidate in self.modules or _hides(candidate)):
             candidate, count = f"{name}_{count}", count + 1
         self.taken.update(_prefixes(candidate))
         return candidate
@@ -219,6 +226,11 @@ _ANY_LAYOUT: dict[Any, str] = {"view": "reshape", "view_as": "reshape_as"}
 def _is_reshape(node: fx.Node) -> bool:
     """False for ``x.view(torch.int32)``, which looks at the same memory as another type."""
     return not any(isinstance(arg, torch.dtype) for arg in (*node.args, *node.kwargs.values()))
+
+
+def _hides(target: str) -> bool:
+    """True for a name that every module has already, as `float` and `to`."""
+    return hasattr(fx.GraphModule, target.rsplit(".", 1)[-1])
 
 
 def _prefixes(target: str) -> list[str]:
