@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from .batches import HALF, Signature, forward_signature, move, raised
 from .calibration import first_line, run_batch, site_devices
 from .errors import CalibrationError, ConversionError, InputError
-from .graph.canonical import absorb_batchnorm, remove_unused, unshare_modules
+from .graph.canonical import absorb_batchnorm, isolate_attributes, remove_unused, unshare_modules
 from .graph.functionalize import functionalize
 from .graph.independence import mixing_nodes
 from .graph.naming import node_label, operation_name
@@ -122,6 +122,7 @@ def prepare(
     samples, more = _samples(signature, batch, device, 2), _samples(signature, batch, device, 3)
     refused = functionalize(module, _record(module, samples))
     problems = tuple(_problem(module, node, why) for node, why in refused)
+    isolate_attributes(module)
     unshare_modules(module)
     remove_unused(module)
     absorb_batchnorm(module, _record(module, samples), fuse=fuse_batchnorm)

@@ -654,3 +654,33 @@ def test_tensors_of_nested_outputs() -> None:
     assert len(tensors({"pair": (one, [two])})) == 2
     assert relative_error((one, two), (one, two)) == 0
     assert relative_error((one, two), (one, one)) == 1
+
+
+def tied_weights(m: Any, x: Tensor) -> Tensor:
+    return F.linear(F.relu(m.a(x)), m.a.weight.t())
+
+
+def tied_weights_behind_batchnorm(m: Any, x: Tensor) -> Tensor:
+    return F.linear(F.relu(m.bn(m.a(x))), m.a.weight.t())
+
+
+def statistics_read_elsewhere(m: Any, x: Tensor) -> Tensor:
+    return F.relu(m.bn(m.a(x)) + m.bn.running_mean)
+
+
+def test_weights_that_are_read_besides_the_call_of_their_layer() -> None:
+    assert_converts(Written(tied_weights, a=nn.Linear(4, 6)), data(6, 4))
+
+
+def test_weights_that_are_read_besides_the_call_of_a_layer_with_batchnorm() -> None:
+    ann = Written(tied_weights_behind_batchnorm, a=nn.Linear(4, 6), bn=nn.BatchNorm1d(6))
+    assert_converts(ann, data(6, 4))
+
+
+def test_statistics_that_are_read_besides_the_call_of_their_layer() -> None:
+    assert_converts(Written(statistics_read_elsewhere, a=nn.Linear(4, 6), bn=nn.BatchNorm1d(6)), data(6, 4))
+
+
+def test_statistics_of_a_batchnorm_that_is_not_folded_are_read_elsewhere() -> None:
+    ann = Written(statistics_read_elsewhere, a=nn.Linear(4, 6), bn=nn.BatchNorm1d(6))
+    assert_converts(ann, data(6, 4), fuse_flag=False)

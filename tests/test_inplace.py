@@ -288,6 +288,12 @@ def transpose_changed(net: Any, x: Tensor) -> Tensor:
     return net.head(torch.relu(net.two(h.flatten(1))))
 
 
+def part_changed_by_a_module(net: Any, x: Tensor) -> Tensor:
+    h = net.one(x)
+    net.act(h[:, 1:4])
+    return net.head(h)
+
+
 def copied_into(net: Any, x: Tensor) -> Tensor:
     h = torch.relu(net.one(x))
     h.copy_(torch.relu(net.two(h)))
@@ -318,6 +324,7 @@ REFUSED: dict[Callable[..., Tensor], str] = {
     part_changed: "is another view that is read later",
     chunk_changed: "is another view that is read later",
     transpose_changed: "is another view that is read later",
+    part_changed_by_a_module: "act (ReLU) at",
     copied_into: "",
     filled: "",
     index_added: "",
@@ -382,6 +389,40 @@ def test_a_refusal_names_the_operation_and_its_line() -> None:
     assert message is not None
     assert f"setitem (setitem) at {__file__}:{assigned.__code__.co_firstlineno + 2}" in message
     assert "Write it out of place." in message
+
+
+def test_buffers_changed_in_place_are_refused() -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        net.shift.mul_(0.5)
+        return net.head(torch.relu(net.one(x) + net.shift))
+
+    ann = Written(forward, **layers())
+    ann.register_buffer("shift", torch.ones(6))
+    assert refusal(ann, torch.rand(8, 4), torch.rand(2, 4)) is not None
+
+
+def test_a_buffer_changed_in_place_and_read_through_a_name_is_named() -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        shift = net.shift
+        shift.clamp_(max=0.5)
+        return net.head(torch.relu(net.one(x) + shift))
+
+    ann = Written(forward, **layers())
+    ann.register_buffer("shift", torch.ones(6))
+    message = refusal(ann, torch.rand(8, 4), torch.rand(2, 4))
+    assert message is not None
+    assert "it changes a parameter or buffer in place" in message
+
+
+def test_numbers_may_be_changed_in_place() -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        size = x.size(1)
+        size += 2
+        size *= 1
+        return net.head(torch.relu(net.one(x)).view(-1, size))
+
+    data = torch.randn(60, 4, dtype=torch.float64)
+    assert refusal(Written(forward, **layers()).double(), data, data[:9]) is None
 
 
 def test_convolutions_with_views_of_images() -> None:

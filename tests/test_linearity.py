@@ -77,6 +77,8 @@ NONLINEAR: dict[str, tuple[Callable[[Any, Tensor, Tensor], Tensor], str, str]] =
     "mean over the batch, kept": (lambda net, h, g: h - h.mean(0, keepdim=True), "mean", BATCH),
     "transposed batch": (lambda net, h, g: (net.two.weight @ h.t()).t(), "t", BATCH),
     "functional dropout": (lambda net, h, g: F.dropout(h, 0.5), "dropout", "it draws at random also at inference"),
+    "random slope": (lambda net, h, g: F.rrelu(h - 0.2, training=True), "rrelu", "draws its slope at random"),
+    "slope from spikes": (lambda net, h, g: F.prelu(h - 0.2, g.mean(1)[:1]), "prelu", "slope is computed from"),
     "index by spikes": (lambda net, h, g: net.head.bias[h.long() % 3], "long", "no installed mapper knows it"),
 }
 
@@ -323,6 +325,13 @@ def test_static_operations_that_mix_samples_are_refused_or_exact(name: str) -> N
     ann = Written(lambda net, x: net.head(torch.relu(MIXING[name](net.one(x)))), **layers()).double()
     data = torch.randn(40, 4, dtype=torch.float64)
     refusal(ann, data, data[:9])
+
+
+@pytest.mark.parametrize("name", ["flip", "roll", "index", "cumsum", "cat"])
+def test_mixing_is_found_with_a_single_sample_in_the_first_batch(name: str) -> None:
+    ann = Written(lambda net, x: net.head(MIXING[name](torch.relu(net.one(x)))), **layers())
+    with pytest.raises(ConversionError):
+        convert(ann, list(torch.randn(40, 4).split(1)))
 
 
 # leaf_modules ---------------------------------------------------------------------------------------

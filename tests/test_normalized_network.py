@@ -284,6 +284,16 @@ def padded(net: Any, x: Tensor) -> Tensor:
     return net.head(torch.relu(net.one(h)).mean((2, 3)))
 
 
+def broadcast(net: Any, x: Tensor) -> Tensor:
+    h = stem(net, x)
+    return net.head(torch.relu(net.one(h)[:, :1] + net.two(h)).mean((2, 3)))
+
+
+def recalibrated(net: Any, x: Tensor) -> Tensor:
+    h = stem(net, x)
+    return net.head(torch.relu(net.one(h) + h.mean((2, 3), keepdim=True)).mean((2, 3)))
+
+
 def through_tokens(net: Any, x: Tensor) -> Tensor:
     tokens = stem(net, x).flatten(2).transpose(1, 2)
     return net.head(tokens).mean(1)
@@ -305,6 +315,8 @@ GRAPHS = (
     upsampled,
     padded,
     through_tokens,
+    broadcast,
+    recalibrated,
 )
 
 

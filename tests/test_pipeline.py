@@ -654,6 +654,28 @@ def test_inputs_that_are_keyword_only() -> None:
     assert relative_error(simulate(snn, (x, scale), T=500), ann(x, scale=scale).detach()) < 0.02
 
 
+def test_an_input_that_is_a_number() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+
+        def forward(self, x: Tensor, factor: float) -> Tensor:
+            return self.body(x * factor)
+
+    ann, x = Net(), torch.rand(40, 4)
+    snn = convert(ann, [(x, 2.0)])
+    for factor in (2.0, 1.5):
+        assert relative_error(simulate(snn, (x, factor), T=500), ann(x, factor).detach()) < 0.02
+
+
+def test_the_device_may_be_given() -> None:
+    ann, x = cnn(), images()
+    snn = convert(ann, x, device="cpu")
+    assert {parameter.device.type for parameter in snn.parameters()} == {"cpu"}
+    assert torch.equal(run_by_hand(snn, x, 5), run_by_hand(convert(ann, x, device=torch.device("cpu")), x, 5))
+
+
 def test_outputs_in_tuples_lists_and_dicts() -> None:
     def forward(net: Any, x: Tensor) -> dict[str, Any]:
         h = torch.relu(net.one(x))

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from sj_ann2snn import CalibrationSite, Converter, Normalization, QuantileSketch, simulate
+from sj_ann2snn import CalibrationSite, Converter, InputError, Normalization, QuantileSketch, simulate
 from sj_ann2snn.builtin.normalizations import Fraction, Max, Percentile
 
 from .networks import convert, run_by_hand
@@ -231,7 +231,7 @@ def test_merging_nothing_changes_nothing() -> None:
 
 @pytest.mark.parametrize("other", [QuantileSketch(2), QuantileSketch(1, bits=5), QuantileSketch(1, octaves=9)])
 def test_sketches_of_another_shape_do_not_merge(other: QuantileSketch) -> None:
-    with pytest.raises(ValueError, match="same rows, bits and octaves"):
+    with pytest.raises(InputError, match=r"of \d rows, \d+ bits and \d+ octaves cannot be merged into one of 1 rows"):
         QuantileSketch(1).merge(other)
 
 

@@ -312,6 +312,18 @@ def test_a_parameter_joined_to_spikes(channel_wise: bool) -> None:
     assert relative_error(multi_step(snn, data, 50), run_by_hand(snn, data, 50)) < 1e-5
 
 
+def test_a_module_that_works_on_parameters_alone() -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        return net.two(torch.relu(net.one(x)) + net.embed(net.token).relu())
+
+    layers = {"one": nn.Linear(4, 6), "two": nn.Linear(6, 3), "embed": nn.Linear(2, 6)}
+    ann = Written(forward, **layers, token=nn.Parameter(torch.randn(2))).double()
+    data = torch.rand(30, 4, dtype=torch.float64)
+    snn = convert(ann, data)
+    assert relative_error(simulate(snn, data, T=500), ann(data).detach()) < 0.02
+    assert relative_error(multi_step(snn, data, 50), run_by_hand(snn, data, 50)) < 1e-12
+
+
 def test_step_modes_can_be_changed_back_and_forth() -> None:
     ann, data = varied("chunk").float(), torch.rand(30, 4)
     snn = convert(ann, data)

@@ -10,12 +10,12 @@ from torch.nn.modules.conv import _ConvNd
 
 from ..errors import ConversionError
 from ..layers import ChannelAffine
-from .naming import node_label
+from .naming import attribute, node_label
 from .records import Record, TensorRecord
 from .tracing import LEAF
 from .weights import batchnorm_factors, scaled_layer
 
-__all__ = ["ORIGIN", "absorb_batchnorm", "remove_unused", "unshare_modules"]
+__all__ = ["ORIGIN", "absorb_batchnorm", "isolate_attributes", "remove_unused", "unshare_modules"]
 
 ORIGIN = "ann2snn_origin"
 """Key of a node's meta: the ANN's operations that the node stands for, where it is not the node's own."""
@@ -32,6 +32,26 @@ def unshare_modules(module: fx.GraphModule) -> None:
         if label != node.target:
             module.add_submodule(label, copy.copy(module.get_submodule(str(node.target))))
             node.target = label
+    module.recompile()
+
+
+def isolate_attributes(module: fx.GraphModule) -> None:
+    """Give parameters and buffers that are read besides the call of their layer a place of their own.
+
+    The layer's will have BatchNorm and scales folded in.
+    """
+    layers = {str(node.target) for node in module.graph.nodes if node.op == "call_module"}
+    for node in module.graph.nodes:
+        target = str(node.target)
+        if node.op != "get_attr" or not any(target.startswith(f"{layer}.") for layer in layers):
+            continue
+        name, value = f"{target.replace('.', '_')}_read_apart", attribute(module, target)
+        if not hasattr(module, name):
+            if isinstance(value, nn.Parameter):
+                module.register_parameter(name, nn.Parameter(value.detach().clone(), value.requires_grad))
+            else:
+                module.register_buffer(name, value.detach().clone())
+        node.target = name
     module.recompile()
 
 

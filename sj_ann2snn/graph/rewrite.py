@@ -70,7 +70,8 @@ class _Rewriter:
 
     def _node(self, node: fx.Node) -> Any:
         if node.op == "get_attr":
-            return self._attribute(node)
+            self.modules[str(node.target)] = _copied_attribute(self.module, str(node.target))
+            return self.graph.node_copy(node, self._known)
         if node.op == "output":
             return self.graph.output(fx.map_arg(node.args[0], lambda arg: self._argument(node, arg)))
         if node.op == "placeholder" or not any(
@@ -94,14 +95,6 @@ class _Rewriter:
             layer = scaled_layer(self.module.get_submodule(str(node.target)), inputs=incoming, outputs=outgoing)
             return self._call(node, str(node.target), to_step_module(layer))
         return self._operation(node, decision.site.name)
-
-    def _attribute(self, node: fx.Node) -> fx.Node:
-        target = str(node.target)
-        if any(prefix != target and self._is_layer(prefix) for prefix in _prefixes(target)):
-            # A layer's own weight, read besides: the layer's will have scales folded in.
-            target = self._free(target.replace(".", "_"))
-        self.modules[target] = _copied_attribute(self.module, str(node.target))
-        return self.graph.get_attr(target)
 
     def _spiking(self, node: fx.Node, decision: Decision, spike: Spike) -> fx.Node:
         name = decision.site.name
