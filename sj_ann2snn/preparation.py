@@ -114,8 +114,10 @@ def prepare(
     copied = working_copy(ann, device)
     # Before hooks are dropped, to find out whether one of them changes what the network computes.
     asked = forward_signature(copied)
+    versions = _versions(copied)
     with torch.no_grad():
         output = run_batch(asked.caller(copied), _samples(asked, batch, device, 2), 0, asked, device)
+    _require_unchanged(copied, versions)
     remove_hooks(copied)
     module = trace(copied, leaf_types, leaf_modules)
     signature = Signature.of(module)
@@ -141,6 +143,21 @@ def working_copy(ann: nn.Module, device: torch.device) -> nn.Module:
         # Membrane potentials add up over many steps, for which half precision is too coarse.
         copied = copied.float()
     return copied
+
+
+def _versions(module: nn.Module) -> dict[str, int]:
+    """How often each parameter and buffer was written to in place."""
+    return {name: tensor._version for name, tensor in (*module.named_parameters(), *module.named_buffers())}
+
+
+def _require_unchanged(module: nn.Module, before: dict[str, int]) -> None:
+    after = _versions(module)
+    changed = [name for name, version in before.items() if after.get(name) != version]
+    if changed:
+        raise ConversionError(
+            f"The network keeps state between calls: it changes a parameter or buffer in place ({', '.join(changed)}), "
+            "and a spiking network calls it once per step. Compute the value without writing to it."
+        )
 
 
 def _samples(signature: Signature, batch: Any, device: torch.device, count: int) -> tuple[Any, ...]:

@@ -401,14 +401,13 @@ def test_buffers_changed_in_place_are_refused() -> None:
     assert refusal(ann, torch.rand(8, 4), torch.rand(2, 4)) is not None
 
 
-def test_a_buffer_changed_in_place_and_read_through_a_name_is_named() -> None:
+def test_parameters_changed_in_place_are_named() -> None:
     def forward(net: Any, x: Tensor) -> Tensor:
         shift = net.shift
         shift.clamp_(max=0.5)
         return net.head(torch.relu(net.one(x) + shift))
 
-    ann = Written(forward, **layers())
-    ann.register_buffer("shift", torch.ones(6))
+    ann = Written(forward, **layers(), shift=nn.Parameter(torch.ones(6), requires_grad=False))
     message = refusal(ann, torch.rand(8, 4), torch.rand(2, 4))
     assert message is not None
     assert "it changes a parameter or buffer in place" in message
