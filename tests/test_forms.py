@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from sj_ann2snn import ConversionError, Converter, TracingError, UnsupportedError, simulate
 
@@ -211,9 +211,19 @@ def channel_shuffle(h: Tensor) -> Tensor:
     )
 
 
+def cat_takes_a_traced_tuple() -> bool:
+    try:
+        fx.symbolic_trace(lambda h: torch.cat(h.split(1)[::-1]))
+    except TypeError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("behind", ["spikes", "currents"])
 @pytest.mark.parametrize("form", OPERATIONS)
 def test_operations(form: str, behind: str) -> None:
+    if form == "split" and not cat_takes_a_traced_tuple():
+        pytest.skip("this version of torch cannot trace torch.cat of a slice of several results")
     assert_converts(Around(OPERATIONS[form](), behind), data())
 
 

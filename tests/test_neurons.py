@@ -176,6 +176,19 @@ def test_firing_in_place_is_the_neurons_own_arithmetic(
     assert other(more[0]).shape == more[0].shape
 
 
+def test_potentials_exactly_at_the_threshold_fire_everywhere() -> None:
+    # Quarters add up without rounding, so that the threshold is met and not passed.
+    currents = [-0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25]
+    wanted = spikes_in_python(currents, 12)
+    x = torch.tensor(currents)
+    assert run(make_if_neuron(), x, 12).tolist() == wanted
+    assert fire(make_if_neuron(), x.expand(12, -1), overwrite=False).tolist() == wanted
+    snn = convert(nn.Sequential(nn.ReLU()), torch.tensor([[1.0]]))
+    for current in currents:
+        rate = sum(row[currents.index(current)] for row in wanted) / 12
+        assert simulate(snn, torch.tensor([[current]]), T=12).item() == pytest.approx(rate, abs=1e-6)
+
+
 class Leaky(neuron.IFNode):
     """A user's neuron with dynamics of its own."""
 

@@ -71,7 +71,7 @@ class _Rewriter:
     def _node(self, node: fx.Node) -> Any:
         if node.op == "get_attr":
             self.modules[str(node.target)] = _copied_attribute(self.module, str(node.target))
-            return self.graph.node_copy(node, self._known)
+            return self._copied(node)
         if node.op == "output":
             return self.graph.output(fx.map_arg(node.args[0], lambda arg: self._argument(node, arg)))
         if node.op == "placeholder" or not any(
@@ -79,7 +79,7 @@ class _Rewriter:
         ):
             if node.op == "call_module":
                 self.modules[str(node.target)] = self.module.get_submodule(str(node.target))
-            return self.graph.node_copy(node, self._known)
+            return self._copied(node)
         decision = self.plan.decisions.get(node)
         if decision is None:
             return self._picked_or_shape(node)
@@ -95,6 +95,11 @@ class _Rewriter:
             layer = scaled_layer(self.module.get_submodule(str(node.target)), inputs=incoming, outputs=outgoing)
             return self._call(node, str(node.target), to_step_module(layer))
         return self._operation(node, decision.site.name)
+
+    def _copied(self, node: fx.Node) -> fx.Node:
+        copied = self.graph.node_copy(node, self._known)
+        copied.type = None  # an annotation may be a mere name, which older torch cannot write into code
+        return copied
 
     def _spiking(self, node: fx.Node, decision: Decision, spike: Spike) -> fx.Node:
         name = decision.site.name
@@ -149,7 +154,7 @@ class _Rewriter:
         source = node.args[0]
         assert isinstance(source, fx.Node)
         if not isinstance(self.record[source], TensorRecord):
-            return self.graph.node_copy(node, self._known)
+            return self._copied(node)
         # A size must be that of the merged batch in step mode "m".
         return self._call(node, node.name, Stepwise(node.target, self._sequences(node)))
 
