@@ -220,9 +220,14 @@ class Simulator:
         raise AssertionError("a graph ends with its output")
 
     def _output(self, node: fx.Node, read: Callable[[fx.Node], Any], static: dict[fx.Node, Any]) -> Any:
-        if node in self.varying or _depends_on_input(node, static):
-            return read(node)
-        return _Constant(static[node])
+        moves = node in self.varying or _depends_on_input(node, static)
+        value = read(node) if moves else static[node]
+        if not _holds_tensor(value):
+            raise InputError(
+                f"The network returns {value!r} ({node.name}), a size or another value that is no tensor; "
+                "simulate runs tiles of samples and steps, which have other sizes. Return tensors only."
+            )
+        return value if moves else _Constant(value)
 
     def _merged(self, node: fx.Node, static: dict[fx.Node, Any], shapes: dict[fx.Node, Any], steps: int) -> Any:
         """A size or a constant as it is where time and samples are merged: ``x.size(0)`` is T * N."""

@@ -413,6 +413,17 @@ def test_parameters_changed_in_place_are_named() -> None:
     assert "it changes a parameter or buffer in place" in message
 
 
+def test_results_written_into_another_tensor_are_refused() -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        h = torch.relu(net.one(x))
+        torch.add(h, 1, out=h)
+        return net.head(h)
+
+    message = refusal(Written(forward, **layers()), torch.rand(8, 4), torch.rand(2, 4))
+    assert message is not None
+    assert "it writes its result into another tensor (out=)" in message
+
+
 def test_numbers_may_be_changed_in_place() -> None:
     def forward(net: Any, x: Tensor) -> Tensor:
         size = x.size(1)

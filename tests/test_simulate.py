@@ -206,6 +206,16 @@ def test_outputs_that_do_not_depend_on_the_input() -> None:
     assert torch.equal(weight, ann.head.weight)
 
 
+def test_outputs_that_are_sizes_are_refused() -> None:
+    def forward(net: Any, x: Tensor) -> Any:
+        h = torch.relu(net.one(x))
+        return net.head(h), h.size(0)
+
+    snn = convert(Written(forward, one=nn.Linear(4, 6), head=nn.Linear(6, 2)), torch.rand(20, 4))
+    with pytest.raises(InputError, match=r"returns \d+ \(size\), a size .*Return tensors only"):
+        simulate(snn, torch.rand(5, 4), T=30)
+
+
 def test_a_network_that_stays_as_it_is_over_time() -> None:
     static = convert(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)), torch.rand(20, 4))
     static.get_submodule("2").weight.data.zero_()

@@ -34,13 +34,18 @@ def functionalize(module: fx.GraphModule, record: Record) -> list[tuple[fx.Node,
     Returns:
         The operations that cannot be, each with the reason.
     """
-    refused = []
+    refused: list[tuple[fx.Node, str]] = []
     order = {node: position for position, node in enumerate(module.graph.nodes)}
     current: dict[fx.Node, TensorRecord] = {
         node: record[node] for node in order if isinstance(record[node], TensorRecord)
     }
     # Decided beforehand: a module called twice loses its flag with the first call.
     in_place = [node for node in module.graph.nodes if _mutated(module, node) is not None]
+    refused += [
+        (node, "it writes its result into another tensor (out=)")
+        for node in module.graph.nodes
+        if isinstance(node.kwargs.get("out"), fx.Node)
+    ]
     for node in in_place:
         mutated = _first_argument(node)
         if mutated is None or mutated not in current:
