@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from .errors import InputError
+from .wording import first_line
 
-__all__ = ["HALF", "Signature", "describe_batch", "forward_signature", "move", "raised"]
+__all__ = ["HALF", "Signature", "describe_batch", "forward_signature", "move", "raised", "taken"]
 
 LABEL_KEYS = ("label", "labels", "target", "targets", "y")
 
@@ -118,6 +120,24 @@ def describe_batch(batch: Any) -> str:
     if isinstance(batch, Sequence) and not isinstance(batch, str):
         return f"a {type(batch).__name__} of {', '.join(map(describe_batch, batch)) or 'nothing'}"
     return f"a {type(batch).__name__}"
+
+
+@contextmanager
+def taken(given: Any) -> Iterator[None]:
+    """Says what a network was given, if it fails on that.
+
+    Raises:
+        InputError: In place of what the network or torch raised. Running out of memory is another matter.
+    """
+    try:
+        yield
+    except (InputError, torch.OutOfMemoryError):
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise InputError(
+            f"The network cannot take {describe_batch(given)}: it fails with {type(error).__name__}: "
+            f"{first_line(error)}"
+        ) from error
 
 
 HALF = (torch.float16, torch.bfloat16)

@@ -12,8 +12,17 @@ from tqdm.auto import tqdm
 
 from .batches import Signature, describe_batch, move, raised
 from .blame import blamed
-from .errors import Ann2SnnError, CalibrationError, DeadLayerError, InputError, NonFiniteError, PluginError, ScaleError
+from .errors import (
+    Ann2SnnError,
+    CalibrationError,
+    DeadLayerError,
+    InputError,
+    NonFiniteError,
+    PluginError,
+    ScaleError,
+)
 from .normalization import Observer
+from .wording import first_line
 
 __all__ = ["CalibrationData", "calibrate", "checked_scale"]
 
@@ -192,11 +201,6 @@ def run_batch(run: Callable[..., Any], batch: Any, index: int, signature: Signat
         ) from error
 
 
-def first_line(error: BaseException) -> str:
-    """What an error says, without the pages that torch may add."""
-    return next(iter(str(error).splitlines()), repr(error))
-
-
 def _require_finite(x: Tensor, name: str, batch: int) -> None:
     # The sum is finite unless a value is not, or the sum itself overflows; only then look closer.
     if bool(torch.isfinite(x.sum(dtype=torch.float32 if x.dtype.itemsize < 4 else None))):
@@ -244,8 +248,3 @@ def checked_scale(observer: Observer, mode: str, samples: str) -> Tensor:
     if site.maximum is not None:
         scale = scale.clamp(max=site.maximum)
     return scale
-
-
-def site_devices(module: nn.Module) -> list[torch.device]:
-    """The devices of a network's parameters and buffers."""
-    return sorted({t.device for t in (*module.parameters(), *module.buffers())}, key=str)

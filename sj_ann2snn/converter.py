@@ -19,6 +19,7 @@ from .graph.plan import Decision, Plan
 from .graph.records import Record, TensorRecord
 from .graph.rewrite import rewrite
 from .graph.scales import plan_scales
+from .graph.slopes import broadcast_slope
 from .graph.substitute import APPROXIMATED
 from .layers import ChannelAffine, Scaler
 from .mapping import LayerMapper
@@ -173,21 +174,28 @@ class Converter:
         Raises:
             ConversionError: The network cannot be copied, traced or run on that batch.
         """
-        data = CalibrationData(self.dataloader)
-        prepared = self._prepare(ann, data)
+        _, part, data = self._scope(ann)
+        prepared = self._prepare(part, data)
         _, plan = prepared.plan(self._selection.find_replacement, self._selection.claimed_types)
         return ConversionCheck(tuple(self._entries(plan, {})), plan.problems)
 
     def _converted(self, ann: nn.Module, *, spiking: bool) -> nn.Module:
-        if self.convert_only is None or not isinstance(ann, nn.Module):
-            return self._convert(ann, CalibrationData(self.dataloader), spiking=spiking)
-        device = self._device_of(ann)
+        network, part, data = self._scope(ann)
+        converted = self._convert(part, data, spiking=spiking)
+        if network is None or self.convert_only is None:
+            return converted
+        network.set_submodule(self.convert_only, converted)
+        return network
+
+    def _scope(self, ann: nn.Module) -> tuple[nn.Module | None, nn.Module, CalibrationData]:
+        """The copy of the network to put the result into (None: the result itself), what to convert, its data."""
+        loader = CalibrationData(self.dataloader)
+        if self.convert_only is None:
+            return None, ann, loader
+        device = device_of(ann, self.device)
         network = working_copy(ann, device)
         part = require_submodule(network, self.convert_only)
-        loader = CalibrationData(self.dataloader)
-        data = CalibrationData(SubmoduleInputs(network, self.convert_only, loader, device))
-        network.set_submodule(self.convert_only, self._convert(part, data, spiking=spiking))
-        return network
+        return network, part, CalibrationData(SubmoduleInputs(network, self.convert_only, loader, device))
 
     def _convert(self, ann: nn.Module, data: CalibrationData, *, spiking: bool) -> fx.GraphModule:
         prepared = self._prepare(ann, data)
@@ -199,7 +207,7 @@ class Converter:
                 "there is nothing to convert."
             )
         self._check_named_sites(plan)
-        module, device = prepared.module, self._device_of(ann)
+        module, device = prepared.module, device_of(ann, self.device)
         observers = {node: self._observer(node, index, plan, recorded) for index, node in enumerate(plan.spiking)}
         batches = calibrate(
             module,
@@ -228,14 +236,11 @@ class Converter:
         return prepare(
             ann,
             data.first,
-            device=self._device_of(ann),
+            device=device_of(ann, self.device),
             leaf_types=self._selection.claimed_types,
             leaf_modules=self.leaf_modules,
             fuse_batchnorm=self.fuse_batchnorm,
         )
-
-    def _device_of(self, ann: nn.Module) -> torch.device:
-        return device_of(ann, self.device) if isinstance(ann, nn.Module) else torch.device("cpu")
 
     def _check_named_sites(self, plan: Plan) -> None:
         names = [decision.site.name for decision in plan.decisions.values()]
@@ -344,12 +349,10 @@ _OWN_KEYWORDS = (
 
 
 def _slopes(plan: Plan, recorded: Record, device: torch.device) -> dict[fx.Node, Tensor]:
-    """The slopes below zero of the sites that spike for both signs, each ready to broadcast."""
-    slopes = {}
-    for node in plan.spiking:
-        spike = plan.decisions[node].replacement
-        if isinstance(spike, Spike) and spike.two_sided:
-            slope = torch.as_tensor(spike.negative_slope, dtype=recorded[node].dtype).detach().to(device)
-            shape = (-1, *(1,) * (len(recorded[node].shape) - 2)) if slope.numel() > 1 else ()
-            slopes[node] = slope.reshape(shape)
-    return slopes
+    """The slopes below zero of the sites that spike for both signs."""
+    spikes = {node: plan.decisions[node].replacement for node in plan.spiking}
+    return {
+        node: broadcast_slope(spike, recorded[node]).to(device)
+        for node, spike in spikes.items()
+        if isinstance(spike, Spike) and spike.two_sided
+    }

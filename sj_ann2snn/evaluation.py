@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -13,7 +14,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.conv import _ConvNd
 from tqdm.auto import tqdm
 
-from .batches import Signature, describe_batch, forward_signature, move
+from .batches import Signature, forward_signature, move, taken
 from .compat import is_neuron
 from .errors import InputError
 from .simulation import Simulator
@@ -100,18 +101,18 @@ def evaluate(
     """
     activity = _Activity()
     simulator = Simulator(snn, T, activity)
-    signature = Signature.of(snn) if isinstance(snn, fx.GraphModule) else Signature(("x",), ("x",))
+    signature = Signature.of(snn) if isinstance(snn, fx.GraphModule) else forward_signature(snn)
     right = torch.zeros(T, dtype=torch.int64)
     samples, seconds = 0, 0.0
     with tqdm(loader, desc=f"simulating T={T}", unit="batch", disable=not progress) as bar:
         for index, batch in enumerate(bar):
             inputs, labels = signature.inputs_of(batch), _class_indices(signature.labels_of(batch))
-            start = time.perf_counter()
             if labels.shape[0] != inputs[0].shape[0]:
                 raise InputError(
                     f"Batch {index} holds {inputs[0].shape[0]} samples and {labels.shape[0]} labels; there must be one "
                     "label for each sample."
                 )
+            start = time.perf_counter()
             outputs = _run(simulator, inputs, index)
             right += _right_after_each_step(outputs, labels)
             seconds += time.perf_counter() - start
@@ -145,13 +146,8 @@ def accuracy_of(ann: nn.Module, loader: Iterable[Any]) -> float:
             for batch in loader:
                 labels = _class_indices(signature.labels_of(batch))
                 inputs = tuple(move(value, device) for value in signature.inputs_of(batch))
-                try:
+                with taken(batch):
                     output = signature.caller(ann)(*inputs)
-                except (RuntimeError, ValueError, TypeError, IndexError) as error:
-                    raise InputError(
-                        f"The network cannot take {describe_batch(batch)}: it fails with "
-                        f"{type(error).__name__}: {error}"
-                    ) from error
                 right += int((output.argmax(1).cpu() == labels).sum())
                 samples += labels.shape[0]
     finally:
@@ -225,8 +221,6 @@ def fan_out(module: nn.Module, x: Tensor) -> Tensor:
         module: The layer.
         x: An input ``[1, ...]``, for its shape.
     """
-    import copy
-
     ones = copy.copy(module)
     ones._parameters = {
         name: None

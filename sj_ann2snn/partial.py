@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -12,6 +11,8 @@ from torch import Tensor, nn
 from .batches import forward_signature
 from .calibration import run_batch
 from .errors import CalibrationError, OptionError
+from .trees import map_tensors
+from .wording import did_you_mean
 
 __all__ = ["SubmoduleInputs", "require_submodule"]
 
@@ -24,9 +25,8 @@ def require_submodule(ann: nn.Module, name: str) -> nn.Module:
     """
     found: dict[str, nn.Module] = dict(ann.named_modules())
     if not name or name not in found:
-        close = difflib.get_close_matches(name, [one for one in found if one], n=3)
-        hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else " See network.named_modules()."
-        raise OptionError(f"convert_only names {name!r}, which is not a submodule of the network.{hint}")
+        hint = did_you_mean(name, filter(None, found)) or "See network.named_modules()."
+        raise OptionError(f"convert_only names {name!r}, which is not a submodule of the network. {hint}")
     return found[name]
 
 
@@ -66,9 +66,8 @@ class SubmoduleInputs:
 
         def run(*inputs: Any) -> None:
             # Copies: the network may write to its inputs, and these are the caller's.
-            own = [value.clone() if isinstance(value, Tensor) else value for value in inputs]
             try:
-                self.signature.caller(self.network)(*own)
+                self.signature.caller(self.network)(*map_tensors(inputs, Tensor.clone))
             except _Reached:
                 return
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from .batches import HALF, Signature, forward_signature, move, raised
-from .calibration import first_line, run_batch, site_devices
+from .calibration import run_batch
 from .errors import CalibrationError, ConversionError, InputError
 from .graph.canonical import absorb_batchnorm, isolate_attributes, remove_unused, unshare_modules
 from .graph.functionalize import functionalize
@@ -21,6 +21,8 @@ from .graph.records import Record, record
 from .graph.substitute import APPROXIMATED, substitute
 from .graph.tracing import SOURCE, owned_copy, remove_hooks, trace
 from .site import Varies
+from .trees import map_tensors
+from .wording import first_line
 
 __all__ = ["Prepared", "device_of", "prepare", "working_copy"]
 
@@ -67,18 +69,20 @@ class Prepared:
         if not any(APPROXIMATED in node.meta for node in self.module.graph.nodes):
             return self.output
         with torch.no_grad():
-            return self.module(*map(_cloned, self.samples))
+            return self.module(*map_tensors(self.samples, Tensor.clone))
 
 
 def device_of(ann: nn.Module, asked: torch.device | None) -> torch.device:
     """Where to convert.
 
     Raises:
-        ConversionError: The network lies on several devices and nothing says which one to use.
+        ConversionError: It is no network, or it lies on several devices and nothing says which one to use.
     """
+    if not isinstance(ann, nn.Module):
+        raise ConversionError(f"Only a torch.nn.Module can be converted, not {type(ann).__name__}.")
     if asked is not None:
         return asked
-    devices = site_devices(ann)
+    devices = sorted({tensor.device for tensor in (*ann.parameters(), *ann.buffers())}, key=str)
     if len(devices) > 1:
         raise ConversionError(
             f"The network lies on several devices ({', '.join(map(str, devices))}); say where to convert it "
@@ -109,19 +113,17 @@ def prepare(
     Raises:
         ConversionError: The network cannot be copied, traced or run on the batch.
     """
-    if not isinstance(ann, nn.Module):
-        raise ConversionError(f"Only a torch.nn.Module can be converted, not {type(ann).__name__}.")
     copied = working_copy(ann, device)
     # Before hooks are dropped, to find out whether one of them changes what the network computes.
     asked = forward_signature(copied)
+    more = _samples(asked, batch, device, 3)
+    samples = tuple(value[:2] if isinstance(value, Tensor) and value.dim() else value for value in more)
     versions = _versions(copied)
     with torch.no_grad():
-        output = run_batch(asked.caller(copied), _samples(asked, batch, device, 2), 0, asked, device)
+        output = run_batch(asked.caller(copied), map_tensors(samples, Tensor.clone), 0, asked, device)
     _require_unchanged(copied, versions)
     remove_hooks(copied)
     module = trace(copied, leaf_types, leaf_modules)
-    signature = Signature.of(module)
-    samples, more = _samples(signature, batch, device, 2), _samples(signature, batch, device, 3)
     refused = functionalize(module, _record(module, samples))
     problems = tuple(_problem(module, node, why) for node, why in refused)
     isolate_attributes(module)
@@ -129,7 +131,7 @@ def prepare(
     remove_unused(module)
     absorb_batchnorm(module, _record(module, samples), fuse=fuse_batchnorm)
     remove_unused(module)
-    return Prepared(module, signature, samples, more, output, problems)
+    return Prepared(module, Signature.of(module), samples, more, output, problems)
 
 
 def working_copy(ann: nn.Module, device: torch.device) -> nn.Module:
@@ -184,17 +186,13 @@ def _samples(signature: Signature, batch: Any, device: torch.device, count: int)
 
 def _record(module: fx.GraphModule, samples: tuple[Any, ...]) -> Record:
     try:
-        return record(module, tuple(map(_cloned, samples)))[0]
+        return record(module, map_tensors(samples, Tensor.clone))
     except Exception as error:
         raise ConversionError(
             f"The traced network fails on {len(samples[0])} samples ({type(error).__name__}: {first_line(error)}). "
             "A forward that writes a fixed batch size into its code (view(32, -1)) is the usual cause; use x.size(0) "
             "or flatten(1)."
         ) from error
-
-
-def _cloned(value: Any) -> Any:
-    return value.clone() if isinstance(value, Tensor) else value
 
 
 def _problem(module: fx.GraphModule, node: fx.Node, why: str) -> Problem:

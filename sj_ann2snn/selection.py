@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from .options import declared_options, instantiate
 from .registry import CALLER, Owner, resolve
 from .replacements import Replacement
 from .site import Site
+from .wording import did_you_mean
 
 __all__ = ["Selection"]
 
@@ -137,10 +137,10 @@ class Selection:
         known = {name: f"{name} ({kind} {cls.name!r})" for kind, cls in owners for name in declared_options(cls)}
         unknown = sorted(set(options) - set(known))
         if unknown:
-            close = difflib.get_close_matches(unknown[0], [*known, *own_keywords], n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
+            hint = did_you_mean(unknown[0], [*known, *own_keywords], count=1)
             raise OptionError(
-                f"Converter got the unknown keyword{'s' if len(unknown) > 1 else ''} {', '.join(unknown)}.{hint} "
-                f"Besides its own ({', '.join(own_keywords)}), mode {str(self.normalization)!r} and the neuron and "
-                f"mappers in use know: {', '.join(sorted(known.values()))}."
+                f"Converter got the unknown keyword{'s' if len(unknown) > 1 else ''} {', '.join(unknown)}. "
+                f"{hint}{' ' if hint else ''}Besides its own ({', '.join(own_keywords)}), mode "
+                f"{str(self.normalization)!r} and the neuron and mappers in use know: "
+                f"{', '.join(sorted(known.values()))}."
             )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,11 +18,12 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.conv import _ConvNd
 
-from .batches import HALF, describe_batch
+from .batches import HALF, describe_batch, taken
 from .compat import MemoryModule, fast_neurons, reset_net, step_modes
 from .errors import InputError
 from .firing import can_fire_in_place, fire
 from .layers import ChannelAffine, Scaler, Stepwise
+from .trees import map_leaves, map_tensors, tensors
 
 __all__ = ["Simulator", "simulate"]
 
@@ -82,12 +84,16 @@ class Simulator:
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
             raise InputError(f"T={steps!r} is not allowed: the number of time steps is an integer from 1 up.")
         self.snn, self.steps, self.watch = snn, steps, watch
-        self.graph = snn.graph if isinstance(snn, fx.GraphModule) else None
-        self.varying = _varying_nodes(snn) if isinstance(snn, fx.GraphModule) else frozenset()
-        tensors = [t for t in (*snn.parameters(), *snn.buffers()) if t.is_floating_point()]
-        self.device = tensors[0].device if tensors else torch.device("cpu")
-        self.dtype = tensors[0].dtype if tensors else None
-        self._exclusive = self.varying & (_exclusive_nodes(snn) if isinstance(snn, fx.GraphModule) else frozenset())
+        self.graph: fx.Graph | None = None
+        self.varying: frozenset[fx.Node] = frozenset()
+        self._exclusive: frozenset[fx.Node] = frozenset()
+        if isinstance(snn, fx.GraphModule):
+            self.graph = snn.graph
+            self.varying = _varying_nodes(snn)
+            self._exclusive = self.varying & _exclusive_nodes(snn)
+        weights = [t for t in (*snn.parameters(), *snn.buffers()) if t.is_floating_point()]
+        self.device = weights[0].device if weights else torch.device("cpu")
+        self.dtype = weights[0].dtype if weights else None
         self._any_layout = not any(_is_foreign(module) for module in snn.modules())
         self._largest = 0
         """Bytes of the largest activation of one sample at one step."""
@@ -98,15 +104,8 @@ class Simulator:
         Raises:
             InputError: The network cannot take the inputs.
         """
-        try:
+        with taken(inputs[0] if len(inputs) == 1 else inputs):
             return [reduce(self.run(tile)) for tile in self.tiles(inputs)]
-        except (InputError, torch.OutOfMemoryError):
-            raise
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            raise InputError(
-                f"The network cannot take {describe_batch(inputs[0] if len(inputs) == 1 else inputs)}: it fails with "
-                f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
-            ) from error
 
     def tiles(self, inputs: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
         """The inputs in tiles of samples; the first one is small, to learn how large the others may be."""
@@ -154,7 +153,7 @@ class Simulator:
         for module, _ in step_modes(self.snn):
             module.step_mode = "s"  # type: ignore[assignment]
         with self._watched():
-            return [_map(self.snn(*inputs), lambda y: y.unsqueeze(0)) for _ in range(self.steps)]
+            return [map_tensors(self.snn(*inputs), lambda y: y.unsqueeze(0)) for _ in range(self.steps)]
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
@@ -175,10 +174,11 @@ class Simulator:
             for handle in handles:
                 handle.remove()
 
-    def _run_static(self, inputs: tuple[Any, ...]) -> dict[fx.Node, Any]:
+    def _run_static(self, inputs: tuple[Any, ...]) -> _Static:
         """Everything that does not vary over time, as the ANN computes it."""
         assert self.graph is not None
-        values: dict[fx.Node, Any] = {}
+        static = _Static({}, set())
+        values = static.values
         given = iter(inputs)
         for node in self.graph.nodes:
             if node in self.varying or node.op == "output":
@@ -187,12 +187,13 @@ class Simulator:
                 value = next(given, node.args[0] if node.args else None)
                 values[node] = _channels_last(value) if self._any_layout else value
             elif node.op == "get_attr":
-                values[node] = _attribute(self.snn, str(node.target))
+                values[node] = operator.attrgetter(str(node.target))(self.snn)
             else:
                 values[node] = self._call(node, values.__getitem__, "s")
-        return values
+            static.note(node)
+        return static
 
-    def _run_varying(self, static: dict[fx.Node, Any], steps: int) -> Any:
+    def _run_varying(self, static: _Static, steps: int) -> Any:
         assert self.graph is not None
         values: dict[fx.Node, Any] = {}
         readers = {node: len(node.users) for node in self.varying}
@@ -201,8 +202,8 @@ class Simulator:
         def read(node: fx.Node) -> Any:
             if node in values:
                 return values[node]
-            if _depends_on_input(node, static):
-                return _map(static[node], lambda x: x.expand(steps, *x.shape))
+            if node in static.carrying:
+                return map_tensors(static.values[node], lambda x: x.expand(steps, *x.shape))
             return self._merged(node, static, shapes, steps)
 
         for node in self.graph.nodes:
@@ -219,26 +220,26 @@ class Simulator:
                         del values[source]
         raise AssertionError("a graph ends with its output")
 
-    def _output(self, node: fx.Node, read: Callable[[fx.Node], Any], static: dict[fx.Node, Any]) -> Any:
-        moves = node in self.varying or _depends_on_input(node, static)
-        value = read(node) if moves else static[node]
-        if not _holds_tensor(value):
+    def _output(self, node: fx.Node, read: Callable[[fx.Node], Any], static: _Static) -> Any:
+        moves = node in self.varying or node in static.carrying
+        value = read(node) if moves else static.values[node]
+        if not tensors(value):
             raise InputError(
                 f"The network returns {value!r} ({node.name}), a size or another value that is no tensor; "
                 "simulate runs tiles of samples and steps, which have other sizes. Return tensors only."
             )
         return value if moves else _Constant(value)
 
-    def _merged(self, node: fx.Node, static: dict[fx.Node, Any], shapes: dict[fx.Node, Any], steps: int) -> Any:
+    def _merged(self, node: fx.Node, static: _Static, shapes: dict[fx.Node, Any], steps: int) -> Any:
         """A size or a constant as it is where time and samples are merged: ``x.size(0)`` is T * N."""
         if node.op in ("get_attr", "placeholder"):
-            return static[node]
+            return static.values[node]
         if node not in shapes:
 
             def read(source: fx.Node) -> Any:
-                if _depends_on_input(source, static) or source in self.varying:
+                if source in static.carrying:
                     # Only its shape matters, which costs nothing on the meta device.
-                    return _map(static[source], lambda x: x.to("meta").expand(steps, *x.shape))
+                    return map_tensors(static.values[source], lambda x: x.to("meta").expand(steps, *x.shape))
                 return self._merged(source, static, shapes, steps)
 
             shapes[node] = self._call(node, read, "m")
@@ -247,29 +248,28 @@ class Simulator:
     def _call(self, node: fx.Node, read: Callable[[fx.Node], Any], step_mode: str) -> Any:
         args: Any = fx.map_arg(node.args, read)
         kwargs: Any = fx.map_arg(node.kwargs, read)
-        if node.op == "call_module":
-            module = self.snn.get_submodule(str(node.target))
-            if hasattr(module, "step_mode"):
-                module.step_mode = step_mode  # type: ignore[assignment]
-            if step_mode == "m" and node in self.varying and args and can_fire_in_place(module, args[0]):
-                result = fire(module, args[0], overwrite=node.args[0] in self._exclusive)
-            else:
-                result = module(*args, **kwargs)
-            if self.watch is not None and step_mode == "m" and node in self.varying:
-                self.watch(str(node.target), module, args[0] if args else None, result)
-            return result
         if node.op == "call_method":
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)
-        function: Any = node.target
-        return function(*args, **kwargs)
+        if node.op == "call_function":
+            function: Any = node.target
+            return function(*args, **kwargs)
+        module = self.snn.get_submodule(str(node.target))
+        if hasattr(module, "step_mode"):
+            module.step_mode = step_mode  # type: ignore[assignment]
+        if node not in self.varying:
+            return module(*args, **kwargs)
+        if args and can_fire_in_place(module, args[0]):
+            result = fire(module, args[0], overwrite=node.args[0] in self._exclusive)
+        else:
+            result = module(*args, **kwargs)
+        if self.watch is not None:
+            self.watch(str(node.target), module, args[0] if args else None, result)
+        return result
 
     def _note_size(self, value: Any) -> None:
-        def look(x: Tensor) -> Tensor:
+        for x in tensors(value):
             samples = x.shape[0] * x.shape[1] if x.dim() > 1 else 1
             self._largest = max(self._largest, x.numel() * x.element_size() // max(1, samples))
-            return x
-
-        _map(value, look)
 
     def _budget(self) -> int:
         return TILE_BYTES.get(self.device.type, TILE_BYTES["cpu"])
@@ -282,6 +282,21 @@ class Simulator:
         if not self._largest:
             return min(self.steps, TILE_STEPS.get(self.device.type, self.steps))
         return max(1, self._budget() // (self._largest * samples))
+
+
+@dataclass
+class _Static:
+    """What one tile yields before the first neuron."""
+
+    values: dict[fx.Node, Any]
+    carrying: set[fx.Node]
+    """Nodes with tensors that are computed from the input's values, rather than from its size."""
+
+    def note(self, node: fx.Node) -> None:
+        """Find out whether `node`, whose value is known, carries the input's values."""
+        from_input = node.op == "placeholder" or any(source in self.carrying for source in node.all_input_nodes)
+        if from_input and tensors(self.values[node]):
+            self.carrying.add(node)
 
 
 class _Constant:
@@ -317,19 +332,6 @@ def _exclusive_nodes(snn: fx.GraphModule) -> frozenset[fx.Node]:
     return frozenset(found)
 
 
-def _depends_on_input(node: fx.Node, static: dict[fx.Node, Any]) -> bool:
-    """True for a tensor that is computed from the input's values, rather than from its size."""
-    if node not in static or not _holds_tensor(static[node]):
-        return False
-    return node.op == "placeholder" or any(_depends_on_input(arg, static) for arg in node.all_input_nodes)
-
-
-def _holds_tensor(value: Any) -> bool:
-    if isinstance(value, (tuple, list)):
-        return any(_holds_tensor(item) for item in value)
-    return isinstance(value, Tensor)
-
-
 def _is_foreign(module: nn.Module) -> bool:
     """True for a user's own module, which may rely on the memory layout (``x.view(...)`` does)."""
     operation = module.operation if isinstance(module, Stepwise) else None
@@ -347,11 +349,6 @@ def _has_samples(value: Any, samples: int) -> bool:
     return isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == samples
 
 
-def _attribute(module: nn.Module, target: str) -> Any:
-    *path, name = target.split(".")
-    return getattr(module.get_submodule(".".join(path)), name)
-
-
 @contextmanager
 def _left_as_it_was(snn: nn.Module) -> Iterator[None]:
     """Restores step modes and resets the network, whatever happens in between."""
@@ -362,16 +359,6 @@ def _left_as_it_was(snn: nn.Module) -> Iterator[None]:
         for module, mode in modes:
             module.step_mode = mode  # type: ignore[assignment]
         reset_net(snn)
-
-
-def _map(tree: Any, change: Callable[[Tensor], Any]) -> Any:
-    if isinstance(tree, Tensor):
-        return change(tree)
-    if isinstance(tree, (tuple, list)):
-        return type(tree)(_map(item, change) for item in tree)
-    if isinstance(tree, dict):
-        return {name: _map(item, change) for name, item in tree.items()}
-    return tree
 
 
 def _zipped(trees: list[Any], join: Callable[[list[Tensor]], Any]) -> Any:
@@ -387,13 +374,7 @@ def _zipped(trees: list[Any], join: Callable[[list[Tensor]], Any]) -> Any:
 
 def _plain(tree: Any) -> Any:
     """Outputs with constants taken out of their wrapping."""
-    if isinstance(tree, _Constant):
-        return tree.value
-    if isinstance(tree, (tuple, list)):
-        return type(tree)(_plain(item) for item in tree)
-    if isinstance(tree, dict):
-        return {name: _plain(item) for name, item in tree.items()}
-    return tree
+    return map_leaves(tree, lambda leaf: leaf.value if isinstance(leaf, _Constant) else leaf)
 
 
 def _mean(stretches: list[Any]) -> Any:

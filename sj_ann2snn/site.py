@@ -61,7 +61,6 @@ class Site:
         kwargs: Keyword arguments, likewise.
         output: What the call returns: a `Value`, or a tuple of them.
         source: File and line of the call in the user's code, where known.
-        inputs_from: The operations that make each of `values`, in order (None: the network's input).
     """
 
     name: str
@@ -71,7 +70,6 @@ class Site:
     kwargs: dict[str, Any] = field(default_factory=dict)
     output: Any = None
     source: str = ""
-    inputs_from: tuple[Any, ...] = ()
 
     @property
     def operation_name(self) -> str:

@@ -6,10 +6,9 @@ import itertools
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from .errors import VerificationError
-from .graph.records import map_tree
+from .trees import tensors
 
 __all__ = ["TOLERANCE", "verify"]
 
@@ -37,7 +36,7 @@ def verify(got: Any, wanted: Any) -> None:
 def relative_error(got: Any, wanted: Any) -> tuple[float, float]:
     """The largest relative L2 error over all output tensors, and what is allowed."""
     worst, tolerance = 0.0, 0.0
-    for one, other in itertools.zip_longest(_tensors(got), _tensors(wanted)):
+    for one, other in itertools.zip_longest(tensors(got), tensors(wanted)):
         if one is None or other is None or one.shape != other.shape:
             return float("inf"), 0.0
         if not bool(torch.isfinite(other).all()):
@@ -48,14 +47,3 @@ def relative_error(got: Any, wanted: Any) -> tuple[float, float]:
             worst = error
         tolerance = max(tolerance, TOLERANCE.get(other.dtype, 1e-3))
     return worst, tolerance
-
-
-def _tensors(tree: Any) -> list[Tensor]:
-    found: list[Tensor] = []
-
-    def look(leaf: Any) -> None:
-        if isinstance(leaf, Tensor):
-            found.append(leaf)
-
-    map_tree(tree, look)
-    return found

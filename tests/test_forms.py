@@ -628,6 +628,12 @@ def test_check_says_what_would_happen() -> None:
     assert "2 operations refused" in str(found)
 
 
+def test_check_looks_at_the_submodule_that_is_to_be_converted() -> None:
+    found = Converter([data(6, 4)], convert_only="body", progress=False).check(Untraceable().double())
+    assert found.convertible
+    assert [entry.operation for entry in found.entries] == [type(one).__name__ for one in Untraceable().body]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_single_and_double_precision_are_kept(dtype: torch.dtype) -> None:
     ann = randomised(Around(nn.LeakyReLU(0.1), "currents")).to(dtype)

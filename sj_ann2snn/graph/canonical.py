@@ -10,7 +10,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from ..errors import ConversionError
 from ..layers import ChannelAffine
-from .naming import attribute, node_label
+from .naming import copied_attribute, node_label
 from .records import Record, TensorRecord
 from .tracing import LEAF
 from .weights import batchnorm_factors, scaled_layer
@@ -45,12 +45,13 @@ def isolate_attributes(module: fx.GraphModule) -> None:
         target = str(node.target)
         if node.op != "get_attr" or not any(target.startswith(f"{layer}.") for layer in layers):
             continue
-        name, value = f"{target.replace('.', '_')}_read_apart", attribute(module, target)
+        name = f"{target.replace('.', '_')}_read_apart"
         if not hasattr(module, name):
+            value = copied_attribute(module, target)
             if isinstance(value, nn.Parameter):
-                module.register_parameter(name, nn.Parameter(value.detach().clone(), value.requires_grad))
+                module.register_parameter(name, value)
             else:
-                module.register_buffer(name, value.detach().clone())
+                module.register_buffer(name, value)
         node.target = name
     module.recompile()
 

@@ -108,20 +108,17 @@ def _replace_later_reads(
         alias: [user for user in alias.users if user is not node and order.get(user, -1) > order[node]]
         for alias in aliases
     }
-    read = [alias for alias in aliases if later[alias]]
-    for alias in read:
+    stale: list[fx.Node] = []
+    for alias in filter(later.__getitem__, aliases):
         if alias.op == "get_attr" or mutated.op == "get_attr":
             return "it changes a parameter or buffer in place"
-        if not _same_memory(current[alias], target):
-            if not _overlap(current[alias], target):
-                later[alias] = []
-                continue
+        if _same_memory(current[alias], target):
+            stale.append(alias)
+        elif _overlap(current[alias], target):
             return (
                 f"it changes in place memory of which {node_label(module, alias)!r} is another view that is read later"
             )
-    for alias in read:
-        if not later[alias]:
-            continue
+    for alias in stale:
         replacement = node
         if current[alias].shape != target.shape:
             with module.graph.inserting_after(node):

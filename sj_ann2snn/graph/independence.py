@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from .records import map_tree
+from ..trees import tensors
 
 __all__ = ["mixing_nodes"]
 
@@ -26,14 +26,7 @@ class _Keeper(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        found: list[Tensor] = []
-
-        def look(leaf: Any) -> None:
-            if isinstance(leaf, Tensor):
-                found.append(leaf.detach().clone())
-
-        map_tree(result, look)
-        self.kept[n] = found
+        self.kept[n] = [tensor.detach().clone() for tensor in tensors(result)]
         return result
 
 

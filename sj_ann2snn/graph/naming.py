@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import operator
 from typing import Any
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from .tracing import PATH
 
-__all__ = ["attribute", "node_label", "operation_name", "qualified_name"]
+__all__ = ["attribute", "copied_attribute", "node_label", "operation_name", "qualified_name"]
 
 
 CALLS = ("call_module", "call_function", "call_method")
@@ -16,8 +18,15 @@ CALLS = ("call_module", "call_function", "call_method")
 
 def attribute(module: nn.Module, target: str) -> Any:
     """The parameter, buffer or submodule with the qualified name `target`."""
-    *path, name = target.split(".")
-    return getattr(module.get_submodule(".".join(path)), name)
+    return operator.attrgetter(target)(module)
+
+
+def copied_attribute(module: nn.Module, target: str) -> Any:
+    """A copy of a parameter or buffer; a parameter's is one, too."""
+    value = attribute(module, target)
+    if isinstance(value, nn.Parameter):
+        return nn.Parameter(value.detach().clone(), requires_grad=value.requires_grad)
+    return value.clone() if isinstance(value, Tensor) else copy.copy(value)
 
 
 def operation_name(target: Any) -> str:

@@ -27,9 +27,10 @@ from ..replacements import (
     Weighted,
 )
 from ..site import Site, Value, Varies
+from ..trees import map_leaves
 from .explanations import explain
 from .naming import attribute, node_label
-from .records import Record, TensorRecord, map_tree
+from .records import Record, TensorRecord
 from .tracing import LEAF, SOURCE
 
 __all__ = ["COMMUTED", "Decision", "Plan", "Problem", "make_plan"]
@@ -246,11 +247,7 @@ class _Planner:
         """Find out whether dimension 0 holds the samples, and no other."""
         if not self.record.is_tensor(node) or self.varies[node] is Varies.CONSTANT:
             return
-        firsts: list[TensorRecord] = []
-        seconds: list[TensorRecord] = []
-        map_tree(self.record[node], lambda leaf: firsts.append(leaf) if isinstance(leaf, TensorRecord) else None)
-        map_tree(self.larger[node], lambda leaf: seconds.append(leaf) if isinstance(leaf, TensorRecord) else None)
-        for first, second in zip(firsts, seconds, strict=False):
+        for first, second in zip(self.record.tensors(node), self.larger.tensors(node), strict=False):
             if (
                 not first.shape
                 or len(first.shape) != len(second.shape)
@@ -280,20 +277,10 @@ class _Planner:
             kwargs=self._values(node.kwargs),
             output=self._describe(node),
             source=node.meta.get(SOURCE, ""),
-            inputs_from=tuple(self._made_by(arg) for arg in node.all_input_nodes),
         )
 
-    def _made_by(self, node: fx.Node) -> Any:
-        return self.decisions[node].site.operation if node in self.decisions else None
-
     def _values(self, tree: Any) -> Any:
-        if isinstance(tree, fx.immutable_collections.immutable_dict):
-            return {name: self._values(item) for name, item in tree.items()}
-
-        def describe(leaf: Any) -> Any:
-            return self._describe(leaf) if isinstance(leaf, fx.Node) else leaf
-
-        return map_tree(tree, describe)
+        return map_leaves(tree, lambda leaf: self._describe(leaf) if isinstance(leaf, fx.Node) else leaf)
 
     def _describe(self, node: fx.Node) -> Any:
         varies = self.varies.get(node, Varies.VARYING)
@@ -304,7 +291,7 @@ class _Planner:
                 return Value(leaf.shape, leaf.dtype, varies, node.name, constant)
             return leaf
 
-        return map_tree(self.record[node], describe)
+        return map_leaves(self.record[node], describe)
 
 
 def _operation_type(layer: nn.Module, claimed: frozenset[type[nn.Module]]) -> type[nn.Module]:

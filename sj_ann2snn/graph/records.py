@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-__all__ = ["Record", "TensorRecord", "map_tree", "record"]
+from ..trees import leaves, map_leaves
+
+__all__ = ["Record", "TensorRecord", "record"]
 
 
 @dataclass(frozen=True)
@@ -34,15 +36,11 @@ class Record:
 
     def is_tensor(self, node: fx.Node) -> bool:
         """True if the node yields a tensor or a collection with a tensor in it."""
-        found = False
+        return bool(self.tensors(node))
 
-        def look(leaf: Any) -> Any:
-            nonlocal found
-            found = found or isinstance(leaf, TensorRecord)
-            return leaf
-
-        map_tree(self.values[node], look)
-        return found
+    def tensors(self, node: fx.Node) -> list[TensorRecord]:
+        """Every tensor that the node yields."""
+        return [leaf for leaf in leaves(self.values[node]) if isinstance(leaf, TensorRecord)]
 
 
 class _Recorder(fx.Interpreter):
@@ -54,7 +52,7 @@ class _Recorder(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        self.records[n] = map_tree(result, _tensor_record)
+        self.records[n] = map_leaves(result, _tensor_record)
         return result
 
 
@@ -71,25 +69,9 @@ def _tensor_record(leaf: Any) -> Any:
     )
 
 
-def record(module: fx.GraphModule, inputs: tuple[Any, ...]) -> tuple[Record, Any]:
-    """Run `module` on `inputs`, one per placeholder; what every node yields, and the output."""
+def record(module: fx.GraphModule, inputs: tuple[Any, ...]) -> Record:
+    """Run `module` on `inputs`, one per placeholder; what every node yields."""
     recorder = _Recorder(module)
     with torch.no_grad():
-        output = recorder.run(*inputs)
-    return Record(recorder.records), output
-
-
-def map_tree(tree: Any, change: Any) -> Any:
-    """Apply `change` to the leaves of nested tuples, lists, dicts and slices."""
-    if isinstance(tree, tuple):
-        mapped = tuple(map_tree(item, change) for item in tree)
-        if hasattr(tree, "_fields"):
-            return type(tree)(*mapped)
-        return mapped
-    if isinstance(tree, list):
-        return [map_tree(item, change) for item in tree]
-    if isinstance(tree, dict):
-        return {key: map_tree(item, change) for key, item in tree.items()}
-    if isinstance(tree, slice):
-        return slice(map_tree(tree.start, change), map_tree(tree.stop, change), map_tree(tree.step, change))
-    return change(tree)
+        recorder.run(*inputs)
+    return Record(recorder.records)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 import operator
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from ..layers import NormalizedReLU, Scaler, Stepwise, to_step_module
 from ..replacements import Remove, Spike, Stateful
 from ..site import Varies
-from .naming import attribute
+from ..trees import leaves
+from .naming import copied_attribute
 from .plan import Decision, Plan
-from .records import Record, TensorRecord, map_tree
+from .records import Record, TensorRecord
 from .scales import ScalePlan
+from .slopes import broadcast_slope
 from .weights import scaled_layer
 
 __all__ = ["rewrite"]
@@ -54,6 +55,7 @@ class _Rewriter:
         self.modules: dict[str, Any] = {}
         self.new: dict[fx.Node, Any] = {}
         self.scaled: dict[tuple[fx.Node, bytes], fx.Node] = {}
+        self.layers = {str(node.target) for node in module.graph.nodes if node.op == "call_module"}
         self.taken = {
             prefix
             for node in module.graph.nodes
@@ -70,7 +72,7 @@ class _Rewriter:
 
     def _node(self, node: fx.Node) -> Any:
         if node.op == "get_attr":
-            self.modules[str(node.target)] = _copied_attribute(self.module, str(node.target))
+            self.modules[str(node.target)] = copied_attribute(self.module, str(node.target))
             return self._copied(node)
         if node.op == "output":
             return self.graph.output(fx.map_arg(node.args[0], lambda arg: self._argument(node, arg)))
@@ -117,7 +119,7 @@ class _Rewriter:
     def _activation(self, node: fx.Node, spike: Spike) -> nn.Module:
         """What the neuron stands for. It follows from the description, so that verifying checks the mapper too."""
         if spike.two_sided:
-            return NormalizedReLU(negative_slope=self._slope(node, spike))
+            return NormalizedReLU(negative_slope=broadcast_slope(spike, self.record[node]))
         if spike.maximum is None:
             return NormalizedReLU()
         scale = self.scales.scales[node]
@@ -130,12 +132,8 @@ class _Rewriter:
         above = self._module_call(name, positive, (current,), {})
         negated = self._module_call(f"{name}_negated", Stepwise(operator.neg), (current,), {})
         below = self._module_call(f"{name}_negative", negative, (negated,), {})
-        slope = self._module_call(f"{name}_slope", Scaler(self._slope(node, spike)), (below,), {})
+        slope = self._module_call(f"{name}_slope", Scaler(broadcast_slope(spike, self.record[node])), (below,), {})
         return self._module_call(f"{name}_difference", Stepwise(operator.sub, (0, 1)), (above, slope), {})
-
-    def _slope(self, node: fx.Node, spike: Spike) -> Tensor:
-        slope = torch.as_tensor(spike.negative_slope, dtype=self.record[node].dtype).detach()
-        return slope.reshape(-1, *(1,) * (len(self.record[node].shape) - 2)) if slope.numel() > 1 else slope.reshape(())
 
     def _operation(self, node: fx.Node, name: str) -> fx.Node:
         """The ANN's own operation, made aware of step modes."""
@@ -160,21 +158,13 @@ class _Rewriter:
 
     def _sequences(self, node: fx.Node) -> tuple[int, ...]:
         """Positions, among the tensors that the call receives, of those with time and samples."""
-        positions: list[int] = []
-        count = 0
-
-        def look(leaf: Any) -> Any:
-            nonlocal count
-            if isinstance(leaf, fx.Node) and self.record.is_tensor(leaf):
-                held: list[Any] = []
-                map_tree(self.record[leaf], lambda one: held.append(one) if isinstance(one, TensorRecord) else None)
-                if leaf in self.plan.batched:
-                    positions.extend(range(count, count + len(held)))
-                count += len(held)
-            return leaf
-
-        map_tree((node.args, dict(node.kwargs)), look)
-        return tuple(positions)
+        batched = [
+            leaf in self.plan.batched
+            for leaf in leaves((node.args, node.kwargs))
+            if isinstance(leaf, fx.Node)
+            for _ in self.record.tensors(leaf)
+        ]
+        return tuple(position for position, yes in enumerate(batched) if yes)
 
     def _call(self, node: fx.Node, name: str, module: nn.Module, *, only_first: bool = False) -> fx.Node:
         if only_first:
@@ -190,15 +180,12 @@ class _Rewriter:
 
     def _free(self, name: str) -> str:
         """`name`, or the next free one: the layers of the ANN keep theirs."""
-        own = name in self.taken and name not in self.modules and self._is_layer(name)
+        own = name in self.layers and name not in self.modules
         candidate, count = name, 1
         while not own and (candidate in self.taken or candidate in self.modules or _hides(candidate)):
             candidate, count = f"{name}_{count}", count + 1
         self.taken.update(_prefixes(candidate))
         return candidate
-
-    def _is_layer(self, name: str) -> bool:
-        return any(node.op == "call_module" and node.target == name for node in self.module.graph.nodes)
 
     def _known(self, node: fx.Node) -> Any:
         return self.new[node]
@@ -234,10 +221,3 @@ def _hides(target: str) -> bool:
 def _prefixes(target: str) -> list[str]:
     parts = target.split(".")
     return [".".join(parts[: count + 1]) for count in range(len(parts))]
-
-
-def _copied_attribute(module: nn.Module, target: str) -> Tensor | Any:
-    value = attribute(module, target)
-    if isinstance(value, nn.Parameter):
-        return nn.Parameter(value.detach().clone(), requires_grad=value.requires_grad)
-    return value.clone() if isinstance(value, torch.Tensor) else copy.copy(value)

@@ -9,7 +9,6 @@ scaler is planned.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,8 +17,9 @@ from torch import Tensor, fx
 
 from ..replacements import Average, Product, Rearrange, Remove, Replacement, Spike, Stateful, Sum, Weighted
 from ..site import Varies
+from ..trees import leaves, map_leaves, map_tensors, tensors
 from .plan import Decision, Plan
-from .records import Record, TensorRecord, map_tree
+from .records import Record, TensorRecord
 from .weights import channel_axis, foldable
 
 __all__ = ["ScalePlan", "plan_scales"]
@@ -64,8 +64,7 @@ class _ScalePlanner:
         value = value.detach().double().cpu()
         if not value.dim():
             return value
-        scale: Tensor = _compressed(value.reshape(1, -1, *(1,) * (len(self.record[node].shape) - 2)))
-        return scale
+        return _compressed(value.reshape(1, -1, *(1,) * (len(self.record[node].shape) - 2)))
 
     def run(self) -> ScalePlan:
         nodes = list(self.module.graph.nodes)
@@ -197,53 +196,47 @@ class _ScalePlanner:
 
     def _sum(self, node: fx.Node) -> Tensor:
         wanted = self.wanted[node]
-        tensors = self._tensors(node)
+        arguments = self._tensors(node)
         if wanted is None:
             # No user insists: what a neuron emits keeps its scale, the rest follows.
-            fixed = [arg for arg in tensors if isinstance(self._replacement(arg), Spike)]
-            wanted = self.out.scales[fixed[0] if fixed else tensors[0]]
+            fixed = [arg for arg in arguments if isinstance(self._replacement(arg), Spike)]
+            wanted = self.out.scales[fixed[0] if fixed else arguments[0]]
         shape = self.record[node].shape
-        if wanted.dim() and any(self.record[arg].shape != shape for arg in tensors):
+        if wanted.dim() and any(self.record[arg].shape != shape for arg in arguments):
             wanted = ONE
-        for arg in tensors:
+        for arg in arguments:
             self._bring(node, arg, wanted)
         return wanted
 
     def _rearranged(self, node: fx.Node) -> Any:
-        tensors = self._tensors(node)
+        arguments = self._tensors(node)
         if self._is_read_whole(node) or self._joins_constants(node):
             return self._in_units(node)
-        scales = [self._scale(arg) for arg in tensors]
+        scales = [self._scale(arg) for arg in arguments]
         if all(not scale.dim() and _same(scale, scales[0]) for scale in scales):
-            return map_tree(self.record[node], lambda leaf: scales[0])
+            return map_leaves(self.record[node], lambda leaf: scales[0])
         # The operation itself says where each scale goes.
-        if not all(isinstance(self.record[arg], TensorRecord) for arg in tensors):
+        if not all(isinstance(self.record[arg], TensorRecord) for arg in arguments):
             return self._in_units(node)
-        full = {arg: _broadcast(scale, self.record[arg].shape) for arg, scale in zip(tensors, scales, strict=True)}
+        full = {arg: _broadcast(scale, self.record[arg].shape) for arg, scale in zip(arguments, scales, strict=True)}
 
         def value(leaf: Any) -> Any:
             if not isinstance(leaf, fx.Node):
                 return leaf
             return full[leaf] if leaf in full else self.record[leaf]
 
-        args, kwargs = map_tree(node.args, value), {name: map_tree(arg, value) for name, arg in node.kwargs.items()}
-        result = map_tree(_call(self.module, node, args, kwargs), _compressed)
-        moved = False
-
-        def look(leaf: Any) -> Any:
-            nonlocal moved
-            # Scales that differ between the samples of a batch would depend on the batch's size.
-            moved = moved or (isinstance(leaf, Tensor) and leaf.dim() > 0 and leaf.shape[0] != 1)
-            return leaf
-
-        map_tree(result, look)
+        call = getattr(fx.Interpreter(self.module, garbage_collect_values=False), node.op)
+        result = call(node.target, map_leaves(node.args, value), map_leaves(node.kwargs, value))
+        result = map_tensors(result, _compressed)
+        # Scales that differ between the samples of a batch would depend on the batch's size.
+        moved = any(scale.dim() and scale.shape[0] != 1 for scale in tensors(result))
         return self._in_units(node) if moved else result
 
     def _in_units(self, node: fx.Node) -> Any:
         """Have `node` read and yield the ANN's units."""
         for arg in self._tensors(node):
             self._bring(node, arg, ONE)
-        return map_tree(self.record[node], lambda leaf: ONE)
+        return map_leaves(self.record[node], lambda leaf: ONE)
 
     def _is_read_whole(self, node: fx.Node) -> bool:
         """True for several results that are not only picked from one by one."""
@@ -252,9 +245,9 @@ class _ScalePlanner:
         return any(not (self._picks(user) and isinstance(user.args[1], int)) for user in node.users)
 
     def _product(self, node: fx.Node, product: Product) -> Tensor:
-        tensors = self._tensors(node)
+        arguments = self._tensors(node)
         result = ONE
-        for arg in tensors:
+        for arg in arguments:
             scale = self.out.scales[arg]
             same_shape = self.record[arg].shape == self.record[node].shape
             if scale.dim() and not (product.elementwise and same_shape):
@@ -264,9 +257,9 @@ class _ScalePlanner:
             if divides and node.args[product.divisor] is arg:  # type: ignore[index]
                 scale = 1.0 / scale
             result = result * scale
-        if len(tensors) == 1 and sum(1 for one in _leaves(node) if one is tensors[0]) > 1:
+        if len(arguments) == 1 and sum(1 for one in _leaves(node) if one is arguments[0]) > 1:
             # ``x * x`` of something static: the square's scale is not the value's.
-            self._bring(node, tensors[0], ONE)
+            self._bring(node, arguments[0], ONE)
             return ONE
         return result
 
@@ -274,7 +267,6 @@ class _ScalePlanner:
 
     def _bring(self, user: fx.Node, arg: fx.Node, wanted: Tensor) -> None:
         """Have `user` read `arg` in the scale `wanted`."""
-
         scale = self._scale(arg)
         if not _same(scale, wanted):
             self.out.scalers[user, arg] = scale / wanted
@@ -315,34 +307,16 @@ class _ScalePlanner:
 
 
 def _leaves(node: fx.Node) -> list[fx.Node]:
-    found: list[fx.Node] = []
-
-    def look(leaf: Any) -> Any:
-        if isinstance(leaf, fx.Node):
-            found.append(leaf)
-        return leaf
-
-    map_tree((node.args, dict(node.kwargs)), look)
-    return found
-
-
-def _call(module: fx.GraphModule, node: fx.Node, args: Any, kwargs: Any) -> Any:
-    if node.op == "call_module":
-        return module.get_submodule(str(node.target))(*args, **kwargs)
-    if node.op == "call_method":
-        return getattr(args[0], str(node.target))(*args[1:], **kwargs)
-    function: Callable[..., Any] = node.target  # type: ignore[assignment]
-    return function(*args, **kwargs)
+    """The arguments that are nodes, each as often as it is one."""
+    return [leaf for leaf in leaves((node.args, node.kwargs)) if isinstance(leaf, fx.Node)]
 
 
 def _broadcast(scale: Tensor, shape: tuple[int, ...]) -> Tensor:
     return scale.expand(shape).clone() if scale.dim() else scale.reshape((1,) * len(shape)).expand(shape).clone()
 
 
-def _compressed(scale: Any) -> Any:
+def _compressed(scale: Tensor) -> Tensor:
     """`scale` with every dimension along which it does not change shrunk to one."""
-    if not isinstance(scale, Tensor):
-        return scale
     for dim in range(scale.dim()):
         first = scale.narrow(dim, 0, 1)
         if scale.shape[dim] > 1 and bool((scale == first).all()):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import operator
 import os
 import sys
@@ -16,6 +15,7 @@ from torch import fx, nn
 from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
 
 from ..errors import TracingError
+from ..wording import did_you_mean
 
 __all__ = ["LEAF", "PATH", "SOURCE", "owned_copy", "remove_hooks", "trace"]
 
@@ -179,7 +179,8 @@ def trace(
     names = [name for name, _ in module.named_modules()]
     for name in leaf_names:
         if name not in names:
-            raise TracingError(f"leaf_modules names {name!r}, which the network does not have. {_closest(name, names)}")
+            hint = did_you_mean(name, names) or "See network.named_modules()."
+            raise TracingError(f"leaf_modules names {name!r}, which the network does not have. {hint}")
     tracer = _Tracer(leaf_types, leaf_names)
     try:
         graph = tracer.trace(module)
@@ -191,11 +192,6 @@ def trace(
             "Rewrite that part, or, if it is linear over time, name the submodule in leaf_modules."
         ) from error
     return fx.GraphModule(tracer.root, graph, type(module).__name__)
-
-
-def _closest(name: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=3)
-    return f"Did you mean {' or '.join(map(repr, close))}?" if close else "See network.named_modules()."
 
 
 def _error_line(error: BaseException) -> str:

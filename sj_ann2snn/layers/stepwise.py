@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..compat import StepModule, layer
+from ..trees import map_tensors
 
 __all__ = ["Stepwise", "to_step_module"]
 
@@ -41,21 +42,20 @@ class Stepwise(nn.Module, StepModule):  # type: ignore[misc]  # SpikingJelly is 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if self.step_mode == "s":
             return self._call(args, kwargs)
-        tensors = -1
+        positions = itertools.count()
         steps: tuple[int, ...] = ()
 
         def merge(x: Tensor) -> Tensor:
-            nonlocal tensors, steps
-            tensors += 1
-            if tensors not in self.sequences:
+            nonlocal steps
+            if next(positions) not in self.sequences:
                 return x
             steps = tuple(x.shape[:2])
             return x.flatten(0, 1)
 
-        merged_args, merged_kwargs = _map_tensors((args, kwargs), merge)
+        merged_args, merged_kwargs = map_tensors((args, kwargs), merge)
         out = self._call(merged_args, merged_kwargs)
         # A batch may have become finer (windows of a sample), hence -1.
-        return _map_tensors(out, lambda y: y.reshape(steps[0], -1, *y.shape[1:]))
+        return map_tensors(out, lambda y: y.reshape(steps[0], -1, *y.shape[1:]))
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if isinstance(self.operation, str):
@@ -67,21 +67,6 @@ class Stepwise(nn.Module, StepModule):  # type: ignore[misc]  # SpikingJelly is 
             return f"step_mode={self.step_mode}"
         name = self.operation if isinstance(self.operation, str) else self.operation.__name__
         return f"{name}, step_mode={self.step_mode}"
-
-
-def _map_tensors(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(tree, Tensor):
-        return change(tree)
-    if isinstance(tree, list):
-        return [_map_tensors(item, change) for item in tree]
-    if isinstance(tree, tuple) and not isinstance(tree, torch.Size):
-        mapped = tuple(_map_tensors(item, change) for item in tree)
-        return type(tree)(*mapped) if hasattr(tree, "_fields") else mapped
-    if isinstance(tree, dict):
-        return {key: _map_tensors(item, change) for key, item in tree.items()}
-    if isinstance(tree, slice):
-        return slice(*_map_tensors((tree.start, tree.stop, tree.step), change))
-    return tree
 
 
 def to_step_module(module: nn.Module) -> nn.Module:
