@@ -65,7 +65,8 @@ class Converter:
             instance. They beat all others.
         prefer: Name of a distribution or of a class, or several, that win where plugins conflict.
         plugins: Plugin objects to use besides the installed ones; they win every conflict.
-        leaf_modules: Qualified names of submodules that are left as they are and are linear over time by your word.
+        leaf_modules: Qualified names of submodules (or one) that are left as they are and are linear over time by
+            your word.
         convert_only: Qualified name of the one submodule to convert; the result is then a copy of the network with
             that submodule replaced, and what lies behind it must be linear over time by your word.
         progress: Show a progress bar.
@@ -94,7 +95,7 @@ class Converter:
         mappers: dict[str, str | LayerMapper] | None = None,
         prefer: str | Sequence[str] = (),
         plugins: Sequence[Any] = (),
-        leaf_modules: Sequence[str] = (),
+        leaf_modules: str | Sequence[str] = (),
         convert_only: str | None = None,
         progress: bool = True,
         verify: bool = True,
@@ -112,7 +113,7 @@ class Converter:
         self.device = None if device is None else torch.device(device)
         self.fuse_batchnorm = bool(fuse_flag)
         self.channel_wise = channel_wise
-        self.leaf_modules = tuple(leaf_modules)
+        self.leaf_modules = (leaf_modules,) if isinstance(leaf_modules, str) else tuple(leaf_modules)
         self.convert_only = convert_only
         self.progress = progress
         self.verify = verify

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 __all__ = ["ConversionCheck", "ConversionReport", "ReportEntry", "format_table"]
@@ -116,20 +119,32 @@ class ConversionCheck:
         refused = {problem.name: problem for problem in self.problems}
         rows: list[tuple[str, ...]] = [("layer", "operation", "becomes", "mapper", "source")]
         for entry in self.entries:
-            problem = refused.pop(entry.name, None)
-            becomes = f"refused: {problem.why}" if problem else entry.becomes
-            rows.append((entry.name, entry.operation, becomes, entry.mapper, entry.source))
-        rows += [(one.name, one.operation, f"refused: {one.why}", "", one.source) for one in refused.values()]
+            becomes = "refused" if refused.pop(entry.name, None) else entry.becomes
+            rows.append((entry.name, entry.operation, becomes, entry.mapper, _short(entry.source)))
+        rows += [(one.name, one.operation, "refused", "", _short(one.source)) for one in refused.values()]
+        return "\n".join([*format_table(rows), "", self._verdict, *self._reasons()])
+
+    @property
+    def _verdict(self) -> str:
         count = len(self.problems)
-        verdict = (
-            "convertible"
-            if self.convertible
-            else f"not convertible: {count} operation{'' if count == 1 else 's'} refused"
-            if count
-            else "not convertible: no activation becomes a spiking neuron"
-        )
-        helps = sorted({problem.help for problem in self.problems if problem.help})
-        return "\n".join([*format_table(rows), verdict, *helps])
+        if count:
+            return f"not convertible: {count} operation{'' if count == 1 else 's'} refused"
+        return "convertible" if self.convertible else "not convertible: no activation becomes a spiking neuron"
+
+    def _reasons(self) -> Iterator[str]:
+        """One line for each kind of operation and reason, however often it occurs."""
+        counts = Counter((one.operation, one.why, one.help) for one in self.problems)
+        for (operation, why, help_), count in counts.items():
+            times = f" ({count} times)" if count > 1 else ""
+            yield f"  - {operation}{times}: {why}. {help_}".rstrip()
+
+
+def _short(source: str) -> str:
+    """A file and line without the folder that it is imported from, or the current one."""
+    known = [Path(place).resolve() for place in (".", *sys.path)]
+    path = Path(source)
+    shorter = [str(path.relative_to(place)) for place in known if source and path.is_relative_to(place)]
+    return min(shorter, key=len, default=source)
 
 
 def _scale_text(scale: tuple[float, float] | None) -> str:

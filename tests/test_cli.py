@@ -21,7 +21,7 @@ from torch import nn
 import sj_ann2snn
 from sj_ann2snn import Converter, OptionError, evaluate
 from sj_ann2snn.cli import compare, main
-from sj_ann2snn.cli.arguments import checked_device, named_value, plain, positive, writable
+from sj_ann2snn.cli.arguments import CONVERTER_KEYWORDS, REFUSED, checked_device, named_value, plain, positive, writable
 from sj_ann2snn.cli.sweep import options_of_mode, shown_steps
 
 RUN = "import sys; from sj_ann2snn.cli import main; sys.exit(main())"
@@ -390,6 +390,58 @@ def test_compare_says_what_the_package_says(workplace: Path, capsys: pytest.Capt
     assert (written / "accuracy.png").is_file()
 
 
+def test_check_prints_a_table_and_says_yes(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "usercode:network", "--input", "6"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"^1 +ReLU +if neuron +relu", shown, re.MULTILINE)
+    assert shown.splitlines()[-1] == "convertible"
+
+
+def test_check_lists_all_that_is_refused_and_why(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "usercode:Product", "--input", "6"]) == 1
+    shown = capsys.readouterr().out
+    line = USER_CODE[: USER_CODE.index("return torch.relu(self.a(x))")].count("\n") + 1
+    assert re.search(rf"^mul +operator\.mul +refused +product +usercode\.py:{line}$", shown, re.MULTILINE)
+    assert shown.splitlines()[-2] == "not convertible: 1 operation refused"
+    assert shown.splitlines()[-1].startswith("  - operator.mul: it multiplies two spike streams")
+
+
+def test_check_as_json_agrees_with_the_table(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "usercode:Product", "--input", "6", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["convertible"] is False
+    assert [problem["name"] for problem in found["problems"]] == ["mul"]
+    assert [entry["becomes"] for entry in found["entries"]].count("if neuron") == 2
+
+
+def test_check_takes_a_batch_of_the_users_data(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "usercode:network", "--data", "usercode:data"]) == 0
+    assert "convertible" in capsys.readouterr().out
+
+
+def test_check_honours_options(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["check", "usercode:Product", "--input", "6"]
+    assert main([*arguments, "--option", "convert_only=a"]) == 1
+    assert "no activation becomes a spiking neuron" in capsys.readouterr().out
+    assert main(["check", "usercode:network", "--input", "6", "--option", "leaf_modules=2"]) == 0
+    assert "MaxPool1d" in capsys.readouterr().out
+
+
+def test_check_says_what_a_made_up_input_may_be(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for text, told in (
+        ("3xx", "is written 3x32x32"),
+        ("0", "is written 3x32x32"),
+        ("6:float33", "'float33' is no dtype"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["check", "usercode:network", "--input", text])
+        assert told in capsys.readouterr().err
+    assert "fails on it with RuntimeError" in failing(capsys, "check", "usercode:network", "--input", "5")
+    assert "say it with --input or --data" in failing(
+        capsys, "check", "usercode:network", "--input", "6", "--option", "dataloader=1"
+    )
+
+
 def test_compare_leaves_the_path_as_it_was(workplace: Path) -> None:
     before = list(sys.path)
     assert main(compared("--modes", "max")) == 0
@@ -508,7 +560,7 @@ def test_an_option_with_an_argument_of_its_own_is_told(
     assert failing(capsys, *compared("--option", f"{name}=1")).strip().endswith(f"say it with {instead}.")
 
 
-@pytest.mark.parametrize("name", compare.REFUSED)
+@pytest.mark.parametrize("name", REFUSED)
 def test_an_option_that_makes_no_sense_here_is_told(
     name: str, workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -521,7 +573,7 @@ def test_every_keyword_of_the_converter_is_accounted_for() -> None:
         for name, parameter in inspect.signature(Converter).parameters.items()
         if parameter.kind is not parameter.VAR_KEYWORD
     }
-    sorted_into = [*compare.CONVERTER_KEYWORDS, *compare.OWN_ARGUMENTS, *compare.REFUSED]
+    sorted_into = [*CONVERTER_KEYWORDS, *compare.OWN_ARGUMENTS, *REFUSED]
     assert sorted(sorted_into) == sorted(keywords)
 
 

@@ -19,6 +19,7 @@ from typing import Any, TextIO
 
 from ..compat import spikingjelly_version
 from ..errors import Ann2SnnError, BackendWarning, LegacyArgumentWarning, PluginWarning
+from .check import add_parser as add_check
 from .compare import add_parser as add_compare
 from .demo import add_parser as add_demo
 from .modes import add_parser as add_modes
@@ -71,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="print the versions in use and exit")
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for add_parser in (add_demo, add_compare, add_modes, add_plugins):
+    for add_parser in (add_demo, add_check, add_compare, add_modes, add_plugins):
         add_parser(commands)
     return parser
 

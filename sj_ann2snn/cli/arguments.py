@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,28 @@ if TYPE_CHECKING:
 else:
     Subparsers = Any
 
-__all__ = ["Subparsers", "add_run_arguments", "checked_device", "named_value", "plain", "positive", "writable"]
+__all__ = [
+    "Subparsers",
+    "add_option_argument",
+    "add_run_arguments",
+    "checked_device",
+    "converter_options",
+    "named_value",
+    "plain",
+    "positive",
+    "writable",
+]
 
 TUTORIAL_MODES = ("max", "99.9%", "1/2", "1/3", "1/4", "1/5")
+
+CONVERTER_KEYWORDS = ("convert_only", "fuse_flag", "leaf_modules", "neuron", "prefer", "verify")
+"""Keywords of the converter itself that can be given as options."""
+
+LAYER_NAMES = ("convert_only", "leaf_modules")
+"""Keywords that name layers."""
+
+REFUSED = ("mappers", "momentum", "plugins", "progress")
+"""Keywords of the converter that take objects, or have no effect on the command line."""
 
 
 def add_run_arguments(parser: argparse.ArgumentParser, out: str) -> None:
@@ -37,6 +57,40 @@ def add_run_arguments(parser: argparse.ArgumentParser, out: str) -> None:
         "--out", type=Path, default=Path(out), metavar="DIR", help=f"folder for what is written (default: {out})"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+
+
+def add_option_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the argument of every command that hands options to the converter."""
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        type=named_value,
+        metavar="NAME=VALUE",
+        help="option of a mode, a mapper or the neuron, as Converter takes it (maxpool=momentum); may be repeated",
+    )
+
+
+def converter_options(given: Sequence[tuple[str, Any]], own_arguments: Mapping[str, str]) -> dict[str, Any]:
+    """The options as keywords of the converter.
+
+    Args:
+        given: As read by `named_value`.
+        own_arguments: Keywords for which the command has an argument of its own, and which one.
+
+    Raises:
+        OptionError: The command line takes a keyword otherwise, or not at all.
+    """
+    for name, _ in given:
+        if name in own_arguments:
+            raise OptionError(f"--option {name}=... is not allowed: say it with {own_arguments[name]}.")
+        if name in REFUSED:
+            raise OptionError(
+                f"--option {name}=... is not allowed on the command line. Of the converter's own keywords "
+                f"{', '.join(CONVERTER_KEYWORDS)} are, besides the options of modes, mappers and the neuron."
+            )
+    # A layer may be called 0, which is no number here.
+    return {name: str(value) if name in LAYER_NAMES and isinstance(value, int) else value for name, value in given}
 
 
 def positive(text: str) -> int:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
 
-from ..errors import OptionError
-from .arguments import Subparsers, add_run_arguments, checked_device, named_value, writable
+from .arguments import (
+    Subparsers,
+    add_option_argument,
+    add_run_arguments,
+    checked_device,
+    converter_options,
+    writable,
+)
 from .pictures import accuracy_picture, require_matplotlib
 from .sweep import check_modes, run_modes, tell
 from .targets import current_directory_importable, load_loaders, load_network
@@ -16,9 +21,6 @@ __all__ = ["add_parser", "run"]
 
 PICTURE, NUMBERS = "accuracy.png", "compare.json"
 
-CONVERTER_KEYWORDS = ("convert_only", "fuse_flag", "leaf_modules", "neuron", "prefer", "verify")
-"""Keywords of the converter itself that can be given as options."""
-
 OWN_ARGUMENTS = {
     "channel_wise": "--channel-wise",
     "dataloader": "--data",
@@ -26,9 +28,6 @@ OWN_ARGUMENTS = {
     "mode": "--modes",
 }
 """Keywords of the converter that have an argument of their own."""
-
-REFUSED = ("mappers", "momentum", "plugins", "progress")
-"""Keywords of the converter that take objects, or have no effect here."""
 
 EXAMPLE = """\
 example: with models.py in the current directory,
@@ -66,20 +65,13 @@ def add_parser(commands: Subparsers) -> None:
     )
     add_run_arguments(parser, "./sj-ann2snn-compare")
     parser.add_argument("--channel-wise", action="store_true", help="one scale per channel instead of per layer")
-    parser.add_argument(
-        "--option",
-        action="append",
-        default=[],
-        type=named_value,
-        metavar="NAME=VALUE",
-        help="option of a mode, a mapper or the neuron, as Converter takes it (maxpool=momentum); may be repeated",
-    )
+    add_option_argument(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Compare the modes."""
-    options = _options(args.option)
+    options = converter_options(args.option, OWN_ARGUMENTS)
     check_modes(args.modes, options)
     require_matplotlib()
     device = None if args.device is None else checked_device(args.device)
@@ -114,15 +106,3 @@ def run(args: argparse.Namespace) -> int:
         written = f"wrote {out / name}"
         tell(written) if args.json else print(written)
     return 0
-
-
-def _options(given: list[tuple[str, Any]]) -> dict[str, Any]:
-    for name, _ in given:
-        if name in OWN_ARGUMENTS:
-            raise OptionError(f"--option {name}=... is not allowed: say it with {OWN_ARGUMENTS[name]}.")
-        if name in REFUSED:
-            raise OptionError(
-                f"--option {name}=... is not allowed on the command line. Of the converter's own keywords "
-                f"{', '.join(CONVERTER_KEYWORDS)} are, besides the options of modes, mappers and the neuron."
-            )
-    return dict(given)

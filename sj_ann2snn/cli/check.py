@@ -1,0 +1,94 @@
+"""``sj-ann2snn check``: what would become of every layer of the user's network, without calibrating."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+import torch
+
+from ..converter import Converter
+from .arguments import Subparsers, add_option_argument, converter_options
+from .targets import current_directory_importable, load_loaders, load_network
+
+__all__ = ["add_parser", "input_tensor", "run"]
+
+OWN_ARGUMENTS = {"dataloader": "--input or --data"}
+"""Keywords of the converter that have an argument of their own."""
+
+SAMPLES = 3
+"""Samples of a made-up input: as many as tell samples apart from everything else."""
+
+EXAMPLE = """\
+examples:
+
+    sj-ann2snn check torchvision.models:mobilenet_v3_small --input 3x64x64
+    sj-ann2snn check models:trained --data models:loaders --option leaf_modules=head
+
+The exit status is 0 if the network can be converted, 1 if something stands in the way, 2 if it could not be checked.
+"""
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "check",
+        help="say what would become of every layer of your network",
+        description="Trace a network of yours and print, for every call in it, what a conversion would make of it and "
+        "everything that stands in the way, each with its place in your code and what would help. Nothing is "
+        "calibrated and no weights need to be trained.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("network", metavar="MODULE:FACTORY", help="function that returns the network")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--input",
+        nargs="+",
+        type=input_tensor,
+        metavar="SHAPE",
+        help="shape of one sample, 3x32x32, for each input of the network; random values are made up. Another dtype "
+        "than float32 is written behind it, 16:int64",
+    )
+    source.add_argument(
+        "--data",
+        metavar="MODULE:LOADERS",
+        help="function that returns (calibration_loader, test_loader); one batch is looked at",
+    )
+    add_option_argument(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the check; 1 if the network cannot be converted."""
+    options = converter_options(args.option, OWN_ARGUMENTS)
+    with current_directory_importable():
+        ann = load_network(args.network)
+        data = [tuple(args.input)] if args.input else load_loaders(args.data)[0]
+        found = Converter(data, progress=False, **options).check(ann)
+    print(json.dumps(found.as_dict(), indent=2, ensure_ascii=False) if args.json else found)
+    return 0 if found.convertible else 1
+
+
+def input_tensor(text: str) -> torch.Tensor:
+    """Random samples of the shape and dtype that `text` names.
+
+    >>> input_tensor("3x32x32").shape, input_tensor("16:int64").dtype
+    (torch.Size([3, 3, 32, 32]), torch.int64)
+    """
+    sizes, _, name = text.partition(":")
+    dtype: Any = getattr(torch, name or "float32", None)
+    if not isinstance(dtype, torch.dtype):
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: {name!r} is no dtype of torch")
+    try:
+        shape = tuple(int(size) for size in sizes.lower().replace("×", "x").split("x"))
+    except ValueError:
+        shape = (0,)
+    if min(shape) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: the shape of one sample is written 3x32x32")
+    if dtype.is_floating_point:
+        return torch.rand(SAMPLES, *shape, dtype=dtype)
+    # A table of embeddings may have two rows only.
+    return torch.randint(0, 2, (SAMPLES, *shape)).to(dtype)
