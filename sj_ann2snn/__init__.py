@@ -27,7 +27,7 @@ from .errors import (
 )
 from .evaluation import EvaluationResult, LayerActivity, evaluate
 from .hookspecs import API_VERSION, hookimpl
-from .layers import ChannelAffine, CumulativeMaxPool, MomentumMaxPool, Scaler, Stepwise
+from .layers import ChannelAffine, CumulativeMaxPool, InPlaceNeuron, MomentumMaxPool, Scaler, Stepwise
 from .mapping import LayerMapper
 from .neurons import NeuronMaker, NeuronSite
 from .normalization import CalibrationSite, Normalization, Observer, channels_last_2d, fill_dead_channels
@@ -69,6 +69,7 @@ __all__ = [
     "CumulativeMaxPool",
     "DeadLayerError",
     "EvaluationResult",
+    "InPlaceNeuron",
     "InputError",
     "LayerActivity",
     "LayerMapper",

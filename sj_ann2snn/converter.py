@@ -221,7 +221,7 @@ class Converter:
             progress=self.progress,
         )
         lambdas = {node: self._scale(observer, batches) for node, observer in observers.items()}
-        scales = plan_scales(module, recorded, plan, lambdas)
+        scales = plan_scales(module, recorded, plan, {node: self._unit(scale) for node, scale in lambdas.items()})
         normalized = rewrite(module, recorded, plan, scales, None).to(device)
         if self.verify:
             with torch.no_grad():
@@ -279,6 +279,21 @@ class Converter:
     def _mode(self) -> str:
         return f"Mode {str(self.normalization)!r} ({self._selection.mode_owner})"
 
+    def _unit(self, scale: Tensor) -> Tensor:
+        """Value of one spike where λ is `scale`."""
+        maker = self._selection.neuron
+        who = f"Neuron {maker.name!r} ({self._selection.neuron_owner})"
+        with blamed(f"{who}, asked for the value of a spike,"):
+            unit: Any = maker.unit(scale)
+        if not (
+            isinstance(unit, Tensor) and unit.shape == scale.shape and bool((unit > 0).all() & unit.isfinite().all())
+        ):
+            raise PluginError(
+                f"{who} returned {unit!r} from unit() for λ of shape {tuple(scale.shape)}; it must be a finite, "
+                "positive tensor of that shape."
+            )
+        return unit
+
     def _neuron(
         self, decision: Decision, node: fx.Node, *, recorded: Record, lambdas: dict[fx.Node, Tensor]
     ) -> nn.Module:
@@ -300,6 +315,7 @@ class Converter:
             mode=str(self.normalization),
             mode_owner=str(self._selection.mode_owner),
             neuron=self._selection.neuron.name,
+            neuron_owner=str(self._selection.neuron_owner),
             entries=tuple(self._entries(plan, lambdas)),
             scalers=tuple(name for name, module in network.named_modules() if isinstance(module, Scaler)),
         )

@@ -15,8 +15,8 @@ from torch.nn.modules.conv import _ConvNd
 from tqdm.auto import tqdm
 
 from .batches import Signature, forward_signature, move, taken
-from .compat import is_neuron
 from .errors import InputError
+from .firing import count_spikes, is_spiking
 from .simulation import Simulator
 
 __all__ = ["EvaluationResult", "LayerActivity", "accuracy_of", "evaluate"]
@@ -46,7 +46,8 @@ class EvaluationResult:
     Attributes:
         accuracy: ``accuracy[t - 1]`` is the share of samples that are right when stopping after t steps.
         samples: Number of samples.
-        spikes_per_sample: Spikes of all neurons over all steps, per sample.
+        spikes_per_sample: Spikes of all neurons over all steps, per sample; a graded spike of value k counts k times, a
+            negative one like a positive one.
         synops_per_sample: Synaptic operations per sample: for every non-zero value that reaches a Linear,
             Conv or ConvTranspose layer at a step, the number of its connections there. The layers in front
             of the first neuron see a constant input; they are computed once and not counted.
@@ -193,8 +194,8 @@ class _Activity:
         self._fan_out: dict[tuple[str, tuple[int, ...]], Tensor] = {}
 
     def __call__(self, name: str, module: nn.Module, x: Any, y: Any) -> None:
-        if is_neuron(module):
-            self.spikes[name] = self.spikes.get(name, 0) + int(y.count_nonzero())
+        if is_spiking(module):
+            self.spikes[name] = self.spikes.get(name, 0) + count_spikes(module, y)
             self.neurons[name] = y[0, 0].numel()
         elif isinstance(module, (nn.Linear, _ConvNd)):
             active = (x != 0).sum(dim=(0, 1), dtype=torch.float64)

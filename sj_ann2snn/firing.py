@@ -1,6 +1,7 @@
-"""SpikingJelly's IF neuron over many steps on a CPU, without temporaries.
+"""Neurons over many steps without temporaries.
 
-The same arithmetic as the neuron's own, step by step: ``v += x; s = v >= 1; v -= s``, but in place.
+For SpikingJelly's IF neuron on a CPU it is the neuron's own arithmetic, step by step, but in place:
+``v += x; s = v >= 1; v -= s``.
 SpikingJelly 2.0 stores the potential of every step on a CPU, which costs more than the update itself.
 """
 
@@ -9,19 +10,31 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .compat import is_plain_if
+from .compat import is_neuron, is_plain_if
+from .layers import InPlaceNeuron
 
-__all__ = ["can_fire_in_place", "fire"]
+__all__ = ["can_fire_in_place", "count_spikes", "fire", "is_spiking"]
+
+
+def is_spiking(module: nn.Module) -> bool:
+    """True for a neuron, SpikingJelly's own or not."""
+    return is_neuron(module) or isinstance(module, InPlaceNeuron)
+
+
+def count_spikes(neuron: nn.Module, spikes: Tensor) -> int:
+    """Spikes in the output of `neuron`; a graded one counts as many as its value, a negative one as a spike."""
+    if is_plain_if(neuron):
+        return int(spikes.count_nonzero())
+    return round(float(spikes.abs().sum(dtype=torch.float64)))
 
 
 def can_fire_in_place(neuron: nn.Module, x_seq: Tensor) -> bool:
     """True if `fire` does all that the neuron itself would do."""
-    return (
-        is_plain_if(neuron)
-        and x_seq.device.type == "cpu"
-        and x_seq.dtype in (torch.float32, torch.float64)
-        and not (neuron._forward_hooks or neuron._forward_pre_hooks)
-    )
+    if neuron._forward_hooks or neuron._forward_pre_hooks:
+        return False
+    if isinstance(neuron, InPlaceNeuron):
+        return True
+    return is_plain_if(neuron) and x_seq.device.type == "cpu" and x_seq.dtype in (torch.float32, torch.float64)
 
 
 def fire(neuron: nn.Module, x_seq: Tensor, *, overwrite: bool) -> Tensor:
@@ -32,12 +45,15 @@ def fire(neuron: nn.Module, x_seq: Tensor, *, overwrite: bool) -> Tensor:
         x_seq: The currents.
         overwrite: Write the spikes where the currents are.
     """
+    spikes = x_seq if overwrite else _empty_like_steps(x_seq)
+    if isinstance(neuron, InPlaceNeuron):
+        neuron.fire(x_seq, spikes)
+        return spikes
     first = x_seq[0]
     potential = neuron.v
     if not isinstance(potential, Tensor) or potential.shape != first.shape:
         start = float(potential) if isinstance(potential, (int, float)) else 0.0
         potential = torch.full_like(first, start)
-    spikes = x_seq if overwrite else _empty_like_steps(x_seq)
     threshold = float(neuron.v_threshold)  # type: ignore[arg-type]
     for x, s in zip(x_seq.unbind(0), spikes.unbind(0), strict=True):
         potential += x

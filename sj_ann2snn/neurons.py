@@ -19,7 +19,7 @@ class NeuronSite:
     Attributes:
         name: Qualified name of the layer.
         shape: Shape of one sample's activation.
-        scale: λ, a scalar or ``[channels]``; the neuron itself works in units of λ.
+        scale: λ, a scalar or ``[channels]``; the neuron itself works in units of `NeuronMaker.unit`.
         dtype: The network's dtype.
     """
 
@@ -32,13 +32,25 @@ class NeuronSite:
 class NeuronMaker(abc.ABC):
     """Makes the spiking neuron for a site.
 
-    The neuron is driven by ``current / λ``; the mean of its output over time approximates
-    ``clamp(activation / λ, 0, 1)``. It is a SpikingJelly module: cleared by `reset_net`, with the step
-    modes "s" (``[N, ...]``) and "m" (``[T, N, ...]``).
+    The neuron is driven by ``current / unit``; the mean of its output over time approximates
+    ``clamp(activation, 0, λ) / unit``, where `unit` is λ unless the maker says otherwise. It is a
+    SpikingJelly module: cleared by `reset_net`, with the step modes "s" (``[N, ...]``) and "m"
+    (``[T, N, ...]``). `InPlaceNeuron` is a base that has all of that, at the simulator's full speed.
     """
 
     name: ClassVar[str]
     replaces: ClassVar[tuple[str, ...]] = ()
+
+    def unit(self, scale: Tensor) -> Tensor:
+        """Value of one spike in the ANN's units, of the shape of `scale`.
+
+        λ by default. A neuron that emits up to k spikes in a step may answer λ / k: it then resolves
+        activations k times as finely and still saturates at λ.
+
+        Args:
+            scale: λ, a scalar or ``[channels]``.
+        """
+        return scale
 
     @abc.abstractmethod
     def make(self, site: NeuronSite) -> nn.Module:

@@ -45,6 +45,7 @@ class ConversionReport:
         mode: The normalization as it was used.
         mode_owner: The distribution it comes from.
         neuron: The kind of neuron.
+        neuron_owner: The distribution it comes from.
         entries: One per call of the ANN, in the order of execution.
         scalers: Qualified names of the scalers that could not be folded into weights.
     """
@@ -52,6 +53,7 @@ class ConversionReport:
     mode: str
     mode_owner: str
     neuron: str
+    neuron_owner: str
     entries: tuple[ReportEntry, ...]
     scalers: tuple[str, ...]
 
@@ -87,7 +89,10 @@ class ConversionReport:
             )
             for entry in self.entries
         ]
-        lines = [f"mode {self.mode} ({self.mode_owner}), neuron {self.neuron}", *format_table([head, *rows])]
+        lines = [
+            f"mode {self.mode} ({self.mode_owner}), neuron {self.neuron} ({self.neuron_owner})",
+            *format_table([head, *rows]),
+        ]
         if self.scalers:
             lines.append(f"scalers that no weights absorb: {', '.join(self.scalers)}")
         return "\n".join(lines)

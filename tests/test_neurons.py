@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 from spikingjelly.activation_based import functional, neuron
 from torch import Tensor, nn
 
-from sj_ann2snn import BackendError, Converter, OptionError, compat, make_if_neuron, simulate
+from sj_ann2snn import (
+    BackendError,
+    Converter,
+    InPlaceNeuron,
+    NeuronMaker,
+    NeuronSite,
+    OptionError,
+    compat,
+    evaluate,
+    make_if_neuron,
+    simulate,
+)
 from sj_ann2snn.compat import NEURONS_TAKE_BACKEND
 from sj_ann2snn.firing import can_fire_in_place, fire
 
@@ -292,3 +303,98 @@ def test_the_version_in_messages_is_the_installed_one(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(compat.importlib.metadata, "version", missing)
     assert compat.spikingjelly_version() == "unknown"
+
+
+# Neurons of one's own -------------------------------------------------------------------------------
+
+
+class Graded(InPlaceNeuron):
+    """Emits up to three spikes in a step, and remembers how many it emitted."""
+
+    def __init__(self) -> None:
+        super().__init__(initial_potential=0.5)
+        self.register_memory("emitted", None)
+
+    def start(self, x: Tensor) -> None:
+        super().start(x)
+        self.emitted = torch.zeros_like(x)
+
+    def step(self, x: Tensor, out: Tensor) -> None:
+        self.v += x
+        torch.floor(self.v, out=out)
+        out.clamp_(0, 3)
+        self.v -= out
+        self.emitted += out
+
+
+class GradedMaker(NeuronMaker):
+    name = "graded"
+
+    def __init__(self, *, levels: int = 3) -> None:
+        self.levels = levels
+
+    def unit(self, scale: Tensor) -> Tensor:
+        return scale / self.levels
+
+    def make(self, site: NeuronSite) -> nn.Module:
+        return Graded()
+
+
+@pytest.mark.parametrize("channel_wise", [False, True])
+def test_a_spike_is_worth_what_the_maker_says(channel_wise: bool) -> None:
+    ann, data = small(), torch.randn(60, 4, dtype=torch.float64)
+    plain, graded = (
+        Converter([data], channel_wise=channel_wise, neuron=which, progress=False) for which in ("if", GradedMaker())
+    )
+    snn = graded(ann)
+    assert [entry.scale for entry in graded.report.entries] == [None, *(e.scale for e in plain_entries(plain, ann)[1:])]
+    wanted = ann(data).detach()
+    assert relative_error(simulate(snn, data, T=400), wanted) < 0.02
+    few = [relative_error(simulate(each, data, T=12), wanted) for each in (plain(ann), snn)]
+    assert few[1] < 0.5 * few[0]
+
+
+def plain_entries(converter: Converter, ann: nn.Module) -> tuple[Any, ...]:
+    converter(ann)
+    return converter.report.entries
+
+
+def test_a_graded_neuron_runs_by_hand_in_both_step_modes_and_simulated_alike() -> None:
+    ann, data = small(), torch.randn(60, 4, dtype=torch.float64)
+    snn = convert(ann, data, neuron=GradedMaker())
+    by_hand = run_by_hand(snn, data, 30)
+    assert by_hand.max() > 0
+    assert relative_error(multi_step(snn, data, 30), by_hand) < 1e-12
+    assert relative_error(simulate(snn, data, T=30), by_hand.mean(0)) < 1e-12
+    assert all(node.v is None and node.emitted is None for node in snn.modules() if isinstance(node, Graded))
+
+
+def test_a_graded_neuron_starts_anew_for_another_batch_size() -> None:
+    node = Graded()
+    node(torch.ones(3))
+    assert node(torch.full((2,), 0.6)).tolist() == [1.0, 1.0]
+    assert node.emitted.tolist() == [1.0, 1.0]
+
+
+def test_a_graded_neuron_leaves_its_currents_alone() -> None:
+    node, drive = Graded(), torch.full((4, 2), 0.75)
+    node.step_mode = "m"
+    node(drive)
+    assert drive.eq(0.75).all()
+
+
+def test_graded_spikes_count_by_their_value() -> None:
+    ann, data = nn.Sequential(nn.ReLU(), nn.Linear(1, 2)), torch.tensor([[0.2], [0.4], [0.6]])
+    converted = convert(ann, data, neuron=GradedMaker())
+    result = evaluate(converted, [(data, torch.zeros(3, dtype=torch.int64))], T=10, progress=False)
+    assert result.spikes_per_sample == pytest.approx((10 + 20 + 30) / 3)
+    assert result.layers[0].firing_rate == pytest.approx(2.0)
+
+
+def test_a_neuron_with_a_hook_is_called_so_that_the_hook_sees_its_spikes() -> None:
+    ann, data = small(), torch.randn(20, 4, dtype=torch.float64)
+    snn = convert(ann, data, neuron=GradedMaker())
+    seen: list[Tensor] = []
+    next(m for m in snn.modules() if isinstance(m, Graded)).register_forward_hook(lambda _m, _x, y: seen.append(y))
+    simulate(snn, data, T=8)
+    assert sum(len(y) for y in seen) >= 8

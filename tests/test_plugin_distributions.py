@@ -79,7 +79,31 @@ print(json.dumps({"becomes": pool.becomes, "owner": pool.owner, "error": error})
     fails_with="2 (AdaptiveMaxPool2d)",
 )
 
-DISTRIBUTIONS = [pytest.param(one, id=one.name) for one in (SIGMA, ADAPTIVE_MAXPOOL)]
+
+def neuron_distribution(name: str) -> Distribution:
+    return Distribution(
+        name=f"sj-ann2snn-{name}",
+        entry_point=name,
+        script=f"""
+import json
+import torch
+from sj_ann2snn import Converter, simulate
+
+torch.manual_seed(0)
+ann = torch.nn.Sequential(torch.nn.Linear(6, 12), torch.nn.ReLU(), torch.nn.Linear(12, 3))
+images = torch.rand(100, 6)
+converter = Converter(neuron="{name}", dataloader=[images], progress=False)
+snn = converter(ann)
+error = simulate(snn, images, T=30).sub(ann(images)).abs().max().item()
+print(json.dumps({{"neuron": converter.report.neuron, "owner": converter.report.neuron_owner, "error": error}}))
+""",
+        fails_with=f"OptionError: neuron='{name}' is not known.",
+    )
+
+
+BURST, SIGNED = neuron_distribution("burst"), neuron_distribution("signed")
+ALL = (SIGMA, ADAPTIVE_MAXPOOL, BURST, SIGNED)
+DISTRIBUTIONS = [pytest.param(one, id=one.name) for one in ALL]
 
 
 def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
@@ -120,12 +144,12 @@ def environment_without(package: str, directory: Path) -> str:
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return {one.name: build_wheel(one.name, tmp_path_factory.mktemp(one.name)) for one in (SIGMA, ADAPTIVE_MAXPOOL)}
+    return {one.name: build_wheel(one.name, tmp_path_factory.mktemp(one.name)) for one in ALL}
 
 
 def test_every_folder_is_tested() -> None:
     folders = {path.parent.name for path in PLUGINS.glob("*/pyproject.toml")}
-    assert folders == {SIGMA.name, ADAPTIVE_MAXPOOL.name}
+    assert folders == {one.name for one in ALL}
 
 
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)

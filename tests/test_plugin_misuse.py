@@ -127,6 +127,45 @@ def test_a_neuron_without_memory_is_refused(made: Any) -> None:
         Converter([images()], neuron=Maker(), progress=False)(network())
 
 
+class UnitFails(IFNeuron):
+    """A neuron maker whose spikes are worth what `answer` makes of λ."""
+
+    name = "graded"
+
+    def __init__(self, answer: Any) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def unit(self, scale: Tensor) -> Any:
+        return self.answer(scale)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda scale: scale * 0,
+        lambda scale: -scale,
+        lambda scale: scale / 0,
+        lambda scale: scale * float("nan"),
+        lambda scale: scale.expand(3),
+        lambda scale: 1.0,
+        lambda scale: None,
+    ],
+    ids=["zero", "negative", "infinite", "nan", "shape", "float", "none"],
+)
+def test_a_spike_without_a_positive_value_is_refused(answer: Any) -> None:
+    with pytest.raises(
+        PluginError, match=r"'graded' \(your own argument\) returned .* from unit\(\) for λ of shape \(\)"
+    ) as e:
+        Converter([images()], neuron=UnitFails(answer), progress=False)(network())
+    assert "finite, positive tensor of that shape" in str(e.value)
+
+
+def test_a_unit_that_raises_is_named() -> None:
+    with pytest.raises(PluginError, match=r"'graded' \(your own argument\), asked for the value of a spike,.*division"):
+        Converter([images()], neuron=UnitFails(lambda scale: 1 / 0), progress=False)(network())
+
+
 def test_replacing_a_mode_answers_to_its_name() -> None:
     class Better(Max):
         name = "better-max"

@@ -3,11 +3,13 @@
 from .activation import NormalizedReLU
 from .affine import ChannelAffine, Scaler
 from .maxpool import CumulativeMaxPool, MomentumMaxPool
+from .neuron import InPlaceNeuron
 from .stepwise import Stepwise, to_step_module
 
 __all__ = [
     "ChannelAffine",
     "CumulativeMaxPool",
+    "InPlaceNeuron",
     "MomentumMaxPool",
     "NormalizedReLU",
     "Scaler",

@@ -1,0 +1,78 @@
+"""A neuron that may emit several spikes in one step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sj_ann2snn import InPlaceNeuron, NeuronMaker, NeuronSite, OptionError
+
+__all__ = ["Burst", "BurstNeuron"]
+
+
+class BurstNeuron(InPlaceNeuron):
+    """Integrate-and-fire with threshold 1 and soft reset that emits all spikes its potential holds, up to `levels`.
+
+    >>> neuron = BurstNeuron(levels=3)
+    >>> [neuron(torch.tensor([current])).item() for current in (2.5, 0.5, 9.0, -9.0)]
+    [2.0, 1.0, 3.0, 0.0]
+
+    Args:
+        levels: Most spikes in a step.
+        initial_potential: Membrane potential after a reset, as a fraction of the threshold.
+
+    Shapes: currents and spikes ``[N, ...]``, with step mode "m" ``[T, N, ...]``.
+    """
+
+    def __init__(self, *, levels: int, initial_potential: float = 0.0) -> None:
+        super().__init__(initial_potential=initial_potential)
+        self.levels = levels
+
+    def step(self, x: Tensor, out: Tensor) -> None:
+        assert self.v is not None
+        self.v += x
+        torch.floor(self.v, out=out)
+        out.clamp_(0, self.levels)
+        self.v -= out
+
+    def extra_repr(self) -> str:
+        return f"levels={self.levels}, {super().extra_repr()}"
+
+
+class Burst(NeuronMaker):
+    """A neuron that emits up to k spikes in a step, each worth λ / k.
+
+    >>> Burst(levels=8).unit(torch.tensor(2.0))
+    tensor(0.2500)
+
+    A step then tells k + 1 values apart instead of two, and a rate over T steps k·T + 1.
+
+    Args:
+        levels: k, from 1 up; 1 is the plain IF neuron.
+        initial_potential: Membrane potential after a reset, as a fraction of the threshold λ / k. One half, the
+            default, rounds to the nearest level instead of down.
+
+    Raises:
+        OptionError: `levels` is no integer from 1 up, or `initial_potential` lies outside [0, 1).
+
+    Source: Li & Zeng 2022, "Efficient and accurate conversion of spiking neural network with burst spikes",
+    where a neuron fires again within a step while its potential is above the threshold. There λ stays the value of a
+    spike; here it is divided among them, so that what is gained is resolution.
+    """
+
+    name = "burst"
+
+    def __init__(self, *, levels: int = 4, initial_potential: float = 0.5) -> None:
+        if isinstance(levels, bool) or not isinstance(levels, int) or levels < 1:
+            raise OptionError(f"levels={levels!r} is not allowed: the most spikes in a step are an integer from 1 up.")
+        if not 0 <= initial_potential < 1:
+            raise OptionError(
+                f"initial_potential={initial_potential!r} is not allowed: it is a fraction of the threshold in [0, 1)."
+            )
+        self.levels, self.initial_potential = levels, float(initial_potential)
+
+    def unit(self, scale: Tensor) -> Tensor:
+        return scale / self.levels
+
+    def make(self, site: NeuronSite) -> BurstNeuron:
+        return BurstNeuron(levels=self.levels, initial_potential=self.initial_potential)

@@ -1,0 +1,74 @@
+"""The base of spiking neurons that SpikingJelly does not have."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..compat import MemoryModule
+
+__all__ = ["InPlaceNeuron"]
+
+
+class InPlaceNeuron(MemoryModule):  # type: ignore[misc]  # SpikingJelly is untyped
+    """A neuron written as one update in place, from which both step modes and the simulator's fast path follow.
+
+    >>> import torch
+    >>> from sj_ann2snn import InPlaceNeuron
+    >>> class Rounding(InPlaceNeuron):
+    ...     def step(self, x, out):
+    ...         self.v += x
+    ...         torch.floor(self.v, out=out)
+    ...         self.v -= out
+    >>> neuron = Rounding(initial_potential=0.5)
+    >>> [neuron(torch.tensor([0.75])).item() for _ in range(4)]
+    [1.0, 1.0, 0.0, 1.0]
+
+    Its membrane potential `v` is ``[N, ...]``; currents and spikes are in units of one spike. It does not
+    propagate gradients. Further state is registered in `start`.
+
+    Args:
+        initial_potential: Membrane potential after a reset.
+    """
+
+    v: Tensor | None
+
+    def __init__(self, *, initial_potential: float = 0.0) -> None:
+        super().__init__()
+        self.initial_potential = float(initial_potential)
+        self.register_memory("v", None)
+
+    @abc.abstractmethod
+    def step(self, x: Tensor, out: Tensor) -> None:
+        """Take in the currents of one step and write what is emitted into `out`, which may be `x` itself.
+
+        Args:
+            x: ``[N, ...]``.
+            out: Of the same shape.
+        """
+
+    def start(self, x: Tensor) -> None:
+        """Make the state for currents like `x`; called at the first step after a reset."""
+        self.v = torch.full_like(x, self.initial_potential)
+
+    @torch.no_grad()
+    def fire(self, x_seq: Tensor, spikes: Tensor) -> None:
+        """Run over the currents ``[T, N, ...]`` and write into `spikes`, which may be `x_seq` itself."""
+        if not isinstance(self.v, Tensor) or self.v.shape != x_seq.shape[1:]:
+            self.start(x_seq[0])
+        for x, out in zip(x_seq.unbind(0), spikes.unbind(0), strict=True):
+            self.step(x, out)
+
+    def single_step_forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return self.multi_step_forward(x.unsqueeze(0)).squeeze(0)
+
+    def multi_step_forward(self, x_seq: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        spikes = torch.empty_like(x_seq)
+        self.fire(x_seq.detach(), spikes)
+        return spikes
+
+    def extra_repr(self) -> str:
+        return f"initial_potential={self.initial_potential}, step_mode={self.step_mode}"
