@@ -6,6 +6,8 @@ the layer) and what to do about it.
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "Ann2SnnError",
     "BackendError",
@@ -65,7 +67,15 @@ class TracingError(ConversionError):
 
 
 class UnsupportedError(ConversionError):
-    """Operations in the network have no exact spiking counterpart; the message lists them all."""
+    """Operations in the network have no exact spiking counterpart; the message lists them all.
+
+    Attributes:
+        problems: The same as data, each with the fields `name`, `operation`, `source`, `why` and `help`.
+    """
+
+    def __init__(self, message: str, problems: tuple[Any, ...] = ()) -> None:
+        super().__init__(message)
+        self.problems = problems
 
 
 class VerificationError(ConversionError):

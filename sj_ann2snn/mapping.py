@@ -14,7 +14,7 @@ from .site import Site
 __all__ = ["Claim", "LayerMapper"]
 
 Claim = type[nn.Module] | Callable[..., Any] | str
-"""A module type (exact), a function, or the name of a tensor method."""
+"""A module type (exact), a function, the name of a tensor method, or the qualified name of a function."""
 
 
 class LayerMapper(abc.ABC):
@@ -33,7 +33,11 @@ class LayerMapper(abc.ABC):
 
     name: ClassVar[str]
     claims: ClassVar[tuple[Claim, ...]]
-    """What this mapper speaks for. Types match exactly; a string is the name of a tensor method."""
+    """What this mapper speaks for.
+
+    Types match exactly. A string is the name of a tensor method (`"relu"`), or with dots that of a function in a
+    package that need not be installed (`"torchvision.ops.stochastic_depth.stochastic_depth"`).
+    """
     replaces: ClassVar[tuple[str, ...]] = ()
     """Names of other mappers that this one takes the place of, wherever both claim a site."""
 

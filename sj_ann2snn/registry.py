@@ -220,6 +220,13 @@ class Registry:
         return resolve(candidates, prefer, f"{site.name} ({site.operation_name})")
 
 
-def claims(claimed: Iterable[Claim], operation: type[nn.Module] | Callable[..., Any] | str) -> bool:
-    """True if `operation` is among `claimed`: types and functions by identity, methods by name."""
-    return any(claim == operation if isinstance(operation, str) else claim is operation for claim in claimed)
+def claims(claimed: Sequence[Claim], operation: type[nn.Module] | Callable[..., Any] | str) -> bool:
+    """True if `operation` is among `claimed`: types and functions by identity, methods and functions also by name."""
+    if isinstance(operation, str):
+        return operation in claimed
+    named = "" if isinstance(operation, type) else _qualified_name(operation)
+    return any(claim == named if isinstance(claim, str) else claim is operation for claim in claimed)
+
+
+def _qualified_name(function: Callable[..., Any]) -> str:
+    return f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', '')}"

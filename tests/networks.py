@@ -11,9 +11,11 @@ from spikingjelly.activation_based import base, functional, neuron
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sj_ann2snn import Ann2SnnError, Converter, Scaler, simulate
+from sj_ann2snn import Ann2SnnError, Converter, InPlaceNeuron, NeuronMaker, NeuronSite, Scaler, simulate
 
 __all__ = [
+    "Graded",
+    "GradedMaker",
     "Written",
     "convert",
     "largest_activations",
@@ -148,3 +150,36 @@ def scalers(network: nn.Module) -> list[str]:
 def memories(network: nn.Module) -> list[str]:
     """Names of the modules with memory in a network."""
     return [name for name, module in network.named_modules() if isinstance(module, base.MemoryModule)]
+
+
+class Graded(InPlaceNeuron):
+    """Emits up to `levels` spikes in a step, and remembers how many it emitted."""
+
+    def __init__(self, levels: int = 3) -> None:
+        super().__init__(initial_potential=0.5)
+        self.levels = levels
+        self.register_memory("emitted", None)
+
+    def start(self, x: Tensor) -> None:
+        super().start(x)
+        self.emitted = torch.zeros_like(x)
+
+    def step(self, x: Tensor, out: Tensor) -> None:
+        self.v += x
+        torch.floor(self.v, out=out)
+        out.clamp_(0, self.levels)
+        self.v -= out
+        self.emitted += out
+
+
+class GradedMaker(NeuronMaker):
+    name = "graded"
+
+    def __init__(self, *, levels: int = 3) -> None:
+        self.levels = levels
+
+    def unit(self, scale: Tensor) -> Tensor:
+        return scale / self.levels
+
+    def make(self, site: NeuronSite) -> nn.Module:
+        return Graded(self.levels)

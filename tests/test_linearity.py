@@ -90,6 +90,7 @@ def test_what_is_not_linear_is_refused(name: str) -> None:
         convert(spiking(operation), torch.rand(20, 4))
     message = str(caught.value)
     assert "cannot be converted exactly" in message
+    assert [f"  - {problem}" for problem in caught.value.problems] == message.splitlines()[1:]
     (line,) = [one for one in message.splitlines() if why in one][:1]
     assert line.startswith(f"  - {shown} (")
     assert line_of(operation) in line

@@ -14,9 +14,6 @@ from torch import Tensor, nn
 from sj_ann2snn import (
     BackendError,
     Converter,
-    InPlaceNeuron,
-    NeuronMaker,
-    NeuronSite,
     OptionError,
     compat,
     evaluate,
@@ -26,7 +23,7 @@ from sj_ann2snn import (
 from sj_ann2snn.compat import NEURONS_TAKE_BACKEND
 from sj_ann2snn.firing import can_fire_in_place, fire
 
-from .networks import convert, multi_step, relative_error, run_by_hand, spikes_of
+from .networks import Graded, GradedMaker, convert, multi_step, relative_error, run_by_hand, spikes_of
 
 
 def spikes_in_python(currents: list[float], steps: int, start: float = 0.0) -> list[list[float]]:
@@ -306,38 +303,6 @@ def test_the_version_in_messages_is_the_installed_one(monkeypatch: pytest.Monkey
 
 
 # Neurons of one's own -------------------------------------------------------------------------------
-
-
-class Graded(InPlaceNeuron):
-    """Emits up to three spikes in a step, and remembers how many it emitted."""
-
-    def __init__(self) -> None:
-        super().__init__(initial_potential=0.5)
-        self.register_memory("emitted", None)
-
-    def start(self, x: Tensor) -> None:
-        super().start(x)
-        self.emitted = torch.zeros_like(x)
-
-    def step(self, x: Tensor, out: Tensor) -> None:
-        self.v += x
-        torch.floor(self.v, out=out)
-        out.clamp_(0, 3)
-        self.v -= out
-        self.emitted += out
-
-
-class GradedMaker(NeuronMaker):
-    name = "graded"
-
-    def __init__(self, *, levels: int = 3) -> None:
-        self.levels = levels
-
-    def unit(self, scale: Tensor) -> Tensor:
-        return scale / self.levels
-
-    def make(self, site: NeuronSite) -> nn.Module:
-        return Graded()
 
 
 @pytest.mark.parametrize("channel_wise", [False, True])

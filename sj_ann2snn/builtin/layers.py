@@ -200,12 +200,26 @@ class DropoutMapper(LayerMapper):
     )
 
     def map(self, site: Site) -> Replacement:
-        if site.module is None and site.argument("training", 2, True):
-            return Refuse(
-                "it draws at random also at inference (training=True is fixed in the code)",
-                "pass training=self.training",
-            )
-        return Remove()
+        return _dropout(site, training_position=2)
+
+
+def _dropout(site: Site, training_position: int) -> Replacement:
+    if site.module is None and site.argument("training", training_position, True):
+        return Refuse(
+            "it draws at random also at inference (training=True is fixed in the code)",
+            "pass training=self.training",
+        )
+    return Remove()
+
+
+class StochasticDepthMapper(LayerMapper):
+    """torchvision's stochastic depth, the dropout of whole branches, vanishes at inference."""
+
+    name = "stochastic-depth"
+    claims = ("torchvision.ops.stochastic_depth.stochastic_depth",)
+
+    def map(self, site: Site) -> Replacement:
+        return _dropout(site, training_position=3)
 
 
 class RearrangeMapper(LayerMapper):
@@ -398,6 +412,7 @@ def ann2snn_layer_mappers() -> list[type[LayerMapper]]:
         BatchNormMapper,
         BoundedReLUMapper,
         DropoutMapper,
+        StochasticDepthMapper,
         FunctionalWeightedMapper,
         LeakyReLUMapper,
         LinearMapper,

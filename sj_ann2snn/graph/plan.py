@@ -93,7 +93,8 @@ class Plan:
             count = len(self.problems)
             raise UnsupportedError(
                 f"{count} operation{'s' if count > 1 else ''} of the network cannot be converted exactly:\n"
-                + "\n".join(f"  - {problem}" for problem in self.problems)
+                + "\n".join(f"  - {problem}" for problem in self.problems),
+                self.problems,
             )
 
 

@@ -13,6 +13,10 @@ from ..layers import ChannelAffine
 __all__ = ["channel_axis", "foldable", "scaled_layer"]
 
 
+CHUNK = 1 << 16
+"""Weights that are scaled at a time."""
+
+
 def foldable(module: nn.Module | None) -> bool:
     """True for layers whose weights have a layout known here."""
     return isinstance(module, (nn.Linear, _ConvNd, ChannelAffine))
@@ -37,26 +41,40 @@ def scaled_layer(
         outputs: Factor per output channel, or a scalar.
         shift: Added to the bias, per output channel.
     """
-    weight = module.weight.detach().double()  # type: ignore[operator]
+    weight: Tensor = module.weight.detach()  # type: ignore[operator]
     bias = None if module.bias is None else module.bias.detach().double()  # type: ignore[operator]
+    factors = []
     if outputs is not None:
-        weight = weight * _output_factor(module, weight, outputs.double())
+        factors.append(_output_factor(module, weight, outputs.double()))
         bias = None if bias is None else bias * outputs.double().reshape(_bias_shape(bias, outputs))
     if inputs is not None:
-        weight = weight * _input_factor(module, weight, inputs.double())
+        factors.append(_input_factor(module, weight, inputs.double()))
     if shift is not None:
         bias = shift.double() if bias is None else bias + shift.double().reshape(_bias_shape(bias, shift))
     layer = copy.copy(module)
     layer._parameters = dict(module._parameters)
-    _set_parameter(layer, module, "weight", weight)
+    _set_parameter(layer, module, "weight", _product(weight, factors))
     if bias is not None:
-        _set_parameter(layer, module, "bias", bias)
+        _set_parameter(layer, module, "bias", bias.to(weight.dtype))
     return layer
+
+
+def _product(weight: Tensor, factors: list[Tensor]) -> Tensor:
+    """`weight` times all of `factors` in float64, rounded once, a few rows at a time to stay in the cache."""
+    result = torch.empty_like(weight)
+    rows = max(1, CHUNK * weight.shape[0] // max(1, weight.numel()))
+    for start in range(0, weight.shape[0], rows):
+        here = slice(start, start + rows)
+        part = weight[here].double()
+        for factor in factors:
+            part = part * (factor[here] if factor.dim() and factor.shape[0] > 1 else factor)
+        result[here] = part
+    return result
 
 
 def _set_parameter(layer: nn.Module, like: nn.Module, name: str, value: Tensor) -> None:
     old: Tensor = like.weight  # type: ignore[assignment]
-    layer.register_parameter(name, nn.Parameter(value.to(old.dtype), requires_grad=old.requires_grad))
+    layer.register_parameter(name, nn.Parameter(value, requires_grad=old.requires_grad))
 
 
 def _bias_shape(bias: Tensor, factor: Tensor) -> tuple[int, ...]:

@@ -1,0 +1,349 @@
+"""Every classification model of torchvision, converted: error of the mean output against the ANN, beside SpikingJelly.
+
+    python benchmarks/torchvision_models.py --results DIR                 # measures; goes on where it was stopped
+    python benchmarks/torchvision_models.py --results DIR --page FILE     # writes the table of what is there
+
+Random weights with ten classes, BatchNorm statistics settled by three batches of normal noise; 64 samples 3×64×64
+calibrate (or of the smallest size the model takes), the first `--samples` of them are simulated, all with one scale per
+channel and neurons that start at half a threshold. A converted network is one whose relative L2 error goes to zero as
+T grows; the columns are
+
+    if           plain IF neurons
+    burst        up to 16 spikes a step: `pip install ./plugins/sj-ann2snn-burst`
+    spikingjelly SpikingJelly's own converter, with the same settings
+
+All 64 samples take about a day on two cores; `--samples 4` about two hours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from sj_ann2snn import Ann2SnnError, Converter, __version__
+from sj_ann2snn.compat import reset_net, spikingjelly_version
+from sj_ann2snn.simulation import Simulator
+
+STEPS = (32, 128, 512)
+CLASSES = 10
+CALIBRATION = 64
+SIZES = (64, 75, 96, 128, 224)
+COLUMNS = ("if", "burst", "spikingjelly")
+LEVELS = 16
+GOAL, GOAL_LAYERS = 0.05, 34
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model in one column.
+
+    Attributes:
+        model: Its name in torchvision.
+        column: One of `COLUMNS`.
+        size: Height and width of the input.
+        layers: Weighted layers on its longest path, None if torch.fx cannot tell.
+        samples: How many were simulated.
+        refused: Why it does not convert; empty if it does.
+        error: Relative L2 error of the mean output, by number of steps.
+        agreement: Share of the samples with the ANN's argmax, by number of steps.
+        seconds: For the conversion and the simulation.
+        versions: Of what ran.
+    """
+
+    model: str
+    column: str
+    size: int
+    layers: int | None
+    samples: int
+    refused: str
+    error: dict[str, float]
+    agreement: dict[str, float]
+    seconds: float
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="torchvision's classification models, converted.")
+    parser.add_argument("--results", type=Path, required=True, help="folder of the measured rows, one file each")
+    parser.add_argument("--models", nargs="*", default=all_models(), metavar="NAME", help="default: all")
+    parser.add_argument("--columns", nargs="*", default=COLUMNS, choices=COLUMNS)
+    parser.add_argument(
+        "--samples", type=int, default=CALIBRATION, help=f"to simulate, at most {CALIBRATION} (default)"
+    )
+    parser.add_argument("--page", type=Path, help="write the table there and measure nothing")
+    args = parser.parse_args()
+    if args.page:
+        args.page.write_text(page(read_rows(args.results)), encoding="utf-8")
+        return 0
+    args.results.mkdir(parents=True, exist_ok=True)
+    for model in args.models:
+        for column in args.columns:
+            file = args.results / f"{model}.{column}.json"
+            if file.is_file() and json.loads(file.read_text())["samples"] >= args.samples:
+                continue
+            row = measure(model, column, min(args.samples, CALIBRATION))
+            file.write_text(json.dumps(asdict(row), indent=1) + "\n", encoding="utf-8")
+            print(f"{model:20} {column:13} {row.refused or row.error} ({row.seconds:.0f} s)", flush=True)
+    return 0
+
+
+def all_models() -> list[str]:
+    return list(torchvision.models.list_models(module=torchvision.models))
+
+
+def measure(model: str, column: str, samples: int) -> Row:
+    """Convert one model, run it, and compare it with the ANN."""
+    torch.manual_seed(0)
+    ann, size = settled(model)
+    x = torch.randn(CALIBRATION, 3, size, size)
+    start = time.perf_counter()
+    with torch.no_grad():
+        wanted = ann(x[:samples])
+    error: dict[str, float] = {}
+    agreement: dict[str, float] = {}
+    try:
+        means = RUNNERS[column](ann, x, samples)
+        refused = ""
+    except Exception as problem:
+        refused = reason(problem)
+        means = {}
+    for steps, mean in means.items():
+        error[str(steps)] = float((mean - wanted).norm() / wanted.norm())
+        agreement[str(steps)] = float((mean.argmax(1) == wanted.argmax(1)).double().mean())
+    return Row(
+        model,
+        column,
+        size,
+        weighted_layers(ann),
+        samples,
+        refused,
+        error,
+        agreement,
+        round(time.perf_counter() - start, 1),
+        versions(),
+    )
+
+
+def settled(model: str) -> tuple[nn.Module, int]:
+    """The model with random weights and settled BatchNorm statistics, and the smallest size it takes."""
+    options = {"aux_logits": False, "init_weights": True} if model in ("googlenet", "inception_v3") else {}
+    ann = torchvision.models.get_model(model, weights=None, num_classes=CLASSES, **options)
+    size = smallest_size(ann.eval())
+    for module in ann.modules():
+        if isinstance(module, _BatchNorm):
+            module.momentum = None  # the plain mean over the batches
+            module.train()
+    with torch.no_grad():
+        for _ in range(3):
+            ann(torch.randn(32, 3, size, size))
+    return ann.eval(), size
+
+
+def smallest_size(ann: nn.Module) -> int:
+    for size in SIZES:
+        try:
+            with torch.no_grad():
+                answer = ann(torch.randn(2, 3, size, size))
+        except (RuntimeError, AssertionError, ValueError):
+            continue
+        if answer.shape == (2, CLASSES):
+            return size
+    raise ValueError(f"takes none of the sizes {SIZES}")
+
+
+def weighted_layers(ann: nn.Module) -> int | None:
+    """Linear and Conv layers on the longest path."""
+    try:
+        graph = fx.symbolic_trace(ann)
+    except Exception:  # whatever a forward that cannot be traced raises
+        return None
+    depth: dict[fx.Node, int] = {}
+    for node in graph.graph.nodes:
+        weighted = node.op == "call_module" and isinstance(graph.get_submodule(node.target), (nn.Linear, _ConvNd))
+        depth[node] = max((depth[source] for source in node.all_input_nodes), default=0) + weighted
+    return max(depth.values())
+
+
+def ours(ann: nn.Module, x: Tensor, samples: int, **options: Any) -> dict[int, Tensor]:
+    """The mean output by number of steps, from one run of the longest."""
+    snn = Converter([x], mode="max", channel_wise=True, progress=False, **options)(ann)
+    tiles = Simulator(snn, max(STEPS)).run_all((x[:samples],))
+    total = torch.cat([torch.cat(tile).cumsum(0) for tile in tiles], dim=1)
+    return {steps: total[steps - 1] / steps for steps in STEPS}
+
+
+def spikingjelly(ann: nn.Module, x: Tensor, samples: int) -> dict[int, Tensor]:
+    """The same with SpikingJelly's own converter, run step by step."""
+    from spikingjelly.activation_based import ann2snn
+
+    recipe = ann2snn.RateCodingRecipe(dataloader=[(x, None)], mode="Max", channel_wise=True, half_threshold=True)
+    snn = ann2snn.Converter(recipe).convert(ann)
+    means: dict[int, Tensor] = {}
+    total: Any = 0.0
+    reset_net(snn)
+    with torch.no_grad():
+        for step in range(1, max(STEPS) + 1):
+            total = total + snn(x[:samples])
+            if step in STEPS:
+                means[step] = total / step
+    return means
+
+
+RUNNERS: dict[str, Callable[[nn.Module, Tensor, int], dict[int, Tensor]]] = {
+    "if": lambda ann, x, samples: ours(ann, x, samples, initial_potential=0.5),
+    "burst": lambda ann, x, samples: ours(ann, x, samples, neuron="burst", levels=LEVELS),
+    "spikingjelly": spikingjelly,
+}
+
+
+def reason(problem: Exception) -> str:
+    """Why a network does not convert, in a table's cell."""
+    listed = getattr(problem, "problems", ())
+    if listed:
+        counts = Counter(one.operation for one in listed)
+        return ", ".join(f"{count} × {name}" if count > 1 else name for name, count in counts.most_common())
+    if not isinstance(problem, Ann2SnnError):
+        traceback.print_exception(problem, limit=-2, file=sys.stderr)
+    first = str(problem).strip().splitlines()[0] if str(problem).strip() else ""
+    return f"{type(problem).__name__}: {first}"
+
+
+def versions() -> dict[str, str]:
+    return {
+        "sj-ann2snn": __version__,
+        "SpikingJelly": spikingjelly_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "Python": platform.python_version(),
+    }
+
+
+def read_rows(folder: Path) -> dict[str, dict[str, Row]]:
+    """The measured rows, by model and column, in torchvision's order."""
+    rows: dict[str, dict[str, Row]] = {}
+    for model in all_models():
+        for column in COLUMNS:
+            file = folder / f"{model}.{column}.json"
+            if file.is_file():
+                rows.setdefault(model, {})[column] = Row(**json.loads(file.read_text()))
+    return rows
+
+
+def page(rows: dict[str, dict[str, Row]]) -> str:
+    """What was measured, as Markdown."""
+    converted = {model: row for model, row in rows.items() if not row["if"].refused}
+    refused = {model: row["if"] for model, row in rows.items() if row["if"].refused}
+    counts = sorted({one.samples for row in converted.values() for one in row.values()})
+    samples = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
+    ran = next(iter(converted.values()))["if"].versions
+    head = ("model", "layers", "pixels", "IF", "burst", "SpikingJelly")
+    body = [
+        (model, str(row["if"].layers or "–"), str(row["if"].size), *(cell(row.get(column)) for column in COLUMNS))
+        for model, row in converted.items()
+    ]
+    return PAGE.format(
+        models=len(rows),
+        converted=len(converted),
+        samples=samples,
+        levels=LEVELS,
+        spikingjelly=ran["SpikingJelly"],
+        table="\n".join(markdown_table([head, *body])),
+        verdicts="\n".join(verdicts(converted)),
+        refused="\n".join(
+            markdown_table(
+                [("model", "stands in the way"), *((model, cell(row)) for model, row in refused.items())],
+            )
+        ),
+        versions=", ".join(f"{name} {version}" for name, version in ran.items()),
+    )
+
+
+PAGE = """\
+# torchvision's classification models
+
+{converted} of {models} convert; the others are refused with the list of what stands in the way.
+
+Random weights, ten classes, BatchNorm statistics settled by three batches of normal noise. 64 images of normal noise
+calibrate, in the smallest size of 64, 75, 96, 128 and 224 pixels that a model takes; {samples} of them are simulated.
+Scales are the maximum per channel and neurons start at half a threshold, in all columns. A cell holds the relative L2
+error of the mean output against the ANN at T = 32, 128 and 512, and in brackets the share of the images whose largest
+output is the ANN's at T = 512. *Layers* are the weighted ones on the longest path.
+
+- **IF**: SpikingJelly's IF neurons.
+- **burst**: up to {levels} spikes a step (`neuron="burst", levels={levels}`, from `plugins/sj-ann2snn-burst`).
+- **SpikingJelly**: `RateCodingRecipe` of SpikingJelly {spikingjelly} with the same settings, its network run step by
+  step.
+
+{table}
+
+{verdicts}
+
+Where the error of plain IF neurons stays high no single layer is wrong: every layer adds the rounding of its rates, a
+random deep network passes it on and makes a little more of it, while its answer hardly depends on the image. Trained
+networks are far more forgiving.
+
+## What is refused
+
+{refused}
+
+## Measure it yourself
+
+    pip install . ./plugins/sj-ann2snn-burst
+    python benchmarks/torchvision_models.py --results rows --samples 2
+    python benchmarks/torchvision_models.py --results rows --page docs/torchvision.md
+
+It goes on where it was stopped. {versions}.
+"""
+
+
+def cell(row: Row | None) -> str:
+    if row is None:
+        return "not measured"
+    if row.refused:
+        return row.refused.replace("|", "\\|")
+    errors = " / ".join(f"{row.error[str(steps)]:.2g}" for steps in STEPS)
+    return f"{errors} ({row.agreement[str(max(STEPS))]:.0%})"
+
+
+def verdicts(converted: dict[str, dict[str, Row]]) -> list[str]:
+    """For each column whether the errors fall as T grows, and are small up to a depth."""
+    lines = []
+    for column in COLUMNS:
+        rows = [row[column] for row in converted.values() if column in row and not row[column].refused]
+        errors = {row.model: [row.error[str(steps)] for steps in STEPS] for row in rows}
+        rising = [model for model, (few, more, most) in errors.items() if not few > more > most]
+        shallow = [row.model for row in rows if row.layers is not None and row.layers <= GOAL_LAYERS]
+        above = [model for model in shallow if errors[model][-1] > GOAL]
+        lines.append(
+            f"- **{column}**: {len(rows)} converted; the error falls with T "
+            + (f"except for {', '.join(rising)}" if rising else "for all of them")
+            + f"; of the {len(shallow)} with at most {GOAL_LAYERS} layers it is above {GOAL} at T = {max(STEPS)} for "
+            + (", ".join(above) if above else "none")
+            + "."
+        )
+    return lines
+
+
+def markdown_table(rows: list[tuple[str, ...]]) -> list[str]:
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines.insert(1, "|" + "---|" * len(rows[0]))
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())
