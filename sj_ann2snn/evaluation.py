@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -16,8 +17,8 @@ from tqdm.auto import tqdm
 
 from .batches import Signature, forward_signature, move, taken
 from .errors import InputError
-from .firing import count_spikes, is_spiking
 from .simulation import Simulator
+from .simulation.firing import count_spikes, is_spiking
 
 __all__ = ["EvaluationResult", "LayerActivity", "accuracy_of", "evaluate"]
 
@@ -188,6 +189,7 @@ class _Activity:
     """Counts spikes and synaptic operations as a simulator's watcher."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self.spikes: dict[str, int] = {}
         self.neurons: dict[str, int] = {}
         self.synops = 0.0
@@ -195,11 +197,15 @@ class _Activity:
 
     def __call__(self, name: str, module: nn.Module, x: Any, y: Any) -> None:
         if is_spiking(module):
-            self.spikes[name] = self.spikes.get(name, 0) + count_spikes(module, y)
-            self.neurons[name] = y[0, 0].numel()
+            spikes = count_spikes(module, y)
+            with self._lock:
+                self.spikes[name] = self.spikes.get(name, 0) + spikes
+                self.neurons[name] = y[0, 0].numel()
         elif isinstance(module, (nn.Linear, _ConvNd)):
             active = (x != 0).sum(dim=(0, 1), dtype=torch.float64)
-            self.synops += float((active * self._connections(name, module, x)).sum())
+            synops = float((active * self._connections(name, module, x)).sum())
+            with self._lock:
+                self.synops += synops
 
     def _connections(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
         """For every element of the input of one sample the number of outputs it reaches."""

@@ -11,8 +11,9 @@ from spikingjelly.activation_based import base, neuron
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from sj_ann2snn import InputError, evaluate, simulation
+from sj_ann2snn import InputError, evaluate
 from sj_ann2snn.evaluation import accuracy_of, fan_out
+from sj_ann2snn.simulation import tiling
 
 from .networks import Written, convert, run_by_hand, spikes_of, watched
 
@@ -119,7 +120,7 @@ def test_nothing_depends_on_the_batches(snn: Any, monkeypatch: pytest.MonkeyPatc
     x, labels = samples()
     found = set()
     for size, budget in ((1, 1 << 22), (23, 1 << 22), (23, 1), (7, 3000)):
-        monkeypatch.setitem(simulation.TILE_BYTES, "cpu", budget)
+        monkeypatch.setitem(tiling.TILE_BYTES, "cpu", budget)
         batches = list(zip(x.split(size), labels.split(size), strict=True))
         result = evaluate(snn, batches, T=12, progress=False)
         found.add((result.accuracy, result.spikes_per_sample, result.synops_per_sample, result.layers))

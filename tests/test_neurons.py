@@ -21,7 +21,7 @@ from sj_ann2snn import (
     simulate,
 )
 from sj_ann2snn.compat import NEURONS_TAKE_BACKEND
-from sj_ann2snn.firing import can_fire_in_place, fire
+from sj_ann2snn.simulation.firing import can_fire_in_place, fire
 
 from .networks import Graded, GradedMaker, convert, multi_step, relative_error, run_by_hand, spikes_of
 

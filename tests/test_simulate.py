@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from spikingjelly.activation_based import base, layer, neuron
 from torch import Tensor, nn
 
-from sj_ann2snn import InputError, simulate, simulation
+from sj_ann2snn import InputError, simulate
+from sj_ann2snn.simulation import tiling
 
 from .networks import Written, convert, relative_error, run_by_hand, spikes_of, watched
 
@@ -65,14 +66,14 @@ def test_tiles_of_any_size_give_the_same(
     x = images()
     wanted = run_by_hand(snn, x, steps).mean(0)
     if budget is not None:
-        monkeypatch.setitem(simulation.TILE_BYTES, "cpu", budget)
+        monkeypatch.setitem(tiling.TILE_BYTES, "cpu", budget)
     assert relative_error(simulate(snn, x, T=steps), wanted) < 1e-12
 
 
 def test_one_tile_is_small_whatever_the_batch(snn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     largest = 0
     budget = 40_000
-    monkeypatch.setitem(simulation.TILE_BYTES, "cpu", budget)
+    monkeypatch.setitem(tiling.TILE_BYTES, "cpu", budget)
 
     def note(module: nn.Module, inputs: Any, output: Tensor) -> None:
         nonlocal largest

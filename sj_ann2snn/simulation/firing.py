@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .compat import is_neuron, is_plain_if
-from .layers import InPlaceNeuron
+from ..compat import is_neuron, is_plain_if
+from ..layers import InPlaceNeuron
 
 __all__ = ["can_fire_in_place", "count_spikes", "fire", "is_spiking"]
 

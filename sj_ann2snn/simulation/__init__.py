@@ -1,0 +1,51 @@
+"""Runs a converted network layer by layer over time.
+
+What does not vary over time (all before the first neuron) is computed once; every other layer runs many
+steps at a time, for a tile of samples and steps that keeps memory bounded; the tiles share the
+processor's cores. The result is that of the hand-written loop ``for t in range(T): out += snn(x)``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from .outputs import concatenated, mean, plain
+from .simulator import Simulator
+
+__all__ = ["Simulator", "simulate"]
+
+
+def simulate(
+    snn: nn.Module,
+    x: Any,
+    T: int,  # noqa: N803 - the field's name for the number of time steps
+) -> Any:
+    """Run the network for `T` steps on a constant input; the mean of its output over time.
+
+    >>> import torch
+    >>> from sj_ann2snn import Converter, simulate
+    >>> ann = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU())
+    >>> snn = Converter([torch.rand(64, 4)], mode="max", progress=False)(ann)
+    >>> simulate(snn, torch.rand(5, 4), T=20).shape
+    torch.Size([5, 3])
+
+    Args:
+        snn: A converted network. Any other stateful module of SpikingJelly layers is run step by step.
+        x: The input ``[N, ...]``, the same at every step; a tuple for a network with several inputs.
+        T: Number of time steps, at least 1.
+
+    Returns:
+        What the network returns, averaged over time: ``[N, ...]``, in the ANN's own units. The network
+        is reset before and after; its step mode is as it was.
+
+    On a CPU as many tiles run side by side as torch has threads (`torch.set_num_threads`); a network with hooks or with
+    layers of your own takes one at a time.
+
+    Raises:
+        InputError: `T` is not a positive integer, or the network cannot take `x`.
+    """
+    inputs = x if isinstance(x, tuple) else (x,)
+    simulator = Simulator(snn, T)
+    return plain(concatenated(simulator.run_all(inputs, mean)))

@@ -1,0 +1,184 @@
+"""Runs one tile of samples through a network's graph, layer by layer over time."""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from ..compat import MemoryModule
+from ..errors import InputError
+from ..trees import map_tensors, tensors
+from .firing import can_fire_in_place, fire
+from .flow import Flow
+from .outputs import Constant
+from .tiling import Tiling
+
+__all__ = ["Runner", "Watcher"]
+
+Watcher = Callable[[str, nn.Module, Any, Any], None]
+"""Called with the name of a module, the module, its first input ``[T, n, ...]`` and its output."""
+
+
+class Runner:
+    """Runs tiles one after the other. Several may run side by side if each has memories of its own.
+
+    Args:
+        snn: The network.
+        flow: What its graph tells.
+        steps: Number of time steps.
+        tiling: Says how many of them to take at a time.
+        watch: Is shown every layer that varies over time.
+        own_memories: Copy the modules that have a memory, parameters shared, instead of using the network's.
+    """
+
+    def __init__(
+        self, snn: nn.Module, flow: Flow, steps: int, tiling: Tiling, watch: Watcher | None, *, own_memories: bool
+    ) -> None:
+        self.snn, self.flow, self.steps, self.tiling, self.watch = snn, flow, steps, tiling, watch
+        self.modules = _with_own_memories(snn, flow.modules) if own_memories else flow.modules
+        self._memories = [module for module in self.modules.values() if isinstance(module, MemoryModule)]
+
+    @torch.no_grad()
+    def run(self, inputs: tuple[Any, ...]) -> list[Any]:
+        """Simulate one tile; the outputs ``[t, n, ...]`` of successive stretches of time."""
+        for module in self._memories:
+            module.reset()
+        static = self._run_static(inputs)
+        outputs: list[Any] = []
+        done = 0
+        while done < self.steps:
+            steps = min(self.tiling.steps(int(inputs[0].shape[0])), self.steps - done)
+            outputs.append(self._run_varying(static, steps))
+            done += steps
+        return outputs
+
+    def _run_static(self, inputs: tuple[Any, ...]) -> _Static:
+        """Everything that does not vary over time, as the ANN computes it."""
+        static = _Static({}, set())
+        values = static.values
+        given = iter(inputs)
+        for node in self.flow.graph.nodes:
+            if node in self.flow.varying or node.op == "output":
+                continue
+            if node.op == "placeholder":
+                values[node] = next(given, node.args[0] if node.args else None)
+            elif node.op == "get_attr":
+                values[node] = operator.attrgetter(str(node.target))(self.snn)
+            else:
+                values[node] = self._call(node, values.__getitem__, "s")
+            static.note(node)
+            if self.flow.any_layout and node in static.carrying:
+                # Time and again, too: a convolution of images with one channel forgets that they are channels_last.
+                values[node] = map_tensors(values[node], _channels_last)
+        return static
+
+    def _run_varying(self, static: _Static, steps: int) -> Any:
+        values: dict[fx.Node, Any] = {}
+        readers = {node: len(node.users) for node in self.flow.varying}
+        shapes: dict[fx.Node, Any] = {}
+
+        def read(node: fx.Node) -> Any:
+            if node in values:
+                return values[node]
+            if node in static.carrying:
+                return map_tensors(static.values[node], lambda x: x.expand(steps, *x.shape))
+            return self._merged(node, static, shapes, steps)
+
+        for node in self.flow.graph.nodes:
+            if node.op == "output":
+                return fx.map_arg(node.args[0], lambda source: self._output(source, read, static))
+            if node not in self.flow.varying:
+                continue
+            values[node] = self._call(node, read, "m")
+            self.tiling.note(values[node])
+            for source in node.all_input_nodes:
+                if source in readers:
+                    readers[source] -= 1
+                    if not readers[source]:
+                        del values[source]
+        raise AssertionError("a graph ends with its output")
+
+    def _output(self, node: fx.Node, read: Callable[[fx.Node], Any], static: _Static) -> Any:
+        moves = node in self.flow.varying or node in static.carrying
+        value = read(node) if moves else static.values[node]
+        if not tensors(value):
+            raise InputError(
+                f"The network returns {value!r} ({node.name}), a size or another value that is no tensor; "
+                "simulate runs tiles of samples and steps, which have other sizes. Return tensors only."
+            )
+        return value if moves else Constant(value)
+
+    def _merged(self, node: fx.Node, static: _Static, shapes: dict[fx.Node, Any], steps: int) -> Any:
+        """A size or a constant as it is where time and samples are merged: ``x.size(0)`` is T * N."""
+        if node.op in ("get_attr", "placeholder"):
+            return static.values[node]
+        if node not in shapes:
+
+            def read(source: fx.Node) -> Any:
+                if source in static.carrying:
+                    # Only its shape matters, which costs nothing on the meta device.
+                    return map_tensors(static.values[source], lambda x: x.to("meta").expand(steps, *x.shape))
+                return self._merged(source, static, shapes, steps)
+
+            shapes[node] = self._call(node, read, "m")
+        return shapes[node]
+
+    def _call(self, node: fx.Node, read: Callable[[fx.Node], Any], step_mode: str) -> Any:
+        args: Any = fx.map_arg(node.args, read)
+        kwargs: Any = fx.map_arg(node.kwargs, read)
+        if node.op == "call_method":
+            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        if node.op == "call_function":
+            function: Any = node.target
+            return function(*args, **kwargs)
+        module = self.modules[str(node.target)]
+        if getattr(module, "step_mode", step_mode) != step_mode:
+            module.step_mode = step_mode  # type: ignore[assignment]
+        if node not in self.flow.varying:
+            return module(*args, **kwargs)
+        if args and can_fire_in_place(module, args[0]):
+            result = fire(module, args[0], overwrite=node.args[0] in self.flow.exclusive)
+        else:
+            result = module(*args, **kwargs)
+        if self.watch is not None:
+            self.watch(str(node.target), module, args[0] if args else None, result)
+        return result
+
+
+@dataclass
+class _Static:
+    """What one tile yields before the first neuron."""
+
+    values: dict[fx.Node, Any]
+    carrying: set[fx.Node]
+    """Nodes with tensors that are computed from the input's values, rather than from its size."""
+
+    def note(self, node: fx.Node) -> None:
+        """Find out whether `node`, whose value is known, carries the input's values."""
+        from_input = node.op == "placeholder" or any(source in self.carrying for source in node.all_input_nodes)
+        if from_input and tensors(self.values[node]):
+            self.carrying.add(node)
+
+
+def _with_own_memories(snn: nn.Module, modules: dict[str, nn.Module]) -> dict[str, nn.Module]:
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in _tensors_of(snn)}
+    return {
+        name: copy.deepcopy(module, shared) if isinstance(module, MemoryModule) else module
+        for name, module in modules.items()
+    }
+
+
+def _tensors_of(snn: nn.Module) -> Iterator[Tensor]:
+    yield from snn.parameters()
+    yield from snn.buffers()
+
+
+def _channels_last(value: Tensor) -> Tensor:
+    """Images with their channels innermost, as convolutions on a CPU and on tensor cores like them."""
+    return value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
