@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import re
 import sys
 import time
 import traceback
@@ -220,7 +221,7 @@ def reason(problem: Exception) -> str:
     if not isinstance(problem, Ann2SnnError):
         traceback.print_exception(problem, limit=-2, file=sys.stderr)
     first = str(problem).strip().splitlines()[0] if str(problem).strip() else ""
-    return f"{type(problem).__name__}: {first}"
+    return f"{type(problem).__name__}: {re.sub(r' at 0x[0-9a-f]+', '', first)}"
 
 
 def versions() -> dict[str, str]:

@@ -25,7 +25,7 @@ from .layers import ChannelAffine, Scaler
 from .mapping import LayerMapper
 from .neurons import NeuronMaker, NeuronSite
 from .normalization import CalibrationSite, Normalization, Observer
-from .partial import SubmoduleInputs, require_submodule
+from .partial import SubmoduleInputs, module_names, require_submodule
 from .preparation import Prepared, device_of, prepare, working_copy
 from .replacements import Refuse, Remove, Replacement, Spike, Stateful
 from .report import ConversionCheck, ConversionReport, ReportEntry
@@ -75,7 +75,7 @@ class Converter:
 
     Raises:
         ModeError: The mode is unknown or out of range.
-        OptionError: A keyword is unknown.
+        OptionError: A keyword is unknown, or `leaf_modules` or `convert_only` holds something else than names.
         ConflictError: Plugins claim the same thing.
 
     Source: Rueckauer et al. 2017, "Conversion of continuous-valued deep networks to efficient event-driven
@@ -113,8 +113,8 @@ class Converter:
         self.device = None if device is None else torch.device(device)
         self.fuse_batchnorm = bool(fuse_flag)
         self.channel_wise = channel_wise
-        self.leaf_modules = (leaf_modules,) if isinstance(leaf_modules, str) else tuple(leaf_modules)
-        self.convert_only = convert_only
+        self.leaf_modules = tuple(module_names("leaf_modules", leaf_modules))
+        self.convert_only = convert_only if convert_only is None else module_names("convert_only", convert_only)[0]
         self.progress = progress
         self.verify = verify
         self._selection = Selection(

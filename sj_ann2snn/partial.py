@@ -14,7 +14,24 @@ from .errors import CalibrationError, OptionError
 from .trees import map_tensors
 from .wording import did_you_mean
 
-__all__ = ["SubmoduleInputs", "require_submodule"]
+__all__ = ["SubmoduleInputs", "module_names", "require_submodule"]
+
+
+def module_names(option: str, given: Any) -> list[str]:
+    """The qualified names that `given`, the value of a converter's `option`, holds.
+
+    Raises:
+        OptionError: It holds something else.
+    """
+    names = list(given) if isinstance(given, (list, tuple, set, frozenset)) else [given]
+    for name in names:
+        if not isinstance(name, str):
+            kind = f"the class {name.__name__}" if isinstance(name, type) else f"a {type(name).__name__}"
+            raise OptionError(
+                f"{option} takes qualified names of submodules, such as 'layer1.0' (see network.named_modules()), "
+                f"not {kind}."
+            )
+    return names
 
 
 def require_submodule(ann: nn.Module, name: str) -> nn.Module:

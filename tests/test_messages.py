@@ -169,6 +169,13 @@ def test_an_unknown_leaf_module() -> None:
         convert(ann, images(), leaf_modules=["backbon"])
 
 
+@pytest.mark.parametrize("option", ["leaf_modules", "convert_only"])
+@pytest.mark.parametrize(("given", "named"), [(nn.ReLU, "the class ReLU"), (nn.ReLU(), "a ReLU")])
+def test_a_module_in_place_of_its_name(option: str, given: Any, named: str) -> None:
+    with pytest.raises(OptionError, match=f"{option} takes qualified names of submodules, .* not {named}"):
+        convert(network(), images(), **{option: given})
+
+
 def test_an_unknown_part() -> None:
     ann = nn.Sequential()
     ann.add_module("backbone", network())

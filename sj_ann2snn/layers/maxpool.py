@@ -101,18 +101,25 @@ class CumulativeMaxPool(_SpikingMaxPool):
         return out
 
     def multi_step_forward(self, x_seq: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        # One pooling call for all steps: what was emitted up to t follows from the inputs alone.
-        cumulative = x_seq.clone()
-        cumulative[0] += self.cumulative
-        for before, now in itertools.pairwise(cumulative.unbind(0)):
+        if torch.is_grad_enabled() and x_seq.requires_grad:
+            return super().multi_step_forward(x_seq)
+        return self.pool_(x_seq.clone())
+
+    @torch.no_grad()
+    def pool_(self, x_seq: Tensor) -> Tensor:
+        """All steps ``[T, N, ...]`` with one pooling call, without gradients; overwrites `x_seq`."""
+        # What was emitted up to a step follows from the inputs alone.
+        x_seq[0] += self.cumulative
+        for before, now in itertools.pairwise(x_seq.unbind(0)):
             now += before
-        self.cumulative = cumulative[-1].clone()
-        pooled = self._pool(cumulative.flatten(0, 1))
-        largest = pooled.view(*x_seq.shape[:2], *pooled.shape[1:])
-        out: Tensor = largest.clone()
+        self.cumulative = x_seq[-1].clone()
+        pooled = self._pool(x_seq.flatten(0, 1))
+        out = pooled.view(*x_seq.shape[:2], *pooled.shape[1:])
+        emitted = out[-1].clone()
+        for now, before in itertools.pairwise(reversed(out.unbind(0))):
+            now -= before
         out[0] -= self.emitted
-        out[1:] -= largest[:-1]
-        self.emitted = largest[-1].clone()
+        self.emitted = emitted
         return out
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..compat import is_neuron, is_plain_if
 from ..layers import InPlaceNeuron
+from .compiled import compiled, flat, is_dense
 
 __all__ = ["can_fire_in_place", "count_spikes", "fire", "is_spiking"]
 
@@ -54,13 +55,28 @@ def fire(neuron: nn.Module, x_seq: Tensor, *, overwrite: bool) -> Tensor:
     if not isinstance(potential, Tensor) or potential.shape != first.shape:
         start = float(potential) if isinstance(potential, (int, float)) else 0.0
         potential = torch.full_like(first, start)
-    threshold = float(neuron.v_threshold)  # type: ignore[arg-type]
-    for x, s in zip(x_seq.unbind(0), spikes.unbind(0), strict=True):
-        potential += x
-        torch.ge(potential, threshold, out=s)
-        potential.sub_(s, alpha=threshold)
+    _integrate(x_seq, spikes, potential, float(neuron.v_threshold))  # type: ignore[arg-type]
     neuron.v = potential
     return spikes
+
+
+def _integrate(x_seq: Tensor, spikes: Tensor, potential: Tensor, threshold: float) -> None:
+    """``v += x; s = v >= threshold; v -= threshold * s`` for every step."""
+    if potential.stride() == x_seq.stride()[1:] == spikes.stride()[1:] and potential.numel() and is_dense(potential):
+        dtype = flat(potential.unsqueeze(0)).dtype.type
+        if x_seq is spikes and (loop := compiled("fire_in_place")):
+            loop(flat(x_seq), flat(potential.unsqueeze(0)), dtype(threshold), x_seq.shape[0], x_seq.stride(0))
+            return
+        if x_seq is not spikes and (loop := compiled("fire")):
+            strides = x_seq.stride(0), spikes.stride(0)
+            loop(flat(x_seq), flat(spikes), flat(potential.unsqueeze(0)), dtype(threshold), x_seq.shape[0], *strides)
+            return
+    # As a tensor it is not converted anew at every step.
+    limit = torch.tensor(threshold, dtype=potential.dtype)
+    for x, s in zip(x_seq.unbind(0), spikes.unbind(0), strict=True):
+        potential += x
+        torch.ge(potential, limit, out=s)
+        potential.sub_(s, alpha=threshold)
 
 
 def _empty_like_steps(x_seq: Tensor) -> Tensor:

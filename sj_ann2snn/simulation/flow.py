@@ -9,13 +9,30 @@ import torch
 from torch import fx, nn
 from torch.nn.modules.conv import _ConvNd
 
-from ..compat import MemoryModule
-from ..layers import ChannelAffine, Scaler, Stepwise
+from ..compat import MemoryModule, is_plain_if
+from ..layers import ChannelAffine, InPlaceNeuron, Scaler, Stepwise
 
-__all__ = ["Flow"]
+__all__ = ["Flow", "ScaledSum"]
 
-OWN_MEMORY = (operator.add, operator.sub, operator.mul, operator.truediv, torch.add, torch.sub, torch.cat)
+SUMS = (operator.add, torch.add)
+
+OWN_MEMORY = (*SUMS, operator.sub, operator.mul, operator.truediv, torch.sub, torch.cat)
 """Functions whose result is memory of its own, never a view."""
+
+
+@dataclass(frozen=True)
+class ScaledSum:
+    """A sum of which one operand is scaled, as where a residual branch joins: ``total + scale * addend``.
+
+    Attributes:
+        total: The operand that is not scaled, exclusive to the sum.
+        addend: What is scaled.
+        scaled: The node that scales it, whose only reader is the sum.
+    """
+
+    total: fx.Node
+    addend: fx.Node
+    scaled: fx.Node
 
 
 @dataclass(frozen=True)
@@ -27,6 +44,7 @@ class Flow:
         modules: The modules that they call, by name.
         varying: The nodes whose value changes from step to step: those behind a module with memory.
         exclusive: Varying nodes whose value is memory of its own with a single reader, which may overwrite it.
+        sums: The sums that are computed in place together with the scaling of an operand, by their node.
         any_layout: No module of a user's own relies on how images lie in memory.
         divisible: Tiles may run side by side: nobody watches the modules or calls one both for what varies and for
             what does not.
@@ -36,6 +54,7 @@ class Flow:
     modules: dict[str, nn.Module]
     varying: frozenset[fx.Node]
     exclusive: frozenset[fx.Node]
+    sums: dict[fx.Node, ScaledSum]
     any_layout: bool
     divisible: bool
 
@@ -54,14 +73,17 @@ class Flow:
         varying = _varying(snn.graph, modules)
         if not varying:
             return None
+        exclusive = varying & _exclusive(snn.graph, modules)
         any_layout = not any(_is_foreign(module) for module in modules.values())
+        watched = _has_hooks(snn)
         return Flow(
             snn.graph,
             modules,
             varying,
-            varying & _exclusive(snn.graph, modules),
+            exclusive,
+            {} if watched else _scaled_sums(snn.graph, modules, exclusive),
             any_layout,
-            any_layout and not _has_hooks(snn) and not _used_both_ways(snn.graph, varying),
+            any_layout and not watched and not _used_both_ways(snn.graph, varying),
         )
 
 
@@ -82,16 +104,37 @@ def _varying(graph: fx.Graph, modules: dict[str, nn.Module]) -> frozenset[fx.Nod
 
 
 def _exclusive(graph: fx.Graph, modules: dict[str, nn.Module]) -> frozenset[fx.Node]:
-    found = set()
+    return frozenset(
+        node
+        for node in graph.nodes
+        if node.op == "call_module" and len(node.users) == 1 and _makes_memory(modules[str(node.target)])
+    )
+
+
+def _makes_memory(module: nn.Module) -> bool:
+    return (
+        isinstance(module, (nn.Linear, _ConvNd, Scaler, ChannelAffine, InPlaceNeuron))
+        or is_plain_if(module)
+        or (isinstance(module, Stepwise) and module.operation in OWN_MEMORY)
+    )
+
+
+def _scaled_sums(
+    graph: fx.Graph, modules: dict[str, nn.Module], exclusive: frozenset[fx.Node]
+) -> dict[fx.Node, ScaledSum]:
+    def is_scaled(node: fx.Node) -> bool:
+        return node in exclusive and isinstance(modules[str(node.target)], Scaler)
+
+    found = {}
     for node in graph.nodes:
-        if node.op != "call_module" or len(node.users) != 1:
+        module = modules.get(str(node.target)) if node.op == "call_module" else None
+        if not isinstance(module, Stepwise) or module.operation not in SUMS or node.kwargs or len(node.args) != 2:
             continue
-        module = modules[str(node.target)]
-        if isinstance(module, (nn.Linear, _ConvNd, Scaler, ChannelAffine)) or (
-            isinstance(module, Stepwise) and module.operation in OWN_MEMORY
-        ):
-            found.add(node)
-    return frozenset(found)
+        for total, scaled in (node.args, reversed(node.args)):
+            if total is not scaled and total in exclusive and is_scaled(scaled):
+                found[node] = ScaledSum(total, scaled.args[0], scaled)
+                break
+    return found
 
 
 def _is_foreign(module: nn.Module) -> bool:

@@ -14,9 +14,9 @@ from torch import Tensor, fx, nn
 from ..compat import MemoryModule
 from ..errors import InputError
 from ..trees import map_tensors, tensors
-from .firing import can_fire_in_place, fire
 from .flow import Flow
 from .outputs import Constant
+from .shortcuts import shortcut_of
 from .tiling import Tiling
 
 __all__ = ["Runner", "Watcher"]
@@ -42,6 +42,8 @@ class Runner:
     ) -> None:
         self.snn, self.flow, self.steps, self.tiling, self.watch = snn, flow, steps, tiling, watch
         self.modules = _with_own_memories(snn, flow.modules) if own_memories else flow.modules
+        self._shortcuts = {name: shortcut_of(module) for name, module in self.modules.items()}
+        self._merged_into_sums = {one.scaled for one in flow.sums.values()}
         self._memories = [module for module in self.modules.values() if isinstance(module, MemoryModule)]
 
     @torch.no_grad()
@@ -93,11 +95,11 @@ class Runner:
         for node in self.flow.graph.nodes:
             if node.op == "output":
                 return fx.map_arg(node.args[0], lambda source: self._output(source, read, static))
-            if node not in self.flow.varying:
+            if node not in self.flow.varying or node in self._merged_into_sums:
                 continue
-            values[node] = self._call(node, read, "m")
+            values[node] = self._sum(node, read) if node in self.flow.sums else self._call(node, read, "m")
             self.tiling.note(values[node])
-            for source in node.all_input_nodes:
+            for source in self._sources(node):
                 if source in readers:
                     readers[source] -= 1
                     if not readers[source]:
@@ -129,6 +131,21 @@ class Runner:
             shapes[node] = self._call(node, read, "m")
         return shapes[node]
 
+    def _sources(self, node: fx.Node) -> list[fx.Node]:
+        """The nodes whose values `node` reads."""
+        merged = self.flow.sums.get(node)
+        return [merged.total, merged.addend] if merged else node.all_input_nodes
+
+    def _sum(self, node: fx.Node, read: Callable[[fx.Node], Any]) -> Any:
+        """A sum with a scaled operand, in one pass where the shapes allow it."""
+        merged = self.flow.sums[node]
+        total, addend = read(merged.total), read(merged.addend)
+        scaler = self.modules[str(merged.scaled.target)]
+        if total.shape == addend.shape and total.dtype == addend.dtype:
+            return total.addcmul_(addend, scaler.scale)
+        known = {merged.total: total, merged.scaled: scaler(addend)}
+        return self._call(node, known.__getitem__, "m")
+
     def _call(self, node: fx.Node, read: Callable[[fx.Node], Any], step_mode: str) -> Any:
         args: Any = fx.map_arg(node.args, read)
         kwargs: Any = fx.map_arg(node.kwargs, read)
@@ -142,9 +159,9 @@ class Runner:
             module.step_mode = step_mode  # type: ignore[assignment]
         if node not in self.flow.varying:
             return module(*args, **kwargs)
-        if args and can_fire_in_place(module, args[0]):
-            result = fire(module, args[0], overwrite=node.args[0] in self.flow.exclusive)
-        else:
+        shortcut = self._shortcuts[str(node.target)]
+        result = shortcut(module, args[0], node.args[0] in self.flow.exclusive) if shortcut and args else None
+        if result is None:
             result = module(*args, **kwargs)
         if self.watch is not None:
             self.watch(str(node.target), module, args[0] if args else None, result)

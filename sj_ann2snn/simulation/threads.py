@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import torch
@@ -23,12 +24,13 @@ def in_threads(workers: Sequence[Callable[[Any], Any]], pieces: Sequence[Any]) -
     results: list[Any] = [None] * len(pieces)
     waiting = iter(range(len(pieces)))
     lock = threading.Lock()
-    failures: list[BaseException] = []
     ready = threading.Barrier(len(workers) + 1)
     stop = threading.Event()
+    failures: list[BaseException] = []
 
     def work(worker: Callable[[Any], Any]) -> None:
-        torch.set_num_threads(1)  # of this thread
+        torch.get_num_threads()  # or torch would set up the thread, with all cores, at its first operation
+        torch.set_num_threads(1)
         ready.wait()
         while not stop.is_set():
             with lock:
@@ -41,20 +43,20 @@ def in_threads(workers: Sequence[Callable[[Any], Any]], pieces: Sequence[Any]) -
                 failures.append(error)
                 stop.set()
 
-    threads = [threading.Thread(target=work, args=(worker,), name="sj-ann2snn", daemon=True) for worker in workers]
     before = torch.get_num_threads()
     try:
-        for thread in threads:
-            thread.start()
-        ready.wait()
-        # What a thread sets is also what threads to come start with.
-        torch.set_num_threads(before)
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(len(workers), thread_name_prefix="sj-ann2snn") as pool:
+            try:
+                running = [pool.submit(work, worker) for worker in workers]
+                ready.wait()
+                # What a thread sets is also what threads to come start with.
+                torch.set_num_threads(before)
+                wait(running)
+            finally:
+                stop.set()
+                ready.abort()
     finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
+        torch.set_num_threads(before)
     if failures:
         raise failures[0]
     return results

@@ -11,7 +11,7 @@ __all__ = ["TILE_BYTES", "TILE_STEPS", "Tiling"]
 TILE_BYTES = {"cpu": 1 << 22, "cuda": 1 << 31}
 """Largest activation of a tile, by device type: on a CPU what stays in its cache."""
 
-TILE_STEPS = {"cpu": 10}
+TILE_STEPS = {"cpu": 4}
 """Steps of a tile that samples make way for, by device type; elsewhere all of them."""
 
 
