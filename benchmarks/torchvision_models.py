@@ -38,7 +38,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from sj_ann2snn import Ann2SnnError, Converter, __version__
 from sj_ann2snn.compat import reset_net, spikingjelly_version
-from sj_ann2snn.simulation import Simulator
+from sj_ann2snn.simulation import OverTime, Simulator
 
 STEPS = (32, 128, 512)
 CLASSES = 10
@@ -183,8 +183,8 @@ def weighted_layers(ann: nn.Module) -> int | None:
 def ours(ann: nn.Module, x: Tensor, samples: int, **options: Any) -> dict[int, Tensor]:
     """The mean output by number of steps, from one run of the longest."""
     snn = Converter([x], mode="max", channel_wise=True, progress=False, **options)(ann)
-    tiles = Simulator(snn, max(STEPS)).run_all((x[:samples],))
-    total = torch.cat([torch.cat(tile).cumsum(0) for tile in tiles], dim=1)
+    tiles = Simulator(snn, max(STEPS)).run_all((x[:samples],), lambda _: OverTime())
+    total = torch.cat(tiles, dim=1).cumsum(0)
     return {steps: total[steps - 1] / steps for steps in STEPS}
 
 

@@ -13,11 +13,14 @@ from .errors import (
     ConflictError,
     ConversionError,
     DeadLayerError,
+    EvaluationInterrupted,
     InputError,
     LegacyArgumentWarning,
+    MemoryWarning,
     ModeError,
     NonFiniteError,
     OptionError,
+    OutOfMemoryError,
     PluginError,
     PluginWarning,
     ScaleError,
@@ -26,6 +29,7 @@ from .errors import (
     VerificationError,
 )
 from .evaluation import EvaluationResult, LayerActivity, evaluate
+from .exits import ExitRule
 from .hookspecs import API_VERSION, hookimpl
 from .layers import ChannelAffine, CumulativeMaxPool, InPlaceNeuron, MomentumMaxPool, Scaler, Stepwise
 from .mapping import LayerMapper
@@ -68,13 +72,16 @@ __all__ = [
     "Converter",
     "CumulativeMaxPool",
     "DeadLayerError",
+    "EvaluationInterrupted",
     "EvaluationResult",
+    "ExitRule",
     "InPlaceNeuron",
     "InputError",
     "LayerActivity",
     "LayerMapper",
     "LegacyArgumentWarning",
     "Linear",
+    "MemoryWarning",
     "ModeError",
     "MomentumMaxPool",
     "NeuronAfterPool",
@@ -84,6 +91,7 @@ __all__ = [
     "Normalization",
     "Observer",
     "OptionError",
+    "OutOfMemoryError",
     "PluginError",
     "PluginWarning",
     "Product",

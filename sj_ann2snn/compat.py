@@ -10,6 +10,7 @@ import inspect
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -31,6 +32,7 @@ __all__ = [
     "is_plain_if",
     "layer",
     "make_if_neuron",
+    "memories",
     "reset_net",
     "set_step_mode",
     "spikingjelly_version",
@@ -141,6 +143,11 @@ def fast_neurons(network: nn.Module) -> Iterator[None]:
     finally:
         for module in switched:
             module.training = False
+
+
+def memories(module: nn.Module) -> dict[str, Any]:
+    """What a module with a memory holds at present, by name of the attribute."""
+    return dict(module._memories)  # type: ignore[arg-type]
 
 
 def step_modes(network: nn.Module) -> list[tuple[nn.Module, str]]:

@@ -16,11 +16,14 @@ __all__ = [
     "ConflictError",
     "ConversionError",
     "DeadLayerError",
+    "EvaluationInterrupted",
     "InputError",
     "LegacyArgumentWarning",
+    "MemoryWarning",
     "ModeError",
     "NonFiniteError",
     "OptionError",
+    "OutOfMemoryError",
     "PluginError",
     "PluginWarning",
     "ScaleError",
@@ -102,6 +105,22 @@ class InputError(Ann2SnnError, ValueError):
     """What was given to `simulate`, `evaluate` or the command line cannot be used."""
 
 
+class EvaluationInterrupted(KeyboardInterrupt):
+    """Ctrl-C was pressed during `evaluate`.
+
+    Attributes:
+        result: The `EvaluationResult` of the samples that were done by then.
+    """
+
+    def __init__(self, result: Any) -> None:
+        self.result = result
+        super().__init__(f"Interrupted; the result so far, also in the attribute `result`: {result}")
+
+
+class OutOfMemoryError(Ann2SnnError, MemoryError):
+    """Memory does not suffice to simulate a single sample."""
+
+
 class BackendError(Ann2SnnError):
     """The requested neuron backend is not available here."""
 
@@ -112,6 +131,10 @@ class BackendWarning(UserWarning):
 
 class LegacyArgumentWarning(UserWarning):
     """An argument of SpikingJelly's own converter that has no effect here."""
+
+
+class MemoryWarning(UserWarning):
+    """Memory was short; the simulation goes on with less at a time."""
 
 
 class PluginWarning(UserWarning):

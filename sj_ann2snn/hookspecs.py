@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import pluggy
 
+from .exits import ExitRule
 from .mapping import LayerMapper
 from .neurons import NeuronMaker
 from .normalization import Normalization
@@ -45,4 +46,9 @@ class HookSpecs:
     @hookspec
     def ann2snn_neurons(self) -> list[type[NeuronMaker]]:
         """Neuron makers, usable by name as ``Converter(neuron=...)``."""
+        raise NotImplementedError
+
+    @hookspec
+    def ann2snn_exit_rules(self) -> list[type[ExitRule]]:
+        """Exit rules, usable by name as ``evaluate(early_exit=...)``."""
         raise NotImplementedError

@@ -30,6 +30,7 @@ BUILTIN_PLUGINS = (
     "sj_ann2snn.builtin.layers",
     "sj_ann2snn.builtin.pooling",
     "sj_ann2snn.builtin.neurons",
+    "sj_ann2snn.builtin.exits",
 )
 """The built-ins are plugins like any other."""
 

@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from .errors import Ann2SnnError, ConflictError, ModeError, OptionError, PluginWarning
+from .exits import ExitRule
 from .mapping import Claim, LayerMapper
 from .neurons import NeuronMaker
 from .normalization import Normalization
@@ -27,6 +28,7 @@ HOOK_BASES: dict[str, type] = {
     "ann2snn_normalizations": Normalization,
     "ann2snn_layer_mappers": LayerMapper,
     "ann2snn_neurons": NeuronMaker,
+    "ann2snn_exit_rules": ExitRule,
 }
 """For every hook the base class of the classes that it returns."""
 
@@ -131,15 +133,22 @@ class Registry:
 
     @property
     def normalizations(self) -> list[Registered]:
-        return sorted(self.classes["ann2snn_normalizations"], key=lambda one: (one.name, one.owner))
+        return self._sorted("ann2snn_normalizations")
 
     @property
     def mappers(self) -> list[Registered]:
-        return sorted(self.classes["ann2snn_layer_mappers"], key=lambda one: (one.name, one.owner))
+        return self._sorted("ann2snn_layer_mappers")
 
     @property
     def neurons(self) -> list[Registered]:
-        return sorted(self.classes["ann2snn_neurons"], key=lambda one: (one.name, one.owner))
+        return self._sorted("ann2snn_neurons")
+
+    @property
+    def exit_rules(self) -> list[Registered]:
+        return self._sorted("ann2snn_exit_rules")
+
+    def _sorted(self, hook: str) -> list[Registered]:
+        return sorted(self.classes[hook], key=lambda one: (one.name, one.owner))
 
     def find_mode(
         self, mode: object, options: Mapping[str, Any], prefer: Sequence[str] = ()
@@ -197,12 +206,16 @@ class Registry:
             OptionError: There is none.
             ConflictError: There are several.
         """
-        candidates = [one for one in self.neurons if one.name.lower() == name.lower()]
-        candidates += [one for one in self.neurons if name.lower() in one.replaces and one not in candidates]
-        if not candidates:
-            known = ", ".join(f"{one.name!r} ({one.owner})" for one in self.neurons)
-            raise OptionError(f"neuron={name!r} is not known. Known neurons: {known}.")
-        return resolve(candidates, prefer, f"neuron={name!r}")
+        return _find(self.neurons, "neurons", "neuron", name, prefer)
+
+    def find_exit_rule(self, name: str) -> Registered:
+        """The exit rule called `name`.
+
+        Raises:
+            OptionError: There is none.
+            ConflictError: There are several.
+        """
+        return _find(self.exit_rules, "exit rules", "early_exit", name)
 
     def claimed_types(self) -> frozenset[type[nn.Module]]:
         """Module types that some mapper claims."""
@@ -218,6 +231,15 @@ class Registry:
         if not candidates:
             return None
         return resolve(candidates, prefer, f"{site.name} ({site.operation_name})")
+
+
+def _find(known: Sequence[Registered], what: str, option: str, name: str, prefer: Sequence[str] = ()) -> Registered:
+    """The one of `known`, which are `what`, that `name`, the value of `option`, means."""
+    candidates = [one for one in known if one.name.lower() == name.lower() or name.lower() in one.replaces]
+    if not candidates:
+        listed = ", ".join(f"{one.name!r} ({one.owner})" for one in known)
+        raise OptionError(f"{option}={name!r} is not known. Known {what}: {listed}.")
+    return resolve(candidates, prefer, f"{option}={name!r}")
 
 
 def claims(claimed: Sequence[Claim], operation: type[nn.Module] | Callable[..., Any] | str) -> bool:

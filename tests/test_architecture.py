@@ -22,7 +22,7 @@ PACKAGE = Path(sj_ann2snn.__file__).resolve().parent
 PROJECT = PACKAGE.parent / "pyproject.toml"
 NAME = "sj_ann2snn"
 
-TYPES = {"errors", "site", "replacements", "normalization", "mapping", "neurons"}
+TYPES = {"errors", "site", "replacements", "normalization", "mapping", "neurons", "exits"}
 """What plugins are written against."""
 
 MAY_IMPORT = {
@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "replacements": {"errors", "site"},
     "normalization": {"errors"},
     "neurons": {"errors"},
+    "exits": {"errors"},
     "mapping": {"errors", "site", "replacements"},
     "hookspecs": TYPES,
     "options": {"errors"},
@@ -53,7 +54,7 @@ NEVER_REACHES = {
     },
     "layers": {"converter", "selection", "loading", "registry", "hookspecs", "graph", "simulation", "builtin", "cli"},
     "simulation": {"converter", "selection", "graph", "registry", "loading", "hookspecs", "builtin", "cli"},
-    "evaluation": {"converter", "selection", "graph", "registry", "loading", "hookspecs", "builtin", "cli"},
+    "evaluation": {"converter", "selection", "graph", "builtin", "cli"},
     "converter": {"simulation", "evaluation", "builtin", "cli"},
 }
 """What a module or subpackage must not import, be it directly or through others."""

@@ -41,6 +41,8 @@ def images(count: int = 20) -> Tensor:
 def test_every_error_is_the_packages_own() -> None:
     found = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if cls.__module__ == errors.__name__]
     assert sorted(cls.__name__ for cls in found) == sorted(errors.__all__)
+    found.remove(errors.EvaluationInterrupted)  # Ctrl-C is no error, and `except Exception` must not catch it
+    assert issubclass(errors.EvaluationInterrupted, KeyboardInterrupt)
     for cls in found:
         assert issubclass(cls, UserWarning if cls.__name__.endswith("Warning") else Ann2SnnError)
         assert inspect.getdoc(cls)
@@ -50,6 +52,7 @@ def test_errors_can_be_caught_as_what_python_calls_them() -> None:
     assert issubclass(errors.ModeError, ValueError)
     assert issubclass(errors.InputError, ValueError)
     assert issubclass(errors.OptionError, TypeError)
+    assert issubclass(errors.OutOfMemoryError, MemoryError)
     assert issubclass(errors.ScaleError, PluginError)
     for cls in (TracingError, UnsupportedError, VerificationError, CalibrationError):
         assert issubclass(cls, ConversionError)

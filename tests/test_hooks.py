@@ -16,11 +16,13 @@ from sj_ann2snn import (
     CalibrationSite,
     Converter,
     DeadLayerError,
+    ExitRule,
     LayerMapper,
     NeuronMaker,
     NeuronSite,
     Normalization,
     Observer,
+    OptionError,
     PluginError,
     Rearrange,
     Refuse,
@@ -29,11 +31,14 @@ from sj_ann2snn import (
     Site,
     Spike,
     UnsupportedError,
+    evaluate,
+    evaluation,
     hookimpl,
+    loading,
     make_if_neuron,
     simulate,
 )
-from sj_ann2snn.registry import HOOK_BASES
+from sj_ann2snn.registry import HOOK_BASES, Owner
 
 
 def plugin(hook: str, *classes: type) -> Any:
@@ -403,3 +408,24 @@ def test_a_neuron_maker_may_be_given_as_an_instance() -> None:
     snn = converter(network())
     (potential,) = [module.v for module in snn.modules() if hasattr(module, "v_threshold")]
     assert potential == 0.25
+
+
+# ann2snn_exit_rules --------------------------------------------------------------------------------
+
+
+def test_ann2snn_exit_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    class AtOnce(ExitRule):
+        name = "at-once"
+
+        def settled(self, answers: Tensor, step: int) -> Tensor:
+            return torch.ones(len(answers), dtype=torch.bool)
+
+    registry = loading.load_plugins().copy()
+    loading.register_plugin(registry, plugin("ann2snn_exit_rules", AtOnce), Owner("fast", "1.0"))
+    monkeypatch.setattr(evaluation, "load_plugins", lambda: registry)
+    x = images()
+    snn = Converter([x], mode="max", progress=False)(network())
+    batches = [(x, torch.zeros(len(x), dtype=torch.int64))]
+    assert evaluate(snn, batches, T=20, early_exit="At-once", progress=False).steps_per_sample == 1
+    with pytest.raises(OptionError, match=r"early_exit='at-one' .*Known exit rules: 'at-once' \(fast 1.0\), 'margin'"):
+        evaluate(snn, batches, T=20, early_exit="at-one", progress=False)

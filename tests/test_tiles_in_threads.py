@@ -14,7 +14,7 @@ from spikingjelly.activation_based import layer, neuron
 from torch import Tensor, fx, nn
 
 from sj_ann2snn import InputError, evaluate, simulate
-from sj_ann2snn.simulation import Simulator, tiling
+from sj_ann2snn.simulation import OverTime, Simulator, tiling
 
 from .networks import convert, relative_error, run_by_hand, watched
 
@@ -82,6 +82,17 @@ class Callers:
             self._act()
 
 
+def run_all(snn: Any, x: Tensor, watch: Any) -> None:
+    """Simulate with `watch` shown every layer of every tile."""
+
+    def collector(samples: slice) -> OverTime:
+        outputs = OverTime()
+        outputs.watch = watch
+        return outputs
+
+    Simulator(snn, STEPS).run_all((x,), collector)
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 def test_any_number_of_threads_gives_the_same(snn: Any, count: int) -> None:
     x = images()
@@ -94,7 +105,7 @@ def test_any_number_of_threads_gives_the_same(snn: Any, count: int) -> None:
 
 def test_every_tile_runs_on_one_core(snn: Any) -> None:
     callers = Callers()
-    Simulator(snn, STEPS, callers).run_all((images(),))
+    run_all(snn, images(), callers)
     assert all(name.startswith("sj-ann2snn") for name in callers.names)
     assert callers.names
     assert callers.cores == {1}
@@ -111,7 +122,7 @@ def test_several_threads_take_tiles(snn: Any) -> None:
             seen.add(thread.ident)
             meeting.wait()
 
-    Simulator(snn, STEPS, meet).run_all((images(),))
+    run_all(snn, images(), meet)
     assert len(seen) == 3
 
 
@@ -132,7 +143,7 @@ def test_an_error_in_a_thread_is_raised_and_the_network_left_in_order(snn: Any) 
         raise RuntimeError("in the middle of a tile")
 
     with pytest.raises(InputError, match="in the middle of a tile"):
-        Simulator(snn, STEPS, Callers(5, fail)).run_all((images(),))
+        run_all(snn, images(), Callers(5, fail))
     assert all(module.v == 0.0 and module.step_mode == "s" for module in snn.modules() if hasattr(module, "v"))
     x = images()
     assert relative_error(simulate(snn, x, T=STEPS), run_by_hand(snn, x, STEPS).mean(0)) < 1e-12
@@ -149,7 +160,7 @@ def test_ctrl_c_stops_the_threads_and_leaves_the_network_in_order(snn: Any) -> N
             time.sleep(0.005)
 
     with pytest.raises(KeyboardInterrupt):
-        Simulator(snn, STEPS, interrupt).run_all((images(600),))
+        run_all(snn, images(600), interrupt)
     assert len(calls) < 2000  # of 4,000 and more
     assert all(module.v == 0.0 and module.step_mode == "s" for module in snn.modules() if hasattr(module, "v"))
 
@@ -157,7 +168,7 @@ def test_ctrl_c_stops_the_threads_and_leaves_the_network_in_order(snn: Any) -> N
 def test_hooks_see_one_tile_at_a_time(snn: Any) -> None:
     callers = Callers()
     with watched(snn, neuron.BaseNode):
-        Simulator(snn, STEPS, callers).run_all((images(),))
+        run_all(snn, images(), callers)
     assert not callers.names
 
 
@@ -165,7 +176,7 @@ def test_layers_of_a_users_own_run_one_tile_at_a_time() -> None:
     ann = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), Unlike(), nn.Conv2d(2, 2, 3), nn.ReLU()).double()
     snn = convert(ann, images(), leaf_modules="2")
     callers = Callers()
-    Simulator(snn, STEPS, callers).run_all((images(),))
+    run_all(snn, images(), callers)
     assert not callers.names
 
 
@@ -176,6 +187,6 @@ def test_a_module_called_before_and_behind_the_first_neuron_runs_one_tile_at_a_t
     snn = fx.GraphModule({"pool": layer.AvgPool2d(2), "fire": neuron.IFNode(v_reset=None)}, graph)
     x = images(200)
     callers = Callers()
-    Simulator(snn, STEPS, callers).run_all((x,))
+    run_all(snn, x, callers)
     assert not callers.names
     assert relative_error(simulate(snn, x, T=STEPS), run_by_hand(snn, x, STEPS).mean(0)) < 1e-12

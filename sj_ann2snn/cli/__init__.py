@@ -18,7 +18,14 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from ..compat import spikingjelly_version
-from ..errors import Ann2SnnError, BackendWarning, LegacyArgumentWarning, PluginWarning
+from ..errors import (
+    Ann2SnnError,
+    BackendWarning,
+    EvaluationInterrupted,
+    LegacyArgumentWarning,
+    MemoryWarning,
+    PluginWarning,
+)
 from .check import add_parser as add_check
 from .compare import add_parser as add_compare
 from .demo import add_parser as add_demo
@@ -27,7 +34,7 @@ from .plugins import add_parser as add_plugins
 
 __all__ = ["main"]
 
-OWN_WARNINGS = (BackendWarning, LegacyArgumentWarning, PluginWarning)
+OWN_WARNINGS = (BackendWarning, LegacyArgumentWarning, MemoryWarning, PluginWarning)
 
 EXIT_ERROR, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 2, 130, 141
 
@@ -53,7 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for note in getattr(error, "__notes__", ()):
             print(note, file=sys.stderr)
         return EXIT_ERROR
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
+        if isinstance(interrupt, EvaluationInterrupted):
+            print(interrupt, file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader (head, less) is gone. Python would complain once more when it flushes at exit.

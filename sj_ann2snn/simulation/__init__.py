@@ -11,10 +11,11 @@ from typing import Any
 
 from torch import nn
 
-from .outputs import concatenated, mean, plain
+from .collectors import Collector, Mean, OverTime
+from .outputs import concatenated, plain
 from .simulator import Simulator
 
-__all__ = ["Simulator", "simulate"]
+__all__ = ["Collector", "OverTime", "Simulator", "simulate"]
 
 
 def simulate(
@@ -45,7 +46,8 @@ def simulate(
 
     Raises:
         InputError: `T` is not a positive integer, or the network cannot take `x`.
+        OutOfMemoryError: There is not enough memory even for a single sample; before that, smaller tiles are tried.
     """
     inputs = x if isinstance(x, tuple) else (x,)
     simulator = Simulator(snn, T)
-    return plain(concatenated(simulator.run_all(inputs, mean)))
+    return plain(concatenated(simulator.run_all(inputs, lambda _: Mean())))

@@ -1,4 +1,4 @@
-"""Puts the outputs of tiles together; an output may be a tensor, or tuples, lists and dicts of them."""
+"""Arithmetic on outputs; an output may be a tensor, or tuples, lists and dicts of them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..trees import map_leaves
+from ..trees import map_leaves, map_tensors, tensors
 
-__all__ = ["Constant", "concatenated", "mean", "plain"]
+__all__ = ["Constant", "concatenated", "concatenated_in_time", "mean", "plain", "total"]
 
 
 class Constant:
@@ -25,19 +25,27 @@ def plain(tree: Any) -> Any:
     return map_leaves(tree, lambda leaf: leaf.value if isinstance(leaf, Constant) else leaf)
 
 
-def mean(stretches: list[Any]) -> Any:
-    """The mean over time of successive stretches ``[t, n, ...]``."""
+def total(before: Any, stretch: Any) -> tuple[Any, int]:
+    """The sum over time of ``[n, ...]``, or None, and of a further stretch ``[t, n, ...]``; and the number t."""
+    found = tensors(stretch)
+    steps = int(found[0].shape[0]) if found else 1
+    summed = map_tensors(stretch, lambda x: x.sum(0))
+    return summed if before is None else _zipped([before, summed], lambda parts: parts[0] + parts[1]), steps
 
-    def mean_of(parts: list[Tensor]) -> Tensor:
-        steps = sum(part.shape[0] for part in parts)
-        return torch.stack([part.sum(0) for part in parts]).sum(0) / steps
 
-    return _zipped(stretches, mean_of)
+def mean(summed: Any, steps: int) -> Any:
+    """The mean over time from the sum over time."""
+    return map_tensors(summed, lambda x: x / steps)
 
 
 def concatenated(pieces: list[Any]) -> Any:
-    """The outputs of tiles of samples as one."""
+    """The outputs ``[n, ...]`` of tiles of samples as one."""
     return _zipped(pieces, lambda parts: torch.cat(parts))
+
+
+def concatenated_in_time(stretches: list[Any]) -> Any:
+    """The outputs ``[t, n, ...]`` of stretches of time as one."""
+    return _zipped(stretches, lambda parts: torch.cat(parts))
 
 
 def _zipped(trees: list[Any], join: Callable[[list[Tensor]], Any]) -> Any:

@@ -11,18 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ..compat import MemoryModule
+from ..compat import MemoryModule, memories
 from ..errors import InputError
 from ..trees import map_tensors, tensors
+from .collectors import Collector
 from .flow import Flow
 from .outputs import Constant
 from .shortcuts import shortcut_of
 from .tiling import Tiling
 
-__all__ = ["Runner", "Watcher"]
-
-Watcher = Callable[[str, nn.Module, Any, Any], None]
-"""Called with the name of a module, the module, its first input ``[T, n, ...]`` and its output."""
+__all__ = ["Runner"]
 
 
 class Runner:
@@ -33,32 +31,35 @@ class Runner:
         flow: What its graph tells.
         steps: Number of time steps.
         tiling: Says how many of them to take at a time.
-        watch: Is shown every layer that varies over time.
         own_memories: Copy the modules that have a memory, parameters shared, instead of using the network's.
     """
 
-    def __init__(
-        self, snn: nn.Module, flow: Flow, steps: int, tiling: Tiling, watch: Watcher | None, *, own_memories: bool
-    ) -> None:
-        self.snn, self.flow, self.steps, self.tiling, self.watch = snn, flow, steps, tiling, watch
+    def __init__(self, snn: nn.Module, flow: Flow, steps: int, tiling: Tiling, *, own_memories: bool) -> None:
+        self.snn, self.flow, self.steps, self.tiling = snn, flow, steps, tiling
         self.modules = _with_own_memories(snn, flow.modules) if own_memories else flow.modules
         self._shortcuts = {name: shortcut_of(module) for name, module in self.modules.items()}
         self._merged_into_sums = {one.scaled for one in flow.sums.values()}
         self._memories = [module for module in self.modules.values() if isinstance(module, MemoryModule)]
 
     @torch.no_grad()
-    def run(self, inputs: tuple[Any, ...]) -> list[Any]:
-        """Simulate one tile; the outputs ``[t, n, ...]`` of successive stretches of time."""
+    def run(self, inputs: tuple[Any, ...], collector: Collector) -> Any:
+        """Simulate one tile, and hand the outputs of each stretch of time to `collector`; its result."""
         for module in self._memories:
             module.reset()
+        self._watch = collector.watch
         static = self._run_static(inputs)
-        outputs: list[Any] = []
+        samples = int(inputs[0].shape[0])
         done = 0
-        while done < self.steps:
-            steps = min(self.tiling.steps(int(inputs[0].shape[0])), self.steps - done)
-            outputs.append(self._run_varying(static, steps))
+        while done < self.steps and samples:
+            steps = min(self.tiling.steps(samples), self.steps - done)
+            going_on = collector.add(self._run_varying(static, steps))
             done += steps
-        return outputs
+            if going_on is not None and len(going_on) < samples:
+                static.select(going_on, samples)
+                for module in self._memories:
+                    select_samples(module, going_on, samples)
+                samples = len(going_on)
+        return collector.result()
 
     def _run_static(self, inputs: tuple[Any, ...]) -> _Static:
         """Everything that does not vary over time, as the ANN computes it."""
@@ -163,8 +164,8 @@ class Runner:
         result = shortcut(module, args[0], node.args[0] in self.flow.exclusive) if shortcut and args else None
         if result is None:
             result = module(*args, **kwargs)
-        if self.watch is not None:
-            self.watch(str(node.target), module, args[0] if args else None, result)
+        if self._watch is not None:
+            self._watch(str(node.target), module, args[0] if args else None, result)
         return result
 
 
@@ -181,6 +182,27 @@ class _Static:
         from_input = node.op == "placeholder" or any(source in self.carrying for source in node.all_input_nodes)
         if from_input and tensors(self.values[node]):
             self.carrying.add(node)
+
+    def select(self, rows: Tensor, samples: int) -> None:
+        """Drop all samples but `rows`."""
+        for node in self.carrying:
+            self.values[node] = map_tensors(self.values[node], lambda x: selected(x, rows, samples))
+
+
+def select_samples(module: nn.Module, rows: Tensor, samples: int) -> None:
+    """Drop from the memories of `module` all samples but `rows`."""
+    for name, value in memories(module).items():
+        setattr(module, name, map_tensors(value, lambda x: selected(x, rows, samples)))
+
+
+def selected(x: Tensor, rows: Tensor, samples: int) -> Tensor:
+    """The `rows` of a batch; one that is finer than the samples (windows of them) keeps all parts of each."""
+    if not x.dim() or x.shape[0] % samples:
+        return x
+    if x.shape[0] == samples:
+        return x[rows.to(x.device)]
+    parts = x.view(samples, -1, *x.shape[1:])
+    return parts[rows.to(x.device)].flatten(0, 1)
 
 
 def _with_own_memories(snn: nn.Module, modules: dict[str, nn.Module]) -> dict[str, nn.Module]:

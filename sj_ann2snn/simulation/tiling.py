@@ -45,3 +45,10 @@ class Tiling:
         if not self._largest:
             return self._few_steps
         return min(self._steps, max(1, self._bytes // (self._largest * samples)))
+
+    def shrink(self, samples: int) -> None:
+        """Memory did not suffice for a tile of `samples`: take half as much from now on."""
+        taken = self._largest * samples * self.steps(samples)
+        self._bytes = min(self._bytes, taken or self._bytes) // 2
+        if samples == 1:
+            self._few_steps = max(1, self._few_steps // 2)

@@ -1,0 +1,283 @@
+"""Time to simulate a converted network: `simulate` beside SpikingJelly's own converters and plain passes of the ANN.
+
+    python benchmarks/simulation_speed.py [--shared DIR] [--spikingjelly-14 DIR] [--threads 1 2]
+
+DIR of `--shared` (or the environment variable SJ_ANN2SNN_SHARED) holds models/reference_models.py with the networks
+mnist_cnn, resnet20 and vgg_max and their weights, models/NAME.pth; without it only the network that the demo trains is
+timed. DIR of `--spikingjelly-14` is made by `pip install --no-deps --target DIR spikingjelly==0.0.0.0.14`.
+
+Every way of computing has a process of its own; they take turns, round after round, and the median counts.
+
+    ours         simulate(snn, x, T)
+    loop         our converted network by hand, step by step
+    sj 2.0       SpikingJelly 2.0's RateCodingRecipe, step by step; "multi" with all steps at once
+    sj 0.0.0.0.14  its Converter, step by step
+    ann          T passes of the ANN; "fused" with BatchNorm folded and images channels_last
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+VARIABLE = "SJ_ANN2SNN_SHARED"
+MODE = "99.9%"
+
+NETWORKS: dict[str, tuple[tuple[int, ...], int, int]] = {
+    "demo": ((1, 8, 8), 200, 50),
+    "mnist_cnn": ((1, 28, 28), 200, 50),
+    "resnet20": ((3, 32, 32), 100, 32),
+    "vgg_max": ((3, 32, 32), 100, 32),
+}
+"""Shape of a sample, samples, time steps."""
+
+GOALS = {"mnist_cnn": (6.0, 4.0, 0.4), "resnet20": (2.4, 2.4, 0.7), "vgg_max": (2.7, 2.4, 0.7)}
+"""Times as fast as SpikingJelly 2.0's faster way and as 0.0.0.0.14, and the share of T passes of the ANN."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--shared", type=Path, default=os.environ.get(VARIABLE), help=f"default: ${VARIABLE}")
+    parser.add_argument("--spikingjelly-14", type=Path, metavar="DIR", help="where 0.0.0.0.14 is installed")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, help="default: all there are")
+    parser.add_argument("--threads", nargs="+", type=int, default=[torch.get_num_threads()])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--worker", nargs=2, metavar=("WAY", "NETWORK"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        work(*args.worker, args.shared, args.threads[0])
+        return 0
+    networks = args.networks or [name for name in NETWORKS if name == "demo" or args.shared]
+    print(
+        f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}"
+    )
+    print(f"medians of {args.rounds}, the ways taking turns\n")
+    for threads in args.threads:
+        for name in networks:
+            tell(name, threads, time_network(name, threads, args))
+    return 0
+
+
+def processor() -> str:
+    """What the processor calls itself."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def tell(name: str, threads: int, seconds: dict[str, float]) -> None:
+    """Print the times of one network and what they amount to."""
+    _, samples, steps = NETWORKS[name]
+    print(f"{name}, {samples} samples, T={steps}, {threads} thread(s)")
+    ours = seconds["ours"]
+    for way, spent in seconds.items():
+        print(f"  {way:14} {spent:8.3f} s   {spent / ours:5.2f} × ours")
+    old = [seconds[way] for way in ("sj 2.0", "sj 2.0 multi") if way in seconds]
+    goal = GOALS.get(name, (None, None, None))
+    ratios = [
+        ("against SpikingJelly 2.0, its faster way", min(old) / ours if old else None, goal[0], "≥"),
+        ("against SpikingJelly 0.0.0.0.14", seconds.get("sj 0.0.0.0.14", 0) / ours or None, goal[1], "≥"),
+        ("time over T plain passes of the ANN", ours / seconds["ann"], goal[2], "≤"),
+    ]
+    for what, ratio, wanted, relation in ratios:
+        if ratio is not None:
+            print(f"  {what:42} {ratio:5.2f}" + (f"  (goal {relation} {wanted})" if wanted else ""))
+    print(flush=True)
+
+
+def time_network(name: str, threads: int, args: argparse.Namespace) -> dict[str, float]:
+    """Median seconds of every way that runs here."""
+    workers = {way: Worker(way, name, threads, args) for way in WAYS if way != "sj 0.0.0.0.14" or args.spikingjelly_14}
+    try:
+        running = {way: worker for way, worker in workers.items() if worker.is_ready()}
+        seconds: dict[str, list[float]] = {way: [] for way in running}
+        for _ in range(args.rounds):
+            for way, worker in running.items():
+                seconds[way].append(worker.run())
+    finally:
+        for worker in workers.values():
+            worker.close()
+    return {way: statistics.median(all_of_them) for way, all_of_them in seconds.items()}
+
+
+class Worker:
+    """A process that computes one way, once for every line it is sent."""
+
+    def __init__(self, way: str, network: str, threads: int, args: argparse.Namespace) -> None:
+        command = [sys.executable, "-W", "ignore", __file__, "--worker", way, network, "--threads", str(threads)]
+        if args.shared:
+            command += ["--shared", str(args.shared)]
+        environment = dict(os.environ, OMP_NUM_THREADS=str(threads))
+        if way == "sj 0.0.0.0.14":
+            environment["PYTHONPATH"] = os.pathsep.join(
+                [str(args.spikingjelly_14), *filter(None, [os.environ.get("PYTHONPATH")])]
+            )
+        self.way = way
+        self.process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def is_ready(self) -> bool:
+        """Wait for it to be set up; False, with the reason on stderr, if it cannot be."""
+        if self._answer() == "ready":
+            return True
+        error = self.process.stderr.read().strip().splitlines() if self.process.stderr else []
+        print(f"  {self.way} does not run: {error[-1] if error else 'no reason given'}", file=sys.stderr)
+        return False
+
+    def run(self) -> float:
+        assert self.process.stdin is not None
+        self.process.stdin.write("run\n")
+        self.process.stdin.flush()
+        return float(json.loads(self._answer()))
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if pipe:
+                pipe.close()
+
+    def _answer(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+
+def work(way: str, name: str, shared: Path | None, threads: int) -> None:
+    """Set up, then run once for every line that comes."""
+    # What libraries print is no answer.
+    answers, sys.stdout = sys.stdout, sys.stderr
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    shape, samples, steps = NETWORKS[name]
+    x = torch.rand(samples, *shape)
+    ann = network(name, shared)
+    with torch.no_grad():
+        run = WAYS[way](ann, x, steps)
+        run()
+        print("ready", file=answers, flush=True)
+        for _ in sys.stdin:
+            run()  # others had the caches in the meantime
+            start = time.perf_counter()
+            run()
+            print(json.dumps(time.perf_counter() - start), file=answers, flush=True)
+
+
+def network(name: str, shared: Path | None) -> nn.Module:
+    """The trained network of that name, in eval mode."""
+    if name == "demo":
+        from sj_ann2snn.cli.data import digits
+        from sj_ann2snn.cli.tutorial import train, tutorial_network
+
+        data = digits()
+        ann = tutorial_network(data.train_images.shape[-1])
+        train(ann, data.train_images, data.train_labels, epochs=1, seed=0)
+        return ann
+    assert shared is not None
+    file = shared / "models" / "reference_models.py"
+    spec = importlib.util.spec_from_file_location("reference_models", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    ann = module.make(name)
+    ann.load_state_dict(torch.load(file.with_name(f"{name}.pth"), weights_only=True))
+    return ann.eval()
+
+
+def ours(ann: nn.Module, x: Tensor, steps: int) -> Callable[[], Any]:
+    from sj_ann2snn import Converter, simulate
+
+    snn = Converter([x], mode=MODE, progress=False)(ann)
+    return lambda: simulate(snn, x, steps)
+
+
+def loop(ann: nn.Module, x: Tensor, steps: int) -> Callable[[], Any]:
+    from sj_ann2snn import Converter
+
+    return by_hand(Converter([x], mode=MODE, progress=False)(ann), x, steps)
+
+
+def recipe(ann: nn.Module, x: Tensor) -> nn.Module:
+    from spikingjelly.activation_based import ann2snn
+
+    snn = ann2snn.Converter(ann2snn.RateCodingRecipe(dataloader=[(x, None)], mode=MODE)).convert(ann)
+    return snn.eval()
+
+
+def old(ann: nn.Module, x: Tensor, steps: int) -> Callable[[], Any]:
+    from spikingjelly.activation_based import ann2snn
+
+    return by_hand(ann2snn.Converter(mode=MODE, dataloader=[(x, None)])(ann).eval(), x, steps)
+
+
+def by_hand(snn: nn.Module, x: Tensor, steps: int) -> Callable[[], Any]:
+    """The loop of SpikingJelly's tutorial."""
+    from spikingjelly.activation_based import functional
+
+    def run() -> Any:
+        out: Any = 0.0
+        for _ in range(steps):
+            out = out + snn(x)
+        functional.reset_net(snn)
+        return out / steps
+
+    return run
+
+
+def all_at_once(snn: nn.Module, x: Tensor, steps: int) -> Callable[[], Any]:
+    from spikingjelly.activation_based import functional
+
+    functional.set_step_mode(snn, "m")
+
+    def run() -> Any:
+        out = snn(x.unsqueeze(0).repeat(steps, *(1,) * x.dim())).mean(0)
+        functional.reset_net(snn)
+        return out
+
+    return run
+
+
+def passes(ann: nn.Module, x: Tensor, steps: int) -> Callable[[], Any]:
+    def run() -> None:
+        for _ in range(steps):
+            ann(x)
+
+    return run
+
+
+def fused_passes(ann: nn.Module, x: Tensor, steps: int) -> Callable[[], Any]:
+    from torch.fx.experimental.optimization import fuse
+
+    fused = fuse(copy.deepcopy(ann)).to(memory_format=torch.channels_last)
+    return passes(fused, x.to(memory_format=torch.channels_last), steps)
+
+
+WAYS: dict[str, Callable[[nn.Module, Tensor, int], Callable[[], Any]]] = {
+    "ours": ours,
+    "loop": loop,
+    "sj 2.0": lambda ann, x, steps: by_hand(recipe(ann, x), x, steps),
+    "sj 2.0 multi": lambda ann, x, steps: all_at_once(recipe(ann, x), x, steps),
+    "sj 0.0.0.0.14": old,
+    "ann": passes,
+    "ann fused": fused_passes,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
