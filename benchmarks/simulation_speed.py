@@ -62,10 +62,8 @@ def main() -> int:
         work(*args.worker, args.shared, args.threads[0])
         return 0
     networks = args.networks or [name for name in NETWORKS if name == "demo" or args.shared]
-    print(
-        f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}"
-    )
-    print(f"medians of {args.rounds}, the ways taking turns\n")
+    print(f"{processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}")
+    print(f"medians of {args.rounds}, the ways taking turns, an untimed run before each timed one\n")
     for threads in args.threads:
         for name in networks:
             tell(name, threads, time_network(name, threads, args))

@@ -12,7 +12,7 @@ T grows; the columns are
     burst        up to 16 spikes a step: `pip install ./plugins/sj-ann2snn-burst`
     spikingjelly SpikingJelly's own converter, with the same settings
 
-All 64 samples take about a day on two cores; `--samples 4` about two hours.
+`--samples 2` takes about an hour on two cores, all 64 samples about half a day.
 """
 
 from __future__ import annotations
@@ -294,9 +294,9 @@ output is the ANN's at T = 512. *Layers* are the weighted ones on the longest pa
 
 {verdicts}
 
-Where the error of plain IF neurons stays high no single layer is wrong: every layer adds the rounding of its rates, a
-random deep network passes it on and makes a little more of it, while its answer hardly depends on the image. Trained
-networks are far more forgiving.
+Where the error of plain IF neurons stays high no single layer is wrong: every layer adds the rounding of its rates, and a
+random deep network passes it on and makes a little more of it. Trained networks are far more forgiving. Where it does
+not fall from one column to the next the spikes of the deepest layers are still too few to tell.
 
 ## What is refused
 

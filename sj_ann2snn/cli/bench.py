@@ -1,0 +1,324 @@
+"""``sj-ann2snn bench``: how fast the user's network runs here, beside a loop by hand and plain passes of the ANN."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from ..batches import describe_batch, forward_signature, move
+from ..compat import reset_net, set_step_mode, spikingjelly_version
+from ..converter import Converter
+from ..errors import InputError
+from ..report import format_table
+from ..simulation import Collector, Simulator, simulate
+from ..simulation.firing import is_spiking
+from ..trees import map_tensors
+from .arguments import Subparsers, add_option_argument, checked_device, converter_options, positive
+from .check import input_tensor
+from .sweep import tell
+from .targets import current_directory_importable, load_loaders, load_network
+
+__all__ = ["BenchResult", "Timing", "add_parser", "run", "time_ways", "where_time_goes"]
+
+OWN_ARGUMENTS = {"dataloader": "--input or --data", "device": "--device", "mode": "--mode"}
+"""Keywords of the converter that have an argument of their own."""
+
+SIMULATE, LOOP, MULTI_STEP, ANN = "simulate", "loop by hand", "multi-step", "ANN passes"
+
+EXAMPLE = """\
+examples:
+
+    sj-ann2snn bench models:trained --input 3x32x32 --samples 100 --T 32
+    sj-ann2snn bench models:trained --data models:loaders --threads 2 --json
+
+Compared are, taking turns, after one run each that does not count:
+
+    simulate      sj_ann2snn.simulate(snn, x, T)
+    loop by hand  the converted network step by step, as SpikingJelly's tutorial runs it
+    multi-step    the converted network in SpikingJelly's step mode "m", all steps at once
+    ANN passes    the ANN, T times
+"""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One way of computing: median seconds, or why there are none."""
+
+    way: str
+    seconds: float | None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """What was timed.
+
+    Attributes:
+        network: As it was named.
+        samples: How many were simulated.
+        T: Number of time steps.
+        device: Where.
+        threads: Of torch.
+        timings: One for each way.
+        shares: Share of the time of `simulate`, on one core, by kind of layer.
+        versions: Of what ran.
+    """
+
+    network: str
+    samples: int
+    T: int
+    device: str
+    threads: int
+    timings: tuple[Timing, ...]
+    shares: dict[str, float]
+    versions: dict[str, str]
+
+    def __str__(self) -> str:
+        ours = next(one.seconds for one in self.timings if one.way == SIMULATE)
+        assert ours is not None
+        rows = [("way", "seconds", "× simulate")]
+        for one in self.timings:
+            rows.append(
+                (one.way, "–", one.problem)
+                if one.seconds is None
+                else (one.way, f"{one.seconds:.4g}", f"{one.seconds / ours:.2f}")
+            )
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in self.shares.items())
+        return "\n".join(
+            [
+                f"{self.network}: {self.samples} samples, T={self.T}, {self.device}, {self.threads} thread(s), "
+                + ", ".join(f"{name} {version}" for name, version in self.versions.items()),
+                "",
+                *format_table(rows),
+                "",
+                f"where the time of simulate goes: {shares}",
+            ]
+        )
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "bench",
+        help="time your network on this machine",
+        description="Convert a network of yours and time its simulation beside a loop by hand, SpikingJelly's "
+        "multi-step mode and as many plain passes of the ANN; medians, and where the time goes.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("network", metavar="MODULE:FACTORY", help="function that returns the network")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--input", type=input_tensor, metavar="SHAPE", help="shape of one sample, 3x32x32; random values are made up"
+    )
+    source.add_argument(
+        "--data",
+        metavar="MODULE:LOADERS",
+        help="function that returns (calibration_loader, test_loader); samples are taken from the test loader",
+    )
+    parser.add_argument("--mode", default="max", help="mode of the conversion (default: max)")
+    parser.add_argument("--samples", type=positive, default=100, metavar="N", help="samples (default: 100)")
+    parser.add_argument("--T", type=positive, default=32, metavar="STEPS", help="time steps (default: 32)")
+    parser.add_argument("--repeats", type=positive, default=5, help="timed runs of each way (default: 5)")
+    parser.add_argument("--threads", type=positive, help="threads of torch (default: as torch has them)")
+    parser.add_argument("--device", default=None, help="where to compute, such as cpu or cuda:0 (default: cpu)")
+    add_option_argument(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Time the ways and print them."""
+    options = converter_options(args.option, OWN_ARGUMENTS)
+    device = checked_device(args.device)
+    with current_directory_importable(), threads(args.threads) as count:
+        ann = load_network(args.network).eval().to(device)
+        if args.data:
+            calibration, test = load_loaders(args.data)
+            x = first_samples(ann, test, args.samples)
+        else:
+            made_up = torch.cat([args.input] * (args.samples // len(args.input) + 1))[: args.samples]
+            x = torch.rand_like(made_up) if made_up.is_floating_point() else made_up
+            calibration = [x]
+        x = move(x, device)
+        snn = Converter(calibration, mode=args.mode, progress=False, **options)(ann)
+        timings = time_ways(ann, snn, x, args.T, args.repeats)
+        result = BenchResult(
+            args.network,
+            len(x),
+            args.T,
+            torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+            count,
+            timings,
+            where_time_goes(snn, x, args.T),
+            {
+                "SpikingJelly": spikingjelly_version(),
+                "torch": str(torch.__version__),
+                "Python": platform.python_version(),
+            },
+        )
+    print(json.dumps(asdict(result), indent=2, ensure_ascii=False) if args.json else result)
+    return 0
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[int]:
+    """Lets torch use that many threads, and says how many those are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield count or before
+    finally:
+        torch.set_num_threads(before)
+
+
+def first_samples(ann: nn.Module, loader: Any, count: int) -> Tensor:
+    """The first samples of a loader.
+
+    Raises:
+        InputError: The network takes more than one input, or the loader is empty.
+    """
+    signature, found, samples = forward_signature(ann), [], 0
+    for batch in loader:
+        inputs = signature.inputs_of(batch)
+        if len(inputs) != 1 or not isinstance(inputs[0], Tensor):
+            raise InputError(
+                f"bench times networks with one input; a batch of the test loader is {describe_batch(batch)}."
+            )
+        found.append(inputs[0])
+        samples += len(inputs[0])
+        if samples >= count:
+            break
+    if not found:
+        raise InputError("The test loader is empty: it yields no batch to simulate.")
+    return torch.cat(found)[:count]
+
+
+def time_ways(ann: nn.Module, snn: nn.Module, x: Tensor, steps: int, repeats: int) -> tuple[Timing, ...]:
+    """Median seconds of every way; they take turns, and a way that does not run here is left out."""
+
+    def by_hand() -> None:
+        total: Any = 0.0
+        for _ in range(steps):
+            (out,) = tensors_of(snn(x))
+            total = total + out
+
+    def multi_step() -> None:
+        (out,) = tensors_of(snn(x.unsqueeze(0).expand(steps, *x.shape)))
+        out.mean(0)
+
+    def passes() -> None:
+        for _ in range(steps):
+            ann(x)
+
+    ways: dict[str, Callable[[], Any]] = {
+        SIMULATE: lambda: simulate(snn, x, steps),
+        LOOP: by_hand,
+        MULTI_STEP: multi_step,
+        ANN: passes,
+    }
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    problems: dict[str, str] = {}
+    for index in range(repeats + 1):
+        for way, compute in ways.items():
+            if way in problems:
+                continue
+            set_step_mode(snn, "m" if way == MULTI_STEP else "s")
+            reset_net(snn)
+            try:
+                spent = timed(compute, x.device)
+            except (RuntimeError, MemoryError) as error:
+                if way == SIMULATE:
+                    raise
+                problems[way] = f"does not run: {str(error).partition(chr(10))[0]}"
+                continue
+            if index:
+                seconds[way].append(spent)
+            elif sys.stderr.isatty():
+                tell(f"{way}: {spent:.3g} s for a first run")
+    set_step_mode(snn, "s")
+    reset_net(snn)
+    return tuple(
+        Timing(way, None if way in problems else statistics.median(seconds[way]), problems.get(way, "")) for way in ways
+    )
+
+
+def tensors_of(output: Any) -> tuple[Tensor]:
+    """The first tensor of an output, whatever that is made of."""
+    found: list[Tensor] = []
+    map_tensors(output, found.append)
+    return (found[0],)
+
+
+@torch.no_grad()
+def timed(compute: Callable[[], Any], device: torch.device) -> float:
+    """Seconds until the device has done it."""
+    synchronize(device)
+    start = time.perf_counter()
+    compute()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class Shares(Collector):
+    """Adds up the time between one layer and the next."""
+
+    def __init__(self, seconds: dict[str, float], device: torch.device) -> None:
+        self._seconds, self._device = seconds, device
+        self._last = time.perf_counter()
+
+    def watch(self, name: str, module: nn.Module, x: Any, y: Any) -> None:
+        """The layer that has just been computed."""
+        self._tick(kind_of(module))
+
+    def add(self, outputs: Any) -> None:
+        self._tick("rest")
+
+    def result(self) -> None:
+        self._tick("rest")
+
+    def _tick(self, kind: str) -> None:
+        synchronize(self._device)
+        now = time.perf_counter()
+        self._seconds[kind] += now - self._last
+        self._last = now
+
+
+def kind_of(module: nn.Module) -> str:
+    if isinstance(module, (nn.Linear, _ConvNd)):
+        return "convolutions and linear layers"
+    if is_spiking(module):
+        return "neurons"
+    operation = getattr(module, "operation", module)
+    name = operation if isinstance(operation, str) else getattr(operation, "__name__", type(operation).__name__)
+    return "pooling" if "pool" in name.lower() else "rest"
+
+
+def where_time_goes(snn: nn.Module, x: Tensor, steps: int) -> dict[str, float]:
+    """Share of the time of a simulation on one core by kind of layer.
+
+    What is computed once, in front of the first neurons, counts as theirs.
+    """
+    seconds: dict[str, float] = defaultdict(float)
+    with threads(1):
+        Simulator(snn, steps).run_all((x,), lambda _: Shares(seconds, x.device))
+    total = sum(seconds.values())
+    return {kind: seconds[kind] / total for kind in sorted(seconds, key=seconds.__getitem__, reverse=True)}
