@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
+from .compiled import compiled
 from .errors import InputError
 
 __all__ = ["QuantileSketch"]
 
 _MANTISSA_BITS = 23
 _CHUNK = 1 << 22
+
+
+_OVERFLOW = 8
+
+
+def _count(patterns: Any, counts: Any, shift: int, base: int) -> None:
+    """Add the float32 bit patterns ``[rows, n]`` to the counters ``[rows, width]``: a loop for a compiler."""
+    width, columns = counts.shape[1], patterns.shape[1]
+    fresh = np.empty(width + _OVERFLOW, np.int32)
+    for row in range(patterns.shape[0]):
+        fresh[:] = 0
+        values = patterns[row]
+        for column in range(columns):
+            index = (values[column] >> shift) - base
+            # Whether a value counts is as good as random: without a branch the processor has nothing to guess, and
+            # with several counters for the rest (zeros, and negative values, with their sign bit set) nothing to await.
+            fresh[np.uint32(index if index >= 0 else width + column % _OVERFLOW)] += 1
+        counters = counts[row]
+        for index in range(width):
+            counters[index] += fresh[index]
 
 
 class QuantileSketch:
@@ -59,9 +83,13 @@ class QuantileSketch:
         self.maxima = torch.maximum(self.maxima, x.amax(dim=1))
         self.totals += x.shape[1]
         self._raise_window(self._exponent(self.maxima.max()))
+        shift, count = _MANTISSA_BITS - self.bits, compiled(_count)
+        if count is not None and x.device.type == "cpu":
+            count(x.contiguous().view(torch.int32).numpy(), self.counts.numpy(), shift, self._base())
+            return
         columns = max(1, _CHUNK // self.rows)
         for part in torch.split(x, columns, dim=1):
-            index = part.contiguous().view(torch.int32) >> (_MANTISSA_BITS - self.bits)
+            index = part.contiguous().view(torch.int32) >> shift
             index -= self._base()
             index.clamp_(min=-1)  # negative floats have the sign bit set, hence a negative index
             index += 1

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sj_ann2snn import simulate
-from sj_ann2snn.simulation import compiled, firing
+from sj_ann2snn import QuantileSketch, compiled, quantiles, simulate
+from sj_ann2snn.simulation import firing, loops
 
 from .networks import convert
 
@@ -70,7 +70,7 @@ def test_spikes_and_potentials_are_the_same_bits(
 ) -> None:
     x_seq = LAYOUTS[layout](9).to(dtype)
     fast = fired(x_seq, threshold, 0.5, overwrite)
-    monkeypatch.setattr(firing, "compiled", lambda name: None)
+    monkeypatch.setattr(firing, "compiled", lambda loop: None)
     slow = fired(x_seq, threshold, 0.5, overwrite)
     for one, other in zip(fast, slow, strict=True):
         assert one.shape == other.shape
@@ -81,14 +81,14 @@ def test_spikes_and_potentials_are_the_same_bits(
 def test_what_networks_produce_runs_compiled(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
     used = []
 
-    def noting(name: str) -> Any:
-        loop = compiled.compiled(name)
-        return lambda *args: (used.append(name), loop(*args))
+    def noting(loop: Any) -> Any:
+        fast = compiled.compiled(loop)
+        return lambda *args: (used.append(loop), fast(*args))
 
     monkeypatch.setattr(firing, "compiled", noting)
     fired(LAYOUTS[layout](4), 1.0, 0.0, overwrite=False)
     fired(LAYOUTS[layout](4), 1.0, 0.0, overwrite=True)
-    assert used == ["fire", "fire_in_place"]
+    assert used == [loops.fire, loops.fire_in_place]
 
 
 def test_a_potential_carried_on_from_another_layout() -> None:
@@ -119,9 +119,30 @@ def test_without_numba(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
         def without_cache(**options: Any) -> Any:
             if options.get("cache"):
-                raise RuntimeError("cannot cache function '_fire': no locator available")
+                raise RuntimeError("cannot cache function 'fire': no locator available")
             return njit(**options)
 
         monkeypatch.setattr(numba, "njit", without_cache)
     assert torch.equal(simulate(snn, x, T=30), wanted)
-    assert (compiled.compiled("fire") is None) == (missing != "nowhere to cache")
+    assert (compiled.compiled(loops.fire) is None) == (missing != "nowhere to cache")
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize("layout", ["contiguous", "strided"])
+def test_counters_of_a_sketch_are_the_same(rows: int, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = []
+    for scale in (1e-3, 1.0, 40.0, 1e-20, 0.0):
+        x = torch.randn(rows, 3000) * scale
+        x[:, ::7] = 0.0
+        batches.append(x if layout == "contiguous" else x.repeat_interleave(2, 1)[:, ::2])
+    batches += [torch.full((rows, 3), -1.0), torch.full((rows, 3), -0.0), torch.full((rows, 2), 3e38)]
+    fast, slow = QuantileSketch(rows), QuantileSketch(rows)
+    for x in batches:
+        fast.update(x)
+    monkeypatch.setattr(quantiles, "compiled", lambda loop: None)
+    for x in batches:
+        slow.update(x)
+    assert fast.counts.sum() > 0
+    assert torch.equal(fast.counts, slow.counts)
+    assert torch.equal(fast.totals, slow.totals)
+    assert torch.equal(fast.maxima, slow.maxima)

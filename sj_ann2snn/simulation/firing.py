@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ..compat import is_neuron, is_plain_if
+from ..compiled import compiled
 from ..layers import InPlaceNeuron
-from .compiled import compiled, flat, is_dense
+from . import loops
+from .loops import flat, is_dense
 
 __all__ = ["can_fire_in_place", "count_spikes", "fire", "is_spiking"]
 
@@ -66,10 +68,10 @@ def _integrate(x_seq: Tensor, spikes: Tensor, potential: Tensor, threshold: floa
     """``v += x; s = v >= threshold; v -= threshold * s`` for every step."""
     if potential.stride() == x_seq.stride()[1:] == spikes.stride()[1:] and potential.numel() and is_dense(potential):
         dtype = flat(potential.unsqueeze(0)).dtype.type
-        if x_seq is spikes and (loop := compiled("fire_in_place")):
+        if x_seq is spikes and (loop := compiled(loops.fire_in_place)):
             loop(flat(x_seq), flat(potential.unsqueeze(0)), dtype(threshold), x_seq.shape[0], x_seq.stride(0))
             return
-        if x_seq is not spikes and (loop := compiled("fire")):
+        if x_seq is not spikes and (loop := compiled(loops.fire)):
             strides = x_seq.stride(0), spikes.stride(0)
             loop(flat(x_seq), flat(spikes), flat(potential.unsqueeze(0)), dtype(threshold), x_seq.shape[0], *strides)
             return

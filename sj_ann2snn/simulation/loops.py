@@ -1,44 +1,16 @@
-"""Inner loops compiled by numba where it is installed (``pip install "sj-ann2snn[fast]"``).
-
-They do the same arithmetic in the same order as the loops of torch operations that they stand for, with one pass
-through memory instead of one for each operation, and hold Python's lock at no time.
-"""
+"""The neurons' inner loops for a compiler, and tensors as the flat arrays that they take."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["compiled", "flat", "is_dense"]
+__all__ = ["fire", "fire_in_place", "flat", "is_dense"]
 
 BLOCK = 4096
 """Neurons whose potentials stay in a core's nearest cache while all steps run over them."""
-
-
-@functools.cache
-def compiled(name: str) -> Callable[..., None] | None:
-    """The compiled loop of that name, None without numba.
-
-    ``"fire"``: ``(x, spikes, potential, threshold, steps, x_stride, spikes_stride)``;
-    ``"fire_in_place"``: ``(x, potential, threshold, steps, stride)``, spikes where the currents were.
-    Arrays are flat; a stride is the distance from one step to the next.
-    """
-    try:
-        from numba import config, njit
-    except ImportError:
-        return None
-    if config.DISABLE_JIT:
-        return None
-    options = {"nogil": True, "error_model": "numpy"}
-    try:
-        loop: Callable[..., None] = njit(**options, cache=True)(_LOOPS[name])
-    except RuntimeError:  # there is no folder that numba may write to
-        loop = njit(**options)(_LOOPS[name])
-    return loop
 
 
 def is_dense(x: Tensor) -> bool:
@@ -55,7 +27,8 @@ def flat(x_seq: Tensor) -> Any:
 # The arrays of `fire` must not overlap, or the compiler's vector code steps aside: hence two loops.
 
 
-def _fire(x: Any, spikes: Any, potential: Any, threshold: Any, steps: int, x_stride: int, spikes_stride: int) -> None:
+def fire(x: Any, spikes: Any, potential: Any, threshold: Any, steps: int, x_stride: int, spikes_stride: int) -> None:
+    """``v += x; s = v >= threshold; v -= threshold * s``; a stride is the distance from one step to the next."""
     for start in range(0, potential.shape[0], BLOCK):
         v = potential[start : start + BLOCK]
         for t in range(steps):
@@ -68,7 +41,8 @@ def _fire(x: Any, spikes: Any, potential: Any, threshold: Any, steps: int, x_str
                 v[i] = charged - threshold if fires else charged
 
 
-def _fire_in_place(x: Any, potential: Any, threshold: Any, steps: int, stride: int) -> None:
+def fire_in_place(x: Any, potential: Any, threshold: Any, steps: int, stride: int) -> None:
+    """`fire` with the spikes where the currents were."""
     for start in range(0, potential.shape[0], BLOCK):
         v = potential[start : start + BLOCK]
         for t in range(steps):
@@ -78,6 +52,3 @@ def _fire_in_place(x: Any, potential: Any, threshold: Any, steps: int, stride: i
                 fires = charged >= threshold
                 currents[i] = fires
                 v[i] = charged - threshold if fires else charged
-
-
-_LOOPS = {"fire": _fire, "fire_in_place": _fire_in_place}
