@@ -117,6 +117,7 @@ class Interrupting:
             yield images(10), torch.zeros(10, dtype=torch.int64)
 
 
+@pytest.mark.usefixtures("listens_to_ctrl_c")
 def test_ctrl_c_leaves_the_result_so_far(snn: Any) -> None:
     with pytest.raises(EvaluationInterrupted, match=r"Interrupted; the result so far.*20 samples") as caught:
         evaluate(snn, Interrupting(at=2), T=6, progress=False)
@@ -128,12 +129,14 @@ def test_ctrl_c_leaves_the_result_so_far(snn: Any) -> None:
     assert isinstance(caught.value, KeyboardInterrupt)
 
 
+@pytest.mark.usefixtures("listens_to_ctrl_c")
 def test_ctrl_c_before_anything_is_done(snn: Any) -> None:
     with pytest.raises(KeyboardInterrupt) as caught:
         evaluate(snn, Interrupting(at=0), T=6, progress=False)
     assert not isinstance(caught.value, EvaluationInterrupted)
 
 
+@pytest.mark.usefixtures("listens_to_ctrl_c")
 def test_the_command_line_prints_what_there_is(
     snn: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -149,6 +149,7 @@ def test_an_error_in_a_thread_is_raised_and_the_network_left_in_order(snn: Any) 
     assert relative_error(simulate(snn, x, T=STEPS), run_by_hand(snn, x, STEPS).mean(0)) < 1e-12
 
 
+@pytest.mark.usefixtures("listens_to_ctrl_c")
 def test_ctrl_c_stops_the_threads_and_leaves_the_network_in_order(snn: Any) -> None:
     main, calls = threading.get_ident(), []
 
