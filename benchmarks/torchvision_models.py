@@ -295,8 +295,7 @@ output is the ANN's at T = 512. *Layers* are the weighted ones on the longest pa
 {verdicts}
 
 Where the error of plain IF neurons stays high no single layer is wrong: every layer adds the rounding of its rates, and
-a random deep network passes it on and makes a little more of it. Trained networks are far more forgiving. Where it
-does not fall from one column to the next the spikes of the deepest layers are still too few to tell.
+a random deep network passes it on and makes a little more of it. Trained networks are far more forgiving.
 
 ## What is refused
 
