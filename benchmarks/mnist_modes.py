@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import importlib.util
 import os
 import platform
 import sys
@@ -23,6 +22,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from reference_networks import DEFINITIONS, VARIABLE, reference_network
 from torch import Tensor, fx, nn
 
 from sj_ann2snn import Converter, __version__, evaluate
@@ -33,10 +33,9 @@ from sj_ann2snn.evaluation import accuracy_of
 FILES = (
     "data/t10k-images-idx3-ubyte.gz",
     "data/t10k-labels-idx1-ubyte.gz",
-    "models/reference_models.py",
+    DEFINITIONS,
     "models/mnist_cnn.pth",
 )
-VARIABLE = "SJ_ANN2SNN_SHARED"
 STEPS = 50
 TOLERANCE = 0.002
 
@@ -65,7 +64,7 @@ def main() -> int:
         parser.error(f"{shared} lacks {', '.join(missing)}")
 
     data = mnist(shared / "data")
-    ann = reference_network(shared)
+    ann = reference_network(shared, "mnist_cnn")
     calibration = batches(data.train_images, data.train_labels, args.batch_size)
     ann_accuracy = accuracy_of(ann, data.test)
     rows: list[tuple[str, ...]] = [
@@ -98,18 +97,6 @@ def main() -> int:
         )
     print(page(ann_accuracy, rows, far, args.batch_size))
     return 1 if far else 0
-
-
-def reference_network(shared: Path) -> nn.Module:
-    """The trained reference network."""
-    spec = importlib.util.spec_from_file_location("reference_models", shared / "models" / "reference_models.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    network: nn.Module = module.make("mnist_cnn")
-    network.load_state_dict(torch.load(shared / "models" / "mnist_cnn.pth", weights_only=True, map_location="cpu"))
-    return network.eval()
 
 
 def ours(ann: nn.Module, mode: str | float, calibration: Batches, data: ImageData) -> tuple[float, list[float]]:

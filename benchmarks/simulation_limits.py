@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from simulation_speed import NETWORKS, VARIABLE, network
+from reference_networks import VARIABLE
+from simulation_speed import NETWORKS, network
 from torch import Tensor, nn
 
 GOAL_BYTES, GOAL_MAX, GOAL_PERCENTILE = 1 << 30, 1.3, 1.6

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import importlib.util
 import json
 import os
 import platform
@@ -32,9 +31,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from reference_networks import VARIABLE, reference_network
 from torch import Tensor, nn
 
-VARIABLE = "SJ_ANN2SNN_SHARED"
 MODE = "99.9%"
 
 NETWORKS: dict[str, tuple[tuple[int, ...], int, int]] = {
@@ -187,15 +186,7 @@ def network(name: str, shared: Path | None) -> nn.Module:
         train(ann, data.train_images, data.train_labels, epochs=1, seed=0)
         return ann
     assert shared is not None
-    file = shared / "models" / "reference_models.py"
-    spec = importlib.util.spec_from_file_location("reference_models", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    ann = module.make(name)
-    ann.load_state_dict(torch.load(file.with_name(f"{name}.pth"), weights_only=True))
-    return ann.eval()
+    return reference_network(shared, name)
 
 
 def ours(ann: nn.Module, x: Tensor, steps: int) -> Callable[[], Any]:

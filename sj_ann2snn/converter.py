@@ -25,7 +25,7 @@ from .layers import ChannelAffine, Scaler
 from .mapping import LayerMapper
 from .neurons import NeuronMaker, NeuronSite
 from .normalization import CalibrationSite, Normalization, Observer
-from .partial import SubmoduleInputs, module_names, require_submodule
+from .partial import SubmoduleInputs, module_name, module_names, require_submodule
 from .preparation import Prepared, device_of, prepare, working_copy
 from .replacements import Refuse, Remove, Replacement, Spike, Stateful
 from .report import ConversionCheck, ConversionReport, ReportEntry
@@ -113,8 +113,8 @@ class Converter:
         self.device = None if device is None else torch.device(device)
         self.fuse_batchnorm = bool(fuse_flag)
         self.channel_wise = channel_wise
-        self.leaf_modules = tuple(module_names("leaf_modules", leaf_modules))
-        self.convert_only = convert_only if convert_only is None else module_names("convert_only", convert_only)[0]
+        self.leaf_modules = module_names("leaf_modules", leaf_modules)
+        self.convert_only = None if convert_only is None else module_name("convert_only", convert_only)
         self.progress = progress
         self.verify = verify
         self._selection = Selection(

@@ -268,7 +268,7 @@ class _Tile(Collector):
 
     def __init__(self, totals: _Totals, labels: Tensor, steps: int, rule: ExitRule | None, samples: slice) -> None:
         self.labels = labels[samples]
-        self.steps_taken = torch.full_like(self.labels, steps)
+        self.steps_taken = torch.full((len(self.labels),), steps)  # labels may be too narrow a type
         self.spikes: dict[str, int] = {}
         self.neurons: dict[str, int] = {}
         self.synops = 0.0

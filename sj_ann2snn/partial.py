@@ -14,24 +14,31 @@ from .errors import CalibrationError, OptionError
 from .trees import map_tensors
 from .wording import did_you_mean
 
-__all__ = ["SubmoduleInputs", "module_names", "require_submodule"]
+__all__ = ["SubmoduleInputs", "module_name", "module_names", "require_submodule"]
 
 
-def module_names(option: str, given: Any) -> list[str]:
-    """The qualified names that `given`, the value of a converter's `option`, holds.
+def module_name(option: str, name: object) -> str:
+    """`name`, which the value of a converter's `option` holds, if it is a qualified name.
+
+    Raises:
+        OptionError: It is something else.
+    """
+    if isinstance(name, str):
+        return name
+    kind = f"the class {name.__name__}" if isinstance(name, type) else f"a {type(name).__name__}"
+    raise OptionError(
+        f"{option} takes qualified names of submodules, such as 'layer1.0' (see network.named_modules()), not {kind}."
+    )
+
+
+def module_names(option: str, given: object) -> tuple[str, ...]:
+    """The qualified names that `given`, one or several of them, holds.
 
     Raises:
         OptionError: It holds something else.
     """
-    names = list(given) if isinstance(given, (list, tuple, set, frozenset)) else [given]
-    for name in names:
-        if not isinstance(name, str):
-            kind = f"the class {name.__name__}" if isinstance(name, type) else f"a {type(name).__name__}"
-            raise OptionError(
-                f"{option} takes qualified names of submodules, such as 'layer1.0' (see network.named_modules()), "
-                f"not {kind}."
-            )
-    return names
+    names = given if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+    return tuple(module_name(option, name) for name in names)
 
 
 def require_submodule(ann: nn.Module, name: str) -> nn.Module:

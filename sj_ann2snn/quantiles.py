@@ -15,8 +15,6 @@ __all__ = ["QuantileSketch"]
 
 _MANTISSA_BITS = 23
 _CHUNK = 1 << 22
-
-
 _OVERFLOW = 8
 
 

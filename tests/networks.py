@@ -26,6 +26,7 @@ __all__ = [
     "run_by_hand",
     "scalers",
     "spikes_of",
+    "using_threads",
     "watched",
 ]
 
@@ -132,6 +133,17 @@ def spikes_of(snn: nn.Module, x: Tensor, steps: int) -> dict[str, Tensor]:
     with watched(snn, neuron.BaseNode) as seen:
         run_by_hand(snn, x, steps)
     return {name: torch.stack(spikes) for name, spikes in seen.items()}
+
+
+@contextmanager
+def using_threads(count: int) -> Iterator[None]:
+    """Lets torch use that many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def largest_activations(network: nn.Module, kind: type[nn.Module], batches: Iterable[Tensor]) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from sj_ann2snn import ExitRule, OptionError, PluginError, evaluate
 from sj_ann2snn.builtin.exits import Margin
 from sj_ann2snn.simulation import tiling
 
-from .networks import Written, convert, run_by_hand
+from .networks import Written, convert, run_by_hand, using_threads
 
 STEPS = 24
 
@@ -72,12 +72,8 @@ def test_every_sample_stops_where_it_would_alone(
     monkeypatch.setitem(tiling.TILE_BYTES, "cpu", budget)
     x, labels = samples()
     answers, stops = by_hand(snn, x, threshold)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with using_threads(threads):
         result = evaluate(snn, [(x, labels)], T=STEPS, early_exit=threshold, progress=False)
-    finally:
-        torch.set_num_threads(before)
     assert result.steps_per_sample == pytest.approx(sum(stops) / len(stops))
     right = (torch.tensor(answers) == labels[:, None]).double().mean(0)
     assert list(result.accuracy) == pytest.approx(right.tolist())

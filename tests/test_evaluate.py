@@ -165,6 +165,13 @@ def test_labels_of_any_kind(snn: Any) -> None:
         assert evaluate(snn, [(x, given)], T=5, progress=False).accuracy == wanted
 
 
+def test_more_steps_than_the_labels_type_can_count(snn: Any) -> None:
+    x, labels = samples()
+    narrow = evaluate(snn, [(x, labels.to(torch.uint8))], T=300, progress=False)
+    assert narrow.steps_per_sample == 300
+    assert narrow.accuracy == evaluate(snn, [(x, labels)], T=300, progress=False).accuracy
+
+
 @pytest.mark.parametrize("count", [9, 11, 0])
 def test_another_number_of_labels(snn: Any, count: int) -> None:
     x, _ = samples(10)

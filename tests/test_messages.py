@@ -176,6 +176,12 @@ def test_a_module_in_place_of_its_name(option: str, given: Any, named: str) -> N
         convert(network(), images(), **{option: given})
 
 
+def test_one_part_only_is_converted() -> None:
+    for given in ([], ["0", "2"]):
+        with pytest.raises(OptionError, match="convert_only takes qualified names .* not a list"):
+            convert(network(), images(), convert_only=given)
+
+
 def test_an_unknown_part() -> None:
     ann = nn.Sequential()
     ann.add_module("backbone", network())

@@ -6,7 +6,6 @@ to the last bit may then fire a step later. At most one spike in 10,000 may diff
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from sj_ann2snn.cli.tutorial import tutorial_network
 from sj_ann2snn.simulation import OverTime, Simulator
 from sj_ann2snn.simulation.firing import is_spiking
 
-from .networks import convert, randomized, spikes_of
+from .networks import convert, randomized, spikes_of, using_threads
 
 SHARED = os.environ.get("SJ_ANN2SNN_SHARED")
 """Folder with the trained reference networks; see benchmarks/simulation_speed.py."""
@@ -78,12 +77,8 @@ def simulated(snn: nn.Module, x: Tensor, steps: int) -> dict[str, Tensor]:
         def result(self) -> None:
             tiles.append(self.seen)
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the tiles come one after the other
-    try:
+    with using_threads(1):  # the tiles come one after the other
         Simulator(snn, steps).run_all((x,), lambda _: Spikes())
-    finally:
-        torch.set_num_threads(threads)
     return {name: torch.cat([torch.cat(tile[name]) for tile in tiles], dim=1) for name in tiles[0]}
 
 
@@ -109,14 +104,9 @@ def test_spikes_are_those_of_the_loop(name: str, channel_wise: bool) -> None:
     ("name", "shape"), [("mnist_cnn", (1, 28, 28)), ("resnet20", (3, 32, 32)), ("vgg_max", (3, 32, 32))]
 )
 def test_spikes_of_the_trained_reference_networks(name: str, shape: tuple[int, ...]) -> None:
-    file = Path(SHARED or "") / "models" / "reference_models.py"
-    spec = importlib.util.spec_from_file_location("reference_models", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    ann = module.make(name)
-    ann.load_state_dict(torch.load(file.with_name(f"{name}.pth"), weights_only=True))
+    from reference_networks import reference_network  # lies in benchmarks/, which an sdist leaves out
+
+    ann = reference_network(Path(SHARED or ""), name)
     x = torch.rand(25, *shape)
-    snn = convert(ann.eval(), x, mode="99.9%")
+    snn = convert(ann, x, mode="99.9%")
     assert differing(snn, x, 32) <= 1e-4

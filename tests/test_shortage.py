@@ -21,7 +21,7 @@ from sj_ann2snn import (
 from sj_ann2snn.cli import main
 from sj_ann2snn.simulation import runner
 
-from .networks import convert, relative_error, run_by_hand
+from .networks import convert, relative_error, run_by_hand, using_threads
 
 SHORTAGES = {
     "torch's own": lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
@@ -70,16 +70,12 @@ def test_smaller_tiles_are_tried_until_one_fits(
     x, labels = images(), torch.randint(3, (40,))
     wanted, whole = run_by_hand(snn, x, 10).mean(0), evaluate(snn, [(x, labels)], T=10, progress=False)
     sizes = scarce(monkeypatch, most, SHORTAGES[shortage])
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with using_threads(threads):
         with pytest.warns(MemoryWarning, match=r"not enough memory on cpu to simulate \d+ sample\(s\).*half as much"):
             assert relative_error(simulate(snn, x, T=10), wanted) < 1e-12
         assert max(sizes) <= most
         with pytest.warns(MemoryWarning):
             small = evaluate(snn, [(x, labels)], T=10, progress=False)
-    finally:
-        torch.set_num_threads(before)
     # What a tile had counted before it failed is not counted twice.
     assert small.spikes_per_sample == whole.spikes_per_sample
     assert small.synops_per_sample == whole.synops_per_sample

@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from sj_ann2snn import InputError, evaluate, simulate
 from sj_ann2snn.simulation import OverTime, Simulator, tiling
 
-from .networks import convert, relative_error, run_by_hand, watched
+from .networks import convert, relative_error, run_by_hand, using_threads, watched
 
 STEPS = 12
 
@@ -54,11 +54,9 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield
-    assert torch.get_num_threads() == 3
-    torch.set_num_threads(before)
+    with using_threads(3):
+        yield
+        assert torch.get_num_threads() == 3
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("sj-ann2snn")]
 
 
@@ -97,10 +95,9 @@ def run_all(snn: Any, x: Tensor, watch: Any) -> None:
 def test_any_number_of_threads_gives_the_same(snn: Any, count: int) -> None:
     x = images()
     wanted = run_by_hand(snn, x, STEPS).mean(0)
-    torch.set_num_threads(count)
-    assert relative_error(simulate(snn, x, T=STEPS), wanted) < 1e-12
-    assert torch.get_num_threads() == count
-    torch.set_num_threads(3)
+    with using_threads(count):
+        assert relative_error(simulate(snn, x, T=STEPS), wanted) < 1e-12
+        assert torch.get_num_threads() == count
 
 
 def test_every_tile_runs_on_one_core(snn: Any) -> None:
@@ -130,9 +127,8 @@ def test_activity_counted_in_threads_is_that_of_one(snn: Any) -> None:
     x = images()
     batches = [(x, torch.zeros(len(x), dtype=torch.int64))]
     side_by_side = evaluate(snn, batches, T=STEPS, progress=False)
-    torch.set_num_threads(1)
-    alone = evaluate(snn, batches, T=STEPS, progress=False)
-    torch.set_num_threads(3)
+    with using_threads(1):
+        alone = evaluate(snn, batches, T=STEPS, progress=False)
     assert side_by_side.layers == alone.layers
     assert side_by_side.synops_per_sample == alone.synops_per_sample
     assert side_by_side.accuracy == alone.accuracy

@@ -25,7 +25,7 @@ from ..errors import InputError
 from ..report import format_table
 from ..simulation import Collector, Simulator, simulate
 from ..simulation.firing import is_spiking
-from ..trees import map_tensors
+from ..trees import tensors
 from .arguments import Subparsers, add_option_argument, checked_device, converter_options, positive
 from .check import input_tensor
 from .sweep import tell
@@ -150,8 +150,7 @@ def run(args: argparse.Namespace) -> int:
             calibration, test = load_loaders(args.data)
             x = first_samples(ann, test, args.samples)
         else:
-            made_up = torch.cat([args.input] * (args.samples // len(args.input) + 1))[: args.samples]
-            x = torch.rand_like(made_up) if made_up.is_floating_point() else made_up
+            x = args.input[torch.arange(args.samples) % len(args.input)]
             calibration = [x]
         x = move(x, device)
         snn = Converter(calibration, mode=args.mode, progress=False, **options)(ann)
@@ -213,12 +212,10 @@ def time_ways(ann: nn.Module, snn: nn.Module, x: Tensor, steps: int, repeats: in
     def by_hand() -> None:
         total: Any = 0.0
         for _ in range(steps):
-            (out,) = tensors_of(snn(x))
-            total = total + out
+            total = total + tensors(snn(x))[0]
 
     def multi_step() -> None:
-        (out,) = tensors_of(snn(x.unsqueeze(0).expand(steps, *x.shape)))
-        out.mean(0)
+        tensors(snn(x.unsqueeze(0).expand(steps, *x.shape)))[0].mean(0)
 
     def passes() -> None:
         for _ in range(steps):
@@ -254,13 +251,6 @@ def time_ways(ann: nn.Module, snn: nn.Module, x: Tensor, steps: int, repeats: in
     return tuple(
         Timing(way, None if way in problems else statistics.median(seconds[way]), problems.get(way, "")) for way in ways
     )
-
-
-def tensors_of(output: Any) -> tuple[Tensor]:
-    """The first tensor of an output, whatever that is made of."""
-    found: list[Tensor] = []
-    map_tensors(output, found.append)
-    return (found[0],)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .outputs import concatenated_in_time, mean, total
+from .outputs import concatenated, mean, total
 
 __all__ = ["Collector", "Mean", "OverTime"]
 
@@ -57,4 +57,4 @@ class OverTime(Collector):
         self._stretches.append(outputs)
 
     def result(self) -> Any:
-        return concatenated_in_time(self._stretches)
+        return concatenated(self._stretches)

@@ -67,13 +67,13 @@ def fire(neuron: nn.Module, x_seq: Tensor, *, overwrite: bool) -> Tensor:
 def _integrate(x_seq: Tensor, spikes: Tensor, potential: Tensor, threshold: float) -> None:
     """``v += x; s = v >= threshold; v -= threshold * s`` for every step."""
     if potential.stride() == x_seq.stride()[1:] == spikes.stride()[1:] and potential.numel() and is_dense(potential):
-        dtype = flat(potential.unsqueeze(0)).dtype.type
+        v, steps = flat(potential.unsqueeze(0)), x_seq.shape[0]
+        limit = v.dtype.type(threshold)
         if x_seq is spikes and (loop := compiled(loops.fire_in_place)):
-            loop(flat(x_seq), flat(potential.unsqueeze(0)), dtype(threshold), x_seq.shape[0], x_seq.stride(0))
+            loop(flat(x_seq), v, limit, steps, x_seq.stride(0))
             return
         if x_seq is not spikes and (loop := compiled(loops.fire)):
-            strides = x_seq.stride(0), spikes.stride(0)
-            loop(flat(x_seq), flat(spikes), flat(potential.unsqueeze(0)), dtype(threshold), x_seq.shape[0], *strides)
+            loop(flat(x_seq), flat(spikes), v, limit, steps, x_seq.stride(0), spikes.stride(0))
             return
     # As a tensor it is not converted anew at every step.
     limit = torch.tensor(threshold, dtype=potential.dtype)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..trees import map_leaves, map_tensors, tensors
 
-__all__ = ["Constant", "concatenated", "concatenated_in_time", "mean", "plain", "total"]
+__all__ = ["Constant", "concatenated", "mean", "plain", "total"]
 
 
 class Constant:
@@ -39,13 +39,8 @@ def mean(summed: Any, steps: int) -> Any:
 
 
 def concatenated(pieces: list[Any]) -> Any:
-    """The outputs ``[n, ...]`` of tiles of samples as one."""
+    """Outputs as one: ``[n, ...]`` of tiles of samples, or ``[t, n, ...]`` of stretches of time."""
     return _zipped(pieces, lambda parts: torch.cat(parts))
-
-
-def concatenated_in_time(stretches: list[Any]) -> Any:
-    """The outputs ``[t, n, ...]`` of stretches of time as one."""
-    return _zipped(stretches, lambda parts: torch.cat(parts))
 
 
 def _zipped(trees: list[Any], join: Callable[[list[Tensor]], Any]) -> Any:

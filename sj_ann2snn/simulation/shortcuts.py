@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..compat import is_plain_if
-from ..layers import CumulativeMaxPool, InPlaceNeuron, Stepwise
-from .firing import can_fire_in_place, fire
+from ..layers import CumulativeMaxPool, Stepwise
+from .firing import can_fire_in_place, fire, is_spiking
 
 __all__ = ["shortcut_of"]
 
@@ -25,7 +24,7 @@ def shortcut_of(module: nn.Module) -> Shortcut | None:
     """The shortcut for a module, if there is one that does all that the module itself would do."""
     if module._forward_hooks or module._forward_pre_hooks:
         return None
-    if isinstance(module, InPlaceNeuron) or is_plain_if(module):
+    if is_spiking(module):
         return _fire
     if isinstance(module, CumulativeMaxPool):
         return _pool_in_place
