@@ -15,6 +15,7 @@ from .calibration import CalibrationData, calibrate, checked_scale
 from .compat import MemoryModule
 from .errors import ConversionError, LegacyArgumentWarning, OptionError, PluginError
 from .graph.canonical import ORIGIN
+from .graph.exactness import round_weights
 from .graph.plan import Decision, Plan
 from .graph.records import Record, TensorRecord
 from .graph.rewrite import rewrite
@@ -230,6 +231,7 @@ class Converter:
         if spiking:
             neuron = partial(self._neuron, recorded=recorded, lambdas=lambdas)
             network = rewrite(module, recorded, plan, scales, neuron).to(device)
+            round_weights(network)
         self._report = self._make_report(plan, lambdas, network)
         return network
 

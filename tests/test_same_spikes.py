@@ -1,7 +1,8 @@
 """In single precision on networks of real size: the simulator's spikes are those of the hand-written loop.
 
-Layers computed for many steps at once may add up in another order than step by step; a current that meets the threshold
-to the last bit may then fire a step later. At most one spike in 10,000 may differ.
+Layers computed for many steps at once, or by tables, add up in another order than step by step. The weights of
+convolutions are rounded so that the order does not matter; a linear layer's current that meets the threshold to the last
+bit may still fire a step later. At most one spike in 10,000 may differ.
 """
 
 from __future__ import annotations

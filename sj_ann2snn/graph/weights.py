@@ -10,7 +10,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from ..layers import ChannelAffine
 
-__all__ = ["channel_axis", "foldable", "scaled_layer"]
+__all__ = ["channel_axis", "foldable", "scaled_layer", "with_parameters"]
 
 
 CHUNK = 1 << 16
@@ -51,11 +51,16 @@ def scaled_layer(
         factors.append(_input_factor(module, weight, inputs.double()))
     if shift is not None:
         bias = shift.double() if bias is None else bias + shift.double().reshape(_bias_shape(bias, shift))
+    return with_parameters(module, _product(weight, factors), None if bias is None else bias.to(weight.dtype))
+
+
+def with_parameters(module: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
+    """A copy of a layer that has these parameters instead of its own."""
     layer = copy.copy(module)
     layer._parameters = dict(module._parameters)
-    _set_parameter(layer, module, "weight", _product(weight, factors))
+    _set_parameter(layer, module, "weight", weight)
     if bias is not None:
-        _set_parameter(layer, module, "bias", bias.to(weight.dtype))
+        _set_parameter(layer, module, "bias", bias)
     return layer
 
 

@@ -7,7 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["fire", "fire_in_place", "flat", "is_dense"]
+__all__ = ["CODE", "ENTRIES", "FLOAT", "encode", "fire", "fire_in_place", "flat", "is_dense"]
+
+CODE = 4
+"""Spikes that make up a code of `encode`."""
+
+ENTRIES = 1 << CODE
+"""Rows of a table, one for each code."""
+
+FLOAT = 4
+"""Bytes of a number in single precision."""
+
+ONE_BITS = 0x3F800000
+"""The number 1.0 in single precision; 0.0 has no bit set."""
 
 BLOCK = 4096
 """Neurons whose potentials stay in a core's nearest cache while all steps run over them."""
@@ -52,3 +64,36 @@ def fire_in_place(x: Any, potential: Any, threshold: Any, steps: int, stride: in
                 fires = charged >= threshold
                 currents[i] = fires
                 v[i] = charged - threshold if fires else charged
+
+
+def encode(
+    spikes: Any, codes: Any, images: int, height: int, width: int, per_position: int, above: int, before: int
+) -> int:
+    """Four spikes of a position as the bits of a code, with a margin of zeros around each image.
+
+    Args:
+        spikes: The bits of ``[images, height, width, 4 * per_position]`` in single precision, flat.
+        codes: ``[images, height + 2 * above, width + 2 * before, per_position]``, flat, zero.
+        images: Number of images.
+        height: Of an image.
+        width: Of an image.
+        per_position: Codes of a position.
+        above: Rows of the margin above and below.
+        before: Columns of the margin on either side.
+
+    Returns:
+        Zero if all spikes were 0 or 1; the codes mean nothing otherwise.
+    """
+    others = 0
+    for line in range(images * height):
+        image, y = divmod(line, height)
+        begin = ((image * (height + 2 * above) + y + above) * (width + 2 * before) + before) * per_position
+        row = spikes[line * width * per_position * CODE : (line + 1) * width * per_position * CODE]
+        out = codes[begin : begin + width * per_position]
+        for i in range(out.shape[0]):
+            a, b, c, d = row[4 * i], row[4 * i + 1], row[4 * i + 2], row[4 * i + 3]
+            # The lowest bit of the exponent of 1.0 is set.
+            out[i] = (a >> 23 & 1) | (b >> 22 & 2) | (c >> 21 & 4) | (d >> 20 & 8)
+        for i in range(row.shape[0]):
+            others |= row[i] ^ (row[i] >> 23 & 1) * ONE_BITS
+    return others

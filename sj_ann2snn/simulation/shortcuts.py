@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..layers import CumulativeMaxPool, Stepwise
 from .firing import can_fire_in_place, fire, is_spiking
+from .lookup import lookup_convolution
 
 __all__ = ["shortcut_of"]
 
@@ -29,7 +30,7 @@ def shortcut_of(module: nn.Module) -> Shortcut | None:
     if isinstance(module, CumulativeMaxPool):
         return _pool_in_place
     pool = module.operation if isinstance(module, Stepwise) else module
-    return _average_by_slices if _averages_disjoint_windows(pool) else None
+    return _average_by_slices if _averages_disjoint_windows(pool) else lookup_convolution(module)
 
 
 def _fire(neuron: nn.Module, x_seq: Tensor, overwrite: bool) -> Tensor | None:

@@ -1,0 +1,209 @@
+"""Convolutions of spikes by table lookup equal the dense ones, and step aside where they cannot."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sj_ann2snn import simulate
+from sj_ann2snn.graph.exactness import exactly_summed
+from sj_ann2snn.simulation.lookup import LARGEST, lookup_convolution
+
+from .networks import GradedMaker, convert, randomized
+
+needs_numba = pytest.mark.skipif(
+    importlib.util.find_spec("numba") is None, reason='numba is not installed: pip install "sj-ann2snn[fast]"'
+)
+
+
+def spikes(*size: int, rate: float = 0.2) -> Tensor:
+    """Spikes ``[T, N, C, H, W]`` with the channels innermost."""
+    merged = (torch.rand(size[0] * size[1], *size[2:]) < rate).float()
+    return merged.contiguous(memory_format=torch.channels_last).view(size)
+
+
+CONVOLUTIONS = {
+    "plain": nn.Conv2d(16, 16, 3, padding=1),
+    "strided": nn.Conv2d(8, 32, 3, stride=2, padding=1),
+    "uneven": nn.Conv2d(4, 24, (3, 5), stride=(1, 2), padding=(2, 0)),
+    "no bias": nn.Conv2d(16, 8, 3, bias=False),
+    "1x1": nn.Conv2d(64, 40, 1),
+    "row by row": nn.Conv2d(64, 64, 3, padding=1),
+    "blocks of channels": nn.Conv2d(32, 192, 3, padding=1),
+    "wide": nn.Conv2d(8, 8, 7, padding=3),
+}
+
+
+@needs_numba
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 1.0])
+def test_equals_the_dense_convolution(name: str, rate: float) -> None:
+    conv = exactly_summed(CONVOLUTIONS[name])
+    lookup = lookup_convolution(conv)
+    assert lookup is not None
+    x = spikes(3, 2, conv.in_channels, 9, 11, rate=rate)
+    with torch.no_grad():
+        assert torch.equal(lookup(conv, x, False).flatten(0, 1), conv(x.flatten(0, 1)))
+
+
+@needs_numba
+def test_without_rounded_weights_it_equals_up_to_the_order_of_summation() -> None:
+    conv = CONVOLUTIONS["row by row"]
+    lookup = lookup_convolution(conv)
+    assert lookup is not None
+    x = spikes(1, 4, 64, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(lookup(conv, x, False)[0], conv(x[0]), rtol=0, atol=1e-5)
+
+
+@needs_numba
+@pytest.mark.parametrize("value", [0.5, 2.0, -1.0, -0.0, 1e-30, float("nan"), float("inf")])
+def test_leaves_what_is_no_spike_to_the_layer(value: float) -> None:
+    conv = CONVOLUTIONS["plain"]
+    lookup = lookup_convolution(conv)
+    assert lookup is not None
+    x = spikes(2, 2, 16, 6, 6)
+    assert lookup(conv, x, False) is not None
+    x[1, 1, 15, 5, 5] = value
+    assert lookup(conv, x, False) is None
+
+
+@needs_numba
+def test_images_in_another_layout_are_left_to_the_layer() -> None:
+    conv = CONVOLUTIONS["plain"]
+    lookup = lookup_convolution(conv)
+    assert lookup is not None
+    assert lookup(conv, spikes(2, 2, 16, 6, 6).contiguous(), False) is None
+    assert lookup(conv, spikes(2, 2, 16, 6, 6).double(), False) is None
+
+
+@needs_numba
+def test_an_image_smaller_than_the_window_is_left_to_the_layer() -> None:
+    conv = nn.Conv2d(4, 8, 5)
+    lookup = lookup_convolution(conv)
+    assert lookup is not None
+    assert lookup(conv, spikes(1, 1, 4, 3, 3), False) is None
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.Linear(16, 16),
+        nn.Conv1d(16, 16, 3),
+        nn.Conv2d(16, 16, 3, groups=2),
+        nn.Conv2d(16, 16, 3, dilation=2),
+        nn.Conv2d(16, 16, 3, padding="same"),
+        nn.Conv2d(16, 16, 3, padding=1, padding_mode="circular"),
+        nn.Conv2d(3, 16, 3),
+        nn.Conv2d(16, 10, 3),
+        nn.Conv2d(4, 8, 1),
+        nn.Conv2d(16, 16, 3).double(),
+        nn.Conv2d(512, 512, 3),
+    ],
+    ids=str,
+)
+def test_layers_without_lookup(module: nn.Module) -> None:
+    assert lookup_convolution(module) is None
+
+
+def test_tables_are_bounded() -> None:
+    assert LARGEST < 512 * 512 * 9 * 4 * 4
+
+
+def test_without_numba_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sj_ann2snn.simulation.lookup.compiled", lambda loop: None)
+    assert lookup_convolution(CONVOLUTIONS["plain"]) is None
+
+
+class TestExactSums:
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_the_order_of_summation_does_not_matter(self, dtype: torch.dtype) -> None:
+        conv: Any = exactly_summed(nn.Conv2d(64, 8, 3).to(dtype))
+        x = (torch.rand(64 * 9) < 0.5).to(dtype)
+        terms = torch.cat([conv.weight.flatten(1) * x, conv.bias[:, None]], dim=1).detach()
+        in_order, reversed_ = terms.cumsum(1)[:, -1], terms.flip(1).cumsum(1)[:, -1]
+        shuffled = terms[:, torch.randperm(terms.shape[1])].cumsum(1)[:, -1]
+        assert torch.equal(in_order, reversed_)
+        assert torch.equal(in_order, shuffled)
+
+    def test_weights_hardly_move(self) -> None:
+        conv = nn.Conv2d(64, 8, 3)
+        rounded: Any = exactly_summed(conv)
+        bound = 2.0**-25 * (conv.weight.detach().abs().flatten(1).sum(1) + conv.bias.detach().abs()).max()
+        assert 0 < (rounded.weight - conv.weight).abs().max() <= bound
+        assert (rounded.bias - conv.bias).abs().max() <= bound
+
+    def test_the_layer_itself_stays(self) -> None:
+        conv = nn.Conv2d(4, 4, 3)
+        before = conv.weight.detach().clone()
+        assert exactly_summed(conv) is not conv
+        assert torch.equal(conv.weight, before)
+
+    def test_a_channel_without_weights(self) -> None:
+        conv = nn.Conv2d(4, 2, 3)
+        with torch.no_grad():
+            conv.weight[0] = 0
+            conv.bias[0] = 0  # type: ignore[index]
+        rounded: Any = exactly_summed(conv)
+        assert torch.equal(rounded.weight[0], torch.zeros_like(rounded.weight[0]))
+
+    @pytest.mark.parametrize(
+        "layer",
+        [nn.Linear(3, 3), nn.ConvTranspose2d(3, 3, 2), nn.Conv2d(3, 3, 2).half()],
+        ids=["linear", "transposed", "half"],
+    )
+    def test_other_layers_stay_as_they_are(self, layer: nn.Module) -> None:
+        assert exactly_summed(layer) is layer
+
+    def test_weights_that_are_not_finite_stay_as_they_are(self) -> None:
+        conv = nn.Conv2d(3, 3, 2)
+        with torch.no_grad():
+            conv.weight[0] = float("nan")
+        assert exactly_summed(conv) is conv
+
+
+class TestWhichWeightsAreRounded:
+    """Those between binary spikes and the next neuron."""
+
+    def rounded(self, ann: nn.Module, x: Tensor, **options: Any) -> list[bool]:
+        torch.manual_seed(0)
+        snn = convert(ann, x, mode="max", **options)
+        layers = [module for module in snn.modules() if isinstance(module, nn.Conv2d)]
+        return [torch.equal(layer.weight, exactly_summed(layer).weight) for layer in layers]  # type: ignore[arg-type]
+
+    def network(self) -> nn.Module:
+        first = nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)
+        return nn.Sequential(*first, nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 1), nn.Flatten(), nn.Linear(32, 2))
+
+    def test_binary_spikes_also_through_pools(self) -> None:
+        assert self.rounded(self.network(), torch.rand(4, 3, 8, 8)) == [False, True, False]
+
+    def test_graded_spikes(self) -> None:
+        maker = GradedMaker(levels=10)
+        assert self.rounded(self.network(), torch.rand(4, 3, 8, 8), neuron=maker) == [False, False, False]
+
+
+@needs_numba
+def test_a_network_computes_the_same_with_and_without_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers: list[nn.Module] = []
+    for before, after in [(3, 16), (16, 16), (16, 32)]:
+        layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
+    ann = randomized(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 5)))
+    x = torch.rand(6, 3, 12, 12)
+    snn = convert(ann, x, mode="max")
+    used: list[bool] = []
+
+    def watched(module: nn.Module) -> Any:
+        lookup = lookup_convolution(module)
+        used.append(lookup is not None)
+        return lookup
+
+    monkeypatch.setattr("sj_ann2snn.simulation.shortcuts.lookup_convolution", watched)
+    by_lookup = simulate(snn, x, T=16)
+    assert any(used)
+    monkeypatch.setattr("sj_ann2snn.simulation.shortcuts.lookup_convolution", lambda module: None)
+    torch.testing.assert_close(by_lookup, simulate(snn, x, T=16), rtol=0, atol=1e-6)
