@@ -1,6 +1,6 @@
 """Convolutions of spikes by table lookup beside the dense ones, by size and firing rate, on one core.
 
-    python benchmarks/lookup.py [--rounds 9]
+python benchmarks/lookup.py [--rounds 9]
 """
 
 from __future__ import annotations

@@ -446,7 +446,9 @@ def test_the_intermediate_network_has_no_memory_and_the_spiking_one_the_same_wei
     network, snn = normalized(ann, batches), convert(ann, batches)
     for name in ("stem", "one", "two", "head"):
         # Behind spikes they are rounded, so that the order of summation does not matter.
-        torch.testing.assert_close(network.get_submodule(name).weight, snn.get_submodule(name).weight, rtol=0, atol=1e-6)
+        torch.testing.assert_close(
+            network.get_submodule(name).weight, snn.get_submodule(name).weight, rtol=0, atol=1e-6
+        )
         torch.testing.assert_close(network.get_submodule(name).bias, snn.get_submodule(name).bias, rtol=0, atol=1e-6)
     with torch.no_grad():
         assert torch.equal(network(batches[0]), network(batches[0]))
