@@ -1,14 +1,16 @@
 """Time to simulate a converted network: `simulate` beside SpikingJelly's own converters and plain passes of the ANN.
 
     python benchmarks/simulation_speed.py [--shared DIR] [--spikingjelly-14 DIR] [--threads 1 2]
+    python benchmarks/simulation_speed.py --device cuda --networks resnet20 resnet34 [--precision tf32]
 
 DIR of `--shared` (or the environment variable SJ_ANN2SNN_SHARED) holds models/reference_models.py with the networks
 mnist_cnn, resnet20 and vgg_max and their weights, models/NAME.pth; without it only the network that the demo trains is
-timed. DIR of `--spikingjelly-14` is made by `pip install --no-deps --target DIR spikingjelly==0.0.0.0.14`.
+timed, and torchvision's ResNet-34 at 224² (with settled statistics, no training) where torchvision is installed and the
+device is CUDA. DIR of `--spikingjelly-14` is made by `pip install --no-deps --target DIR spikingjelly==0.0.0.0.14`.
 
 Every way of computing has a process of its own; they take turns, round after round, and the median counts.
 
-    ours         simulate(snn, x, T)
+    ours         simulate(snn, x, T), with the neurons that the device has
     loop         our converted network by hand, step by step
     sj 2.0       SpikingJelly 2.0's RateCodingRecipe, step by step; "multi" with all steps at once
     sj 0.0.0.0.14  its Converter, step by step
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import importlib.metadata
 import json
 import os
 import platform
@@ -41,6 +44,7 @@ NETWORKS: dict[str, tuple[tuple[int, ...], int, int]] = {
     "mnist_cnn": ((1, 28, 28), 200, 50),
     "resnet20": ((3, 32, 32), 100, 32),
     "vgg_max": ((3, 32, 32), 100, 32),
+    "resnet34": ((3, 224, 224), 64, 32),
 }
 """Shape of a sample, samples, time steps."""
 
@@ -55,13 +59,19 @@ def main() -> int:
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, help="default: all there are")
     parser.add_argument("--threads", nargs="+", type=int, default=[torch.get_num_threads()])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument(
+        "--precision", default="float32", help="of ours and of the ANN's products (default: %(default)s)"
+    )
     parser.add_argument("--worker", nargs=2, metavar=("WAY", "NETWORK"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        work(*args.worker, args.shared, args.threads[0])
+        work(*args.worker, args)
         return 0
-    networks = args.networks or [name for name in NETWORKS if name == "demo" or args.shared]
+    networks = args.networks or [name for name in NETWORKS if name == "demo" or (args.shared and name != "resnet34")]
     print(f"{processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}")
+    if args.device.type == "cuda":
+        print(f"{torch.cuda.get_device_name(args.device)}, CUDA {torch.version.cuda}, {versions()}, {args.precision}")
     print(f"medians of {args.rounds}, the ways taking turns, an untimed run before each timed one\n")
     for threads in args.threads:
         for name in networks:
@@ -75,6 +85,17 @@ def processor() -> str:
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def versions() -> str:
+    """What computes neurons on a CUDA device, as far as it is installed."""
+    found = []
+    for package in ("spikingjelly", "triton", "cupy-cuda12x", "cupy-cuda13x"):
+        try:
+            found.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ", ".join(found)
 
 
 def tell(name: str, threads: int, seconds: dict[str, float]) -> None:
@@ -117,6 +138,7 @@ class Worker:
 
     def __init__(self, way: str, network: str, threads: int, args: argparse.Namespace) -> None:
         command = [sys.executable, "-W", "ignore", __file__, "--worker", way, network, "--threads", str(threads)]
+        command += ["--device", str(args.device), "--precision", args.precision]
         if args.shared:
             command += ["--shared", str(args.shared)]
         environment = dict(os.environ, OMP_NUM_THREADS=str(threads))
@@ -155,24 +177,34 @@ class Worker:
         return self.process.stdout.readline().strip()
 
 
-def work(way: str, name: str, shared: Path | None, threads: int) -> None:
+def work(way: str, name: str, args: argparse.Namespace) -> None:
     """Set up, then run once for every line that comes."""
     # What libraries print is no answer.
     answers, sys.stdout = sys.stdout, sys.stderr
-    torch.set_num_threads(threads)
+    torch.set_num_threads(args.threads[0])
     torch.manual_seed(0)
+    # torch's own default takes TF32 for convolutions without being asked.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.precision == "tf32"
     shape, samples, steps = NETWORKS[name]
-    x = torch.rand(samples, *shape)
-    ann = network(name, shared)
+    x = torch.rand(samples, *shape).to(args.device)
+    ann = network(name, args.shared).to(args.device)
     with torch.no_grad():
-        run = WAYS[way](ann, x, steps)
+        run = WAYS[way](ann, x, steps) if way != "ours" else ours(ann, x, steps, args.precision)
         run()
         print("ready", file=answers, flush=True)
         for _ in sys.stdin:
             run()  # others had the caches in the meantime
+            wait_for(args.device)
             start = time.perf_counter()
             run()
+            wait_for(args.device)
             print(json.dumps(time.perf_counter() - start), file=answers, flush=True)
+
+
+def wait_for(device: torch.device) -> None:
+    """A CUDA device computes on its own; wait until it has finished."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def network(name: str, shared: Path | None) -> nn.Module:
@@ -185,15 +217,30 @@ def network(name: str, shared: Path | None) -> nn.Module:
         ann = tutorial_network(data.train_images.shape[-1])
         train(ann, data.train_images, data.train_labels, epochs=1, seed=0)
         return ann
+    if name == "resnet34":
+        return settled_resnet34()
     assert shared is not None
     return reference_network(shared, name)
 
 
-def ours(ann: nn.Module, x: Tensor, steps: int) -> Callable[[], Any]:
+def settled_resnet34() -> nn.Module:
+    """torchvision's ResNet-34 with random weights and the BatchNorm statistics that belong to them."""
+    import torchvision
+
+    ann = torchvision.models.resnet34()
+    for module in ann.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None
+    with torch.no_grad():
+        ann(torch.rand(16, 3, 224, 224))
+    return ann.eval()
+
+
+def ours(ann: nn.Module, x: Tensor, steps: int, precision: str = "float32") -> Callable[[], Any]:
     from sj_ann2snn import Converter, simulate
 
     snn = Converter([x], mode=MODE, progress=False)(ann)
-    return lambda: simulate(snn, x, steps)
+    return lambda: simulate(snn, x, steps, precision=precision)
 
 
 def loop(ann: nn.Module, x: Tensor, steps: int) -> Callable[[], Any]:

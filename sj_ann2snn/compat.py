@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import inspect
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,13 +27,15 @@ __all__ = [
     "NEURONS_TAKE_BACKEND",
     "MemoryModule",
     "StepModule",
-    "fast_neurons",
+    "backend_is_open",
+    "cupy_works",
     "is_neuron",
     "is_plain_if",
     "layer",
     "make_if_neuron",
     "memories",
     "reset_net",
+    "running_on_cupy",
     "set_step_mode",
     "spikingjelly_version",
     "step_modes",
@@ -46,6 +48,9 @@ set_step_mode = functional.set_step_mode
 
 NEURONS_TAKE_BACKEND = "backend" in inspect.signature(neuron.IFNode.__init__).parameters
 """True on the 0.0.0.0.14 line, whose neurons take `backend="torch"` or `"cupy"`."""
+
+_BACKEND_NAMED = "backend_named"
+"""Attribute of neurons whose backend the caller has named."""
 
 
 def spikingjelly_version() -> str:
@@ -77,14 +82,16 @@ def make_if_neuron(*, initial_potential: float = 0.0, backend: str | None = None
 
     Args:
         initial_potential: Membrane potential after a reset, as a fraction of the threshold.
-        backend: `None` leaves the choice to SpikingJelly. `"torch"` and `"cupy"` reach the neurons
-            of the 0.0.0.0.14 line; on 2.0 the neurons choose Triton or native CUDA themselves, and
-            asking for one warns.
+        backend: `None` leaves the choice open: the simulator takes CuPy on a CUDA device where there is CuPy.
+            `"torch"` and `"cupy"` reach the neurons of the 0.0.0.0.14 line; on 2.0 the neurons choose Triton or
+            native CUDA themselves, and asking for one warns.
 
     Raises:
         BackendError: `backend` is unknown, or CuPy or CUDA is missing.
     """
     node: nn.Module = _new_if(backend)
+    if backend is not None:
+        setattr(node, _BACKEND_NAMED, True)
     if initial_potential:
         node.v = float(initial_potential)  # type: ignore[assignment]
         node.set_reset_value("v", float(initial_potential))  # type: ignore[operator]
@@ -124,25 +131,43 @@ def _require_cupy() -> None:
         raise BackendError("backend='cupy' needs a CUDA device; torch sees none here.")
 
 
-@contextmanager
-def fast_neurons(network: nn.Module) -> Iterator[None]:
-    """Let neurons whose backend is CuPy really run on it while the context is open.
+def backend_is_open(node: nn.Module) -> bool:
+    """True for a neuron of the 0.0.0.0.14 line for which nobody has named a backend."""
+    return NEURONS_TAKE_BACKEND and not getattr(node, _BACKEND_NAMED, False)
 
-    The 0.0.0.0.14 line takes its CuPy path only for neurons in training mode; the flag changes
+
+def cupy_works() -> bool:
+    """True where the 0.0.0.0.14 line's CuPy neurons can run."""
+    if not NEURONS_TAKE_BACKEND:
+        return False
+    try:
+        _require_cupy()
+    except BackendError:
+        return False
+    return True
+
+
+@contextmanager
+def running_on_cupy(network: nn.Module, others: Sequence[nn.Module] = ()) -> Iterator[None]:
+    """Let neurons whose backend is CuPy, and `others` too, really run on it while the context is open.
+
+    The 0.0.0.0.14 line takes its CuPy path only for neurons in training mode and in step mode "m"; the flag changes
     nothing else about a soft-reset IF neuron.
     """
-    switched = [
-        module
-        for module in network.modules()
-        if is_neuron(module) and getattr(module, "backend", None) == "cupy" and not module.training
-    ]
-    for module in switched:
-        module.training = True
+    given = [m for m in network.modules() if is_neuron(m) and getattr(m, "backend", None) == "cupy" and not m.training]
+    before = [(module, module.training) for module in (*given, *others)]
     try:
+        for module in others:
+            module.step_mode = "m"  # type: ignore[assignment]
+            module.backend = "cupy"  # type: ignore[assignment]
+        for module, _ in before:
+            module.training = True
         yield
     finally:
-        for module in switched:
-            module.training = False
+        for module, training in before:
+            module.training = training
+        for module in others:
+            module.backend = "torch"  # type: ignore[assignment]
 
 
 def memories(module: nn.Module) -> dict[str, Any]:

@@ -89,6 +89,7 @@ def evaluate(
     T: int,  # noqa: N803 - the field's name for the number of time steps
     *,
     early_exit: float | str | ExitRule | None = None,
+    precision: str = "float32",
     progress: bool = True,
 ) -> EvaluationResult:
     """Classify all of `loader` and say how accurate the network is after every number of steps.
@@ -111,17 +112,18 @@ def evaluate(
         early_exit: Stop simulating a sample once its answer is settled, the others going on: a number, by which the
             summed output of the best class has to lead the next one's (`builtin.exits.Margin`); the name of a rule;
             or an `ExitRule`.
+        precision: Of the products, as for `simulate`.
         progress: Show a progress bar.
 
     Raises:
         InputError: `T` is not a positive integer, the loader is empty, or a batch has no labels or does
             not fit the network.
-        OptionError: `early_exit` names no rule.
+        OptionError: `early_exit` names no rule, or there is no such `precision`.
         EvaluationInterrupted: Ctrl-C was pressed; its `result` covers the samples that were done by then. It is
             a `KeyboardInterrupt`.
     """
     rule = _exit_rule(early_exit)
-    simulator = Simulator(snn, T)
+    simulator = Simulator(snn, T, precision)
     signature = Signature.of(snn) if isinstance(snn, fx.GraphModule) else forward_signature(snn)
     totals = _Totals(T)
     index = -1

@@ -32,12 +32,22 @@ class Runner:
         steps: Number of time steps.
         tiling: Says how many of them to take at a time.
         own_memories: Copy the modules that have a memory, parameters shared, instead of using the network's.
+        dtype: Of the weights and inputs of the layers behind the first neuron; None for the network's own.
     """
 
-    def __init__(self, snn: nn.Module, flow: Flow, steps: int, tiling: Tiling, *, own_memories: bool) -> None:
+    def __init__(
+        self,
+        snn: nn.Module,
+        flow: Flow,
+        steps: int,
+        tiling: Tiling,
+        *,
+        own_memories: bool,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         self.snn, self.flow, self.steps, self.tiling = snn, flow, steps, tiling
         self.modules = _with_own_memories(snn, flow.modules) if own_memories else flow.modules
-        self._shortcuts = {name: shortcut_of(module) for name, module in self.modules.items()}
+        self._shortcuts = {name: shortcut_of(module, dtype) for name, module in self.modules.items()}
         self._merged_into_sums = {one.scaled for one in flow.sums.values()}
         self._memories = [module for module in self.modules.values() if isinstance(module, MemoryModule)]
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..layers import CumulativeMaxPool, Stepwise
 from .firing import can_fire_in_place, fire, is_spiking
 from .lookup import lookup_convolution
+from .precision import rounded_layer
 
 __all__ = ["shortcut_of"]
 
@@ -21,8 +22,13 @@ LARGEST_WINDOW = 4
 """Height and width of pooling windows from which on torch's own pooling is as fast."""
 
 
-def shortcut_of(module: nn.Module) -> Shortcut | None:
-    """The shortcut for a module, if there is one that does all that the module itself would do."""
+def shortcut_of(module: nn.Module, dtype: torch.dtype | None = None) -> Shortcut | None:
+    """The shortcut for a module, if there is one that does all that the module itself would do.
+
+    Args:
+        module: Of the network.
+        dtype: Type to multiply in; None for the module's own.
+    """
     if module._forward_hooks or module._forward_pre_hooks:
         return None
     if is_spiking(module):
@@ -30,7 +36,9 @@ def shortcut_of(module: nn.Module) -> Shortcut | None:
     if isinstance(module, CumulativeMaxPool):
         return _pool_in_place
     pool = module.operation if isinstance(module, Stepwise) else module
-    return _average_by_slices if _averages_disjoint_windows(pool) else lookup_convolution(module)
+    if _averages_disjoint_windows(pool):
+        return _average_by_slices
+    return lookup_convolution(module) if dtype is None else rounded_layer(module, dtype)
 
 
 def _fire(neuron: nn.Module, x_seq: Tensor, overwrite: bool) -> Tensor | None:

@@ -6,7 +6,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -14,12 +14,14 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..batches import HALF, describe_batch, taken
-from ..compat import fast_neurons, reset_net, step_modes
-from ..errors import InputError, MemoryWarning, OutOfMemoryError
+from ..compat import reset_net, step_modes
+from ..errors import InputError, MemoryWarning, OptionError, OutOfMemoryError
 from ..trees import map_tensors
 from ..wording import first_line
+from .backend import fastest_neurons
 from .collectors import Collector
 from .flow import Flow
+from .precision import checked_precision, multiplying, type_of_products
 from .runner import Runner
 from .threads import in_threads
 from .tiling import Tiling
@@ -33,16 +35,23 @@ class Simulator:
     Args:
         snn: The network.
         steps: Number of time steps.
+        precision: Of the products: "float32", "tf32" or "bfloat16".
     """
 
-    def __init__(self, snn: nn.Module, steps: int) -> None:
+    def __init__(self, snn: nn.Module, steps: int, precision: str = "float32") -> None:
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
             raise InputError(f"T={steps!r} is not allowed: the number of time steps is an integer from 1 up.")
         self.snn, self.steps = snn, steps
         weights = [t for t in (*snn.parameters(), *snn.buffers()) if t.is_floating_point()]
         self.device = weights[0].device if weights else torch.device("cpu")
         self.dtype = weights[0].dtype if weights else None
+        self.precision = checked_precision(precision, self.device)
         self.flow = Flow.of(snn)
+        if self.flow is None and type_of_products(self.precision):
+            raise OptionError(
+                f"precision={precision!r} needs a network that the converter made; {type(snn).__name__} is none. "
+                "Leave the argument out."
+            )
         self._tiling = Tiling(self.device.type, steps)
         self._runners: list[Runner] = []
 
@@ -60,8 +69,9 @@ class Simulator:
         samples = self._samples(inputs)
         with (
             taken(inputs[0] if len(inputs) == 1 else inputs),
-            fast_neurons(self.snn),
             _left_as_it_was(self.snn),
+            nullcontext() if self.flow is None else fastest_neurons(self.snn, self.device),
+            multiplying(self.precision, self.device),
         ):
             if self.flow is None:
                 everything = slice(0, samples)
@@ -155,7 +165,14 @@ class Simulator:
         """One for each worker; the first one works on the network itself."""
         assert self.flow is not None
         while len(self._runners) <= index:
-            runner = Runner(self.snn, self.flow, self.steps, self._tiling, own_memories=bool(self._runners))
+            runner = Runner(
+                self.snn,
+                self.flow,
+                self.steps,
+                self._tiling,
+                own_memories=bool(self._runners),
+                dtype=type_of_products(self.precision),
+            )
             self._runners.append(runner)
         return self._runners[index]
 
