@@ -7,7 +7,10 @@ from contextlib import contextmanager
 
 from .errors import Ann2SnnError, PluginError
 
-__all__ = ["blamed"]
+__all__ = ["WHAT_TO_DO", "blamed"]
+
+WHAT_TO_DO = "Report it to that distribution, or leave it out with SJ_ANN2SNN_DISABLE_PLUGINS."
+"""How messages about a plugin's fault end."""
 
 
 @contextmanager
@@ -26,7 +29,4 @@ def blamed(what: str) -> Iterator[None]:
     except Ann2SnnError:
         raise
     except Exception as error:
-        raise PluginError(
-            f"{what} failed with {type(error).__name__}: {error}. Report it to that distribution, or leave it out "
-            "with SJ_ANN2SNN_DISABLE_PLUGINS."
-        ) from error
+        raise PluginError(f"{what} failed with {type(error).__name__}: {error}. {WHAT_TO_DO}") from error

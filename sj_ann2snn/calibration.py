@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, fx, nn
 from tqdm.auto import tqdm
 
 from .batches import Signature, describe_batch, move, raised
-from .blame import blamed
+from .blame import WHAT_TO_DO, blamed
 from .errors import (
     Ann2SnnError,
     CalibrationError,
@@ -21,10 +22,11 @@ from .errors import (
     PluginError,
     ScaleError,
 )
+from .footprint import Growth
 from .normalization import Observer
 from .wording import first_line
 
-__all__ = ["CalibrationData", "calibrate", "checked_scale"]
+__all__ = ["Calibrated", "CalibrationData", "calibrate", "checked_scale"]
 
 MAX_PASSES = 100
 
@@ -66,6 +68,19 @@ class CalibrationData:
         return len(self.loader)  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True)
+class Calibrated:
+    """What a calibration says besides what the observers know.
+
+    Attributes:
+        batches: Number of batches in a pass.
+        fired: The nodes whose activation was positive anywhere.
+    """
+
+    batches: int
+    fired: frozenset[fx.Node]
+
+
 class _Calibrator(fx.Interpreter):
     def __init__(
         self,
@@ -78,6 +93,8 @@ class _Calibrator(fx.Interpreter):
         self.extra_traceback = False  # messages are to stand alone
         self.observers, self.slopes, self.mode = observers, slopes, mode
         self.batch = 0
+        self.fired: set[fx.Node] = set()
+        self._growth = {node: Growth() for node in observers}
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
@@ -87,17 +104,36 @@ class _Calibrator(fx.Interpreter):
         _require_finite(result, observer.site.name, self.batch)
         slope = self.slopes.get(n)
         if slope is None:
-            altered = self._observed(observer, result)
+            altered = self._observed(n, observer, result)
             return result if altered is None else altered
         # Both signs make spikes, so it is the magnitude of the current that must fit under λ.
         current = self.env[n.all_input_nodes[0]]
-        altered = self._observed(observer, current.abs())
+        altered = self._observed(n, observer, current.abs())
         return result if altered is None else torch.where(current > 0, altered, -altered * slope)
 
-    def _observed(self, observer: Observer, x: Tensor) -> Tensor | None:
+    def require_constant_memory(self, node: fx.Node) -> None:
+        """Raises:
+        PluginError: The observer of `node` keeps what it is shown.
+        """
+        observer = self.observers[node]
+        found = self._growth[node].hoarded(observer)
+        if found is not None:
+            grown, shown = found
+            raise PluginError(
+                f"{self.mode} keeps the calibration data: its observer of {observer.site.name} grew by {grown:,} "
+                f"values while it was shown {shown:,}. An observer has constant memory: keep sums, extremes or a "
+                f"QuantileSketch instead of activations. {WHAT_TO_DO}"
+            )
+
+    def _observed(self, node: fx.Node, observer: Observer, x: Tensor) -> Tensor | None:
         name = observer.site.name
+        if node not in self.fired and bool((x > 0).any()):
+            self.fired.add(node)
         with blamed(f"{self.mode}, observing {name},"):
             altered: Any = observer.observe(x)
+        self._growth[node].shown(x.numel(), observer)
+        if self._growth[node].due:
+            self.require_constant_memory(node)
         if altered is None or (isinstance(altered, Tensor) and altered.shape == x.shape):
             return altered
         given = f"a tensor of shape {tuple(altered.shape)}" if isinstance(altered, Tensor) else repr(altered)
@@ -117,7 +153,7 @@ def calibrate(
     slopes: dict[fx.Node, Tensor] | None = None,
     mode: str = "the mode",
     progress: bool = True,
-) -> int:
+) -> Calibrated:
     """Show every observer the activations of its node, in as many passes as the observers ask for.
 
     Args:
@@ -130,11 +166,9 @@ def calibrate(
         mode: What to call the normalization in messages.
         progress: Show a progress bar.
 
-    Returns:
-        Number of batches in a pass.
-
     Raises:
         CalibrationError: The data does not fit the network, or an observer asks for passes without end.
+        PluginError: An observer fails, or keeps the data it is shown.
         NonFiniteError: An activation is NaN or infinite.
     """
     calibrator = _Calibrator(module, observers, slopes or {}, mode)
@@ -145,11 +179,13 @@ def calibrate(
                 f"The calibration data ran out: pass {number} found no batch. The mode needs several passes; "
                 "give a dataloader that can be iterated again instead of an iterator."
             )
+        for node in observers:
+            calibrator.require_constant_memory(node)
         with blamed(f"{mode}, at the end of a pass,"):
             # All of them are asked: each has a pass of its own to end.
             asking = [observer for observer in observers.values() if observer.end_pass()]
         if not asking:
-            return count
+            return Calibrated(count, frozenset(calibrator.fired))
         if number >= MAX_PASSES:
             raise CalibrationError(f"{mode} still asks for another pass after {MAX_PASSES} of them.")
     raise AssertionError("unreachable")
@@ -215,12 +251,19 @@ def _require_finite(x: Tensor, name: str, batch: int) -> None:
         )
 
 
-def checked_scale(observer: Observer, mode: str, samples: str) -> Tensor:
+def checked_scale(observer: Observer, mode: str, samples: str, *, fired: bool, device: torch.device) -> Tensor:
     """The observer's scale, if it keeps the contract.
+
+    Args:
+        observer: Of one site.
+        mode: What to call the normalization in messages.
+        samples: What to call the calibration data.
+        fired: The site's activation was positive anywhere.
+        device: Where the network lies.
 
     Raises:
         DeadLayerError: The layer never fired.
-        ScaleError: The scale is not finite, positive and of the right shape.
+        ScaleError: The scale is not finite, positive, of the right shape and on a device that the network knows.
     """
     site = observer.site
     with blamed(f"{mode}, asked for the scale of {site.name},"):
@@ -234,12 +277,19 @@ def checked_scale(observer: Observer, mode: str, samples: str) -> Tensor:
             f"{mode} gave {given} as the scale of {site.name}; allowed is a tensor of shape "
             f"{' or '.join(map(str, allowed))}."
         )
-    if not bool(torch.isfinite(scale).all()) or bool((scale < 0).any()):
+    known = list(dict.fromkeys(("cpu", device.type)))
+    if scale.device.type not in known:
+        raise ScaleError(
+            f"{mode} gave a scale on the device {scale.device} for {site.name}; allowed is {' or '.join(known)}, "
+            "where the activations are."
+        )
+    zero = bool((scale == 0).any())
+    if not bool(torch.isfinite(scale).all()) or bool((scale < 0).any()) or (zero and fired):
         raise ScaleError(
             f"{mode} gave the scale {scale.min().item():g} to {scale.max().item():g} for {site.name}; "
             "a scale is finite and greater than 0."
         )
-    if bool((scale == 0).any()):
+    if zero:
         raise DeadLayerError(
             f"{site.name} never fired: its activation was 0 for all of {samples}, so nothing tells its scale "
             f"({mode}). Calibrate on more, or on more typical, data; a layer that is always dead "

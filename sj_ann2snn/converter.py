@@ -211,7 +211,7 @@ class Converter:
         self._check_named_sites(plan)
         module, device = prepared.module, device_of(ann, self.device)
         observers = {node: self._observer(node, index, plan, recorded) for index, node in enumerate(plan.spiking)}
-        batches = calibrate(
+        calibrated = calibrate(
             module,
             observers,
             data,
@@ -221,7 +221,11 @@ class Converter:
             mode=self._mode,
             progress=self.progress,
         )
-        lambdas = {node: self._scale(observer, batches) for node, observer in observers.items()}
+        told = f"{calibrated.batches} calibration batch{'es' if calibrated.batches > 1 else ''}"
+        lambdas = {
+            node: checked_scale(observer, self._mode, told, fired=node in calibrated.fired, device=device)
+            for node, observer in observers.items()
+        }
         scales = plan_scales(module, recorded, plan, {node: self._unit(scale) for node, scale in lambdas.items()})
         normalized = rewrite(module, recorded, plan, scales, None).to(device)
         if self.verify:
@@ -272,10 +276,6 @@ class Converter:
         if not isinstance(observer, Observer):
             raise PluginError(f"{self._mode} returned {observer!r} from observer(); it must return an Observer.")
         return observer
-
-    def _scale(self, observer: Observer, batches: int) -> Tensor:
-        told = f"{batches} calibration batch{'es' if batches > 1 else ''}"
-        return checked_scale(observer, self._mode, told)
 
     @property
     def _mode(self) -> str:

@@ -253,10 +253,28 @@ def test_channel_wise_scales_within_the_contract(value: Tensor) -> None:
     torch.testing.assert_close(simulate(snn, x, T=1000), ann(x).detach(), rtol=0, atol=0.02)
 
 
-@pytest.mark.parametrize("value", [torch.tensor(0.0), torch.tensor([1.0, 0, 1, 1, 1, 1])])
-def test_a_scale_of_zero_is_a_dead_layer(value: Tensor) -> None:
+ZEROS = [torch.tensor(0.0), torch.tensor([1.0, 0, 1, 1, 1, 1])]
+
+
+@pytest.mark.parametrize("value", ZEROS)
+def test_a_scale_of_zero_for_a_layer_that_fires_is_the_modes_fault(value: Tensor) -> None:
     converter = converter_with("ann2snn_normalizations", mode_with_scale(value), mode="fixed", channel_wise=True)
+    with pytest.raises(ScaleError, match=r"Mode 'fixed' \(your own argument\) gave the scale 0 to . for 1; .* than 0"):
+        converter(network())
+
+
+@pytest.mark.parametrize("value", ZEROS)
+def test_a_scale_of_zero_is_right_for_a_dead_layer(value: Tensor) -> None:
+    converter = converter_with("ann2snn_normalizations", mode_with_scale(value), mode="fixed", channel_wise=True)
+    ann = network()
+    nn.init.constant_(ann[0].bias, -100.0)
     with pytest.raises(DeadLayerError, match=r"1 never fired.*1 calibration batch.*Mode 'fixed'"):
+        converter(ann)
+
+
+def test_a_scale_on_another_device_is_refused() -> None:
+    converter = converter_with("ann2snn_normalizations", mode_with_scale(torch.ones((), device="meta")), mode="fixed")
+    with pytest.raises(ScaleError, match=r"gave a scale on the device meta for 1; allowed is cpu, where the act"):
         converter(network())
 
 

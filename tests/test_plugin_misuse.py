@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,6 +26,8 @@ from sj_ann2snn import (
     Replacement,
     Site,
     Spike,
+    Sum,
+    Weighted,
     hookimpl,
 )
 from sj_ann2snn.builtin.neurons import IFNeuron
@@ -271,3 +275,134 @@ def test_own_plugins_win_whatever_is_preferred() -> None:
 
     mine = plugin("ann2snn_normalizations", Mine)
     assert type(Converter(mode="max", prefer="sj-ann2snn", plugins=[mine]).normalization) is Mine
+
+
+class Hoarder(Observer):
+    """Keeps all that it is shown."""
+
+    def __init__(self, site: Any, keep: Any) -> None:
+        super().__init__(site)
+        self.keep, self.kept = keep, []
+
+    def observe(self, x: Tensor) -> None:
+        self.kept.append(self.keep(x))
+
+    def merge(self, other: Any) -> None:
+        self.kept += other.kept
+
+    def scale(self) -> Tensor:
+        return torch.tensor(max(float(torch.as_tensor(one).max()) for one in self.kept))
+
+
+def hoarding(keep: Any) -> Normalization:
+    class Mode(Normalization):
+        name = "hoarding"
+
+        def observer(self, site: Any) -> Observer:
+            return Hoarder(site, keep)
+
+    return Mode()
+
+
+@pytest.mark.parametrize("batches", [2, 3, 8])
+@pytest.mark.parametrize(
+    "keep",
+    [lambda x: x, Tensor.clone, Tensor.tolist, Tensor.numpy, lambda x: {"all": (x.flatten(),)}],
+    ids=["reference", "copy", "list", "array", "nested"],
+)
+def test_an_observer_that_keeps_all_data_is_found_out(keep: Any, batches: int) -> None:
+    ann = nn.Sequential(nn.Linear(4, 64), nn.ReLU())
+    data = [torch.rand(40_000, 4)] * batches
+    with pytest.raises(PluginError, match=r"Mode 'hoarding' .* keeps the calibration data: its observer of 1 grew by"):
+        Converter(data, mode=hoarding(keep), progress=False)(ann)
+
+
+def test_an_observer_may_keep_a_number_for_every_batch() -> None:
+    ann = nn.Sequential(nn.Linear(4, 64), nn.ReLU())
+    Converter([torch.rand(40_000, 4)] * 3, mode=hoarding(Tensor.max), progress=False)(ann)
+
+
+@pytest.mark.parametrize("mode", ["max", "99.9%", 0.5])
+def test_the_builtins_keep_no_data(mode: Any) -> None:
+    ann = nn.Sequential(nn.Linear(4, 64), nn.ReLU())
+    Converter([torch.rand(40_000, 4)] * 3, mode=mode, progress=False)(ann)
+
+
+def rescale(site: Site) -> None:
+    assert site.module is not None
+    site.module.weight.data.mul_(0.5)
+
+
+def replace_weight(site: Site) -> None:
+    assert site.module is not None
+    site.module.weight = nn.Parameter(torch.ones(6, 4))
+
+
+def add_layer(site: Site) -> None:
+    assert site.module is not None
+    site.module.add_module("extra", nn.ReLU())
+
+
+def set_attribute(site: Site) -> None:
+    assert site.module is not None
+    site.module.out_features = 3
+
+
+def edit_graph(site: Site) -> None:
+    # No way leads there by the contract; one through the interpreter does.
+    frame = sys._getframe(1)
+    while "self" not in frame.f_locals or not hasattr(frame.f_locals["self"], "decisions"):
+        frame = frame.f_back  # type: ignore[assignment]
+    graph = frame.f_locals["self"].module.graph
+    with graph.inserting_before(next(node for node in graph.nodes if node.op == "output")):
+        graph.call_function(torch.relu, (next(iter(graph.nodes)),))
+
+
+@pytest.mark.parametrize(
+    ("edit", "what"),
+    [
+        (rescale, "weight of its module"),
+        (replace_weight, "weight of its module"),
+        (add_layer, "_modules of its module|extra.* of its module"),
+        (set_attribute, "out_features of its module"),
+        (edit_graph, "the graph"),
+    ],
+)
+def test_a_mapper_that_edits_the_network_is_found_out(edit: Any, what: str) -> None:
+    class Mapper(LayerMapper):
+        name = "editor"
+        claims = (nn.Linear,)
+        replaces = ("weighted",)
+
+        def map(self, site: Site) -> Replacement:
+            edit(site)
+            return Weighted()
+
+    with pytest.raises(
+        PluginError, match=rf"Mapper 'editor' \(your own argument\), asked about 0 \(Linear\), changed ({what})\. A"
+    ):
+        Converter([images()], plugins=[plugin("ann2snn_layer_mappers", Mapper)], progress=False)(network())
+
+
+def test_a_mapper_that_edits_a_parameter_among_the_arguments_is_found_out() -> None:
+    class Shifted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shift = nn.Parameter(torch.ones(4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.relu(x) + self.shift
+
+    class Mapper(LayerMapper):
+        name = "editor"
+        claims = (operator.add,)
+        replaces = ("addition",)
+
+        def map(self, site: Site) -> Replacement:
+            constant = site.values[1].constant
+            assert constant is not None
+            constant.detach().zero_()
+            return Sum()
+
+    with pytest.raises(PluginError, match="changed a parameter among its arguments"):
+        Converter([images()], plugins=[plugin("ann2snn_layer_mappers", Mapper)], progress=False)(Shifted())

@@ -13,7 +13,8 @@ from typing import Any
 
 from torch import fx, nn
 
-from ..errors import UnsupportedError
+from ..blame import WHAT_TO_DO
+from ..errors import PluginError, UnsupportedError
 from ..replacements import (
     Average,
     Linear,
@@ -29,6 +30,7 @@ from ..replacements import (
 from ..site import Site, Value, Varies
 from ..trees import map_leaves
 from .explanations import explain
+from .intact import Snapshot
 from .naming import attribute, node_label
 from .records import Record, TensorRecord
 from .tracing import LEAF, SOURCE
@@ -186,7 +188,15 @@ class _Planner:
     def _decide(self, node: fx.Node, site: Site) -> tuple[Replacement | None, str, str]:
         if node.meta.get(LEAF):
             return Linear(), "leaf_modules", "you"
+        before = Snapshot(self.module.graph, site)
         replacement, mapper, owner = self.find(site)
+        changed = before.changed()
+        if changed is not None:
+            raise PluginError(
+                f"Mapper {mapper!r} ({owner}), asked about {site.name} ({site.operation_name}), changed {changed}. "
+                "A mapper describes, the core alone edits the network: answer a Replacement that makes what is to "
+                f"stand there. {WHAT_TO_DO}"
+            )
         if isinstance(replacement, NeuronAfterPool):
             if node.meta.get(COMMUTED):
                 return Average(exact=False), mapper, owner
