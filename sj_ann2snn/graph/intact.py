@@ -84,5 +84,6 @@ def _fingerprint(tensor: Tensor | None) -> Any:
         return None
     # Writing through `.data` counts no version, so the values themselves are looked at as well.
     values = torch.view_as_real(tensor) if tensor.is_complex() else tensor
-    total = None if tensor.is_meta else values.detach().sum(dtype=torch.float64).item()
+    half = values.is_floating_point() and values.dtype.itemsize < 4
+    total = None if tensor.is_meta else values.detach().sum(dtype=torch.float32 if half else None).item()
     return id(tensor), tensor.data_ptr(), tuple(tensor.shape), tensor.dtype, tensor._version, repr(total)
