@@ -23,7 +23,7 @@ from .errors import PluginError, PluginWarning
 from .hookspecs import API_VERSION, PROJECT, HookSpecs
 from .registry import HOOK_BASES, Owner, PluginFailure, Registry
 
-__all__ = ["BUILTIN_PLUGINS", "installed_plugins", "load_plugins", "register_plugin"]
+__all__ = ["BUILTIN_PLUGINS", "checked", "forget_plugins", "installed_plugins", "load_plugins", "register_plugin"]
 
 BUILTIN_PLUGINS = (
     "sj_ann2snn.builtin.normalizations",
@@ -46,6 +46,11 @@ def load_plugins() -> Registry:
     `SJ_ANN2SNN_DISABLE_PLUGINS` (the ones to leave out).
     """
     return _load(os.environ.get(ALLOW_VARIABLE), os.environ.get(DENY_VARIABLE, ""))
+
+
+def forget_plugins() -> None:
+    """Have the next `load_plugins` look for plugins anew."""
+    _load.cache_clear()
 
 
 @functools.lru_cache(maxsize=8)

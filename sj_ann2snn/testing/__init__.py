@@ -1,0 +1,40 @@
+"""A conformance kit for plugins: subclass the class of your hook, and pytest runs the contract on your plugin.
+
+>>> from sj_ann2snn.builtin.normalizations import Max
+>>> from sj_ann2snn.testing import NormalizationTests
+>>> class TestMax(NormalizationTests):
+...     plugin_class = Max
+
+Each class says in its docstring what it checks and which attributes state a legitimate difference. The tests run with
+the built-ins and the plugin under test alone, whatever else is installed. `sj_ann2snn.testing.fixtures` has fixtures
+for tests of one's own: the plugins of this process set apart, and distributions that look installed.
+
+This package needs pytest; nothing else in sj-ann2snn does.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+# Before they are imported, so that a failing assert shows its values.
+pytest.register_assert_rewrite(
+    *(
+        f"{__name__}.{module}"
+        for module in ("contract", "exit_rules", "mappers", "neurons", "normalizations", "stateful")
+    )
+)
+
+from .contract import PluginTests  # noqa: E402
+from .exit_rules import ExitRuleTests  # noqa: E402
+from .mappers import LayerMapperTests, MapperCase  # noqa: E402
+from .neurons import NeuronTests  # noqa: E402
+from .normalizations import NormalizationTests  # noqa: E402
+
+__all__ = [
+    "ExitRuleTests",
+    "LayerMapperTests",
+    "MapperCase",
+    "NeuronTests",
+    "NormalizationTests",
+    "PluginTests",
+]

@@ -1,0 +1,115 @@
+"""Fixtures for tests of plugins: the plugins of this process set apart, and distributions that look installed.
+
+In a `conftest.py`::
+
+    pytest_plugins = ["sj_ann2snn.testing.fixtures"]
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .. import loading
+from ..hookspecs import PROJECT
+from ..registry import CALLER, Registry
+
+__all__ = ["FakeDistributions", "fake_distributions", "isolated_plugins", "registered"]
+
+
+def registered(*plugins: Any) -> Registry:
+    """A registry with `plugins` alone, without even the built-ins.
+
+    >>> import sj_ann2snn.builtin.exits
+    >>> [one.name for one in registered(sj_ann2snn.builtin.exits).exit_rules]
+    ['margin']
+
+    Raises:
+        PluginError: One of them does not keep the contract of its hooks.
+    """
+    registry = Registry()
+    for plugin in plugins:
+        loading.register_plugin(registry, plugin, CALLER)
+    return registry
+
+
+class FakeDistributions:
+    """Distributions written into folders of their own, each put on the path of this process.
+
+    Args:
+        root: Where to write them.
+        monkeypatch: Takes them off the path again.
+    """
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root, self.monkeypatch = root, monkeypatch
+
+    def add(
+        self,
+        name: str,
+        source: str,
+        *,
+        version: str = "1.0",
+        folder: str | None = None,
+        entry_points: Mapping[str, str] | None = None,
+    ) -> Path:
+        """Install `source` as the one module of a distribution, named as the distribution is.
+
+        Args:
+            name: Of the distribution.
+            source: Of the module.
+            version: Of the distribution.
+            folder: Where under the root, by default the name.
+            entry_points: Of the group `sj_ann2snn`; by default ``plugin`` names the module.
+
+        Returns:
+            The folder, which is on the path now.
+        """
+        module = name.replace("-", "_")
+        place = self.root / (folder or name)
+        info = place / f"{module}-{version}.dist-info"
+        info.mkdir(parents=True)
+        (place / f"{module}.py").write_text(source, encoding="utf-8")
+        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        (info / "METADATA").write_text(metadata, encoding="utf-8")
+        lines = "".join(f"{key} = {value}\n" for key, value in (entry_points or {"plugin": module}).items())
+        (info / "entry_points.txt").write_text(f"[{PROJECT}]\n{lines}", encoding="utf-8")
+        self.monkeypatch.syspath_prepend(str(place))
+        self.reload()
+        return place
+
+    def reload(self) -> None:
+        """Have the next look at the plugins find what is installed by then."""
+        importlib.invalidate_caches()
+        loading.forget_plugins()
+
+    def owners(self, registry: Registry) -> set[str]:
+        """Those of the distributions here that contributed something to `registry`."""
+        found = {one.owner.distribution for classes in registry.classes.values() for one in classes}
+        return {name for name in found if (self.root / name).is_dir()}
+
+
+@pytest.fixture
+def isolated_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Plugins are looked for anew, and what a test loads is forgotten behind it; the environment holds none back."""
+    monkeypatch.delenv(loading.ALLOW_VARIABLE, raising=False)
+    monkeypatch.delenv(loading.DENY_VARIABLE, raising=False)
+    loading.forget_plugins()
+    yield
+    loading.forget_plugins()
+
+
+@pytest.fixture
+def fake_distributions(
+    isolated_plugins: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FakeDistributions]:
+    """Plugin distributions that look installed while the test runs."""
+    yield FakeDistributions(tmp_path, monkeypatch)
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]

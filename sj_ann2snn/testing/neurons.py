@@ -1,0 +1,192 @@
+"""The contract of neuron makers."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ..compat import MemoryModule
+from ..converter import Converter
+from ..neurons import NeuronMaker, NeuronSite
+from ..simulation import simulate
+from . import stateful
+from .contract import PluginTests
+from .running import at_once, currents, identity_network, small_network, step_by_step, tiled
+
+__all__ = ["NeuronTests"]
+
+SCALES = {"layer": torch.tensor(2.5, dtype=torch.float64), "channels": torch.tensor([0.5, 1.0, 4.0]).double()}
+
+
+class NeuronTests(PluginTests):
+    """Runs the contract of `sj_ann2snn.NeuronMaker` on a neuron.
+
+    >>> from sj_ann2snn.builtin.neurons import IFNeuron
+    >>> class TestIF(NeuronTests):
+    ...     plugin_class = IFNeuron
+    ...     options = {"initial_potential": 0.5}
+
+    Attributes:
+        rate_error: Spikes by which T times the mean output may miss a constant drive: one for IF neurons, whose rate is
+            then within 1/T.
+        saturates: λ is the most that a neuron emits on average.
+        whole_spikes: What goes out at a step is a whole number of spikes.
+        negative_spikes: Spikes may be taken back.
+        proportional_unit: The value of a spike is a fixed share of λ.
+    """
+
+    hook = "ann2snn_neurons"
+    rate_error: ClassVar[float] = 1.0
+    saturates: ClassVar[bool] = True
+    whole_spikes: ClassVar[bool] = True
+    negative_spikes: ClassVar[bool] = False
+    proportional_unit: ClassVar[bool] = True
+
+    def site(self, scale: Tensor = SCALES["layer"], dtype: torch.dtype = torch.float64) -> NeuronSite:
+        """A site of 3 channels of 4 values."""
+        return NeuronSite("layer", (3, 4), scale, dtype)
+
+    def neuron(self) -> nn.Module:
+        """A fresh neuron."""
+        maker: NeuronMaker = self.make()
+        return maker.make(self.site())
+
+    def currents(self) -> Tensor:
+        """Currents ``[T, N, 3, 4]`` in units of one spike, up to what saturates the neuron."""
+        scale = SCALES["layer"]
+        return currents(24, 5, 3, 4, spread=float(scale / self.make().unit(scale)))
+
+    # What is made ------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)
+    def test_a_spike_has_a_value(self, scale: Tensor) -> None:
+        """`unit` is finite, positive, of the shape, precision and device of λ, and leaves λ as it is."""
+        shown = scale.clone()
+        unit: Any = self.make().unit(shown)
+        assert torch.equal(shown, scale), "unit() changed λ in place"
+        assert isinstance(unit, Tensor), f"unit() answered {unit!r}"
+        assert unit.shape == scale.shape, f"unit() answered the shape {tuple(unit.shape)} for {tuple(scale.shape)}"
+        assert unit.dtype == scale.dtype, f"unit() answered {unit.dtype} for {scale.dtype}"
+        assert unit.device == scale.device
+        assert bool((unit > 0).all() & unit.isfinite().all()), f"unit() answered {unit.tolist()}"
+
+    def test_the_value_of_a_spike_is_proportional_to_the_scale(self) -> None:
+        """unit(k·λ) = k·unit(λ): in other units the network is the same."""
+        self.require("proportional_unit")
+        for scale in SCALES.values():
+            torch.testing.assert_close(self.make().unit(10 * scale), 10 * self.make().unit(scale))
+
+    def test_makes_a_module_with_memory(self) -> None:
+        """A fresh MemoryModule of SpikingJelly for every site, in step mode "s"."""
+        maker = self.make()
+        one, other = maker.make(self.site()), maker.make(self.site())
+        for made in (one, other):
+            assert isinstance(made, MemoryModule), f"make() answered {made!r}, which is no MemoryModule of SpikingJelly"
+            assert made.step_mode == "s"
+        assert one is not other, "make() answered the same neuron for two sites"
+
+    # Dynamics ----------------------------------------------------------------------------------
+
+    def test_step_modes_agree(self) -> None:
+        """Single-step equals multi-step."""
+        stateful.assert_step_modes_agree(self.neuron, self.currents())
+
+    def test_reset_clears_the_state(self) -> None:
+        """`reset_net` brings back the potential after making."""
+        stateful.assert_reset_clears(self.neuron, self.currents())
+
+    def test_samples_are_apart(self) -> None:
+        """Neurons of different samples know nothing of each other."""
+        stateful.assert_samples_are_apart(self.neuron, self.currents())
+
+    def test_settled_samples_can_leave(self) -> None:
+        """As they do in `evaluate(early_exit=...)`."""
+        stateful.assert_rows_can_be_dropped(self.neuron, self.currents())
+
+    def test_copies_are_independent(self) -> None:
+        """The simulator runs copies side by side."""
+        stateful.assert_copies_are_independent(self.neuron, self.currents())
+
+    def test_state_can_be_loaded(self) -> None:
+        """Converted networks are stored by their `state_dict`."""
+        stateful.assert_state_can_be_loaded(self.neuron, self.currents())
+
+    def test_currents_are_left_alone(self) -> None:
+        """And spikes have their precision."""
+        stateful.assert_leaves_inputs_alone(self.neuron, self.currents())
+
+    def test_single_precision(self) -> None:
+        """Currents in eighths are exact in it, and so are the spikes."""
+        x = self.currents().float()
+        out = at_once(self.neuron(), x)
+        assert out.dtype == torch.float32
+        torch.testing.assert_close(out.double(), at_once(self.neuron(), x.double()), rtol=0, atol=0)
+
+    def test_memory_layout_does_not_matter(self) -> None:
+        """Images lie with their channels innermost in the simulator."""
+        x = currents(12, 4, 3, 2, 2)
+        innermost = torch.stack([step.contiguous(memory_format=torch.channels_last) for step in x])
+        torch.testing.assert_close(at_once(self.neuron(), innermost), at_once(self.neuron(), x), rtol=0, atol=0)
+
+    def test_spikes_are_whole(self) -> None:
+        """Whole numbers of spikes, and none below zero."""
+        self.require("whole_spikes")
+        out = at_once(self.neuron(), self.currents())
+        assert torch.equal(out, out.round()), "a fraction of a spike went out"
+        if not self.negative_spikes:
+            assert bool((out >= 0).all()), "a negative spike went out; if that is meant, say negative_spikes = True"
+
+    @pytest.mark.parametrize("steps", [1, 5, 32])
+    @pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)
+    def test_a_constant_drive_is_met_within_a_spike(self, scale: Tensor, steps: int) -> None:
+        """The mean output, in the ANN's units, is clamp(activation, 0, λ) within `rate_error` spikes over T."""
+        maker = self.make()
+        per_channel = scale.reshape(1, -1, 1).expand(1, 3, 1)
+        unit = maker.unit(scale).reshape(1, -1, 1).expand(1, 3, 1)
+        share = torch.linspace(-1, 2 if self.saturates else 1, 64, dtype=torch.float64)
+        activation = share * per_channel
+        drive = (activation / unit).expand(steps, 1, 3, 64)
+        rate = step_by_step(maker.make(self.site(scale)), drive).mean(0) * unit
+        missed = (rate - activation.clamp(min=0).minimum(per_channel)).abs() / unit * steps
+        worst = missed.amax((0, 1))
+        assert bool((worst <= self.rate_error + 1e-9).all()), (
+            f"after {steps} steps the spikes for an activation of {share[worst.argmax()]:.3f} λ are off by "
+            f"{worst.max():.3f}, more than rate_error={self.rate_error}"
+        )
+
+    # In a network ------------------------------------------------------------------------------
+
+    def test_an_identity_layer_is_met_within_a_spike(self) -> None:
+        """Through the converter, too: the network passes its input on within `rate_error` spikes over T."""
+        x = torch.rand(40, 6, dtype=torch.float64)
+        x[0] = 1.0
+        maker = self.make()
+        snn = Converter([x], neuron=maker, progress=False)(identity_network(6))
+        unit = float(maker.unit(torch.ones((), dtype=torch.float64)))
+        for steps in (4, 32):
+            error = (simulate(snn, x, T=steps) - x).abs().max().item()
+            assert error <= self.rate_error * unit / steps + 1e-9, f"after {steps} steps the error is {error:.4f}"
+
+    def test_is_known_by_name(self) -> None:
+        """Options reach the neuron through the converter, and a misspelt one does not."""
+        name = self.plugin_class.name
+        x = torch.rand(20, 6, dtype=torch.float64)
+        for written in (name, name.upper()):
+            converter = Converter([x], neuron=written, plugins=[self.as_plugin()], progress=False, **self.options)
+            converter(identity_network(6))
+            assert converter.report.neuron == name
+        with pytest.raises(TypeError, match="no_such_option_of_any_plugin"):
+            Converter([x], neuron=name, plugins=[self.as_plugin()], no_such_option_of_any_plugin=1)
+
+    @pytest.mark.parametrize("threads", [1, 2])
+    @pytest.mark.parametrize("budget", [1, 10_000, 1 << 22])
+    def test_tiles_and_threads_change_nothing(self, budget: int, threads: int) -> None:
+        """`simulate` equals the loop written by hand, however it cuts the batch."""
+        x = torch.rand(13, 1, 8, 8, dtype=torch.float64)
+        snn = Converter([x], neuron=self.make(), channel_wise=True, progress=False)(small_network())
+        by_hand = step_by_step(snn, x.expand(20, *x.shape)).mean(0)
+        with tiled(budget, threads):
+            torch.testing.assert_close(simulate(snn, x, T=20), by_hand, rtol=1e-9, atol=1e-9)
