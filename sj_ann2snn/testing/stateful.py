@@ -30,18 +30,20 @@ TOLERANCE: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-9}
 
 
 def assert_step_modes_agree(make: Make, x_seq: Tensor) -> None:
-    """Step mode "m" on all steps yields what "s" yields step by step, also when a mode takes over half-way."""
+    """Step mode "m" on all steps yields what "s" yields step by step, also where one mode takes over from the other."""
     module: Any = make()
     assert isinstance(module, MemoryModule), f"{module!r} is no MemoryModule of SpikingJelly"
     wanted = step_by_step(module, x_seq)
     torch.testing.assert_close(at_once(module, x_seq), wanted, **TOLERANCE)
-    half = len(x_seq) // 2
+    third = len(x_seq) // 3
     with torch.no_grad():
         set_step_mode(module, "m")
-        begun = module(x_seq[:half])
+        first = module(x_seq[:third])
         set_step_mode(module, "s")
-        ended = torch.stack([module(x) for x in x_seq[half:]])
-    torch.testing.assert_close(torch.cat([begun, ended]), wanted, **TOLERANCE)
+        second = torch.stack([module(x) for x in x_seq[third : 2 * third]])
+        set_step_mode(module, "m")
+        rest = module(x_seq[2 * third :])
+    torch.testing.assert_close(torch.cat([first, second, rest]), wanted, **TOLERANCE)
 
 
 def assert_reset_clears(make: Make, x_seq: Tensor) -> None:

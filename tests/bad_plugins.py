@@ -1,0 +1,895 @@
+"""Plugins that break the contract in one way each, and sound ones beside them, under the conformance kit.
+
+`test_kit.py` runs this file. `meant` names the test that is to find the fault; `also` those that cannot help failing, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sj_ann2snn import (
+    Average,
+    CalibrationSite,
+    CumulativeMaxPool,
+    ExitRule,
+    InPlaceNeuron,
+    LayerMapper,
+    MomentumMaxPool,
+    NeuronMaker,
+    NeuronSite,
+    Normalization,
+    Observer,
+    Rearrange,
+    Refuse,
+    Replacement,
+    Site,
+    Stateful,
+    channels_last_2d,
+    fill_dead_channels,
+)
+from sj_ann2snn.testing import ExitRuleTests, LayerMapperTests, MapperCase, NeuronTests, NormalizationTests
+
+EVERYTHING = ("*",)
+
+# Modes -------------------------------------------------------------------------------------------
+
+
+class Rms(Observer):
+    """Three times the root of the mean square."""
+
+    def __init__(self, site: CalibrationSite) -> None:
+        super().__init__(site)
+        self.squares = torch.zeros(site.channels or 1, dtype=torch.float64)
+        self.count = 0
+
+    def observe(self, x: Tensor) -> Any:
+        axis = self.site.channel_axis
+        rows = x.reshape(1, -1) if axis is None else channels_last_2d(x, axis)
+        self.squares = self.squares + rows.double().square().sum(1)
+        self.count += rows.shape[1]
+
+    def merge(self, other: Any) -> None:
+        self.squares, self.count = self.squares + other.squares, self.count + other.count
+
+    def scale(self) -> Tensor:
+        mean = self.squares / self.count
+        rows = 3 * fill_dead_channels(mean, mean.mean()).sqrt()
+        return rows if self.site.channel_axis is not None else rows[0]
+
+
+class RmsMode(Normalization):
+    """λ is three times the root of the mean square."""
+
+    name = "rms"
+    makes: ClassVar[type[Observer]] = Rms
+
+    def observer(self, site: CalibrationSite) -> Observer:
+        return self.makes(site)
+
+
+class ModeTests(NormalizationTests):
+    plugin_class: ClassVar[Any] = RmsMode
+
+
+class TestSoundMode(ModeTests):
+    meant = None
+
+
+def observing(observer: type[Observer]) -> type[Normalization]:
+    return type("Mode", (RmsMode,), {"makes": observer, "__doc__": "A mode."})
+
+
+class TestNameThatCannotBeTyped(ModeTests):
+    meant = "test_name_can_be_written"
+
+    class plugin_class(RmsMode):  # noqa: N801
+        """A mode."""
+
+        name = "r\x07ms"
+
+
+class TestModeWithoutDocstring(ModeTests):
+    meant = "test_says_what_it_is"
+    plugin_class = type("Mode", (RmsMode,), {"__doc__": None})
+
+
+class TestOptionsSwallowed(ModeTests):
+    meant = "test_options_are_declared"
+    also = ("test_unknown_options_are_refused",)
+
+    class plugin_class(RmsMode):  # noqa: N801
+        """A mode."""
+
+        def __init__(self, **options: Any) -> None: ...
+
+
+class TestUnknownOptionsPass(ModeTests):
+    meant = "test_unknown_options_are_refused"
+    also = ("test_options_are_declared",)
+
+    class plugin_class(RmsMode):  # noqa: N801
+        """A mode."""
+
+        def __init__(self, *ignored: Any, **options: Any) -> None: ...
+
+
+class TestCaseMatters(ModeTests):
+    meant = "test_parse_disregards_case"
+
+    class plugin_class(RmsMode):  # noqa: N801
+        """A mode."""
+
+        @classmethod
+        def parse(cls, mode: object, **options: Any) -> Any:
+            return cls(**options) if isinstance(mode, str) and mode.strip() == cls.name else None
+
+
+class TestBlanksMatter(ModeTests):
+    meant = "test_parse_knows_its_modes"
+
+    class plugin_class(RmsMode):  # noqa: N801
+        """A mode."""
+
+        @classmethod
+        def parse(cls, mode: object, **options: Any) -> Any:
+            return cls(**options) if isinstance(mode, str) and mode.lower() == cls.name else None
+
+
+class TestParsesEverything(ModeTests):
+    meant = "test_parse_leaves_other_modes_alone"
+
+    class plugin_class(RmsMode):  # noqa: N801
+        """A mode."""
+
+        @classmethod
+        def parse(cls, mode: object, **options: Any) -> Any:
+            return cls(**options)
+
+
+class TestParseDropsOptions(ModeTests):
+    meant = "test_parse_takes_the_options"
+    also = EVERYTHING
+    options: ClassVar = {"factor": 2.0}
+
+    class plugin_class(RmsMode):  # noqa: N801
+        """A mode."""
+
+        def __init__(self, *, factor: float = 3.0) -> None: ...
+
+        @classmethod
+        def parse(cls, mode: object) -> Any:
+            return cls() if isinstance(mode, str) and mode.strip().lower() == cls.name else None
+
+
+class TestTextThatNobodyReads(ModeTests):
+    meant = "test_text_reads_back"
+
+    class plugin_class(RmsMode):  # noqa: N801
+        """A mode."""
+
+        def __str__(self) -> str:
+            return "three times the rms"
+
+
+class NanForSmall(Rms):
+    def scale(self) -> Tensor:
+        scale = super().scale()
+        return torch.where(scale > 1e-6, scale, float("nan"))
+
+
+class TestNanForSmallActivations(ModeTests):
+    meant = "test_scale_is_positive_and_finite"
+    plugin_class = observing(NanForSmall)
+
+
+class Column(Rms):
+    def scale(self) -> Tensor:
+        return super().scale()[..., None]
+
+
+class TestScaleOfAnotherShape(ModeTests):
+    meant = "test_scale_is_a_scalar_or_one_for_each_channel"
+    also = ("test_converts_a_network",)
+    plugin_class = observing(Column)
+
+
+class OnMeta(Rms):
+    def scale(self) -> Tensor:
+        return super().scale().to("meta")
+
+
+class TestScaleElsewhere(ModeTests):
+    meant = "test_scale_is_where_the_activations_are"
+    also = EVERYTHING
+    plugin_class = observing(OnMeta)
+
+
+class Coarse(Rms):
+    coarse = 0.0
+
+    def observe(self, x: Tensor) -> None:
+        self.coarse = 1e5 * torch.finfo(x.dtype).eps
+        super().observe(x)
+
+    def scale(self) -> Tensor:
+        return super().scale() * (1 + self.coarse)
+
+
+class TestPrecisionMatters(ModeTests):
+    meant = "test_scale_does_not_depend_on_the_precision"
+    plugin_class = observing(Coarse)
+
+
+class Shifted(Rms):
+    def scale(self) -> Tensor:
+        return super().scale() + 0.5
+
+
+class TestScaleNotProportional(ModeTests):
+    meant = "test_scale_is_proportional_to_the_activations"
+    plugin_class = observing(Shifted)
+
+
+class TestDeclaredDifference(ModeTests):
+    """The same, by intention."""
+
+    meant = None
+    plugin_class = observing(Shifted)
+    proportional = False
+
+
+class DeadStay(Rms):
+    def scale(self) -> Tensor:
+        rows = 3 * (self.squares / self.count).sqrt()
+        return rows if self.site.channel_axis is not None else rows[0]
+
+
+class TestDeadChannelsStayDead(ModeTests):
+    meant = "test_dead_channels_have_a_scale"
+    also = ("test_converts_a_network",)
+    plugin_class = observing(DeadStay)
+
+
+class FirstChannelFirst(Rms):
+    def scale(self) -> Tensor:
+        scale = super().scale()
+        return scale * torch.arange(scale.numel(), 0, -1) if scale.dim() else scale
+
+
+class TestFirstChannelIsSpecial(ModeTests):
+    meant = "test_channels_are_alike"
+    plugin_class = observing(FirstChannelFirst)
+
+
+class MeanOfMaxima(Rms):
+    def observe(self, x: Tensor) -> None:
+        self.squares, self.count = self.squares + x.max().double().square(), self.count + 1
+
+
+class TestMeanOfBatchMaxima(ModeTests):
+    meant = "test_scale_does_not_depend_on_the_batches"
+    also = ("test_merged_observers_equal_one_that_saw_all", "test_observers_travel_between_processes")
+    plugin_class = observing(MeanOfMaxima)
+
+
+class Moving(Rms):
+    def observe(self, x: Tensor) -> None:
+        self.squares, self.count = 0.9 * self.squares, 1
+        self.squares = self.squares + 0.1 * x.double().square().mean()
+
+
+class TestMovingAverage(ModeTests):
+    meant = "test_scale_does_not_depend_on_the_order"
+    also = (
+        "test_scale_does_not_depend_on_the_batches",
+        "test_merged_observers_equal_one_that_saw_all",
+        "test_observers_travel_between_processes",
+    )
+    plugin_class = observing(Moving)
+
+
+class MergesNothing(Rms):
+    def merge(self, other: Any) -> None: ...
+
+
+class TestMergeForgets(ModeTests):
+    meant = "test_merged_observers_equal_one_that_saw_all"
+    also = ("test_observers_travel_between_processes",)
+    plugin_class = observing(MergesNothing)
+
+
+class WithLambda(Rms):
+    def __init__(self, site: CalibrationSite) -> None:
+        super().__init__(site)
+        self.factor = lambda: 3
+
+
+class TestObserverThatCannotBePickled(ModeTests):
+    meant = "test_observers_travel_between_processes"
+    also = ("test_observers_keep_no_data",)
+    plugin_class = observing(WithLambda)
+
+
+class TestSharedObserver(ModeTests):
+    meant = "test_observers_are_independent_of_each_other"
+    also = ("test_converts_a_network",)
+
+    class plugin_class(RmsMode):  # noqa: N801
+        """A mode."""
+
+        only: Any = None
+
+        def observer(self, site: CalibrationSite) -> Observer:
+            self.only = self.only or Rms(site)
+            return self.only
+
+
+class InPlace(Rms):
+    def observe(self, x: Tensor) -> None:
+        super().observe(x)
+        x.clamp_(max=0.5)
+
+
+class TestObserveWrites(ModeTests):
+    meant = "test_observe_leaves_the_activations_alone"
+    plugin_class = observing(InPlace)
+
+
+class Halves(Rms):
+    def observe(self, x: Tensor) -> Any:
+        super().observe(x)
+        return x[: len(x) // 2]
+
+
+class TestObserveAnswersAnotherShape(ModeTests):
+    meant = "test_observe_leaves_the_activations_alone"
+    also = ("test_converts_a_network",)
+    plugin_class = observing(Halves)
+
+
+class Hoard(Rms):
+    def observe(self, x: Tensor) -> None:
+        super().observe(x)
+        self.all = [*getattr(self, "all", []), x.clone()]
+
+
+class TestKeepsAllData(ModeTests):
+    meant = "test_observers_keep_no_data"
+    plugin_class = observing(Hoard)
+
+
+class Last(Rms):
+    def observe(self, x: Tensor) -> None:
+        super().observe(x)
+        self.last = x
+
+
+class TestKeepsTheLastBatch(ModeTests):
+    meant = "test_observers_keep_no_data"
+    plugin_class = observing(Last)
+
+
+class Endless(Rms):
+    def end_pass(self) -> bool:
+        return True
+
+
+class TestPassesWithoutEnd(ModeTests):
+    meant = "test_passes_come_to_an_end"
+    also = EVERYTHING
+    plugin_class = observing(Endless)
+
+
+class ThreeChannels(Rms):
+    def __init__(self, site: CalibrationSite) -> None:
+        super().__init__(site)
+        self.squares = torch.zeros(3 if site.channels else 1, dtype=torch.float64)
+
+
+class TestForThreeChannelsOnly(ModeTests):
+    meant = "test_converts_a_network"
+    plugin_class = observing(ThreeChannels)
+
+
+# Exit rules --------------------------------------------------------------------------------------
+
+
+class Lead(ExitRule):
+    """The lead of the best class."""
+
+    name = "lead"
+
+    def settled(self, answers: Tensor, step: int) -> Any:
+        if answers.shape[1] < 2:
+            return torch.zeros(len(answers), dtype=torch.bool)
+        best = answers.topk(2, 1).values
+        return (best[:, 0] - best[:, 1]) * step > 2.0
+
+
+class RuleTests(ExitRuleTests):
+    plugin_class: ClassVar[Any] = Lead
+
+
+class TestSoundRule(RuleTests):
+    meant = None
+
+
+def ruling(settled: Any) -> type[ExitRule]:
+    return type("Rule", (Lead,), {"settled": settled, "__doc__": "A rule."})
+
+
+class TestNumbersForYesAndNo(RuleTests):
+    meant = "test_answers_yes_or_no_for_each_sample"
+    also = ("test_stops_samples_in_an_evaluation",)
+    plugin_class = ruling(lambda self, answers, step: Lead.settled(self, answers, step).double())
+
+
+class TestRuleWrites(RuleTests):
+    meant = "test_leaves_the_answers_alone"
+    plugin_class = ruling(lambda self, answers, step: Lead.settled(self, answers.sub_(answers.mean(1)[:, None]), step))
+
+
+class TestComparesSamples(RuleTests):
+    meant = "test_every_sample_stands_by_itself"
+    plugin_class = ruling(
+        lambda self, answers, step: Lead.settled(self, answers, step) & (answers > answers.mean()).any(1)
+    )
+
+
+class TestCountsItsCalls(RuleTests):
+    meant = "test_remembers_nothing"
+    also = ("test_stops_samples_in_an_evaluation",)
+
+    class plugin_class(Lead):  # noqa: N801
+        """A rule."""
+
+        calls = 0
+
+        def settled(self, answers: Tensor, step: int) -> Any:
+            self.calls += 1
+            return super().settled(answers, step) & (self.calls % 2 == 1)
+
+
+class TestFirstClassIsSpecial(RuleTests):
+    meant = "test_classes_are_alike"
+    plugin_class = ruling(lambda self, answers, step: Lead.settled(self, answers, step) & (answers.argmax(1) > 0))
+    also = ("test_clear_answers_are_settled",)
+
+
+class TestTiesAreSettled(RuleTests):
+    meant = "test_ties_stay_open"
+    plugin_class = ruling(
+        lambda self, answers, step: (answers.std(1, correction=0) == 0) | Lead.settled(self, answers, step)
+    )
+
+
+class TestNothingStops(RuleTests):
+    meant = "test_clear_answers_are_settled"
+    plugin_class = ruling(lambda self, answers, step: torch.zeros(len(answers), dtype=torch.bool))
+
+
+# Neurons -----------------------------------------------------------------------------------------
+
+
+class Fire(InPlaceNeuron):
+    """Integrate-and-fire."""
+
+    def step(self, x: Tensor, out: Tensor) -> None:
+        assert self.v is not None
+        self.v += x
+        torch.ge(self.v, 1.0, out=out)
+        self.v -= out
+
+
+class FireMaker(NeuronMaker):
+    """Makes integrate-and-fire neurons."""
+
+    name = "fire"
+    makes: ClassVar[Any] = Fire
+
+    def make(self, site: NeuronSite) -> Any:
+        return self.makes()
+
+
+class FireTests(NeuronTests):
+    plugin_class: ClassVar[Any] = FireMaker
+
+
+class TestSoundNeuron(FireTests):
+    meant = None
+
+
+def making(neuron: Any) -> type[NeuronMaker]:
+    return type("Maker", (FireMaker,), {"makes": staticmethod(neuron), "__doc__": "A neuron."})
+
+
+def unit(answer: Any) -> type[NeuronMaker]:
+    return type("Maker", (FireMaker,), {"unit": lambda self, scale: answer(scale), "__doc__": "A neuron."})
+
+
+class TestSpikesWithoutValue(FireTests):
+    meant = "test_a_spike_has_a_value"
+    also = EVERYTHING
+    plugin_class = unit(torch.zeros_like)
+
+
+class TestUnitOfAnotherPrecision(FireTests):
+    meant = "test_a_spike_has_a_value"
+    plugin_class = unit(Tensor.float)
+
+
+class TestUnitNotProportional(FireTests):
+    meant = "test_the_value_of_a_spike_is_proportional_to_the_scale"
+    also = ("test_a_constant_drive_is_met_within_a_spike",)
+    plugin_class = unit(Tensor.sqrt)
+
+
+class TestNoMemory(FireTests):
+    meant = "test_makes_a_module_with_memory"
+    also = EVERYTHING
+    plugin_class = making(nn.ReLU)
+
+
+class TestTheSameNeuronTwice(FireTests):
+    meant = "test_makes_a_module_with_memory"
+    also = EVERYTHING
+    plugin_class = making(partial(lambda only: only, Fire()))
+
+
+class OtherInMultiStep(Fire):
+    def multi_step_forward(self, x_seq: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        self.v = None
+        return super().multi_step_forward(x_seq)
+
+    def single_step_forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return Fire.multi_step_forward(self, x.unsqueeze(0)).squeeze(0)
+
+
+class TestMultiStepForgets(FireTests):
+    meant = "test_step_modes_agree"
+    plugin_class = making(OtherInMultiStep)
+
+
+class NotReset(Fire):
+    def reset(self) -> None: ...
+
+
+class TestResetDoesNothing(FireTests):
+    meant = "test_reset_clears_the_state"
+    also = EVERYTHING
+    plugin_class = making(NotReset)
+
+
+class MeanSubtracted(Fire):
+    def step(self, x: Tensor, out: Tensor) -> None:
+        super().step(x - 0.1 * x.mean(0), out)
+
+
+class TestSamplesInhibitEachOther(FireTests):
+    meant = "test_samples_are_apart"
+    also = (
+        "test_settled_samples_can_leave",
+        "test_a_constant_drive_is_met_within_a_spike",
+        "test_an_identity_layer_is_met_within_a_spike",
+        "test_tiles_and_threads_change_nothing",
+    )
+    plugin_class = making(MeanSubtracted)
+
+
+class FeaturesFirst(Fire):
+    """Keeps what it adds up with the samples last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_memory("count", None)
+
+    def start(self, x: Tensor) -> None:
+        super().start(x)
+        self.count = torch.zeros_like(x.movedim(0, -1))
+
+    def step(self, x: Tensor, out: Tensor) -> None:
+        self.count = self.count + x.movedim(0, -1)
+        super().step(x, out)
+
+
+class TestMemoryWithSamplesLast(FireTests):
+    meant = "test_settled_samples_can_leave"
+    plugin_class = making(FeaturesFirst)
+
+
+class SharedByCopies(Fire):
+    def __deepcopy__(self, memo: Any) -> Any:
+        twin = type(self)()
+        twin.v, twin.step_mode = self.v, self.step_mode
+        return twin
+
+
+class TestCopiesShareTheirPotential(FireTests):
+    meant = "test_copies_are_independent"
+    plugin_class = making(SharedByCopies)
+
+
+class InBuffer(Fire):
+    """Its potential is part of what is stored."""
+
+    def start(self, x: Tensor) -> None:
+        super().start(x)
+        self.register_buffer("started", torch.zeros_like(x))
+
+
+class TestPotentialsAreStored(FireTests):
+    meant = "test_state_can_be_loaded"
+    plugin_class = making(InBuffer)
+
+
+class WritesIntoCurrents(Fire):
+    def fire(self, x_seq: Tensor, spikes: Tensor) -> None:
+        super().fire(x_seq, x_seq)
+        spikes.copy_(x_seq)
+
+
+class TestCurrentsAreOverwritten(FireTests):
+    meant = "test_currents_are_left_alone"
+    also = EVERYTHING
+    plugin_class = making(WritesIntoCurrents)
+
+
+class AlwaysDouble(Fire):
+    def multi_step_forward(self, x_seq: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return super().multi_step_forward(x_seq.double())
+
+
+class TestSinglePrecisionIsLost(FireTests):
+    meant = "test_single_precision"
+    plugin_class = making(AlwaysDouble)
+
+
+class NeedsContiguous(Fire):
+    def step(self, x: Tensor, out: Tensor) -> None:
+        assert self.v is not None
+        self.v.view(-1).add_(x.reshape(-1))
+        torch.ge(self.v, 1.0, out=out)
+        self.v -= out
+
+
+class TestMemoryLayoutMatters(FireTests):
+    meant = "test_memory_layout_does_not_matter"
+    also = ("test_tiles_and_threads_change_nothing",)
+    plugin_class = making(NeedsContiguous)
+
+
+class Fractions(Fire):
+    def step(self, x: Tensor, out: Tensor) -> None:
+        assert self.v is not None
+        self.v += x
+        torch.clamp(self.v, 0, 1, out=out)
+        self.v -= out
+
+
+class TestFractionsOfSpikes(FireTests):
+    meant = "test_spikes_are_whole"
+    plugin_class = making(Fractions)
+
+
+class TestGradedByIntention(FireTests):
+    meant = None
+    plugin_class = making(Fractions)
+    whole_spikes = False
+
+
+class TakesBack(Fire):
+    def step(self, x: Tensor, out: Tensor) -> None:
+        assert self.v is not None
+        self.v += x
+        out.copy_((self.v >= 1).to(x) - (self.v <= -1).to(x))
+        self.v -= out
+
+
+class TestNegativeSpikes(FireTests):
+    meant = "test_spikes_are_whole"
+    also = ("test_a_constant_drive_is_met_within_a_spike",)
+    plugin_class = making(TakesBack)
+
+
+class Leaky(Fire):
+    def step(self, x: Tensor, out: Tensor) -> None:
+        assert self.v is not None
+        self.v *= 0.5
+        super().step(x, out)
+
+
+class TestLeaky(FireTests):
+    meant = "test_a_constant_drive_is_met_within_a_spike"
+    also = ("test_an_identity_layer_is_met_within_a_spike",)
+    plugin_class = making(Leaky)
+
+
+# Mappers -----------------------------------------------------------------------------------------
+
+
+class Pool(LayerMapper):
+    """Max pooling adds up."""
+
+    name = "pool"
+    claims: ClassVar = (nn.MaxPool1d,)
+
+    def map(self, site: Site) -> Any:
+        return Stateful(partial(CumulativeMaxPool, 1, site.argument("kernel_size", 1)), "pool")
+
+
+class PoolTests(LayerMapperTests):
+    plugin_class: ClassVar[Any] = Pool
+    layer: ClassVar[nn.Module] = nn.MaxPool1d(2)
+    memory = True
+
+    @classmethod
+    def cases(cls) -> Mapping[str, MapperCase]:
+        def network() -> nn.Module:
+            return nn.Sequential(nn.Conv1d(1, 3, 3), nn.ReLU(), cls.layer)
+
+        return {"case": MapperCase(network, (1, 10), memory=cls.memory)}
+
+
+class TestSoundMapper(PoolTests):
+    meant = None
+
+
+def mapping(answer: Any, **attributes: Any) -> type[LayerMapper]:
+    return type("Mapper", (Pool,), {"map": lambda self, site: answer(site), "__doc__": "A mapper.", **attributes})
+
+
+def replacing(module: Any) -> type[LayerMapper]:
+    return mapping(lambda site: Stateful(partial(module, 1, site.argument("kernel_size", 1)), "pool"))
+
+
+class TestClaimsNoOperation(PoolTests):
+    meant = "test_claims_are_types_functions_or_names"
+    plugin_class = type("Mapper", (Pool,), {"claims": (nn.MaxPool1d, "max_pol"), "__doc__": "A mapper."})
+
+
+class TestRefusesWhatItClaims(PoolTests):
+    meant = "test_describes_what_it_claims"
+    also = EVERYTHING
+    plugin_class = mapping(lambda site: Refuse("not today", "come back tomorrow"))
+
+
+class TestRefusesWithoutHelp(PoolTests):
+    meant = "test_refusals_say_why_and_what_helps"
+    plugin_class = mapping(lambda site: Refuse("not today"))
+
+    @classmethod
+    def cases(cls) -> Mapping[str, MapperCase]:
+        return {
+            "case": MapperCase(
+                lambda: nn.Sequential(nn.Conv1d(1, 3, 3), nn.ReLU(), nn.MaxPool1d(2)), (1, 10), refused=True
+            )
+        }
+
+
+class TestAnswersInTurn(PoolTests):
+    meant = "test_describes_the_same_again"
+
+    class plugin_class(Pool):  # noqa: N801
+        """A mapper."""
+
+        def map(self, site: Site) -> Replacement:
+            self.asked = getattr(self, "asked", 0) + 1
+            return super().map(site) if self.asked % 2 else Refuse("not twice", "ask once")
+
+
+class TestEditsTheNetwork(PoolTests):
+    meant = "test_leaves_the_network_alone"
+    also = EVERYTHING
+
+    class plugin_class(Pool):  # noqa: N801
+        """A mapper."""
+
+        def map(self, site: Site) -> Replacement:
+            assert site.module is not None
+            site.module.kernel_size = 3  # type: ignore[assignment]
+            return super().map(site)
+
+
+class TestKeepsTheSite(PoolTests):
+    meant = "test_keeps_no_site"
+    plugin_class = mapping(lambda site: Stateful(lambda: CumulativeMaxPool(1, site.module.kernel_size), "pool"))
+
+
+class TestMaximumAsAverage(PoolTests):
+    meant = "test_what_is_described_as_linear_is"
+    also = EVERYTHING
+    plugin_class = mapping(lambda site: Average())
+    memory = False
+
+
+class MixChannels(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.cumsum(1)
+
+
+class TestMixesChannels(PoolTests):
+    meant = "test_what_is_described_as_linear_is"
+    plugin_class = mapping(lambda site: Average(), claims=(MixChannels,))
+    layer = MixChannels()
+    memory = False
+
+
+class AddsOne(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 1
+
+
+class TestScalesAreWrong(PoolTests):
+    """A constant is no scaled value."""
+
+    meant = "test_normalized_network_computes_what_the_ann_computes"
+    also = EVERYTHING
+    plugin_class = mapping(lambda site: Rearrange(), claims=(AddsOne,))
+    memory = False
+
+    @classmethod
+    def cases(cls) -> Mapping[str, MapperCase]:
+        def network() -> nn.Module:
+            return nn.Sequential(nn.Conv1d(1, 3, 3), nn.ReLU(), AddsOne(), nn.Conv1d(3, 3, 3), nn.ReLU())
+
+        return {"case": MapperCase(network, (1, 10))}
+
+
+ONE_POOL = CumulativeMaxPool(1, 2)
+
+
+class TestOneModuleForAllSites(PoolTests):
+    meant = "test_memory_makes_a_fresh_module_each_time"
+    also = ("test_memory_keeps_the_rules",)
+    plugin_class = mapping(lambda site: Stateful(lambda: ONE_POOL, "pool"))
+
+
+class TestExactByWordOnly(PoolTests):
+    meant = "test_memory_adds_up_to_the_operation"
+    also = ("test_mean_output_nears_the_ann",)
+    plugin_class = replacing(MomentumMaxPool)
+
+
+class Saturating(CumulativeMaxPool):
+    def single_step_forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return super().single_step_forward(x.clamp(max=1))
+
+    def pool_(self, x_seq: Tensor) -> Tensor:
+        return super().pool_(x_seq.clamp_(max=1))
+
+
+class TestDoesNotScale(PoolTests):
+    meant = "test_memory_scales_with_its_input"
+    plugin_class = replacing(Saturating)
+
+
+class NeverReset(CumulativeMaxPool):
+    def reset(self) -> None: ...
+
+
+class TestPoolIsNotReset(PoolTests):
+    meant = "test_memory_keeps_the_rules"
+    also = EVERYTHING
+    plugin_class = replacing(NeverReset)
+
+
+class SumOfMaxima(CumulativeMaxPool):
+    """The maximum at each step: its mean is more than the maximum of the means."""
+
+    def single_step_forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return F.max_pool1d(x, self.kernel_size)
+
+    def pool_(self, x_seq: Tensor) -> Tensor:
+        return torch.stack([self.single_step_forward(x) for x in x_seq])
+
+
+class TestMaximumAtEachStep(PoolTests):
+    meant = "test_mean_output_nears_the_ann"
+    also = ("test_memory_adds_up_to_the_operation",)
+    plugin_class = replacing(SumOfMaxima)
