@@ -5,6 +5,7 @@
 
 from .compat import make_if_neuron
 from .converter import Converter
+from .corrections import Correction
 from .errors import (
     Ann2SnnError,
     BackendError,
@@ -12,6 +13,7 @@ from .errors import (
     CalibrationError,
     ConflictError,
     ConversionError,
+    CorrectionError,
     DeadLayerError,
     EvaluationInterrupted,
     InputError,
@@ -31,7 +33,7 @@ from .errors import (
 from .evaluation import EvaluationResult, LayerActivity, evaluate
 from .exits import ExitRule
 from .hookspecs import API_VERSION, hookimpl
-from .layers import ChannelAffine, CumulativeMaxPool, InPlaceNeuron, MomentumMaxPool, Scaler, Stepwise
+from .layers import ChannelAffine, CumulativeMaxPool, InitialPotential, InPlaceNeuron, MomentumMaxPool, Scaler, Stepwise
 from .mapping import LayerMapper
 from .neurons import NeuronMaker, NeuronSite
 from .normalization import CalibrationSite, Normalization, Observer, channels_last_2d, fill_dead_channels
@@ -53,11 +55,13 @@ from .replacements import (
 from .report import ConversionCheck, ConversionReport, ReportEntry
 from .simulation import simulate
 from .site import Site, Value, Varies
+from .trial import Activations, Trial, TrialSite
 
 __version__ = "0.1.0"
 
 __all__ = [
     "API_VERSION",
+    "Activations",
     "Ann2SnnError",
     "Average",
     "BackendError",
@@ -70,12 +74,15 @@ __all__ = [
     "ConversionError",
     "ConversionReport",
     "Converter",
+    "Correction",
+    "CorrectionError",
     "CumulativeMaxPool",
     "DeadLayerError",
     "EvaluationInterrupted",
     "EvaluationResult",
     "ExitRule",
     "InPlaceNeuron",
+    "InitialPotential",
     "InputError",
     "LayerActivity",
     "LayerMapper",
@@ -109,6 +116,8 @@ __all__ = [
     "Stepwise",
     "Sum",
     "TracingError",
+    "Trial",
+    "TrialSite",
     "UnsupportedError",
     "Value",
     "Varies",

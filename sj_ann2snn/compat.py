@@ -38,6 +38,7 @@ __all__ = [
     "running_on_cupy",
     "set_step_mode",
     "spikingjelly_version",
+    "starting_potential",
     "step_modes",
 ]
 
@@ -145,6 +146,14 @@ def cupy_works() -> bool:
     except BackendError:
         return False
     return True
+
+
+def starting_potential(neuron: nn.Module) -> float:
+    """The membrane potential that a neuron starts from after a reset; zero where it does not say."""
+    value: Any = getattr(neuron, "initial_potential", None)
+    if value is None:
+        value = getattr(neuron, "_memories_rv", {}).get("v")
+    return float(value) if isinstance(value, (int, float)) else 0.0
 
 
 @contextmanager

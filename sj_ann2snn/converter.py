@@ -13,6 +13,8 @@ from torch import Tensor, fx, nn
 from .blame import blamed
 from .calibration import CalibrationData, calibrate, checked_scale
 from .compat import MemoryModule
+from .correcting import Canonical, Corrected, correct
+from .corrections import Correction
 from .errors import ConversionError, LegacyArgumentWarning, OptionError, PluginError
 from .graph.canonical import ORIGIN
 from .graph.exactness import round_weights
@@ -60,8 +62,12 @@ class Converter:
         momentum: Without effect. SpikingJelly 0.0.0.0.14 averages the statistics of batches with it; here they are
             exact over all of the data.
         fuse_flag: False keeps every BatchNorm as an affine map instead of folding it into the layer before it.
-        channel_wise: One scale per channel instead of one per layer.
-        neuron: Name of the spiking neuron, or an instance of `NeuronMaker`.
+        channel_wise: One scale per channel instead of one per layer; by default not, unless the mode suggests it.
+        neuron: Name of the spiking neuron, or an instance of `NeuronMaker`; by default SpikingJelly's IF neuron, unless
+            the mode suggests another.
+        corrections: What adjusts the converted network against the ANN on the calibration data: the name of a
+            correction, an instance of `Correction`, or several, in the order in which to apply them; by default what
+            the mode suggests, which for the built-in modes is nothing.
         mappers: Mappers of your own for single sites, by qualified layer name: the name of a mapper, or an
             instance. They beat all others.
         prefer: Name of a distribution or of a class, or several, that win where plugins conflict.
@@ -91,8 +97,9 @@ class Converter:
         momentum: Any = _UNSET,
         fuse_flag: bool = True,
         *,
-        channel_wise: bool = False,
-        neuron: str | NeuronMaker = "if",
+        channel_wise: bool | None = None,
+        neuron: str | NeuronMaker | None = None,
+        corrections: str | Correction | Sequence[str | Correction] | None = None,
         mappers: dict[str, str | LayerMapper] | None = None,
         prefer: str | Sequence[str] = (),
         plugins: Sequence[Any] = (),
@@ -113,7 +120,6 @@ class Converter:
         self.dataloader = dataloader
         self.device = None if device is None else torch.device(device)
         self.fuse_batchnorm = bool(fuse_flag)
-        self.channel_wise = channel_wise
         self.leaf_modules = module_names("leaf_modules", leaf_modules)
         self.convert_only = None if convert_only is None else module_name("convert_only", convert_only)
         self.progress = progress
@@ -121,6 +127,8 @@ class Converter:
         self._selection = Selection(
             mode=mode,
             neuron=neuron,
+            channel_wise=channel_wise,
+            corrections=corrections,
             mappers=mappers or {},
             prefer=prefer,
             plugins=plugins,
@@ -133,6 +141,11 @@ class Converter:
     def normalization(self) -> Normalization:
         """The mode in use."""
         return self._selection.normalization
+
+    @property
+    def channel_wise(self) -> bool:
+        """True for one scale per channel."""
+        return self._selection.channel_wise
 
     @property
     def report(self) -> ConversionReport:
@@ -226,18 +239,41 @@ class Converter:
             node: checked_scale(observer, self._mode, told, fired=node in calibrated.fired, device=device)
             for node, observer in observers.items()
         }
-        scales = plan_scales(module, recorded, plan, {node: self._unit(scale) for node, scale in lambdas.items()})
+        units = {node: self._unit(scale) for node, scale in lambdas.items()}
+        scales = plan_scales(module, recorded, plan, units)
         normalized = rewrite(module, recorded, plan, scales, None).to(device)
         if self.verify:
             with torch.no_grad():
                 verify(normalized(*prepared.samples), prepared.expected)
         network = normalized
         if spiking:
+            canonical = Canonical(module, recorded, plan, scales, lambdas, units)
+            corrected = self._corrected(canonical, data, prepared, device)
+            lambdas = corrected.lambdas
+            if corrected.rescaled:
+                scales = plan_scales(
+                    module, recorded, plan, {node: self._unit(scale) for node, scale in lambdas.items()}
+                )
             neuron = partial(self._neuron, recorded=recorded, lambdas=lambdas)
-            network = rewrite(module, recorded, plan, scales, neuron).to(device)
+            network = rewrite(module, recorded, plan, scales, neuron, corrected.adjustments).to(device)
             round_weights(network)
         self._report = self._make_report(plan, lambdas, network)
         return network
+
+    def _corrected(
+        self, network: Canonical, data: CalibrationData, prepared: Prepared, device: torch.device
+    ) -> Corrected:
+        if not self._selection.corrections:
+            return Corrected(dict(network.lambdas), {})
+        return correct(
+            self._selection.corrections,
+            network,
+            partial(self._neuron, recorded=network.record, lambdas=dict(network.lambdas)),
+            batches=data,
+            signature=prepared.signature,
+            device=device,
+            progress=self.progress,
+        )
 
     def _prepare(self, ann: nn.Module, data: CalibrationData) -> Prepared:
         return prepare(
@@ -318,6 +354,7 @@ class Converter:
             mode_owner=str(self._selection.mode_owner),
             neuron=self._selection.neuron.name,
             neuron_owner=str(self._selection.neuron_owner),
+            corrections=tuple(who for _, who in self._selection.corrections),
             entries=tuple(self._entries(plan, lambdas)),
             scalers=tuple(name for name, module in network.named_modules() if isinstance(module, Scaler)),
         )
@@ -357,6 +394,7 @@ _OWN_KEYWORDS = (
     "fuse_flag",
     "channel_wise",
     "neuron",
+    "corrections",
     "mappers",
     "prefer",
     "plugins",

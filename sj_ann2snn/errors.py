@@ -15,6 +15,7 @@ __all__ = [
     "CalibrationError",
     "ConflictError",
     "ConversionError",
+    "CorrectionError",
     "DeadLayerError",
     "EvaluationInterrupted",
     "InputError",
@@ -55,6 +56,10 @@ class OptionError(Ann2SnnError, TypeError):
 
 class ConflictError(Ann2SnnError):
     """Two plugins claim the same name, mode or site and nothing says which one wins."""
+
+
+class CorrectionError(Ann2SnnError, ValueError):
+    """A correction set something that a network cannot have."""
 
 
 class PluginError(Ann2SnnError):

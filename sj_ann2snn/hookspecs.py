@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import pluggy
 
+from .corrections import Correction
 from .exits import ExitRule
 from .mapping import LayerMapper
 from .neurons import NeuronMaker
@@ -46,6 +47,11 @@ class HookSpecs:
     @hookspec
     def ann2snn_neurons(self) -> list[type[NeuronMaker]]:
         """Neuron makers, usable by name as ``Converter(neuron=...)``."""
+        raise NotImplementedError
+
+    @hookspec
+    def ann2snn_corrections(self) -> list[type[Correction]]:
+        """Corrections, usable by name as ``Converter(corrections=...)``."""
         raise NotImplementedError
 
     @hookspec

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -92,6 +93,9 @@ class Normalization(abc.ABC):
     """Names of other modes that this one takes the place of."""
     example: ClassVar[str | None] = None
     """How the mode is written, where that is not its name (``"99.9%"``)."""
+    suggests: ClassVar[Mapping[str, Any]] = {}
+    """Arguments of the converter and options of neurons and corrections that the mode is best used with; they hold
+    where the caller gives no other. Allowed of the converter's own are `channel_wise`, `neuron` and `corrections`."""
 
     @classmethod
     def parse(cls, mode: object, **options: Any) -> Self | None:

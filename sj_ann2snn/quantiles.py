@@ -134,15 +134,27 @@ class QuantileSketch:
         value = low + (high - low) * (position - lower)
         return torch.minimum(value, self.maxima.double())
 
+    def histogram(self) -> tuple[Tensor, Tensor]:
+        """The buckets' midpoints and how many values of each row lie in them, ``[width]`` and ``[rows, width]``.
+
+        Values are float64. What shares the bucket of zero is left out.
+        """
+        first = torch.arange(self.width, device=self.counts.device) + self._base()
+        return self._midpoints(first), self.counts
+
+    def _midpoints(self, bucket: Tensor) -> Tensor:
+        """Of buckets by their place among all floats."""
+        bits = (bucket << (_MANTISSA_BITS - self.bits)).to(torch.int32)
+        left = bits.view(torch.float32).double()
+        right = (bits + (1 << (_MANTISSA_BITS - self.bits))).view(torch.float32).double()
+        return (left + right) / 2
+
     def _order_statistic(self, rank: Tensor) -> Tensor:
         cumulative = self.counts.cumsum(1)
         below = self.totals - cumulative[:, -1]
         cumulative = cumulative + below[:, None]
         bucket = torch.searchsorted(cumulative, (rank + 1)[:, None]).clamp(max=self.width - 1)[:, 0]
-        bits = ((bucket + self._base()) << (_MANTISSA_BITS - self.bits)).to(torch.int32)
-        left = bits.view(torch.float32).double()
-        right = (bits + (1 << (_MANTISSA_BITS - self.bits))).view(torch.float32).double()
-        value = (left + right) / 2
+        value = self._midpoints(bucket + self._base())
         value = torch.where(rank + 1 >= self.totals, self.maxima.double(), value)
         return torch.where(rank < below, torch.zeros_like(value), value)
 

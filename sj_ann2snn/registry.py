@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from .corrections import Correction
 from .errors import Ann2SnnError, ConflictError, ModeError, OptionError, PluginWarning
 from .exits import ExitRule
 from .mapping import Claim, LayerMapper
@@ -28,6 +29,7 @@ HOOK_BASES: dict[str, type] = {
     "ann2snn_normalizations": Normalization,
     "ann2snn_layer_mappers": LayerMapper,
     "ann2snn_neurons": NeuronMaker,
+    "ann2snn_corrections": Correction,
     "ann2snn_exit_rules": ExitRule,
 }
 """For every hook the base class of the classes that it returns."""
@@ -144,6 +146,10 @@ class Registry:
         return self._sorted("ann2snn_neurons")
 
     @property
+    def corrections(self) -> list[Registered]:
+        return self._sorted("ann2snn_corrections")
+
+    @property
     def exit_rules(self) -> list[Registered]:
         return self._sorted("ann2snn_exit_rules")
 
@@ -207,6 +213,15 @@ class Registry:
             ConflictError: There are several.
         """
         return _find(self.neurons, "neurons", "neuron", name, prefer)
+
+    def find_correction(self, name: str, prefer: Sequence[str] = ()) -> Registered:
+        """The correction called `name`.
+
+        Raises:
+            OptionError: There is none.
+            ConflictError: There are several.
+        """
+        return _find(self.corrections, "corrections", "corrections", name, prefer)
 
     def find_exit_rule(self, name: str) -> Registered:
         """The exit rule called `name`.

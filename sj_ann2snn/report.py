@@ -46,6 +46,7 @@ class ConversionReport:
         mode_owner: The distribution it comes from.
         neuron: The kind of neuron.
         neuron_owner: The distribution it comes from.
+        corrections: What adjusted the network, in order, each with the distribution it comes from.
         entries: One per call of the ANN, in the order of execution.
         scalers: Qualified names of the scalers that could not be folded into weights.
     """
@@ -54,6 +55,7 @@ class ConversionReport:
     mode_owner: str
     neuron: str
     neuron_owner: str
+    corrections: tuple[str, ...]
     entries: tuple[ReportEntry, ...]
     scalers: tuple[str, ...]
 
@@ -91,6 +93,7 @@ class ConversionReport:
         ]
         lines = [
             f"mode {self.mode} ({self.mode_owner}), neuron {self.neuron} ({self.neuron_owner})",
+            *self.corrections,
             *format_table([head, *rows]),
         ]
         if self.scalers:

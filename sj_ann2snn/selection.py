@@ -9,6 +9,7 @@ from torch import nn
 
 from . import loading
 from .blame import blamed
+from .corrections import Correction
 from .errors import ModeError, OptionError, PluginError
 from .mapping import LayerMapper
 from .neurons import NeuronMaker
@@ -27,7 +28,9 @@ class Selection:
 
     Args:
         mode: A mode by name or number, or an instance.
-        neuron: A neuron maker by name, or an instance.
+        neuron: A neuron maker by name, or an instance; None for what the mode suggests, or "if".
+        channel_wise: One scale per channel; None for what the mode suggests, or not.
+        corrections: Corrections by name or as instances, one or several; None for what the mode suggests, or none.
         mappers: Mappers by qualified layer name, each by name or as an instance.
         prefer: Who wins open conflicts.
         plugins: Plugin objects besides the installed ones.
@@ -42,7 +45,9 @@ class Selection:
         self,
         *,
         mode: object,
-        neuron: str | NeuronMaker,
+        neuron: str | NeuronMaker | None,
+        channel_wise: bool | None,
+        corrections: str | Correction | Sequence[str | Correction] | None,
         mappers: Mapping[str, str | LayerMapper],
         prefer: str | Sequence[str],
         plugins: Sequence[Any],
@@ -56,12 +61,23 @@ class Selection:
                 loading.register_plugin(self._registry, plugin, CALLER)
         self._prefer = (prefer,) if isinstance(prefer, str) else tuple(prefer)
         self.normalization, self.mode_owner = self._find_mode(mode, options)
+        suggested = dict(self.normalization.suggests)
+        self.channel_wise: bool = suggested.pop("channel_wise", False) if channel_wise is None else channel_wise
+        neuron = suggested.pop("neuron", "if") if neuron is None else neuron
         neuron_class, self.neuron_owner = self._find_neuron(neuron)
+        corrections = suggested.pop("corrections", ()) if corrections is None else corrections
+        found = [self._find_correction(one) for one in _as_sequence(corrections)]
         # An instance comes with its options; given here they would have no effect.
         mode_class = None if isinstance(mode, Normalization) else type(self.normalization)
+        named = [cls for cls, instance, _ in found if instance is None]
         self._check_options(
-            options, mode_class, None if isinstance(neuron, NeuronMaker) else neuron_class, own_keywords
+            options, mode_class, None if isinstance(neuron, NeuronMaker) else neuron_class, named, own_keywords
         )
+        options = {**{name: suggested[name] for name in suggested if name not in options}, **options}
+        self.corrections: list[tuple[Correction, str]] = [
+            (instantiate(cls, options) if instance is None else instance, f"Correction {cls.name!r} ({owner})")
+            for cls, instance, owner in found
+        ]
         self.neuron: NeuronMaker = neuron if isinstance(neuron, NeuronMaker) else instantiate(neuron_class, options)
         self._mappers = {id(one.cls): instantiate(one.cls, options) for one in self._registry.mappers}
         self._own_mappers = {name: self._own_mapper(mapper) for name, mapper in mappers.items()}
@@ -127,12 +143,28 @@ class Selection:
         found = self._registry.find_neuron(neuron, self._prefer)
         return found.cls, found.owner
 
+    def _find_correction(self, correction: object) -> tuple[type[Correction], Correction | None, Owner]:
+        if isinstance(correction, Correction):
+            return type(correction), correction, CALLER
+        if not isinstance(correction, str):
+            raise OptionError(
+                f"corrections holds {correction!r}; allowed are names of corrections and instances of Correction."
+            )
+        found = self._registry.find_correction(correction, self._prefer)
+        return found.cls, None, found.owner
+
     def _check_options(
-        self, options: Mapping[str, Any], mode: type | None, neuron: type | None, own_keywords: Sequence[str]
+        self,
+        options: Mapping[str, Any],
+        mode: type | None,
+        neuron: type | None,
+        corrections: Sequence[type],
+        own_keywords: Sequence[str],
     ) -> None:
         owners: list[tuple[str, Any]] = [
             (kind, cls) for kind, cls in (("mode", mode), ("neuron", neuron)) if cls is not None
         ]
+        owners += [("correction", cls) for cls in corrections]
         owners += [("mapper", one.cls) for one in self._registry.mappers]
         known = {name: f"{name} ({kind} {cls.name!r})" for kind, cls in owners for name in declared_options(cls)}
         unknown = sorted(set(options) - set(known))
@@ -141,6 +173,19 @@ class Selection:
             raise OptionError(
                 f"Converter got the unknown keyword{'s' if len(unknown) > 1 else ''} {', '.join(unknown)}. "
                 f"{hint}{' ' if hint else ''}Besides its own ({', '.join(own_keywords)}), mode "
-                f"{str(self.normalization)!r} and the neuron and mappers in use know: "
+                f"{str(self.normalization)!r} and the neuron, corrections and mappers in use know: "
                 f"{', '.join(sorted(known.values()))}."
             )
+
+
+def _as_sequence(corrections: object) -> Sequence[object]:
+    if isinstance(corrections, (str, Correction)):
+        return (corrections,)
+    if isinstance(corrections, type):
+        raise OptionError(f"corrections={corrections.__name__} is a class; give an instance, {corrections.__name__}().")
+    if not isinstance(corrections, Sequence):
+        raise OptionError(
+            f"corrections={corrections!r} is not allowed: give the name of a correction, an instance of Correction, or "
+            "several of them in the order in which to apply them."
+        )
+    return corrections

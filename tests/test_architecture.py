@@ -22,7 +22,7 @@ PACKAGE = Path(sj_ann2snn.__file__).resolve().parent
 PROJECT = PACKAGE.parent / "pyproject.toml"
 NAME = "sj_ann2snn"
 
-TYPES = {"errors", "site", "replacements", "normalization", "mapping", "neurons", "exits"}
+TYPES = {"errors", "site", "replacements", "normalization", "mapping", "neurons", "trial", "corrections", "exits"}
 """What plugins are written against."""
 
 MAY_IMPORT = {
@@ -32,6 +32,8 @@ MAY_IMPORT = {
     "normalization": {"errors"},
     "neurons": {"errors"},
     "exits": {"errors"},
+    "trial": {"errors", "compat"},
+    "corrections": {"errors", "trial"},
     "mapping": {"errors", "site", "replacements"},
     "hookspecs": TYPES,
     "options": {"errors"},
@@ -55,7 +57,7 @@ NEVER_REACHES = {
     "layers": {"converter", "selection", "loading", "registry", "hookspecs", "graph", "simulation", "builtin", "cli"},
     "simulation": {"converter", "selection", "graph", "registry", "loading", "hookspecs", "builtin", "cli"},
     "evaluation": {"converter", "selection", "graph", "builtin", "cli"},
-    "converter": {"simulation", "evaluation", "builtin", "cli"},
+    "converter": {"evaluation", "builtin", "cli"},
 }
 """What a module or subpackage must not import, be it directly or through others."""
 

@@ -15,6 +15,7 @@ from sj_ann2snn import (
     Average,
     CalibrationSite,
     Converter,
+    Correction,
     DeadLayerError,
     ExitRule,
     LayerMapper,
@@ -30,6 +31,7 @@ from sj_ann2snn import (
     ScaleError,
     Site,
     Spike,
+    Trial,
     UnsupportedError,
     evaluate,
     evaluation,
@@ -447,3 +449,42 @@ def test_ann2snn_exit_rules(monkeypatch: pytest.MonkeyPatch) -> None:
     assert evaluate(snn, batches, T=20, early_exit="At-once", progress=False).steps_per_sample == 1
     with pytest.raises(OptionError, match=r"early_exit='at-one' .*Known exit rules: 'at-once' \(fast 1.0\), 'margin'"):
         evaluate(snn, batches, T=20, early_exit="at-one", progress=False)
+
+
+# ann2snn_corrections ------------------------------------------------------------------------------
+
+
+def test_ann2snn_corrections() -> None:
+    class Doubling(Correction):
+        name = "doubling"
+
+        def __init__(self, *, factor: float = 2.0) -> None:
+            self.factor = factor
+
+        def correct(self, trial: Trial) -> None:
+            for site in trial.sites:
+                trial.adjust(site.name, scale=self.factor * site.scale)
+
+    def scale(**arguments: Any) -> float:
+        converter = converter_with("ann2snn_corrections", Doubling, **arguments)
+        converter(ann)
+        found = converter.report["1"].scale
+        assert found is not None
+        return found[0]
+
+    ann = network()
+    torch.manual_seed(0)
+    plain = scale()
+    for corrections, options, factor in (
+        ("Doubling", {}, 2),
+        (["doubling"] * 2, {}, 4),
+        ("doubling", {"factor": 3}, 3),
+    ):
+        torch.manual_seed(0)
+        assert scale(corrections=corrections, **options) == pytest.approx(factor * plain)
+    with pytest.raises(
+        OptionError, match=r"corrections='dubling' .*Known corrections: 'doubling' \(your own argument\)"
+    ):
+        scale(corrections="dubling")
+    with pytest.raises(OptionError, match="unknown keyword factor"):
+        scale(factor=3)

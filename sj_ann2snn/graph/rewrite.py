@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import fx, nn
 
-from ..layers import NormalizedReLU, Scaler, Stepwise, to_step_module
+from ..layers import ChannelAffine, InitialPotential, NormalizedReLU, Scaler, Stepwise, to_step_module
 from ..replacements import Remove, Spike, Stateful
 from ..site import Varies
 from ..trees import leaves
+from .adjust import Adjustment
 from .naming import copied_attribute
 from .plan import Decision, Plan
 from .records import Record, TensorRecord
@@ -26,7 +27,12 @@ NeuronFactory = Callable[[Decision, fx.Node], nn.Module]
 
 
 def rewrite(
-    module: fx.GraphModule, record: Record, plan: Plan, scales: ScalePlan, neuron: NeuronFactory | None
+    module: fx.GraphModule,
+    record: Record,
+    plan: Plan,
+    scales: ScalePlan,
+    neuron: NeuronFactory | None,
+    adjustments: Mapping[fx.Node, Adjustment] | None = None,
 ) -> fx.GraphModule:
     """The network with scales folded in and every operation a step-mode-aware module.
 
@@ -37,8 +43,9 @@ def rewrite(
         scales: Folds and scalers.
         neuron: Makes the neuron of a spiking node; None keeps activations and max pools, which gives the
             normalized ANN.
+        adjustments: What spiking nodes get in addition to their current.
     """
-    return _Rewriter(module, record, plan, scales, neuron).run()
+    return _Rewriter(module, record, plan, scales, neuron, adjustments or {}).run()
 
 
 class _Rewriter:
@@ -49,8 +56,10 @@ class _Rewriter:
         plan: Plan,
         scales: ScalePlan,
         neuron: NeuronFactory | None,
+        adjustments: Mapping[fx.Node, Adjustment],
     ) -> None:
         self.module, self.record, self.plan, self.scales, self.neuron = module, record, plan, scales, neuron
+        self.adjustments = adjustments
         self.graph = fx.Graph()
         self.modules: dict[str, Any] = {}
         self.new: dict[fx.Node, Any] = {}
@@ -112,9 +121,26 @@ class _Rewriter:
             if spike.two_sided:
                 return self._two_sided(node, name, spike, neuron, self.neuron(decision, node))
         if not spike.keep:
-            return self._call(node, name, neuron, only_first=True)
-        pooled = self._operation(node, name)
-        return self._module_call(f"{name}_neuron", neuron, (pooled,), {})
+            current = self._adjusted(node, name, self._argument(node, node.all_input_nodes[0]))
+            return self._module_call(name, neuron, (current,), {})
+        current = self._adjusted(node, name, self._operation(node, name))
+        return self._module_call(f"{name}_neuron", neuron, (current,), {})
+
+    def _adjusted(self, node: fx.Node, name: str, current: fx.Node) -> fx.Node:
+        """The current of a neuron with what corrections add to it."""
+        adjustment = self.adjustments.get(node)
+        if adjustment is None or self.neuron is None:
+            return current
+        found = self.record[node]
+        if adjustment.bias is not None:
+            scale = self.scales.scales[node].to(adjustment.bias)
+            bias = (adjustment.bias / (scale.flatten() if scale.dim() else scale)).to(found.dtype)
+            affine = ChannelAffine(torch.ones_like(bias), bias, len(found.shape))
+            current = self._module_call(f"{name}_bias", affine, (current,), {})
+        if adjustment.potential is not None:
+            potential = InitialPotential(adjustment.potential.to(found.dtype))
+            current = self._module_call(f"{name}_potential", potential, (current,), {})
+        return current
 
     def _activation(self, node: fx.Node, spike: Spike) -> nn.Module:
         """What the neuron stands for. It follows from the description, so that verifying checks the mapper too."""

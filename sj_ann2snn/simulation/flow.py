@@ -10,7 +10,7 @@ from torch import fx, nn
 from torch.nn.modules.conv import _ConvNd
 
 from ..compat import MemoryModule, is_plain_if
-from ..layers import ChannelAffine, InPlaceNeuron, Scaler, Stepwise
+from ..layers import ChannelAffine, InitialPotential, InPlaceNeuron, Scaler, Stepwise
 
 __all__ = ["Flow", "ScaledSum"]
 
@@ -73,7 +73,7 @@ class Flow:
         varying = _varying(snn.graph, modules)
         if not varying:
             return None
-        exclusive = varying & _exclusive(snn.graph, modules)
+        exclusive = _exclusive(varying, modules)
         any_layout = not any(_is_foreign(module) for module in modules.values())
         watched = _has_hooks(snn)
         return Flow(
@@ -103,12 +103,19 @@ def _varying(graph: fx.Graph, modules: dict[str, nn.Module]) -> frozenset[fx.Nod
     return frozenset(varying)
 
 
-def _exclusive(graph: fx.Graph, modules: dict[str, nn.Module]) -> frozenset[fx.Node]:
-    return frozenset(
-        node
-        for node in graph.nodes
-        if node.op == "call_module" and len(node.users) == 1 and _makes_memory(modules[str(node.target)])
-    )
+def _exclusive(varying: frozenset[fx.Node], modules: dict[str, nn.Module]) -> frozenset[fx.Node]:
+    def owns_memory(node: fx.Node) -> bool:
+        """True for a result that is no view, nor anything that somebody else may read."""
+        module = modules[str(node.target)]
+        if isinstance(module, InitialPotential):
+            # From the second stretch of time on it hands on what it is given, which may be one step repeated.
+            return all(is_exclusive(source) for source in node.all_input_nodes)
+        return _makes_memory(module)
+
+    def is_exclusive(node: fx.Node) -> bool:
+        return node in varying and node.op == "call_module" and len(node.users) == 1 and owns_memory(node)
+
+    return frozenset(filter(is_exclusive, varying))
 
 
 def _makes_memory(module: nn.Module) -> bool:

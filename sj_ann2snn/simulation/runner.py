@@ -33,6 +33,7 @@ class Runner:
         tiling: Says how many of them to take at a time.
         own_memories: Copy the modules that have a memory, parameters shared, instead of using the network's.
         dtype: Of the weights and inputs of the layers behind the first neuron; None for the network's own.
+        shortcuts: Let layers take faster ways than their own, which propagate no gradients.
     """
 
     def __init__(
@@ -44,10 +45,13 @@ class Runner:
         *,
         own_memories: bool,
         dtype: torch.dtype | None = None,
+        shortcuts: bool = True,
     ) -> None:
         self.snn, self.flow, self.steps, self.tiling = snn, flow, steps, tiling
         self.modules = _with_own_memories(snn, flow.modules) if own_memories else flow.modules
-        self._shortcuts = {name: shortcut_of(module, dtype) for name, module in self.modules.items()}
+        self._shortcuts = {
+            name: shortcut_of(module, dtype) if shortcuts else None for name, module in self.modules.items()
+        }
         self._merged_into_sums = {one.scaled for one in flow.sums.values()}
         self._memories = [module for module in self.modules.values() if isinstance(module, MemoryModule)]
 
@@ -70,6 +74,13 @@ class Runner:
                     select_samples(module, going_on, samples)
                 samples = len(going_on)
         return collector.result()
+
+    def outputs(self, inputs: tuple[Any, ...]) -> Any:
+        """The outputs of one tile at all steps, with gradients where they are wanted."""
+        for module in self._memories:
+            module.reset()
+        self._watch = None
+        return self._run_varying(self._run_static(inputs), self.steps)
 
     def _run_static(self, inputs: tuple[Any, ...]) -> _Static:
         """Everything that does not vary over time, as the ANN computes it."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..layers import CumulativeMaxPool, Stepwise
+from ..layers import CumulativeMaxPool, InitialPotential, Stepwise
 from .firing import can_fire_in_place, fire, is_spiking
 from .lookup import lookup_convolution
 from .precision import rounded_layer
@@ -35,6 +35,8 @@ def shortcut_of(module: nn.Module, dtype: torch.dtype | None = None) -> Shortcut
         return _fire
     if isinstance(module, CumulativeMaxPool):
         return _pool_in_place
+    if isinstance(module, InitialPotential):
+        return _start_in_place
     pool = module.operation if isinstance(module, Stepwise) else module
     if _averages_disjoint_windows(pool):
         return _average_by_slices
@@ -43,6 +45,10 @@ def shortcut_of(module: nn.Module, dtype: torch.dtype | None = None) -> Shortcut
 
 def _fire(neuron: nn.Module, x_seq: Tensor, overwrite: bool) -> Tensor | None:
     return fire(neuron, x_seq, overwrite=overwrite) if can_fire_in_place(neuron, x_seq) else None
+
+
+def _start_in_place(potential: InitialPotential, x_seq: Tensor, overwrite: bool) -> Tensor | None:
+    return potential.start_(x_seq) if overwrite else None
 
 
 def _pool_in_place(pool: CumulativeMaxPool, x_seq: Tensor, overwrite: bool) -> Tensor | None:

@@ -1,0 +1,149 @@
+"""All thresholds, biases and initial potentials at once, by gradient descent towards the ANN's answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sj_ann2snn import Correction, CorrectionError, OptionError, Trial, TrialSite
+
+from .gradients import fire
+from .staircase import checked_steps
+
+__all__ = ["Joint"]
+
+IMAGE_STEPS = 1 << 9
+"""Samples times steps of one batch at the most: what is kept for the way back grows with both."""
+
+
+@dataclass
+class _Parameters:
+    """What is learnt at one site."""
+
+    log_scale: Tensor
+    bias: Tensor
+    potential: Tensor
+
+    @staticmethod
+    def of(site: TrialSite) -> _Parameters:
+        potential = site.initial_potential
+        if not any(size > 1 for size in potential.shape[1:]):
+            potential = potential.expand(site.channels, *potential.shape[1:])
+        values = site.scale.log(), site.bias, potential
+        return _Parameters(*(value.detach().clone().requires_grad_() for value in values))
+
+    def tensors(self) -> list[Tensor]:
+        return [self.log_scale, self.bias, self.potential]
+
+
+class Joint(Correction):
+    """Learns scale and bias of every channel, and its initial potential, so that T steps answer as the ANN does.
+
+    >>> from sj_ann2snn import Converter, simulate
+    >>> _ = torch.manual_seed(0)
+    >>> ann = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3))
+    >>> x = torch.randn(256, 4)
+    >>> error = {}
+    >>> for corrections in ((), Joint(T=4, epochs=20)):
+    ...     snn = Converter([x], mode="staircase", T=4, corrections=corrections, progress=False)(ann)
+    ...     error[bool(corrections)] = (simulate(snn, x, T=4) - ann(x)).norm().item()
+    >>> error[True] < error[False]
+    True
+
+    The weights stay as they are, and no label is used: the loss is the divergence of the network's mean answer over T
+    steps from the ANN's (for answers ``[N, classes]``; the mean squared error otherwise). The network runs with its
+    real spikes; the way back is that of `gradients.fire`.
+
+    Args:
+        T: Number of time steps that the network is to run for.
+        epochs: How often to go through the calibration data; by default 64 / T times, at least twice.
+        learning_rate: Of Adam, falling along half a cosine to zero.
+        samples: Calibration samples to use at the most.
+        mirror: Mirror every image ``[C, H, W]`` left to right half of the time.
+        seed: Of the order of the samples and of the mirroring.
+
+    Raises:
+        OptionError: An option is out of range.
+        CorrectionError: A neuron of the network is no plain IF neuron.
+    """
+
+    name = "joint"
+
+    def __init__(
+        self,
+        *,
+        T: int = 8,  # noqa: N803 - the field's name for the number of time steps
+        epochs: int | None = None,
+        learning_rate: float = 0.01,
+        samples: int = 1024,
+        mirror: bool = True,
+        seed: int = 0,
+    ) -> None:
+        self.T = checked_steps(T)
+        for name, value in (("epochs", epochs), ("samples", samples)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise OptionError(f"{name}={value!r} is not allowed: it is an integer from 1 up.")
+        if not learning_rate > 0:
+            raise OptionError(f"learning_rate={learning_rate!r} is not allowed: it is greater than 0.")
+        self.epochs = max(2, 64 // T) if epochs is None else epochs
+        self.learning_rate, self.samples, self.mirror, self.seed = learning_rate, samples, mirror, seed
+
+    def correct(self, trial: Trial) -> None:
+        for site in trial.sites:
+            if not site.binary:
+                raise CorrectionError(
+                    f"Correction 'joint' knows the spikes of the plain IF neuron only, and {site.name} has another "
+                    "one. Leave out neuron=, or use corrections='bias'."
+                )
+        inputs = trial.inputs(self.samples)
+        inputs = inputs if isinstance(inputs, tuple) else (inputs,)
+        parameters = {site.name: _Parameters.of(site) for site in trial.sites}
+        output_bias = torch.zeros_like(trial.output_bias).requires_grad_()
+        learnt = [tensor for one in parameters.values() for tensor in one.tensors()]
+        learnt += [output_bias] if trial.adjusts_output else []
+        generator = torch.Generator().manual_seed(self.seed)
+        size = max(1, min(64, IMAGE_STEPS // self.T, len(inputs[0])))
+        batches = len(inputs[0]) // size
+        optimizer = torch.optim.Adam(learnt, lr=self.learning_rate)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.epochs * batches)
+
+        def emit(site: TrialSite, currents: Tensor) -> Tensor:
+            own = parameters[site.name]
+            return fire(currents, own.log_scale, own.bias, own.potential)
+
+        for _ in trial.progress(range(self.epochs), f"correcting jointly for T={self.T}"):
+            order = torch.randperm(len(inputs[0]), generator=generator)
+            for rows in order[: batches * size].view(batches, size):
+                batch = tuple(self._taken(value, rows.to(value.device), generator) for value in inputs)
+                given: Any = batch[0] if len(batch) == 1 else batch
+                target = trial.activations(given).output
+                answer = trial.run(given, self.T, emit).mean(0)
+                loss = _loss(answer + output_bias if trial.adjusts_output else answer, target)
+                for tensor, gradient in zip(learnt, torch.autograd.grad(loss, learnt), strict=True):
+                    tensor.grad = gradient
+                optimizer.step()
+                schedule.step()
+        for site in trial.sites:
+            own = parameters[site.name]
+            trial.adjust(site.name, scale=own.log_scale.exp(), bias=own.bias, initial_potential=own.potential)
+        if trial.adjusts_output:
+            trial.adjust_output(trial.output_bias + output_bias.detach())
+
+    def _taken(self, value: Any, rows: Tensor, generator: torch.Generator) -> Any:
+        if not isinstance(value, Tensor) or not value.dim():
+            return value
+        taken = value[rows]
+        if not self.mirror or taken.dim() != 4:
+            return taken
+        mirrored = (torch.rand(len(taken), generator=generator) < 0.5).view(-1, 1, 1, 1).to(taken.device)
+        return torch.where(mirrored, taken.flip(3), taken)
+
+
+def _loss(answer: Tensor, target: Tensor) -> Tensor:
+    if target.dim() == 2 and target.shape[1] > 1:
+        return F.kl_div(answer.log_softmax(1), target.log_softmax(1), reduction="batchmean", log_target=True)
+    return F.mse_loss(answer, target) / target.var().clamp(min=torch.finfo(target.dtype).tiny)

@@ -1,0 +1,98 @@
+"""Thresholds that suit a number of time steps."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from sj_ann2snn import (
+    CalibrationSite,
+    Normalization,
+    Observer,
+    OptionError,
+    QuantileSketch,
+    channels_last_2d,
+    fill_dead_channels,
+)
+
+__all__ = ["Staircase", "StaircaseObserver", "checked_steps"]
+
+SMALLEST, CANDIDATES = 0.05, 96
+"""Scales that are tried: from this share of the maximum up to the maximum, evenly in the logarithm."""
+
+
+class Staircase(Normalization):
+    """λ that makes the staircase of T steps follow the activation most closely.
+
+    >>> from sj_ann2snn import CalibrationSite
+    >>> observer = Staircase(T=4).observer(CalibrationSite("relu"))
+    >>> _ = observer.observe(torch.tensor([[0.25, 0.5, 0.75, 1.0, 1.0, 1.0]]))
+    >>> round(observer.scale().item(), 2)
+    1.0
+
+    After T steps an IF neuron that starts from half a threshold has emitted ``round(T a / λ)`` spikes for an activation
+    a, at most T. A large λ makes the steps of that staircase coarse, a small one cuts off what is above; λ is the
+    value with the least mean squared error over the calibration data.
+
+    Args:
+        T: Number of time steps that the network is to run for.
+
+    Raises:
+        OptionError: `T` is no integer from 1 up.
+
+    Source: Li et al. 2021, "A free lunch from ANN: towards efficient, accurate spiking neural networks calibration",
+    section 4 (a threshold by the least error of the quantised activation).
+    """
+
+    name = "staircase"
+    suggests: ClassVar[dict[str, Any]] = {"channel_wise": True, "initial_potential": 0.5}
+
+    def __init__(self, *, T: int = 8) -> None:  # noqa: N803 - the field's name for the number of time steps
+        self.T = checked_steps(T)
+
+    def observer(self, site: CalibrationSite) -> StaircaseObserver:
+        return StaircaseObserver(site, self.T)
+
+    def __str__(self) -> str:
+        return f"{self.name}, T={self.T}"
+
+
+class StaircaseObserver(Observer):
+    """Counts the activations of a site in logarithmic buckets, by channel where it has a scale for each."""
+
+    def __init__(self, site: CalibrationSite, steps: int) -> None:
+        super().__init__(site)
+        self.steps = steps
+        self._counted = QuantileSketch(site.channels or 1, bits=5, octaves=12)
+
+    def observe(self, x: Tensor) -> None:
+        axis = self.site.channel_axis
+        self._counted.update(x.reshape(1, -1) if axis is None else channels_last_2d(x, axis))
+
+    def merge(self, other: StaircaseObserver) -> None:
+        self._counted.merge(other._counted)
+
+    def scale(self) -> Tensor:
+        if self.site.channel_axis is None:
+            return self._best(self._counted).reshape(())
+        return fill_dead_channels(self._best(self._counted), self._best(self._counted.collapsed()))
+
+    def _best(self, counted: QuantileSketch) -> Tensor:
+        values, counts = counted.histogram()
+        share = torch.logspace(0, 1, CANDIDATES, base=1 / SMALLEST, dtype=torch.float64).to(values.device) * SMALLEST
+        errors = []
+        for factor in share:
+            scale = (factor * counted.maxima.double())[:, None]
+            steps = (self.steps * values / scale.clamp(min=torch.finfo(torch.float64).tiny)).round()
+            error = (steps.clamp(max=self.steps) * scale / self.steps - values).square_()
+            errors.append((error * counts).sum(1))
+        return share[torch.stack(errors).argmin(0)] * counted.maxima.double()
+
+
+def checked_steps(steps: object) -> int:
+    """`steps`, if it is a number of time steps."""
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise OptionError(f"T={steps!r} is not allowed: the number of time steps is an integer from 1 up.")
+    return steps
