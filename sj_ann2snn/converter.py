@@ -68,6 +68,8 @@ class Converter:
         corrections: What adjusts the converted network against the ANN on the calibration data: the name of a
             correction, an instance of `Correction`, or several, in the order in which to apply them; by default what
             the mode suggests, which for the built-in modes is nothing.
+        T: Number of time steps that the network is meant for. Modes, neurons and corrections with an option T are given
+            it; others, all built-in ones among them, suit any number of steps.
         mappers: Mappers of your own for single sites, by qualified layer name: the name of a mapper, or an
             instance. They beat all others.
         prefer: Name of a distribution or of a class, or several, that win where plugins conflict.
@@ -100,6 +102,7 @@ class Converter:
         channel_wise: bool | None = None,
         neuron: str | NeuronMaker | None = None,
         corrections: str | Correction | Sequence[str | Correction] | None = None,
+        T: int | None = None,  # noqa: N803 - the field's name for the number of time steps
         mappers: dict[str, str | LayerMapper] | None = None,
         prefer: str | Sequence[str] = (),
         plugins: Sequence[Any] = (),
@@ -117,6 +120,8 @@ class Converter:
                 LegacyArgumentWarning,
                 stacklevel=2,
             )
+        if T is not None and (isinstance(T, bool) or not isinstance(T, int) or T < 1):
+            raise OptionError(f"T={T!r} is not allowed: the number of time steps is an integer from 1 up.")
         self.dataloader = dataloader
         self.device = None if device is None else torch.device(device)
         self.fuse_batchnorm = bool(fuse_flag)
@@ -132,7 +137,7 @@ class Converter:
             mappers=mappers or {},
             prefer=prefer,
             plugins=plugins,
-            options=options,
+            options=options if T is None else {**options, "T": T},
             own_keywords=_OWN_KEYWORDS,
         )
         self._report: ConversionReport | None = None
@@ -395,6 +400,7 @@ _OWN_KEYWORDS = (
     "channel_wise",
     "neuron",
     "corrections",
+    "T",
     "mappers",
     "prefer",
     "plugins",

@@ -167,7 +167,7 @@ class Selection:
         owners += [("correction", cls) for cls in corrections]
         owners += [("mapper", one.cls) for one in self._registry.mappers]
         known = {name: f"{name} ({kind} {cls.name!r})" for kind, cls in owners for name in declared_options(cls)}
-        unknown = sorted(set(options) - set(known))
+        unknown = sorted(set(options) - set(known) - {"T"})
         if unknown:
             hint = did_you_mean(unknown[0], [*known, *own_keywords], count=1)
             raise OptionError(

@@ -22,6 +22,7 @@ from sj_ann2snn import (
     Spike,
     hookimpl,
     make_if_neuron,
+    simulate,
 )
 from sj_ann2snn.builtin.neurons import IFNeuron
 from sj_ann2snn.builtin.normalizations import Max, Percentile
@@ -254,3 +255,16 @@ def test_declared_options_are_the_keyword_only_parameters() -> None:
 def test_instantiate_passes_on_what_is_declared() -> None:
     made = instantiate(Tuned, {"strength": 3.0, "momentum": 0.5})
     assert (made.strength, made.shared) == (3.0, "none")
+
+
+@pytest.mark.parametrize("steps", [0, -1, 2.5, True, "8"])
+def test_the_number_of_steps_is_checked(steps: Any) -> None:
+    with pytest.raises(OptionError, match=f"T={steps!r} is not allowed: the number of time steps is an integer from 1"):
+        Converter([], T=steps)
+
+
+def test_a_mode_that_suits_any_number_of_steps_may_be_told_one() -> None:
+    x = torch.rand(8, 3)
+    ann = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.ReLU())
+    plain, told = (Converter([x], progress=False, **given)(ann) for given in ({}, {"T": 8}))
+    assert torch.equal(simulate(plain, x, 5), simulate(told, x, 5))

@@ -31,7 +31,7 @@ __all__ = [
 
 TUTORIAL_MODES = ("max", "99.9%", "1/2", "1/3", "1/4", "1/5")
 
-CONVERTER_KEYWORDS = ("convert_only", "fuse_flag", "leaf_modules", "neuron", "prefer", "verify")
+CONVERTER_KEYWORDS = ("convert_only", "corrections", "fuse_flag", "leaf_modules", "neuron", "prefer", "verify")
 """Keywords of the converter itself that can be given as options."""
 
 LAYER_NAMES = ("convert_only", "leaf_modules")

@@ -33,7 +33,7 @@ from .targets import current_directory_importable, load_loaders, load_network
 
 __all__ = ["BenchResult", "Timing", "add_parser", "run", "time_ways", "where_time_goes"]
 
-OWN_ARGUMENTS = {"dataloader": "--input or --data", "device": "--device", "mode": "--mode"}
+OWN_ARGUMENTS = {"T": "--T", "dataloader": "--input or --data", "device": "--device", "mode": "--mode"}
 """Keywords of the converter that have an argument of their own."""
 
 SIMULATE, LOOP, MULTI_STEP, ANN = "simulate", "loop by hand", "multi-step", "ANN passes"
@@ -153,7 +153,7 @@ def run(args: argparse.Namespace) -> int:
             x = args.input[torch.arange(args.samples) % len(args.input)]
             calibration = [x]
         x = move(x, device)
-        snn = Converter(calibration, mode=args.mode, progress=False, **options)(ann)
+        snn = Converter(calibration, mode=args.mode, T=args.T, progress=False, **options)(ann)
         timings = time_ways(ann, snn, x, args.T, args.repeats)
         result = BenchResult(
             args.network,

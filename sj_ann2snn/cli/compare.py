@@ -22,6 +22,7 @@ __all__ = ["add_parser", "run"]
 PICTURE, NUMBERS = "accuracy.png", "compare.json"
 
 OWN_ARGUMENTS = {
+    "T": "--T",
     "channel_wise": "--channel-wise",
     "dataloader": "--data",
     "device": "--device",

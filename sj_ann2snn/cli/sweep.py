@@ -121,7 +121,8 @@ def run_modes(
             calibration,
             device,
             mode,
-            channel_wise=channel_wise,
+            channel_wise=channel_wise or None,  # a mode may suggest it
+            T=steps,
             progress=bars,
             **options_of_mode(mode, modes, options),
         )
