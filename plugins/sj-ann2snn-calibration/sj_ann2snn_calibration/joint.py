@@ -16,8 +16,11 @@ from .staircase import checked_steps
 
 __all__ = ["Joint"]
 
-IMAGE_STEPS = 1 << 9
-"""Samples times steps of one batch at the most: what is kept for the way back grows with both."""
+BATCH = 32
+"""Samples from which one step of the descent follows."""
+
+SAMPLE_STEPS = 1 << 7
+"""Samples times steps that are computed at a time: what is kept for the way back grows with both."""
 
 
 @dataclass
@@ -77,6 +80,7 @@ class Joint(Correction):
         self,
         *,
         T: int = 8,  # noqa: N803 - the field's name for the number of time steps
+        delay: int = 0,
         epochs: int | None = None,
         learning_rate: float = 0.01,
         samples: int = 1024,
@@ -89,6 +93,7 @@ class Joint(Correction):
                 raise OptionError(f"{name}={value!r} is not allowed: it is an integer from 1 up.")
         if not learning_rate > 0:
             raise OptionError(f"learning_rate={learning_rate!r} is not allowed: it is greater than 0.")
+        self.delay = delay
         self.epochs = max(2, 64 // T) if epochs is None else epochs
         self.learning_rate, self.samples, self.mirror, self.seed = learning_rate, samples, mirror, seed
 
@@ -106,7 +111,7 @@ class Joint(Correction):
         learnt = [tensor for one in parameters.values() for tensor in one.tensors()]
         learnt += [output_bias] if trial.adjusts_output else []
         generator = torch.Generator().manual_seed(self.seed)
-        size = max(1, min(64, IMAGE_STEPS // self.T, len(inputs[0])))
+        size = min(BATCH, len(inputs[0]))
         batches = len(inputs[0]) // size
         optimizer = torch.optim.Adam(learnt, lr=self.learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.epochs * batches)
@@ -118,13 +123,16 @@ class Joint(Correction):
         for _ in trial.progress(range(self.epochs), f"correcting jointly for T={self.T}"):
             order = torch.randperm(len(inputs[0]), generator=generator)
             for rows in order[: batches * size].view(batches, size):
-                batch = tuple(self._taken(value, rows.to(value.device), generator) for value in inputs)
-                given: Any = batch[0] if len(batch) == 1 else batch
-                target = trial.activations(given).output
-                answer = trial.run(given, self.T, emit).mean(0)
-                loss = _loss(answer + output_bias if trial.adjusts_output else answer, target)
-                for tensor, gradient in zip(learnt, torch.autograd.grad(loss, learnt), strict=True):
-                    tensor.grad = gradient
+                optimizer.zero_grad()
+                for part in rows.split(max(1, SAMPLE_STEPS // self.T)):
+                    batch = tuple(self._taken(value, part.to(value.device), generator) for value in inputs)
+                    given: Any = batch[0] if len(batch) == 1 else batch
+                    target = trial.activations(given).output
+                    answer = trial.run(given, self.T, emit)[self.delay :].mean(0)
+                    loss = _loss(answer + output_bias if trial.adjusts_output else answer, target)
+                    share = len(part) / len(rows)
+                    for tensor, gradient in zip(learnt, torch.autograd.grad(loss * share, learnt), strict=True):
+                        tensor.grad = gradient if tensor.grad is None else tensor.grad.add_(gradient)
                 optimizer.step()
                 schedule.step()
         for site in trial.sites:

@@ -81,14 +81,19 @@ class StaircaseObserver(Observer):
 
     def _best(self, counted: QuantileSketch) -> Tensor:
         values, counts = counted.histogram()
-        share = torch.logspace(0, 1, CANDIDATES, base=1 / SMALLEST, dtype=torch.float64).to(values.device) * SMALLEST
-        errors = []
-        for factor in share:
-            scale = (factor * counted.maxima.double())[:, None]
-            steps = (self.steps * values / scale.clamp(min=torch.finfo(torch.float64).tiny)).round()
-            error = (steps.clamp(max=self.steps) * scale / self.steps - values).square_()
-            errors.append((error * counts).sum(1))
-        return share[torch.stack(errors).argmin(0)] * counted.maxima.double()
+        shares = torch.logspace(0, 1, CANDIDATES, base=1 / SMALLEST, dtype=torch.float64).to(values.device) * SMALLEST
+        return torch.stack(
+            [
+                self._least_error(values, of_row, maximum * shares)
+                for of_row, maximum in zip(counts.double(), counted.maxima.double(), strict=True)
+            ]
+        )
+
+    def _least_error(self, values: Tensor, counts: Tensor, scales: Tensor) -> Tensor:
+        """The one of `scales` whose staircase errs least on `values` that occur `counts` times."""
+        height = scales.clamp(min=torch.finfo(torch.float64).tiny)[:, None] / self.steps
+        staircase = (values / height).round_().clamp_(max=self.steps).mul_(height)
+        return scales[(staircase.sub_(values).square_() @ counts).argmin()]
 
 
 def checked_steps(steps: object) -> int:
