@@ -33,11 +33,13 @@ from .errors import (
 from .evaluation import EvaluationResult, LayerActivity, evaluate
 from .exits import ExitRule
 from .hookspecs import API_VERSION, hookimpl
+from .inference import simulate
 from .layers import ChannelAffine, CumulativeMaxPool, InitialPotential, InPlaceNeuron, MomentumMaxPool, Scaler, Stepwise
 from .mapping import LayerMapper
 from .neurons import NeuronMaker, NeuronSite
 from .normalization import CalibrationSite, Normalization, Observer, channels_last_2d, fill_dead_channels
 from .quantiles import QuantileSketch
+from .readouts import Readout
 from .replacements import (
     Average,
     Linear,
@@ -53,7 +55,6 @@ from .replacements import (
     Weighted,
 )
 from .report import ConversionCheck, ConversionReport, ReportEntry
-from .simulation import simulate
 from .site import Site, Value, Varies
 from .trial import Activations, Trial, TrialSite
 
@@ -103,6 +104,7 @@ __all__ = [
     "PluginWarning",
     "Product",
     "QuantileSketch",
+    "Readout",
     "Rearrange",
     "Refuse",
     "Remove",

@@ -19,9 +19,11 @@ from tqdm.auto import tqdm
 
 from .batches import Signature, describe_batch, forward_signature, move, taken
 from .blame import blamed
+from .decoding import Decoder, find_readout
 from .errors import EvaluationInterrupted, InputError, OptionError, PluginError
 from .exits import ExitRule
 from .loading import load_plugins
+from .readouts import Readout
 from .simulation import Collector, Simulator
 from .simulation.firing import count_spikes, is_spiking
 
@@ -88,6 +90,7 @@ def evaluate(
     loader: Iterable[Any],
     T: int,  # noqa: N803 - the field's name for the number of time steps
     *,
+    readout: str | Readout = "mean",
     early_exit: float | str | ExitRule | None = None,
     precision: str = "float32",
     progress: bool = True,
@@ -109,6 +112,9 @@ def evaluate(
         snn: A converted network whose output is ``[N, classes]``.
         loader: Batches of inputs and labels: tuples, lists or dicts; the last one may be smaller.
         T: Number of time steps, at least 1.
+        readout: What makes the answer of the outputs over time: `"mean"`, `"delayed"`, `"exponential"`, `"last"`,
+            `"potential"`, the name of any plugin's readout, or an instance with options,
+            ``builtin.readouts.Delayed(delay=2)``.
         early_exit: Stop simulating a sample once its answer is settled, the others going on: a number, by which the
             summed output of the best class has to lead the next one's (`builtin.exits.Margin`); the name of a rule;
             or an `ExitRule`.
@@ -118,12 +124,14 @@ def evaluate(
     Raises:
         InputError: `T` is not a positive integer, the loader is empty, or a batch has no labels or does
             not fit the network.
-        OptionError: `early_exit` names no rule, or there is no such `precision`.
+        OptionError: `early_exit` names no rule; `readout` is not known, or has no answer after `T` steps; or there is no
+            such `precision`.
         EvaluationInterrupted: Ctrl-C was pressed; its `result` covers the samples that were done by then. It is
             a `KeyboardInterrupt`.
     """
     rule = _exit_rule(early_exit)
     simulator = Simulator(snn, T, precision)
+    answering = find_readout(readout, T)
     signature = Signature.of(snn) if isinstance(snn, fx.GraphModule) else forward_signature(snn)
     totals = _Totals(T)
     index = -1
@@ -138,7 +146,7 @@ def evaluate(
                     )
                 with totals.timed():
                     try:
-                        simulator.run_all(inputs, partial(_Tile, totals, labels, T, rule))
+                        simulator.run_all(inputs, partial(_Tile, totals, labels, T, answering, rule))
                     except InputError as error:
                         raise InputError(f"Batch {index} does not fit the network. {error}") from error
                 bar.set_postfix(accuracy=f"{totals.accuracy()[-1]:.4f}")
@@ -268,7 +276,15 @@ class _Totals:
 class _Tile(Collector):
     """The answers of one tile after every step, and what its layers did."""
 
-    def __init__(self, totals: _Totals, labels: Tensor, steps: int, rule: ExitRule | None, samples: slice) -> None:
+    def __init__(
+        self,
+        totals: _Totals,
+        labels: Tensor,
+        steps: int,
+        readout: Readout,
+        rule: ExitRule | None,
+        samples: slice,
+    ) -> None:
         self.labels = labels[samples]
         self.steps_taken = torch.full((len(self.labels),), steps)  # labels may be too narrow a type
         self.spikes: dict[str, int] = {}
@@ -278,8 +294,7 @@ class _Tile(Collector):
         self._totals, self._rule = totals, rule
         self._answers = torch.zeros(steps, len(self.labels), dtype=torch.int64)
         self._going_on = torch.arange(len(self.labels))
-        self._summed: Tensor | None = None
-        self._done = 0
+        self._decoder = Decoder(readout)
 
     def watch(self, name: str, module: nn.Module, x: Any, y: Any) -> None:
         """Count the spikes and synaptic operations of a layer."""
@@ -296,20 +311,25 @@ class _Tile(Collector):
                 f"evaluate needs a classifier with one output [N, classes]; this network's output is {given}. "
                 "Use simulate and compare the outputs as the task demands."
             )
-        summed = outputs.cumsum(0) if self._summed is None else self._summed + outputs.cumsum(0)
-        predicted = summed.argmax(2).cpu()
-        first, self._done = self._done, self._done + len(outputs)
+        first = self._decoder.done
+        answers = self._decoder.answers(outputs)
+        if answers.dim() != 3:
+            raise PluginError(
+                f"The readout made answers of shape {tuple(answers.shape[1:])} of outputs of shape "
+                f"{tuple(outputs.shape[1:])}; evaluate needs [N, classes]."
+            )
+        predicted = answers.argmax(2).cpu()
         self.steps_simulated += outputs.shape[0] * outputs.shape[1]
-        self._answers[first : self._done, self._going_on] = predicted
-        self._summed = summed[-1]
-        return None if self._rule is None else self._without_settled(self._rule, summed, predicted, first)
+        self._answers[first : self._decoder.done, self._going_on] = predicted
+        return None if self._rule is None else self._without_settled(self._rule, answers, predicted, first)
 
-    def _without_settled(self, rule: ExitRule, summed: Tensor, predicted: Tensor, first: int) -> Tensor | None:
+    def _without_settled(self, rule: ExitRule, answers: Tensor, predicted: Tensor, first: int) -> Tensor | None:
         """Rows of the samples that are not settled at any of the steps from `first` on."""
         rows = torch.arange(len(self._going_on))
-        for index, sums in enumerate(summed):
+        divisors = self._decoder.divisors(range(first + 1, self._decoder.done + 1))
+        for index, (answer, divisor) in enumerate(zip(answers, divisors, strict=True)):
             step = first + index + 1
-            settled = self._settled(rule, sums[rows.to(sums.device)] / step, step)
+            settled = self._settled(rule, answer[rows.to(answer.device)] / divisor, step)
             for row in rows[settled].tolist():
                 sample = self._going_on[row]
                 self._answers[step:, sample] = predicted[index, row]
@@ -319,8 +339,8 @@ class _Tile(Collector):
                 break
         if len(rows) == len(self._going_on):
             return None
+        self._decoder.select(rows, len(self._going_on))
         self._going_on = self._going_on[rows]
-        self._summed = summed[-1, rows.to(summed.device)]
         return rows
 
     def _settled(self, rule: ExitRule, answers: Tensor, step: int) -> Tensor:

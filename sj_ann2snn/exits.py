@@ -31,8 +31,9 @@ class ExitRule(abc.ABC):
         """Which samples may stop.
 
         Args:
-            answers: Mean outputs up to and including this step, ``[N, classes]``, in the ANN's units. Samples that
-                have stopped are no longer among them, so that N falls from step to step.
+            answers: What the readout makes of the outputs up to and including this step, ``[N, classes]``; by default
+                their mean, in the ANN's units. Samples that have stopped are no longer among them, so that N falls from
+                step to step.
             step: Number of this step, from 1.
 
         Returns:

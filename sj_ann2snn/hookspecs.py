@@ -18,6 +18,7 @@ from .exits import ExitRule
 from .mapping import LayerMapper
 from .neurons import NeuronMaker
 from .normalization import Normalization
+from .readouts import Readout
 
 __all__ = ["API_VERSION", "PROJECT", "HookSpecs", "hookimpl"]
 
@@ -57,4 +58,9 @@ class HookSpecs:
     @hookspec
     def ann2snn_exit_rules(self) -> list[type[ExitRule]]:
         """Exit rules, usable by name as ``evaluate(early_exit=...)``."""
+        raise NotImplementedError
+
+    @hookspec
+    def ann2snn_readouts(self) -> list[type[Readout]]:
+        """Readouts, usable by name as ``simulate(readout=...)`` and ``evaluate(readout=...)``."""
         raise NotImplementedError

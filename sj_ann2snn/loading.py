@@ -31,6 +31,7 @@ BUILTIN_PLUGINS = (
     "sj_ann2snn.builtin.pooling",
     "sj_ann2snn.builtin.neurons",
     "sj_ann2snn.builtin.exits",
+    "sj_ann2snn.builtin.readouts",
 )
 """The built-ins are plugins like any other."""
 

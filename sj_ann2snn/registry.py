@@ -21,6 +21,7 @@ from .mapping import Claim, LayerMapper
 from .neurons import NeuronMaker
 from .normalization import Normalization
 from .options import declared_options
+from .readouts import Readout
 from .site import Site
 
 __all__ = ["CALLER", "HOOK_BASES", "Owner", "PluginFailure", "Registered", "Registry", "resolve"]
@@ -31,6 +32,7 @@ HOOK_BASES: dict[str, type] = {
     "ann2snn_neurons": NeuronMaker,
     "ann2snn_corrections": Correction,
     "ann2snn_exit_rules": ExitRule,
+    "ann2snn_readouts": Readout,
 }
 """For every hook the base class of the classes that it returns."""
 
@@ -80,13 +82,20 @@ class PluginFailure:
         return f"{self.owner}{where}: {self.error}"
 
 
-def resolve(candidates: Sequence[Registered], prefer: Iterable[str], what: str) -> Registered:
+CONVERTER_SAYS = "Say it with Converter(prefer={first!r}) (the name of a distribution or of a class)"
+"""How to settle a conflict in a conversion."""
+
+
+def resolve(
+    candidates: Sequence[Registered], prefer: Iterable[str], what: str, settled_by: str = CONVERTER_SAYS
+) -> Registered:
     """The one candidate that is left once replaced ones are dropped and `prefer` has spoken.
 
     Args:
         candidates: At least one.
         prefer: Names of distributions or of classes that win an open conflict.
         what: What they all claim, for the message.
+        settled_by: What the caller can do about an open conflict, for the message; ``{first}`` is a distribution.
 
     Raises:
         ConflictError: More than one is left, or they replace each other.
@@ -113,8 +122,7 @@ def resolve(candidates: Sequence[Registered], prefer: Iterable[str], what: str) 
     first = min(one.owner.distribution for one in candidates)
     raise ConflictError(
         f"{what} is claimed by {claimants}, and nothing says which one wins. "
-        f"Say it with Converter(prefer={first!r}) (the name of a distribution or of a class), "
-        "uninstall one of them, or leave one out with SJ_ANN2SNN_DISABLE_PLUGINS."
+        f"{settled_by.format(first=first)}, uninstall one of them, or leave one out with SJ_ANN2SNN_DISABLE_PLUGINS."
     )
 
 
@@ -152,6 +160,10 @@ class Registry:
     @property
     def exit_rules(self) -> list[Registered]:
         return self._sorted("ann2snn_exit_rules")
+
+    @property
+    def readouts(self) -> list[Registered]:
+        return self._sorted("ann2snn_readouts")
 
     def _sorted(self, hook: str) -> list[Registered]:
         return sorted(self.classes[hook], key=lambda one: (one.name, one.owner))
@@ -212,7 +224,7 @@ class Registry:
             OptionError: There is none.
             ConflictError: There are several.
         """
-        return _find(self.neurons, "neurons", "neuron", name, prefer)
+        return _find(self.neurons, "neurons", "neuron", name, prefer, CONVERTER_SAYS)
 
     def find_correction(self, name: str, prefer: Sequence[str] = ()) -> Registered:
         """The correction called `name`.
@@ -232,6 +244,15 @@ class Registry:
         """
         return _find(self.exit_rules, "exit rules", "early_exit", name)
 
+    def find_readout(self, name: str) -> Registered:
+        """The readout called `name`.
+
+        Raises:
+            OptionError: There is none.
+            ConflictError: There are several.
+        """
+        return _find(self.readouts, "readouts", "readout", name)
+
     def claimed_types(self) -> frozenset[type[nn.Module]]:
         """Module types that some mapper claims."""
         return frozenset(claim for one in self.mappers for claim in one.cls.claims if isinstance(claim, type))
@@ -248,13 +269,20 @@ class Registry:
         return resolve(candidates, prefer, f"{site.name} ({site.operation_name})")
 
 
-def _find(known: Sequence[Registered], what: str, option: str, name: str, prefer: Sequence[str] = ()) -> Registered:
+def _find(
+    known: Sequence[Registered],
+    what: str,
+    option: str,
+    name: str,
+    prefer: Sequence[str] = (),
+    settled_by: str = "Give an instance instead of the name",
+) -> Registered:
     """The one of `known`, which are `what`, that `name`, the value of `option`, means."""
     candidates = [one for one in known if one.name.lower() == name.lower() or name.lower() in one.replaces]
     if not candidates:
         listed = ", ".join(f"{one.name!r} ({one.owner})" for one in known)
         raise OptionError(f"{option}={name!r} is not known. Known {what}: {listed}.")
-    return resolve(candidates, prefer, f"{option}={name!r}")
+    return resolve(candidates, prefer, f"{option}={name!r}", settled_by)
 
 
 def claims(claimed: Sequence[Claim], operation: type[nn.Module] | Callable[..., Any] | str) -> bool:

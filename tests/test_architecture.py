@@ -22,7 +22,18 @@ PACKAGE = Path(sj_ann2snn.__file__).resolve().parent
 PROJECT = PACKAGE.parent / "pyproject.toml"
 NAME = "sj_ann2snn"
 
-TYPES = {"errors", "site", "replacements", "normalization", "mapping", "neurons", "trial", "corrections", "exits"}
+TYPES = {
+    "errors",
+    "site",
+    "replacements",
+    "normalization",
+    "mapping",
+    "neurons",
+    "trial",
+    "corrections",
+    "exits",
+    "readouts",
+}
 """What plugins are written against."""
 
 MAY_IMPORT = {
@@ -34,10 +45,11 @@ MAY_IMPORT = {
     "exits": {"errors"},
     "trial": {"errors", "compat"},
     "corrections": {"errors", "trial"},
+    "readouts": {"errors"},
     "mapping": {"errors", "site", "replacements"},
     "hookspecs": TYPES,
-    "options": {"errors"},
-    "registry": TYPES | {"options"},
+    "options": {"errors", "wording"},
+    "registry": TYPES | {"options", "wording"},
     "loading": TYPES | {"options", "registry", "hookspecs"},
 }
 """The lowest layers, with all that each may import of the package."""
@@ -56,8 +68,9 @@ NEVER_REACHES = {
     },
     "layers": {"converter", "selection", "loading", "registry", "hookspecs", "graph", "simulation", "builtin", "cli"},
     "simulation": {"converter", "selection", "graph", "registry", "loading", "hookspecs", "builtin", "cli"},
+    "inference": {"converter", "selection", "graph", "builtin", "cli"},
     "evaluation": {"converter", "selection", "graph", "builtin", "cli"},
-    "converter": {"evaluation", "builtin", "cli"},
+    "converter": {"inference", "evaluation", "builtin", "cli"},
 }
 """What a module or subpackage must not import, be it directly or through others."""
 

@@ -473,6 +473,43 @@ def test_options_reach_the_conversion(workplace: Path, capsys: pytest.CaptureFix
     assert spikes("--option", "initial_potential=0.5") > spikes()
 
 
+def test_the_readout_reaches_the_evaluation(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def accuracy(*arguments: str) -> list[float]:
+        assert main(compared("--modes", "1/4", "--json", *arguments)) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["readout"] == (list(arguments[1:]) or ["mean"])
+        return list(found["modes"][0]["accuracy"])
+
+    mean = accuracy()
+    assert accuracy("--readout", "potential") == mean
+    assert accuracy("--readout", "delayed", "delay=0") == mean
+    assert accuracy("--readout", "delayed", "delay=11")[:11] == mean[:11]
+    assert accuracy("--readout", "delayed", "delay=11")[-1] == accuracy("--readout", "last")[-1]
+
+
+@pytest.mark.parametrize(
+    ("readout", "told"),
+    [
+        (["average"], "readout='average' is not known. Known readouts: 'delayed' (sj-ann2snn"),
+        (
+            ["delayed", "dely=2"],
+            "Readout 'delayed' got the unknown option dely. Did you mean 'delay'? It knows: delay.",
+        ),
+        (["mean", "delay=2"], "Readout 'mean' got the unknown option delay. It has no options."),
+        (["delayed", "delay=12"], "A readout with delay=12 is not allowed for T=12"),
+        (["delayed", "4"], "--readout delayed 4: '4' is not allowed: an option is written name=value."),
+    ],
+)
+def test_a_bad_readout_is_told_before_anything_runs(
+    readout: list[str], told: str, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(compared("--readout", *readout)) == 2
+    out, err = capsys.readouterr()
+    assert told in err
+    assert not out
+    assert "converting" not in err
+
+
 def test_an_option_goes_to_the_modes_that_know_it(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(compared("--modes", "max", "90%", "--option", "percentile_bits=1", "--json")) == 0
     coarse = json.loads(capsys.readouterr().out)

@@ -25,6 +25,7 @@ from sj_ann2snn import (
     Observer,
     OptionError,
     PluginError,
+    Readout,
     Rearrange,
     Refuse,
     Replacement,
@@ -33,6 +34,7 @@ from sj_ann2snn import (
     Spike,
     Trial,
     UnsupportedError,
+    decoding,
     evaluate,
     evaluation,
     hookimpl,
@@ -41,6 +43,8 @@ from sj_ann2snn import (
     simulate,
 )
 from sj_ann2snn.registry import HOOK_BASES, Owner
+
+from .networks import run_by_hand
 
 
 def plugin(hook: str, *classes: type) -> Any:
@@ -488,3 +492,28 @@ def test_ann2snn_corrections() -> None:
         scale(corrections="dubling")
     with pytest.raises(OptionError, match="unknown keyword factor"):
         scale(factor=3)
+
+
+# ann2snn_readouts ----------------------------------------------------------------------------------
+
+
+def test_ann2snn_readouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Peak(Readout):
+        name = "peak"
+
+        def answers(self, outputs: Tensor, state: Any, done: int) -> tuple[Tensor, Any]:
+            peaks = outputs.cummax(0).values
+            peaks = peaks if state is None else peaks.maximum(state)
+            return peaks, peaks[-1]
+
+    registry = loading.load_plugins().copy()
+    loading.register_plugin(registry, plugin("ann2snn_readouts", Peak), Owner("peaks", "1.0"))
+    monkeypatch.setattr(decoding, "load_plugins", lambda: registry)
+    x = images()
+    snn = Converter([x], mode="max", progress=False)(network())
+    wanted = run_by_hand(snn, x, 20)
+    torch.testing.assert_close(simulate(snn, x, T=20, readout="Peak"), wanted.amax(0))
+    batches = [(x, wanted.amax(0).argmax(1))]
+    assert evaluate(snn, batches, T=20, readout="peak", progress=False).accuracy[-1] == 1
+    with pytest.raises(OptionError, match=r"readout='peek' is not known.*Known readouts: .*'peak' \(peaks 1\.0\)"):
+        simulate(snn, x, T=20, readout="peek")

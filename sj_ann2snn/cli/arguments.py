@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..decoding import find_readout
 from ..errors import OptionError
+from ..readouts import Readout
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -26,6 +28,7 @@ __all__ = [
     "named_value",
     "plain",
     "positive",
+    "readout_of",
     "writable",
 ]
 
@@ -52,6 +55,14 @@ def add_run_arguments(parser: argparse.ArgumentParser, out: str) -> None:
         f"(default: {' '.join(TUTORIAL_MODES).replace('%', '%%')})",
     )
     parser.add_argument("--T", type=positive, default=50, metavar="STEPS", help="time steps to simulate (default: 50)")
+    parser.add_argument(
+        "--readout",
+        nargs="+",
+        default=["mean"],
+        metavar=("NAME", "OPTION=VALUE"),
+        help="what makes the answer of the outputs over time, with its options: mean, delayed delay=4, potential, or "
+        "any that `sj-ann2snn plugins` lists (default: mean)",
+    )
     parser.add_argument("--device", default=None, help="where to compute, such as cpu or cuda:0 (default: cpu)")
     parser.add_argument(
         "--out", type=Path, default=Path(out), metavar="DIR", help=f"folder for what is written (default: {out})"
@@ -91,6 +102,20 @@ def converter_options(given: Sequence[tuple[str, Any]], own_arguments: Mapping[s
             )
     # A layer may be called 0, which is no number here.
     return {name: str(value) if name in LAYER_NAMES and isinstance(value, int) else value for name, value in given}
+
+
+def readout_of(given: Sequence[str], steps: int) -> Readout:
+    """The readout that ``--readout NAME OPTION=VALUE ...`` means.
+
+    Raises:
+        OptionError: It or an option is unknown, or it has no answer after that number of steps.
+    """
+    name, *options = given
+    try:
+        named = dict(named_value(option) for option in options)
+    except argparse.ArgumentTypeError as error:
+        raise OptionError(f"--readout {' '.join(given)}: {error}.") from error
+    return find_readout(name, steps, named)
 
 
 def positive(text: str) -> int:

@@ -22,8 +22,9 @@ from ..batches import describe_batch, forward_signature, move
 from ..compat import reset_net, set_step_mode, spikingjelly_version
 from ..converter import Converter
 from ..errors import InputError
+from ..inference import simulate
 from ..report import format_table
-from ..simulation import Collector, Simulator, simulate
+from ..simulation import Collector, Simulator
 from ..simulation.firing import is_spiking
 from ..trees import tensors
 from .arguments import Subparsers, add_option_argument, checked_device, converter_options, positive

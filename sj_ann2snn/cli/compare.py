@@ -11,6 +11,7 @@ from .arguments import (
     add_run_arguments,
     checked_device,
     converter_options,
+    readout_of,
     writable,
 )
 from .pictures import accuracy_picture, require_matplotlib
@@ -74,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
     """Compare the modes."""
     options = converter_options(args.option, OWN_ARGUMENTS)
     check_modes(args.modes, options)
+    readout = readout_of(args.readout, args.T)
     require_matplotlib()
     device = None if args.device is None else checked_device(args.device)
     with current_directory_importable():
@@ -89,6 +91,7 @@ def run(args: argparse.Namespace) -> int:
             device=device,
             channel_wise=args.channel_wise,
             options=options,
+            readout=readout,
         )
     accuracy_picture(sweep, args.network, out / PICTURE)
     numbers = {
@@ -97,6 +100,7 @@ def run(args: argparse.Namespace) -> int:
         "data": args.data,
         "channel_wise": args.channel_wise,
         "options": options,
+        "readout": args.readout,
         **sweep.as_dict(),
         "pictures": [PICTURE],
     }

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .arguments import Subparsers, add_run_arguments, checked_device, positive, writable
+from .arguments import Subparsers, add_run_arguments, checked_device, positive, readout_of, writable
 from .data import ImageData, digits, mnist
 from .firing import ann_inputs, firing_rates
 from .pictures import LayerRates, accuracy_picture, firing_rate_picture, require_matplotlib
@@ -57,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
     if args.data == "digits" and args.data_dir is not None:
         args.parser.error("--data-dir belongs to --data mnist")
     check_modes(args.modes, {})
+    readout = readout_of(args.readout, args.T)
     require_matplotlib()
     device = checked_device(args.device)
     data = (digits() if args.data == "digits" else mnist(args.data_dir)).to(device)
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
     with _threads_for(data):
         ann = _trained(data, epochs, args.seed, device)
-        sweep = run_modes(ann, args.modes, data.calibration, data.test, args.T, device=device)
+        sweep = run_modes(ann, args.modes, data.calibration, data.test, args.T, device=device, readout=readout)
         rates = _rates(ann, sweep, data)
     accuracy_picture(sweep, f"{data.name}, {len(data.test_images)} test images", out / ACCURACY_PICTURE)
     firing_rate_picture(rates, args.T, out / RATE_PICTURE)
@@ -74,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
         "data": {"name": data.name, "train_images": len(data.train_images), "test_images": len(data.test_images)},
         "epochs": epochs,
         "seed": args.seed,
+        "readout": args.readout,
         "device": str(device),
         **sweep.as_dict(),
         "pictures": [ACCURACY_PICTURE, RATE_PICTURE],

@@ -16,6 +16,7 @@ from ..converter import Converter
 from ..evaluation import EvaluationResult, accuracy_of, evaluate
 from ..loading import load_plugins
 from ..options import declared_options
+from ..readouts import Readout
 from ..report import format_table
 
 __all__ = ["ModeRun", "Sweep", "check_modes", "options_of_mode", "run_modes", "tell"]
@@ -101,6 +102,7 @@ def run_modes(
     device: torch.device | None = None,
     channel_wise: bool = False,
     options: Mapping[str, Any] | None = None,
+    readout: str | Readout = "mean",
 ) -> Sweep:
     """Convert `ann` in every mode, and simulate each for `steps` steps on the test data.
 
@@ -127,7 +129,7 @@ def run_modes(
             **options_of_mode(mode, modes, options),
         )
         snn = converter(ann)
-        result = evaluate(snn, test, steps, progress=bars)
+        result = evaluate(snn, test, steps, readout=readout, progress=bars)
         report = converter.report
         runs.append(ModeRun(mode, report.mode, report.mode_owner, report.scales, result, snn))
     return Sweep(ann_accuracy, steps, tuple(runs))

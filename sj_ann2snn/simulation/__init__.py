@@ -5,55 +5,8 @@ steps at a time, for a tile of samples and steps that keeps memory bounded; the 
 processor's cores. The result is that of the hand-written loop ``for t in range(T): out += snn(x)``.
 """
 
-from __future__ import annotations
-
-from typing import Any
-
-from torch import nn
-
-from .collectors import Collector, Mean, OverTime
+from .collectors import Collector, OverTime
 from .outputs import concatenated, plain
 from .simulator import Simulator
 
-__all__ = ["Collector", "OverTime", "Simulator", "simulate"]
-
-
-def simulate(
-    snn: nn.Module,
-    x: Any,
-    T: int,  # noqa: N803 - the field's name for the number of time steps
-    *,
-    precision: str = "float32",
-) -> Any:
-    """Run the network for `T` steps on a constant input; the mean of its output over time.
-
-    >>> import torch
-    >>> from sj_ann2snn import Converter, simulate
-    >>> ann = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU())
-    >>> snn = Converter([torch.rand(64, 4)], mode="max", progress=False)(ann)
-    >>> simulate(snn, torch.rand(5, 4), T=20).shape
-    torch.Size([5, 3])
-
-    Args:
-        snn: A converted network. Any other stateful module of SpikingJelly layers is run step by step.
-        x: The input ``[N, ...]``, the same at every step; a tuple for a network with several inputs.
-        T: Number of time steps, at least 1.
-        precision: `"float32"` rounds no product. `"tf32"` (on CUDA) and `"bfloat16"` compute the layers behind the
-            first neuron with weights of 11 and 8 significant bits; the membrane potentials stay as they are. The
-            spikes are not quite the same then.
-
-    Returns:
-        What the network returns, averaged over time: ``[N, ...]``, in the ANN's own units. The network
-        is reset before and after; its step mode is as it was.
-
-    On a CPU as many tiles run side by side as torch has threads (`torch.set_num_threads`); a network with hooks or with
-    layers of your own takes one at a time.
-
-    Raises:
-        InputError: `T` is not a positive integer, or the network cannot take `x`.
-        OptionError: There is no such `precision`, or not where the network lies.
-        OutOfMemoryError: There is not enough memory even for a single sample; before that, smaller tiles are tried.
-    """
-    inputs = x if isinstance(x, tuple) else (x,)
-    simulator = Simulator(snn, T, precision)
-    return plain(concatenated(simulator.run_all(inputs, lambda _: Mean())))
+__all__ = ["Collector", "OverTime", "Simulator", "concatenated", "plain"]

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .outputs import concatenated, mean, total
+from .outputs import concatenated
 
-__all__ = ["Collector", "Mean", "OverTime"]
+__all__ = ["Collector", "OverTime"]
 
 
 class Collector:
@@ -30,21 +30,6 @@ class Collector:
     def result(self) -> Any:
         """What was made of them."""
         raise NotImplementedError
-
-
-class Mean(Collector):
-    """The mean over time, in memory that does not grow with the number of steps."""
-
-    def __init__(self) -> None:
-        self._total: Any = None
-        self._steps = 0
-
-    def add(self, outputs: Any) -> None:
-        self._total, steps = total(self._total, outputs)
-        self._steps += steps
-
-    def result(self) -> Any:
-        return mean(self._total, self._steps)
 
 
 class OverTime(Collector):

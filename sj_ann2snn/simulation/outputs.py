@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..trees import map_leaves, map_tensors, tensors
+from ..trees import map_leaves
 
-__all__ = ["Constant", "concatenated", "mean", "plain", "total"]
+__all__ = ["Constant", "concatenated", "plain"]
 
 
 class Constant:
@@ -23,19 +23,6 @@ class Constant:
 def plain(tree: Any) -> Any:
     """Outputs with constants taken out of their wrapping."""
     return map_leaves(tree, lambda leaf: leaf.value if isinstance(leaf, Constant) else leaf)
-
-
-def total(before: Any, stretch: Any) -> tuple[Any, int]:
-    """The sum over time of ``[n, ...]``, or None, and of a further stretch ``[t, n, ...]``; and the number t."""
-    found = tensors(stretch)
-    steps = int(found[0].shape[0]) if found else 1
-    summed = map_tensors(stretch, lambda x: x.sum(0))
-    return summed if before is None else _zipped([before, summed], lambda parts: parts[0] + parts[1]), steps
-
-
-def mean(summed: Any, steps: int) -> Any:
-    """The mean over time from the sum over time."""
-    return map_tensors(summed, lambda x: x / steps)
 
 
 def concatenated(pieces: list[Any]) -> Any:

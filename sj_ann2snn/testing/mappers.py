@@ -18,8 +18,8 @@ from ..compat import MemoryModule
 from ..converter import Converter
 from ..errors import UnsupportedError
 from ..hookspecs import hookimpl
+from ..inference import simulate
 from ..replacements import Average, Linear, NeuronAfterPool, Rearrange, Refuse, Replacement, Stateful, Weighted
-from ..simulation import simulate
 from ..site import Site, Value
 from ..trees import map_leaves
 from . import stateful

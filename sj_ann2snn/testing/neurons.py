@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from ..compat import MemoryModule
 from ..converter import Converter
+from ..inference import simulate
 from ..neurons import NeuronMaker, NeuronSite
-from ..simulation import simulate
 from . import stateful
 from .contract import PluginTests
 from .running import at_once, currents, identity_network, small_network, step_by_step, tiled

@@ -17,8 +17,8 @@ from torch import Tensor
 from ..calibration import MAX_PASSES
 from ..converter import Converter
 from ..footprint import kept_values
+from ..inference import simulate
 from ..normalization import CalibrationSite, Normalization, Observer
-from ..simulation import simulate
 from .contract import PluginTests
 from .running import small_network
 

@@ -1,0 +1,200 @@
+"""The built-in readouts."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sj_ann2snn import OptionError, Readout, hookimpl
+
+ANN2SNN_API = 1
+
+
+class Mean(Readout):
+    """The mean of the outputs: the firing rate, in the ANN's units.
+
+    >>> import torch
+    >>> from sj_ann2snn.builtin.readouts import Mean
+    >>> mean = Mean()
+    >>> sums, _ = mean.answers(torch.tensor([[[2.0]], [[4.0]]]), None, 0)
+    >>> [(one / mean.divisor(step)).item() for step, one in enumerate(sums, 1)]
+    [2.0, 3.0]
+
+    Source: Rueckauer et al. 2017, "Conversion of continuous-valued deep networks to efficient event-driven networks
+    for image classification", section 2.2.
+    """
+
+    name = "mean"
+
+    def answers(self, outputs: Tensor, state: Any, done: int) -> tuple[Tensor, Any]:
+        sums = running_sum(outputs, state)
+        return sums, sums[-1]
+
+    def last_answer(self, outputs: Tensor, state: Any, done: int) -> tuple[Tensor, Any]:
+        total = whole_sum(outputs, state)
+        return total, total
+
+    def divisor(self, steps: int) -> float:
+        return steps
+
+
+class Potential(Mean):
+    """The membrane potential of output neurons that integrate without leak and never fire: the sum of the outputs.
+
+    >>> import torch
+    >>> from sj_ann2snn.builtin.readouts import Potential
+    >>> Potential().last_answer(torch.tensor([[[2.0]], [[4.0]]]), None, 0)[0].item()
+    6.0
+
+    Its best class is that of the mean. In the ANN's units times steps; an exit rule that expects means sees these sums.
+
+    Source: Rathi et al. 2020, "Enabling deep spiking neural networks with hybrid conversion and spike timing dependent
+    backpropagation", section 4: the output layer accumulates its input without leak and does not fire.
+    """
+
+    name = "potential"
+
+    def divisor(self, steps: int) -> float:
+        return 1
+
+
+class Delayed(Readout):
+    """The mean of the outputs after a delay, while the first spikes are still on their way; until then that so far.
+
+    >>> import torch
+    >>> from sj_ann2snn.builtin.readouts import Delayed
+    >>> delayed, outputs = Delayed(delay=1), torch.tensor([[[9.0]], [[2.0]], [[4.0]]])
+    >>> [(one / delayed.divisor(step)).item() for step, one in enumerate(delayed.answers(outputs, None, 0)[0], 1)]
+    [9.0, 2.0, 3.0]
+
+    The delay is part of T: with T=8 and delay=2 the answer is the mean of steps 3 to 8.
+
+    Args:
+        delay: Number of steps at the beginning whose outputs do not count, at least 0 and less than T.
+
+    Raises:
+        OptionError: `delay` is no such number.
+
+    Source: Hwang et al. 2021, "Low-latency spiking neural networks using pre-charged membrane potential and delayed
+    evaluation".
+    """
+
+    name = "delayed"
+
+    def __init__(self, *, delay: int = 4) -> None:
+        if isinstance(delay, bool) or not isinstance(delay, int) or delay < 0:
+            raise OptionError(f"delay={delay!r} is not allowed: the delay of a readout is an integer from 0 up.")
+        self.delay = delay
+
+    def answers(self, outputs: Tensor, state: Any, done: int) -> tuple[Tensor, Any]:
+        early, late = self._parts(outputs, done)
+        sums = []
+        if len(early):
+            sums.append(running_sum(early, state))
+        if len(late):
+            sums.append(running_sum(late, state if done > self.delay else None))
+        return sums[0] if len(sums) == 1 else torch.cat(sums), sums[-1][-1]
+
+    def last_answer(self, outputs: Tensor, state: Any, done: int) -> tuple[Tensor, Any]:
+        early, late = self._parts(outputs, done)
+        counted, before = (late, state if done > self.delay else None) if len(late) else (early, state)
+        total = whole_sum(counted, before)
+        return total, total
+
+    def divisor(self, steps: int) -> float:
+        return steps if steps <= self.delay else steps - self.delay
+
+    def check(self, steps: int) -> None:
+        if self.delay >= steps:
+            raise OptionError(
+                f"A readout with delay={self.delay} is not allowed for T={steps}: the delay is part of T, and no step "
+                f"is left to average over. Allowed are delays from 0 to T - 1 = {steps - 1}, "
+                f"as in readout=Delayed(delay={steps // 4}), or more steps."
+            )
+
+    def _parts(self, outputs: Tensor, done: int) -> tuple[Tensor, Tensor]:
+        """The outputs up to the delay, and those after it."""
+        count = min(len(outputs), max(0, self.delay - done))
+        return outputs[:count], outputs[count:]
+
+
+class Last(Readout):
+    """The output of the last step alone.
+
+    >>> import torch
+    >>> from sj_ann2snn.builtin.readouts import Last
+    >>> Last().last_answer(torch.tensor([[[2.0]], [[4.0]]]), None, 0)[0].item()
+    4.0
+
+    Meant for networks whose output is a potential already, such as one that ends with a neuron of one's own which
+    integrates and does not fire (Neftci et al. 2019, "Surrogate gradient learning in spiking neural networks"). Where
+    the output is the current of the last layer, a single step says little.
+    """
+
+    name = "last"
+
+    def answers(self, outputs: Tensor, state: Any, done: int) -> tuple[Tensor, Any]:
+        return outputs, None
+
+
+class Exponential(Readout):
+    """The mean with weights that decay with age: the membrane potential of leaky output neurons that never fire.
+
+    >>> import torch
+    >>> from sj_ann2snn.builtin.readouts import Exponential
+    >>> leaky = Exponential(decay=0.5)
+    >>> potentials, _ = leaky.answers(torch.tensor([[[6.0]], [[0.0]]]), None, 0)
+    >>> [(one / leaky.divisor(step)).item() for step, one in enumerate(potentials, 1)]
+    [6.0, 2.0]
+
+    The potential is ``v[t] = decay * v[t - 1] + output[t]``, the answer ``v[t] / (1 + decay + ... + decay**(t - 1))``,
+    in the ANN's units from the first step on. It forgets the start as `Delayed` does, without a step to choose.
+
+    Args:
+        decay: What is left of the potential after a step, greater than 0 (the last output alone) and less than 1 (the
+            mean of all).
+
+    Raises:
+        OptionError: `decay` is no such number.
+
+    Source: leaky output neurons as in Bellec et al. 2018, "Long short-term memory and learning-to-learn in networks of
+    spiking neurons"; the weights' sum as in Kingma and Ba 2015, "Adam", section 3.
+    """
+
+    name = "exponential"
+
+    def __init__(self, *, decay: float = 0.9) -> None:
+        if isinstance(decay, bool) or not isinstance(decay, (int, float)) or not 0 < decay < 1:
+            raise OptionError(
+                f"decay={decay!r} is not allowed: it lies between 0 and 1, both excluded. "
+                "For 0 there is the readout 'last', for 1 'mean'."
+            )
+        self.decay = float(decay)
+
+    def answers(self, outputs: Tensor, state: Any, done: int) -> tuple[Tensor, Any]:
+        potentials = []
+        for output in outputs:
+            state = output if state is None else state * self.decay + output
+            potentials.append(state)
+        return torch.stack(potentials), state
+
+    def divisor(self, steps: int) -> float:
+        return -math.expm1(steps * math.log(self.decay)) / (1 - self.decay)
+
+
+def running_sum(outputs: Tensor, before: Tensor | None) -> Tensor:
+    """The sums up to each step."""
+    return outputs.cumsum(0) if before is None else before + outputs.cumsum(0)
+
+
+def whole_sum(outputs: Tensor, before: Tensor | None) -> Tensor:
+    """The sum over all steps."""
+    return outputs.sum(0) if before is None else before + outputs.sum(0)
+
+
+@hookimpl
+def ann2snn_readouts() -> list[type[Readout]]:
+    return [Mean, Delayed, Exponential, Last, Potential]
