@@ -124,8 +124,8 @@ def evaluate(
     Raises:
         InputError: `T` is not a positive integer, the loader is empty, or a batch has no labels or does
             not fit the network.
-        OptionError: `early_exit` names no rule; `readout` is not known, or has no answer after `T` steps; or there is no
-            such `precision`.
+        OptionError: `early_exit` names no rule; `readout` is not known, or has no answer after `T` steps; there is no
+            such `precision` where the network lies.
         EvaluationInterrupted: Ctrl-C was pressed; its `result` covers the samples that were done by then. It is
             a `KeyboardInterrupt`.
     """
