@@ -21,6 +21,7 @@ from .errors import (
     MemoryWarning,
     ModeError,
     NonFiniteError,
+    NoSpikesWarning,
     OptionError,
     OutOfMemoryError,
     PluginError,
@@ -41,6 +42,7 @@ from .normalization import CalibrationSite, Normalization, Observer, channels_la
 from .quantiles import QuantileSketch
 from .readouts import Readout
 from .replacements import (
+    Analog,
     Average,
     Linear,
     NeuronAfterPool,
@@ -63,6 +65,7 @@ __version__ = "0.1.0"
 __all__ = [
     "API_VERSION",
     "Activations",
+    "Analog",
     "Ann2SnnError",
     "Average",
     "BackendError",
@@ -95,6 +98,7 @@ __all__ = [
     "NeuronAfterPool",
     "NeuronMaker",
     "NeuronSite",
+    "NoSpikesWarning",
     "NonFiniteError",
     "Normalization",
     "Observer",

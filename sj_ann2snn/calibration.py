@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,11 +87,12 @@ class _Calibrator(fx.Interpreter):
         module: fx.GraphModule,
         observers: dict[fx.Node, Observer],
         slopes: dict[fx.Node, Tensor],
+        behind: Collection[fx.Node],
         mode: str,
     ) -> None:
         super().__init__(module)
         self.extra_traceback = False  # messages are to stand alone
-        self.observers, self.slopes, self.mode = observers, slopes, mode
+        self.observers, self.slopes, self.behind, self.mode = observers, slopes, behind, mode
         self.batch = 0
         self.fired: set[fx.Node] = set()
         self._growth = {node: Growth() for node in observers}
@@ -107,7 +108,7 @@ class _Calibrator(fx.Interpreter):
             altered = self._observed(n, observer, result)
             return result if altered is None else altered
         # Both signs make spikes, so it is the magnitude of the current that must fit under λ.
-        current = self.env[n.all_input_nodes[0]]
+        current = result if n in self.behind else self.env[n.all_input_nodes[0]]
         altered = self._observed(n, observer, current.abs())
         return result if altered is None else torch.where(current > 0, altered, -altered * slope)
 
@@ -151,6 +152,7 @@ def calibrate(
     signature: Signature,
     device: torch.device,
     slopes: dict[fx.Node, Tensor] | None = None,
+    behind: Collection[fx.Node] = (),
     mode: str = "the mode",
     progress: bool = True,
 ) -> Calibrated:
@@ -163,6 +165,7 @@ def calibrate(
         signature: The network's inputs.
         device: Where it lies.
         slopes: Of nodes that spike for both signs, the slope below zero; broadcasts over the activation.
+        behind: Nodes whose neuron stands behind them and is driven by what they yield.
         mode: What to call the normalization in messages.
         progress: Show a progress bar.
 
@@ -171,7 +174,7 @@ def calibrate(
         PluginError: An observer fails, or keeps the data it is shown.
         NonFiniteError: An activation is NaN or infinite.
     """
-    calibrator = _Calibrator(module, observers, slopes or {}, mode)
+    calibrator = _Calibrator(module, observers, slopes or {}, behind, mode)
     for number in itertools.count(1):
         count = _one_pass(calibrator, data, signature, device, progress, number)
         if not count:

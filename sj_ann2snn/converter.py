@@ -15,7 +15,7 @@ from .calibration import CalibrationData, calibrate, checked_scale
 from .compat import MemoryModule
 from .correcting import Canonical, Corrected, correct
 from .corrections import Correction
-from .errors import ConversionError, LegacyArgumentWarning, OptionError, PluginError
+from .errors import ConversionError, LegacyArgumentWarning, NoSpikesWarning, OptionError, PluginError
 from .graph.canonical import ORIGIN
 from .graph.exactness import round_weights
 from .graph.plan import Decision, Plan
@@ -30,10 +30,10 @@ from .neurons import NeuronMaker, NeuronSite
 from .normalization import CalibrationSite, Normalization, Observer
 from .partial import SubmoduleInputs, module_name, module_names, require_submodule
 from .preparation import Prepared, device_of, prepare, working_copy
-from .replacements import Refuse, Remove, Replacement, Spike, Stateful
+from .replacements import Analog, Refuse, Remove, Replacement, Spike, Stateful
 from .report import ConversionCheck, ConversionReport, ReportEntry
 from .selection import Selection
-from .site import Site
+from .site import Site, Varies
 from .verification import verify
 
 __all__ = ["Converter"]
@@ -222,10 +222,7 @@ class Converter:
         recorded, plan = prepared.plan(self._selection.find_replacement, self._selection.claimed_types)
         plan.require_exact()
         if not plan.spiking:
-            raise ConversionError(
-                "The network has no activation that becomes a spiking neuron (ReLU and its relatives); "
-                "there is nothing to convert."
-            )
+            _warn_of_no_spikes(plan)
         self._check_named_sites(plan)
         module, device = prepared.module, device_of(ann, self.device)
         observers = {node: self._observer(node, index, plan, recorded) for index, node in enumerate(plan.spiking)}
@@ -236,6 +233,7 @@ class Converter:
             signature=prepared.signature,
             device=device,
             slopes=_slopes(plan, recorded, device),
+            behind=[node for node in plan.spiking if _spike(plan, node).behind],
             mode=self._mode,
             progress=self.progress,
         )
@@ -300,9 +298,7 @@ class Converter:
                 )
 
     def _observer(self, node: fx.Node, index: int, plan: Plan, recorded: Record) -> Observer:
-        decision = plan.decisions[node]
-        spike = decision.replacement
-        assert isinstance(spike, Spike)
+        decision, spike = plan.decisions[node], _spike(plan, node)
         shape = recorded[node].shape
         per_channel = self.channel_wise and len(shape) > 1
         site = CalibrationSite(
@@ -377,15 +373,20 @@ class Converter:
                 scale=None if scale is None else (float(scale.min()), float(scale.max())),
                 exact=not stands_for and getattr(decision.replacement, "exact", True),
                 source=site.source,
+                analog=_analog(decision) is not None,
             )
 
     def _becomes(self, replacement: Replacement | None, stands_for: str | None, site: Site) -> str:
         if isinstance(replacement, Spike):
             name = self._selection.neuron.name
-            return f"difference of two {name} neurons" if replacement.two_sided else f"{name} neuron"
+            neuron = f"difference of two {name} neurons" if replacement.two_sided else f"{name} neuron"
+            if replacement.analog is None:
+                return neuron
+            in_front = replacement.analog.label if site.varies is Varies.VARYING else "itself"
+            return f"{in_front}, then {neuron}"
         if stands_for:
             return site.operation_name
-        if isinstance(replacement, Stateful):
+        if isinstance(replacement, (Stateful, Analog)):
             return replacement.label
         if isinstance(replacement, (Remove, Refuse)):
             return "nothing" if isinstance(replacement, Remove) else "refused"
@@ -413,9 +414,37 @@ _OWN_KEYWORDS = (
 
 def _slopes(plan: Plan, recorded: Record, device: torch.device) -> dict[fx.Node, Tensor]:
     """The slopes below zero of the sites that spike for both signs."""
-    spikes = {node: plan.decisions[node].replacement for node in plan.spiking}
+    spikes = {node: _spike(plan, node) for node in plan.spiking}
     return {
-        node: broadcast_slope(spike, recorded[node]).to(device)
-        for node, spike in spikes.items()
-        if isinstance(spike, Spike) and spike.two_sided
+        node: broadcast_slope(spike, recorded[node]).to(device) for node, spike in spikes.items() if spike.two_sided
     }
+
+
+def _spike(plan: Plan, node: fx.Node) -> Spike:
+    spike = plan.decisions[node].replacement
+    assert isinstance(spike, Spike)
+    return spike
+
+
+def _analog(decision: Decision) -> Analog | None:
+    """What stands at a site without spiking, be it that a neuron stands behind it."""
+    replacement = decision.replacement
+    if isinstance(replacement, Spike) and decision.site.varies is Varies.VARYING:
+        return replacement.analog
+    return replacement if isinstance(replacement, Analog) else None
+
+
+def _warn_of_no_spikes(plan: Plan) -> None:
+    if not plan.analog:
+        raise ConversionError(
+            "The network has no activation that becomes a spiking neuron (ReLU and its relatives); "
+            "there is nothing to convert."
+        )
+    owners = sorted({plan.decisions[node].owner for node in plan.analog})
+    warnings.warn(
+        "No layer of the converted network spikes: none of its activations is a ReLU or a relative, and "
+        f"{' and '.join(owners)} computes {len(plan.analog)} operation(s) on analog values. The mean output is the "
+        "ANN's, and every step costs as much as the ANN. An option of that plugin may put neurons behind them.",
+        NoSpikesWarning,
+        stacklevel=5,
+    )

@@ -22,6 +22,7 @@ __all__ = [
     "LegacyArgumentWarning",
     "MemoryWarning",
     "ModeError",
+    "NoSpikesWarning",
     "NonFiniteError",
     "OptionError",
     "OutOfMemoryError",
@@ -140,6 +141,10 @@ class LegacyArgumentWarning(UserWarning):
 
 class MemoryWarning(UserWarning):
     """Memory was short; the simulation goes on with less at a time."""
+
+
+class NoSpikesWarning(UserWarning):
+    """No layer of the converted network spikes: a plugin computes all its activations on analog values."""
 
 
 class PluginWarning(UserWarning):

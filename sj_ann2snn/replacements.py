@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
 __all__ = [
+    "Analog",
     "Average",
     "Linear",
     "NeuronAfterPool",
@@ -34,6 +36,28 @@ class Replacement:
 
 
 @dataclass(frozen=True)
+class Analog(Replacement):
+    """A module with memory that does not spike takes the operation's place: for what no neuron can do.
+
+    It is called as the operation is, with every argument in the ANN's units, and answers in them: scales stop in
+    front of it. Any of the arguments may vary over time. It may mix channels, but never the samples of a batch. The
+    report says that it does not spike. Where nothing varies over time the operation itself is kept.
+
+    Attributes:
+        make: Makes the module from the ANN's operation (a module, a function, or the name of a tensor method) and
+            `sequences`: which tensors among the arguments (in order, nested ones included) carry samples, and time
+            in step mode "m"; the others are parameters. The module is a SpikingJelly `MemoryModule` with the step
+            modes "s" and "m", cleared by `reset_net`; tensors in its memory have the samples in dimension 0.
+        label: What the report calls it.
+        exact: False if its mean over time only approximates the ANN's operation.
+    """
+
+    make: Callable[[nn.Module | Callable[..., Any] | str, tuple[int, ...]], nn.Module]
+    label: str
+    exact: bool = True
+
+
+@dataclass(frozen=True)
 class Spike(Replacement):
     """A spiking neuron stands here; its scale λ comes from the normalization.
 
@@ -42,17 +66,24 @@ class Spike(Replacement):
         keep: Keep the operation (an average pool) and put the neuron behind it.
         negative_slope: Slope below zero, a number or one per channel. Where it is not zero, a second neuron
             fires for the negated current, and its spikes times the slope are subtracted; λ is then the scale
-            of the current's magnitude.
+            of the current's magnitude. A slope of one carries both signs as they are.
+        analog: Stands in the operation's place, as described there, and the neuron behind it.
     """
 
     maximum: float | None = None
     keep: bool = False
     negative_slope: float | Tensor = 0.0
+    analog: Analog | None = None
 
     @property
     def two_sided(self) -> bool:
         """True if negative currents make spikes, too."""
         return isinstance(self.negative_slope, Tensor) or self.negative_slope != 0
+
+    @property
+    def behind(self) -> bool:
+        """True if the neuron stands behind the operation instead of in its place."""
+        return self.keep or self.analog is not None
 
 
 @dataclass(frozen=True)

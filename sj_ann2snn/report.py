@@ -25,6 +25,7 @@ class ReportEntry:
         scale: λ of a spiking site: smallest and largest over its channels (the same for one scale).
         exact: False if it only approximates the ANN's operation in the mean over time.
         source: File and line in the user's code.
+        analog: True for an operation that is computed on analog values, without spikes.
     """
 
     name: str
@@ -35,6 +36,7 @@ class ReportEntry:
     scale: tuple[float, float] | None
     exact: bool
     source: str
+    analog: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ class ConversionReport:
         ]
         if self.scalers:
             lines.append(f"scalers that no weights absorb: {', '.join(self.scalers)}")
+        lines += _spikeless(self.entries)
         return "\n".join(lines)
 
 
@@ -117,7 +120,7 @@ class ConversionCheck:
     @property
     def convertible(self) -> bool:
         """True if nothing stands in the way."""
-        return not self.problems and any(entry.becomes.endswith(("neuron", "neurons")) for entry in self.entries)
+        return not self.problems and any(entry.analog or _spikes(entry) for entry in self.entries)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
@@ -130,7 +133,7 @@ class ConversionCheck:
             becomes = "refused" if refused.pop(entry.name, None) else entry.becomes
             rows.append((entry.name, entry.operation, becomes, entry.mapper, _short(entry.source)))
         rows += [(one.name, one.operation, "refused", "", _short(one.source)) for one in refused.values()]
-        return "\n".join([*format_table(rows), "", self._verdict, *self._reasons()])
+        return "\n".join([*format_table(rows), "", *_spikeless(self.entries), self._verdict, *self._reasons()])
 
     @property
     def _verdict(self) -> str:
@@ -145,6 +148,18 @@ class ConversionCheck:
         for (operation, why, help_), count in counts.items():
             times = f" ({count} times)" if count > 1 else ""
             yield f"  - {operation}{times}: {why}. {help_}".rstrip()
+
+
+def _spikes(entry: ReportEntry) -> bool:
+    return entry.becomes.endswith(("neuron", "neurons"))
+
+
+def _spikeless(entries: Sequence[ReportEntry]) -> Iterator[str]:
+    """A line that says which operations do not spike, if there are any."""
+    analog = [entry.name for entry in entries if entry.analog]
+    if analog:
+        nothing = "" if any(_spikes(entry) for entry in entries) else "; no layer spikes"
+        yield f"computed on analog values, without spikes: {', '.join(analog)}{nothing}"
 
 
 def _short(source: str) -> str:

@@ -16,6 +16,7 @@ from torch import fx, nn
 from ..blame import WHAT_TO_DO
 from ..errors import PluginError, UnsupportedError
 from ..replacements import (
+    Analog,
     Average,
     Linear,
     NeuronAfterPool,
@@ -86,6 +87,11 @@ class Plan:
     def spiking(self) -> list[fx.Node]:
         """The nodes that become neurons, in the order of execution."""
         return [node for node, one in self.decisions.items() if isinstance(one.replacement, Spike)]
+
+    @property
+    def analog(self) -> list[fx.Node]:
+        """The nodes that become modules with memory which do not spike, in the order of execution."""
+        return [node for node, one in self.decisions.items() if isinstance(one.replacement, Analog)]
 
     def require_exact(self) -> None:
         """Raises:
@@ -205,6 +211,8 @@ class _Planner:
         if isinstance(replacement, (Stateful, Average)) and site.varies < Varies.VARYING:
             # Nothing changes over time yet, so the ANN's own operation is exact.
             return Average(), mapper, owner
+        if isinstance(replacement, Analog) and site.varies < Varies.VARYING:
+            return Linear(), mapper, owner
         return replacement, mapper, owner
 
     def _can_commute(self, node: fx.Node) -> bool:
@@ -213,7 +221,7 @@ class _Planner:
         return (
             decision is not None
             and isinstance(decision.replacement, Spike)
-            and not (decision.replacement.keep or decision.replacement.two_sided)
+            and not (decision.replacement.behind or decision.replacement.two_sided)
             and len(decision.site.values) == 1
             and len(before.users) == 1  # type: ignore[union-attr]
         )

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from ..compat import MemoryModule
+from ..errors import PluginError
 from ..layers import ChannelAffine, InitialPotential, NormalizedReLU, Scaler, Stepwise, to_step_module
-from ..replacements import Remove, Spike, Stateful
+from ..replacements import Analog, Remove, Spike, Stateful
 from ..site import Varies
 from ..trees import leaves
 from .adjust import Adjustment
@@ -100,7 +102,10 @@ class _Rewriter:
         if isinstance(replacement, Spike):
             return self._spiking(node, decision, replacement)
         if isinstance(replacement, Stateful) and self.neuron is not None:
-            return self._call(node, decision.site.name, replacement.make(), only_first=True)
+            made = _with_memory(replacement.make(), decision)
+            return self._call(node, decision.site.name, made, only_first=True)
+        if isinstance(replacement, Analog):
+            return self._analog(node, decision, replacement)
         if node in self.scales.folds:
             incoming, outgoing = self.scales.folds[node]
             layer = scaled_layer(self.module.get_submodule(str(node.target)), inputs=incoming, outputs=outgoing)
@@ -118,13 +123,12 @@ class _Rewriter:
             neuron: nn.Module = self._activation(node, spike)
         else:
             neuron = self.neuron(decision, node)
-            if spike.two_sided:
-                return self._two_sided(node, name, spike, neuron, self.neuron(decision, node))
-        if not spike.keep:
-            current = self._adjusted(node, name, self._argument(node, node.all_input_nodes[0]))
-            return self._module_call(name, neuron, (current,), {})
-        current = self._adjusted(node, name, self._operation(node, name))
-        return self._module_call(f"{name}_neuron", neuron, (current,), {})
+        current = self._current(node, decision, spike)
+        name = f"{name}_neuron" if spike.behind else name
+        if spike.two_sided and self.neuron is not None:
+            return self._two_sided(node, name, spike, current, neuron, self.neuron(decision, node))
+        current = self._adjusted(node, decision.site.name, current)
+        return self._module_call(name, neuron, (current,), {})
 
     def _adjusted(self, node: fx.Node, name: str, current: fx.Node) -> fx.Node:
         """The current of a neuron with what corrections add to it."""
@@ -142,6 +146,23 @@ class _Rewriter:
             current = self._module_call(f"{name}_potential", potential, (current,), {})
         return current
 
+    def _current(self, node: fx.Node, decision: Decision, spike: Spike) -> Any:
+        """What drives the neuron of a spiking node, in units of its scale."""
+        if spike.analog is None:
+            return self._operation(node, decision.site.name) if spike.keep else self._first_argument(node)
+        value = self._analog(node, decision, spike.analog)
+        scale = self.scales.scales[node]
+        factor = 1.0 / (scale[0] if scale.dim() else scale)
+        scaler = Scaler(factor.to(self.record[node].dtype))
+        return self._module_call(f"{decision.site.name}_scaler", scaler, (value,), {})
+
+    def _analog(self, node: fx.Node, decision: Decision, analog: Analog) -> fx.Node:
+        name = decision.site.name
+        if self.neuron is None or decision.site.varies < Varies.VARYING:
+            return self._operation(node, name)
+        operation = self.module.get_submodule(str(node.target)) if node.op == "call_module" else node.target
+        return self._call(node, name, _with_memory(analog.make(operation, self._sequences(node)), decision))
+
     def _activation(self, node: fx.Node, spike: Spike) -> nn.Module:
         """What the neuron stands for. It follows from the description, so that verifying checks the mapper too."""
         if spike.two_sided:
@@ -152,9 +173,10 @@ class _Rewriter:
         maximum = spike.maximum / (scale[0] if scale.dim() else scale)
         return NormalizedReLU(maximum.to(self.record[node].dtype))
 
-    def _two_sided(self, node: fx.Node, name: str, spike: Spike, positive: nn.Module, negative: nn.Module) -> fx.Node:
+    def _two_sided(
+        self, node: fx.Node, name: str, spike: Spike, current: Any, positive: nn.Module, negative: nn.Module
+    ) -> fx.Node:
         """The difference of two neurons, one for each sign of the current."""
-        current = self._argument(node, node.all_input_nodes[0])
         above = self._module_call(name, positive, (current,), {})
         negated = self._module_call(f"{name}_negated", Stepwise(operator.neg), (current,), {})
         below = self._module_call(f"{name}_negative", negative, (negated,), {})
@@ -194,7 +216,7 @@ class _Rewriter:
 
     def _call(self, node: fx.Node, name: str, module: nn.Module, *, only_first: bool = False) -> fx.Node:
         if only_first:
-            return self._module_call(name, module, (self._argument(node, node.all_input_nodes[0]),), {})
+            return self._module_call(name, module, (self._first_argument(node),), {})
         args = fx.map_arg(node.args, lambda arg: self._argument(node, arg))
         kwargs = fx.map_arg(node.kwargs, lambda arg: self._argument(node, arg))
         return self._module_call(name, module, args, kwargs)
@@ -216,6 +238,9 @@ class _Rewriter:
     def _known(self, node: fx.Node) -> Any:
         return self.new[node]
 
+    def _first_argument(self, node: fx.Node) -> Any:
+        return self._argument(node, node.all_input_nodes[0])
+
     def _argument(self, user: fx.Node, arg: fx.Node) -> Any:
         scale = self.scales.scalers.get((user, arg))
         if scale is None:
@@ -228,6 +253,18 @@ class _Rewriter:
             name = f"{decision.site.name if decision else arg.name}_scaler"
             self.scaled[key] = self._module_call(name, Scaler(factor), (self.new[arg],), {})
         return self.scaled[key]
+
+
+def _with_memory(made: Any, decision: Decision) -> nn.Module:
+    """What a mapper made for a site whose operation is not linear over time."""
+    if not isinstance(made, MemoryModule):
+        raise PluginError(
+            f"Mapper {decision.mapper!r} ({decision.owner}) made {made!r} for {decision.site.name} "
+            f"({decision.site.operation_name}); it must make a SpikingJelly MemoryModule, which reset_net clears and "
+            "which has the step modes 's' and 'm'."
+        )
+    module: nn.Module = made
+    return module
 
 
 _ANY_LAYOUT: dict[Any, str] = {"view": "reshape", "view_as": "reshape_as"}

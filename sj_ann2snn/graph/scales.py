@@ -99,7 +99,7 @@ class _ScalePlanner:
             return None if self._picks(user) or self.plan.varies[user] is Varies.CONSTANT else ONE
         replacement = decision.replacement
         if isinstance(replacement, Spike):
-            return self._reranked(self.lambdas[user], node)
+            return ONE if replacement.analog else self._reranked(self.lambdas[user], node)
         if self._folds(user, replacement):
             return None
         if isinstance(replacement, Remove):
@@ -133,7 +133,7 @@ class _ScalePlanner:
         if isinstance(replacement, Spike):
             scale = self.lambdas[node]
             for arg in self._tensors(node):
-                wish = self._reranked(scale, arg)
+                wish = ONE if replacement.analog else self._reranked(scale, arg)
                 self._bring(node, arg, ONE if wish is None else wish)
             return scale
         if self._folds(node, replacement):

@@ -145,9 +145,12 @@ def _scaled_sums(
 
 
 def _is_foreign(module: nn.Module) -> bool:
-    """True for a user's own module, which may rely on the memory layout (``x.view(...)`` does)."""
+    """True for a module or function of somebody's own, which may rely on the memory layout (``x.view(...)`` does)."""
     operation = module.operation if isinstance(module, Stepwise) else None
-    return isinstance(operation, nn.Module) and not type(operation).__module__.startswith("torch.nn.")
+    if isinstance(operation, nn.Module):
+        return not type(operation).__module__.startswith("torch.nn.")
+    home = getattr(operation, "__module__", None) or "torch"
+    return home.partition(".")[0] not in ("torch", "_operator", "builtins")
 
 
 def _has_hooks(snn: nn.Module) -> bool:

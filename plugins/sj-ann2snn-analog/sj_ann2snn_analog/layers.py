@@ -1,0 +1,142 @@
+"""The module that stands in the spiking network."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from spikingjelly.activation_based.base import MemoryModule
+from torch import Tensor, nn
+
+__all__ = ["TemporalDifference"]
+
+Operation = nn.Module | Callable[..., Any] | str
+
+
+class TemporalDifference(MemoryModule):  # type: ignore[misc]  # SpikingJelly is untyped
+    """Emits what makes the mean of its outputs the operation on the mean of its inputs, at every step.
+
+    >>> import torch
+    >>> square = TemporalDifference(torch.square)
+    >>> [square(torch.tensor([x])).item() for x in (1.0, 0.0, 2.0)]
+    [1.0, -0.5, 2.5]
+
+    With f the operation and m(t) the mean of its inputs up to step t, the output at step t is
+    ``t f(m(t)) - (t - 1) f(m(t - 1))``. The outputs up to any step t add up to t f(m(t)): here the mean inputs are 1,
+    1/2 and 1, and the outputs add up to 1, 2 · 1/4 and 3. They are analog values of either sign, not spikes.
+
+    The operation may take several tensors that vary over time. It must work on each sample by itself and be finite at
+    every mean, those of the first few steps, many of them zero, included.
+
+    Args:
+        operation: A module, a function, or the name of a tensor method, without randomness and without memory.
+        sequences: Which tensors among the arguments (in order, nested ones included) are ``[N, ...]``, and
+            ``[T, N, ...]`` in step mode "m"; the others are parameters. Integers and booleans among the sequences
+            must not vary over time.
+
+    In step mode "m" the operation runs on all steps at once, as ``[T * N, ...]``.
+    """
+
+    steps: int
+    sums: list[Tensor] | None
+    last: list[Tensor] | None
+
+    def __init__(self, operation: Operation, sequences: tuple[int, ...] = (0,)) -> None:
+        super().__init__()
+        self.operation = operation
+        self.sequences = sequences
+        self.register_memory("steps", 0)
+        self.register_memory("sums", None)
+        self.register_memory("last", None)
+
+    def single_step_forward(self, *args: Any, **kwargs: Any) -> Any:
+        args, kwargs = self._map_sequences((args, kwargs), lambda x: x.unsqueeze(0))
+        return _map(self.multi_step_forward(*args, **kwargs), lambda y: y.squeeze(0))
+
+    def multi_step_forward(self, *args: Any, **kwargs: Any) -> Any:
+        found: list[Tensor] = []
+        self._map_sequences((args, kwargs), found.append)
+        before, steps = self.steps, len(found[0])
+        sums = [_running_sum(x, self.sums[index] if self.sums else None) for index, x in enumerate(found)]
+        means = iter([_mean(x, total, before) for x, total in zip(found, sums, strict=True)])
+        args, kwargs = self._map_sequences((args, kwargs), lambda x: self._merged(next(means)))
+        result = self._call(args, kwargs)
+        values: list[Tensor] = []
+        # A batch may have become finer (windows of a sample), hence -1.
+        _map(result, lambda y: values.append(y.reshape(steps, -1, *y.shape[1:])))
+        last = self.last or [value[0] for value in values]
+        differences = iter([_difference(y, y0, before) for y, y0 in zip(values, last, strict=True)])
+        self.steps = before + steps
+        self.sums = [total[-1].clone() for total in sums]
+        self.last = [value[-1].clone() for value in values]
+        return _map(result, lambda _: next(differences))
+
+    def detach(self) -> None:
+        """Cut the memory off from the graph of gradients, as SpikingJelly's `functional.detach_net` does."""
+        self.sums, self.last = ([x.detach() for x in found] if found else None for found in (self.sums, self.last))
+
+    def _map_sequences(self, tree: Any, change: Callable[[Tensor], Any]) -> Any:
+        positions = itertools.count()
+        return _map(tree, lambda x: change(x) if next(positions) in self.sequences else x)
+
+    def _merged(self, x_seq: Tensor) -> Tensor:
+        merged = x_seq.flatten(0, 1)
+        # What is not torch's own may look at the tensor's memory (``x.view(...)`` does).
+        return merged if _is_torchs(self.operation) else merged.contiguous()
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if isinstance(self.operation, str):
+            return getattr(args[0], self.operation)(*args[1:], **kwargs)
+        return self.operation(*args, **kwargs)
+
+    def extra_repr(self) -> str:
+        if isinstance(self.operation, nn.Module):
+            return f"step_mode={self.step_mode}"
+        name = self.operation if isinstance(self.operation, str) else self.operation.__name__
+        return f"{name}, step_mode={self.step_mode}"
+
+
+def _running_sum(x_seq: Tensor, before: Tensor | None) -> Tensor:
+    """The sums up to every step, in double precision: an error in a mean counts t times in the difference."""
+    if not x_seq.is_floating_point():
+        return x_seq
+    total = x_seq.cumsum(0, dtype=torch.float64)
+    return total if before is None else total.add_(before)
+
+
+def _mean(x_seq: Tensor, total: Tensor, before: int) -> Tensor:
+    if not x_seq.is_floating_point():
+        return x_seq
+    return (total / (_numbers(total, before) + 1)).to(x_seq.dtype)
+
+
+def _difference(y_seq: Tensor, last: Tensor, before: int) -> Tensor:
+    """``t y(t) - (t - 1) y(t - 1)``, written so that nothing large cancels: y(t) + (t - 1) (y(t) - y(t - 1))."""
+    if not y_seq.is_floating_point():
+        return y_seq
+    growth = y_seq - torch.cat([last[None], y_seq[:-1]])
+    return torch.addcmul(y_seq, growth, _numbers(y_seq, before))
+
+
+def _numbers(like: Tensor, before: int) -> Tensor:
+    """The numbers of the steps, from `before` on, in the shape ``[T, 1, ...]``."""
+    numbers = torch.arange(before, before + len(like), dtype=like.dtype, device=like.device)
+    return numbers.view(-1, *(1,) * (like.dim() - 1))
+
+
+def _is_torchs(operation: Operation) -> bool:
+    home = type(operation).__module__ if isinstance(operation, nn.Module) else getattr(operation, "__module__", None)
+    return home is None or home.partition(".")[0] in ("torch", "_operator", "builtins")
+
+
+def _map(tree: Any, change: Callable[[Tensor], Any]) -> Any:
+    """`tree` with every tensor in its tuples, lists and dicts changed, in order."""
+    if isinstance(tree, Tensor):
+        return change(tree)
+    if isinstance(tree, (tuple, list)):
+        return type(tree)([_map(item, change) for item in tree])
+    if isinstance(tree, dict):
+        return {key: _map(item, change) for key, item in tree.items()}
+    return tree
