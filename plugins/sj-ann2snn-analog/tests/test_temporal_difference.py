@@ -108,7 +108,8 @@ def test_the_mean_is_the_operation_on_the_mean_at_every_step(operation: Any, sha
     require_exact(TemporalDifference(operation), operation, [x_seq])
     # The operation itself, step by step, has another mean.
     naive = [torch.stack(one).mean(0) for one in zip(*(call(operation, x) for x in x_seq), strict=True)]
-    assert any(not torch.allclose(one, other, atol=1e-3) for one, other in zip(naive, call(operation, x_seq.mean(0))))
+    pairs = zip(naive, call(operation, x_seq.mean(0)), strict=True)
+    assert not all(torch.allclose(one, other, atol=1e-3) for one, other in pairs)
 
 
 @pytest.mark.parametrize(("operation", "shapes"), JOINT)
@@ -125,7 +126,8 @@ def test_step_modes_agree_across_stretches_of_time(operation: Any, shapes: list[
     positions = tuple(range(len(shapes)))
     single, multi = TemporalDifference(operation, positions), TemporalDifference(operation, positions)
     multi.step_mode = "m"
-    stepwise = [torch.stack(one) for one in zip(*(outputs(single(*one)) for one in zip(*sequences)), strict=True)]
+    every = [outputs(single(*(x_seq[step] for x_seq in sequences))) for step in range(STEPS)]
+    stepwise = [torch.stack(one) for one in zip(*every, strict=True)]
     stretches = [outputs(multi(*(x_seq[part] for x_seq in sequences))) for part in (slice(0, 5), slice(5, STEPS))]
     at_once = [torch.cat(one) for one in zip(*stretches, strict=True)]
     torch.testing.assert_close(at_once, stepwise, rtol=1e-9, atol=1e-9)
