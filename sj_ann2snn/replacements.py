@@ -39,6 +39,14 @@ class Replacement:
 class Analog(Replacement):
     """A module with memory that does not spike takes the operation's place: for what no neuron can do.
 
+    >>> import torch
+    >>> from sj_ann2snn import Analog, LayerMapper
+    >>> class GateMapper(LayerMapper):
+    ...     name = "gate"
+    ...     claims = (torch.nn.Sigmoid,)
+    ...     def map(self, site):
+    ...         return Analog(MyMemoryModule, "gate on running means")
+
     It is called as the operation is, with every argument in the ANN's units, and answers in them: scales stop in
     front of it. Any of the arguments may vary over time. It may mix channels, but never the samples of a batch. The
     report says that it does not spike. Where nothing varies over time the operation itself is kept.
@@ -67,7 +75,8 @@ class Spike(Replacement):
         negative_slope: Slope below zero, a number or one per channel. Where it is not zero, a second neuron
             fires for the negated current, and its spikes times the slope are subtracted; λ is then the scale
             of the current's magnitude. A slope of one carries both signs as they are.
-        analog: Stands in the operation's place, as described there, and the neuron behind it.
+        analog: Stands in the operation's place, as described there, and the neuron behind it; the slope is that of
+            the neuron, zero for what is never negative and else one.
     """
 
     maximum: float | None = None

@@ -80,6 +80,29 @@ print(json.dumps({"becomes": pool.becomes, "owner": pool.owner, "error": error})
 )
 
 
+ANALOG = Distribution(
+    name="sj-ann2snn-analog",
+    entry_point="analog",
+    script="""
+import json
+import torch
+from sj_ann2snn import Converter, simulate
+
+torch.manual_seed(0)
+ann = torch.nn.Sequential(
+    torch.nn.Linear(6, 12), torch.nn.ReLU(), torch.nn.Linear(12, 12), torch.nn.SiLU(), torch.nn.Linear(12, 3)
+)
+images = torch.rand(100, 6)
+converter = Converter(mode="max", dataloader=[images], progress=False)
+snn = converter(ann)
+error = simulate(snn, images, T=300).sub(ann(images)).abs().max().item()
+smooth = converter.report["3"]
+print(json.dumps({"becomes": smooth.becomes, "owner": smooth.owner, "error": error}))
+""",
+    fails_with="3 (SiLU)",
+)
+
+
 def neuron_distribution(name: str) -> Distribution:
     return Distribution(
         name=f"sj-ann2snn-{name}",
@@ -102,7 +125,7 @@ print(json.dumps({{"neuron": converter.report.neuron, "owner": converter.report.
 
 
 BURST, SIGNED = neuron_distribution("burst"), neuron_distribution("signed")
-ALL = (SIGMA, ADAPTIVE_MAXPOOL, BURST, SIGNED)
+ALL = (SIGMA, ADAPTIVE_MAXPOOL, ANALOG, BURST, SIGNED)
 DISTRIBUTIONS = [pytest.param(one, id=one.name) for one in ALL]
 
 
