@@ -30,6 +30,7 @@ from .neurons import NeuronMaker, NeuronSite
 from .normalization import CalibrationSite, Normalization, Observer
 from .partial import SubmoduleInputs, module_name, module_names, require_submodule
 from .preparation import Prepared, device_of, prepare, working_copy
+from .readouts import SUGGESTED
 from .replacements import Analog, Refuse, Remove, Replacement, Spike, Stateful
 from .report import ConversionCheck, ConversionReport, ReportEntry
 from .selection import Selection
@@ -260,6 +261,8 @@ class Converter:
             neuron = partial(self._neuron, recorded=recorded, lambdas=lambdas)
             network = rewrite(module, recorded, plan, scales, neuron, corrected.adjustments).to(device)
             round_weights(network)
+            if corrected.readout is not None:
+                network.meta[SUGGESTED] = corrected.readout
         self._report = self._make_report(plan, lambdas, network)
         return network
 

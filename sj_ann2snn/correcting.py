@@ -54,11 +54,13 @@ class Corrected:
         lambdas: λ of every spiking node.
         adjustments: What spiking nodes get in addition to their current.
         rescaled: Some λ is another than before.
+        readout: Name and options of the readout that the network is adjusted for.
     """
 
     lambdas: dict[fx.Node, Tensor]
     adjustments: dict[fx.Node, Adjustment]
     rescaled: bool = False
+    readout: tuple[str, dict[str, Any]] | None = None
 
 
 def correct(
@@ -104,7 +106,8 @@ def correct(
         adjustments[node] = Adjustment(left, site.added_potential)
     if bool(trial.output_bias.any()):
         absorb_bias(network.module, network.record, network.plan, _answer(network.module), trial.output_bias)
-    return Corrected(lambdas, adjustments, any(lambdas[node] is not network.lambdas[node] for node in sites))
+    rescaled = any(lambdas[node] is not network.lambdas[node] for node in sites)
+    return Corrected(lambdas, adjustments, rescaled, trial.readout)
 
 
 def _on_trial(

@@ -4,24 +4,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from .batches import describe_batch
 from .blame import blamed
 from .errors import OptionError, PluginError
 from .loading import load_plugins
 from .options import construct
-from .readouts import Readout
+from .readouts import SUGGESTED, Readout
 from .simulation import Collector
 from .trees import map_tensors, tensors
 
-__all__ = ["AnswerAtEnd", "Decoder", "find_readout"]
+__all__ = ["AnswerAtEnd", "Decoder", "find_readout", "readout_for"]
+
+
+def readout_for(snn: nn.Module, given: object, steps: int) -> Readout:
+    """The readout that the argument `readout` means; for None the one that the network was adjusted for, or the mean.
+
+    Raises:
+        OptionError: As for `find_readout`.
+    """
+    if given is not None:
+        return find_readout(given, steps)
+    suggested = getattr(snn, "meta", {}).get(SUGGESTED)
+    if suggested is not None:
+        with suppress(OptionError):  # meant for more steps than these, or brought by a plugin that is gone
+            return find_readout(suggested[0], steps, suggested[1])
+    return find_readout("mean", steps)
 
 
 def find_readout(given: object, steps: int, options: Mapping[str, Any] | None = None) -> Readout:
-    """The readout that the argument `readout` means, once it has agreed to `steps` steps.
+    """The readout that `given` means, once it has agreed to `steps` steps.
 
     Args:
         given: Its name, or an instance.

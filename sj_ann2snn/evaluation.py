@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from .batches import Signature, describe_batch, forward_signature, move, taken
 from .blame import blamed
-from .decoding import Decoder, find_readout
+from .decoding import Decoder, readout_for
 from .errors import EvaluationInterrupted, InputError, OptionError, PluginError
 from .exits import ExitRule
 from .loading import load_plugins
@@ -90,7 +90,7 @@ def evaluate(
     loader: Iterable[Any],
     T: int,  # noqa: N803 - the field's name for the number of time steps
     *,
-    readout: str | Readout = "mean",
+    readout: str | Readout | None = None,
     early_exit: float | str | ExitRule | None = None,
     precision: str = "float32",
     progress: bool = True,
@@ -114,7 +114,8 @@ def evaluate(
         T: Number of time steps, at least 1.
         readout: What makes the answer of the outputs over time: `"mean"`, `"delayed"`, `"exponential"`, `"last"`,
             `"potential"`, the name of any plugin's readout, or an instance with options,
-            ``builtin.readouts.Delayed(delay=2)``.
+            ``builtin.readouts.Delayed(delay=2)``; by default the one that a correction adjusted the network for, or
+            the mean.
         early_exit: Stop simulating a sample once its answer is settled, the others going on: a number, by which the
             summed output of the best class has to lead the next one's (`builtin.exits.Margin`); the name of a rule;
             or an `ExitRule`.
@@ -131,7 +132,7 @@ def evaluate(
     """
     rule = _exit_rule(early_exit)
     simulator = Simulator(snn, T, precision)
-    answering = find_readout(readout, T)
+    answering = readout_for(snn, readout, T)
     signature = Signature.of(snn) if isinstance(snn, fx.GraphModule) else forward_signature(snn)
     totals = _Totals(T)
     index = -1

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from .decoding import AnswerAtEnd, find_readout
+from .decoding import AnswerAtEnd, readout_for
 from .readouts import Readout
 from .simulation import Simulator, concatenated, plain
 
@@ -18,7 +18,7 @@ def simulate(
     x: Any,
     T: int,  # noqa: N803 - the field's name for the number of time steps
     *,
-    readout: str | Readout = "mean",
+    readout: str | Readout | None = None,
     precision: str = "float32",
 ) -> Any:
     """Run the network for `T` steps on a constant input; the mean of its output over time, or another readout.
@@ -36,7 +36,8 @@ def simulate(
         T: Number of time steps, at least 1.
         readout: What makes the answer of the outputs over time: `"mean"`, `"delayed"`, `"exponential"`, `"last"`,
             `"potential"`, the name of any plugin's readout, or an instance with options,
-            ``builtin.readouts.Delayed(delay=2)``.
+            ``builtin.readouts.Delayed(delay=2)``; by default the one that a correction adjusted the network for, or
+            the mean.
         precision: `"float32"` rounds no product. `"tf32"` (on CUDA) and `"bfloat16"` compute the layers behind the
             first neuron with weights of 11 and 8 significant bits; the membrane potentials stay as they are. The
             spikes are not quite the same then.
@@ -57,5 +58,5 @@ def simulate(
     """
     inputs = x if isinstance(x, tuple) else (x,)
     simulator = Simulator(snn, T, precision)
-    rule = find_readout(readout, T)
+    rule = readout_for(snn, readout, T)
     return plain(concatenated(simulator.run_all(inputs, lambda _: AnswerAtEnd(rule))))

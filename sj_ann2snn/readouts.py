@@ -7,7 +7,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-__all__ = ["Readout"]
+__all__ = ["SUGGESTED", "Readout"]
+
+SUGGESTED = "ann2snn_readout"
+"""Key of a converted network's `meta`: name and options of the readout that it was adjusted for."""
 
 
 class Readout(abc.ABC):

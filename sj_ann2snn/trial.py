@@ -114,6 +114,7 @@ class Trial:
             signs run along and are not among them.
         adjusts_output: True if the network's answer comes from one layer, whose bias can be adjusted.
         output_bias: Added to the network's answer so far, ``[classes]``.
+        readout: Name and options of the readout that the network is adjusted for; None for any.
     """
 
     def __init__(
@@ -130,6 +131,7 @@ class Trial:
         self.sites = tuple(sites)
         self.adjusts_output = output_channels is not None
         self.output_bias = torch.zeros(output_channels or 0, dtype=like.dtype, device=like.device)
+        self.readout: tuple[str, dict[str, Any]] | None = None
         self._load_inputs, self._find_activations, self._run = inputs, activations, run
         self._progress = progress
 
@@ -202,6 +204,15 @@ class Trial:
         if not self.adjusts_output:
             raise CorrectionError("The network's answer does not come from one layer, so that its bias stays as it is.")
         self.output_bias = _checked(bias, tuple(self.output_bias.shape), self.output_bias, "the output's bias")
+
+    def suggest_readout(self, name: str, **options: Any) -> None:
+        """Say which readout the network is adjusted for; `simulate` and `evaluate` take it unless told another.
+
+        Args:
+            name: Of a readout.
+            options: Its options.
+        """
+        self.readout = name, options
 
     def progress(self, items: Iterable[T_co], what: str) -> Iterator[T_co]:
         """`items`, behind a progress bar if the caller wants one."""

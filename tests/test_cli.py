@@ -477,7 +477,7 @@ def test_the_readout_reaches_the_evaluation(workplace: Path, capsys: pytest.Capt
     def accuracy(*arguments: str) -> list[float]:
         assert main(compared("--modes", "1/4", "--json", *arguments)) == 0
         found = json.loads(capsys.readouterr().out)
-        assert found["readout"] == (list(arguments[1:]) or ["mean"])
+        assert found["readout"] == (list(arguments[1:]) or None)
         return list(found["modes"][0]["accuracy"])
 
     mean = accuracy()

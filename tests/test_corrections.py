@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -21,6 +22,7 @@ from sj_ann2snn import (
     PluginError,
     Trial,
     TrialSite,
+    evaluate,
     simulate,
 )
 from sj_ann2snn.builtin.normalizations import Max
@@ -363,3 +365,18 @@ def test_corrected_networks_answer_better() -> None:
 
     plain, corrected = (simulate(convert(ann, x, corrections=given), x, steps) for given in ((), Custom(biases)))
     assert relative_error(corrected, ann(x)) < 0.8 * relative_error(plain, ann(x))
+
+
+def test_the_readout_that_a_network_is_adjusted_for_is_taken_unless_the_caller_names_another() -> None:
+    x, steps = images(), 10
+    snn = convert(
+        residual().double().eval(), x, corrections=Custom(lambda trial: trial.suggest_readout("delayed", delay=4))
+    )
+    outputs = run_by_hand(snn, x, steps)
+    torch.testing.assert_close(simulate(snn, x, steps), outputs[4:].mean(0))
+    torch.testing.assert_close(simulate(copy.deepcopy(snn), x, steps), outputs[4:].mean(0))
+    torch.testing.assert_close(simulate(snn, x, steps, readout="mean"), outputs.mean(0))
+    labels = outputs[4:].mean(0).argmax(1)
+    assert evaluate(snn, [(x, labels)], steps, progress=False).accuracy[-1] == 1
+    # It is meant for more steps than these.
+    torch.testing.assert_close(simulate(snn, x, 4), outputs[:4].mean(0))

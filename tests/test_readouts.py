@@ -233,7 +233,7 @@ def test_a_decay_outside_its_range_is_refused(decay: Any) -> None:
 @pytest.mark.parametrize("run", ["simulate", "evaluate"])
 def test_what_is_no_readout_is_refused(snn: Any, run: str) -> None:
     known = "'delayed', 'exponential', 'last', 'mean', 'potential'"
-    for given in (None, 3, Mean, torch.mean):
+    for given in (0, 3, Mean, torch.mean):
         with pytest.raises(
             OptionError,
             match=rf"^readout=.* is not allowed: give the name of a readout \({known}\) or an instance of Readout\.$",

@@ -58,10 +58,9 @@ def add_run_arguments(parser: argparse.ArgumentParser, out: str) -> None:
     parser.add_argument(
         "--readout",
         nargs="+",
-        default=["mean"],
         metavar=("NAME", "OPTION=VALUE"),
         help="what makes the answer of the outputs over time, with its options: mean, delayed delay=4, potential, or "
-        "any that `sj-ann2snn plugins` lists (default: mean)",
+        "any that `sj-ann2snn plugins` lists (default: what the mode is meant for, or else the mean)",
     )
     parser.add_argument("--device", default=None, help="where to compute, such as cpu or cuda:0 (default: cpu)")
     parser.add_argument(
@@ -104,12 +103,14 @@ def converter_options(given: Sequence[tuple[str, Any]], own_arguments: Mapping[s
     return {name: str(value) if name in LAYER_NAMES and isinstance(value, int) else value for name, value in given}
 
 
-def readout_of(given: Sequence[str], steps: int) -> Readout:
-    """The readout that ``--readout NAME OPTION=VALUE ...`` means.
+def readout_of(given: Sequence[str] | None, steps: int) -> Readout | None:
+    """The readout that ``--readout NAME OPTION=VALUE ...`` means; None where it is not given.
 
     Raises:
         OptionError: It or an option is unknown, or it has no answer after that number of steps.
     """
+    if given is None:
+        return None
     name, *options = given
     try:
         named = dict(named_value(option) for option in options)

@@ -102,7 +102,7 @@ def run_modes(
     device: torch.device | None = None,
     channel_wise: bool = False,
     options: Mapping[str, Any] | None = None,
-    readout: str | Readout = "mean",
+    readout: str | Readout | None = None,
 ) -> Sweep:
     """Convert `ann` in every mode, and simulate each for `steps` steps on the test data.
 

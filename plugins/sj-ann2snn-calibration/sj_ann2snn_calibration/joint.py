@@ -63,6 +63,9 @@ class Joint(Correction):
 
     Args:
         T: Number of time steps that the network is to run for.
+        delay: Steps at the beginning whose outputs do not count, part of T: what the network emits while the first
+            spikes are still on their way says little. By default T / 4, from T = 17 on T / 2. `simulate` and
+            `evaluate` then leave them out, too, unless they are told another readout.
         epochs: How often to go through the calibration data; by default 64 / T times, at least twice.
         learning_rate: Of Adam, falling along half a cosine to zero.
         samples: Calibration samples to use at the most.
@@ -80,7 +83,7 @@ class Joint(Correction):
         self,
         *,
         T: int = 8,  # noqa: N803 - the field's name for the number of time steps
-        delay: int = 0,
+        delay: int | None = None,
         epochs: int | None = None,
         learning_rate: float = 0.01,
         samples: int = 1024,
@@ -93,7 +96,9 @@ class Joint(Correction):
                 raise OptionError(f"{name}={value!r} is not allowed: it is an integer from 1 up.")
         if not learning_rate > 0:
             raise OptionError(f"learning_rate={learning_rate!r} is not allowed: it is greater than 0.")
-        self.delay = delay
+        if delay is not None and (isinstance(delay, bool) or not isinstance(delay, int) or not 0 <= delay < T):
+            raise OptionError(f"delay={delay!r} is not allowed for T={T}: it is an integer from 0 to T - 1.")
+        self.delay = (T // 2 if T > 16 else T // 4) if delay is None else delay
         self.epochs = max(2, 64 // T) if epochs is None else epochs
         self.learning_rate, self.samples, self.mirror, self.seed = learning_rate, samples, mirror, seed
 
@@ -140,6 +145,8 @@ class Joint(Correction):
             trial.adjust(site.name, scale=own.log_scale.exp(), bias=own.bias, initial_potential=own.potential)
         if trial.adjusts_output:
             trial.adjust_output(trial.output_bias + output_bias.detach())
+        if self.delay:
+            trial.suggest_readout("delayed", delay=self.delay)
 
     def _taken(self, value: Any, rows: Tensor, generator: torch.Generator) -> Any:
         if not isinstance(value, Tensor) or not value.dim():
