@@ -95,7 +95,8 @@ class Normalization(abc.ABC):
     """How the mode is written, where that is not its name (``"99.9%"``)."""
     suggests: ClassVar[Mapping[str, Any]] = {}
     """Arguments of the converter and options of neurons and corrections that the mode is best used with; they hold
-    where the caller gives no other. Allowed of the converter's own are `channel_wise`, `neuron` and `corrections`."""
+    where the caller gives no other. Allowed of the converter's own are `channel_wise`, `neuron` and `corrections`;
+    a correction may also be a class, which is then made with the caller's options."""
 
     @classmethod
     def parse(cls, mode: object, **options: Any) -> Self | None:

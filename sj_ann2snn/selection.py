@@ -65,8 +65,11 @@ class Selection:
         self.channel_wise: bool = suggested.pop("channel_wise", False) if channel_wise is None else channel_wise
         neuron = suggested.pop("neuron", "if") if neuron is None else neuron
         neuron_class, self.neuron_owner = self._find_neuron(neuron)
-        corrections = suggested.pop("corrections", ()) if corrections is None else corrections
-        found = [self._find_correction(one) for one in _as_sequence(corrections)]
+        own = suggested.pop("corrections", ())
+        if corrections is None:
+            found = [self._suggested_correction(one) for one in _as_sequence(own)]
+        else:
+            found = [self._find_correction(one) for one in _as_sequence(corrections)]
         # An instance comes with its options; given here they would have no effect.
         mode_class = None if isinstance(mode, Normalization) else type(self.normalization)
         named = [cls for cls, instance, _ in found if instance is None]
@@ -142,6 +145,12 @@ class Selection:
             )
         found = self._registry.find_neuron(neuron, self._prefer)
         return found.cls, found.owner
+
+    def _suggested_correction(self, correction: object) -> tuple[type[Correction], Correction | None, Owner]:
+        """One that the mode suggests, which may be a class of its own distribution."""
+        if isinstance(correction, type) and issubclass(correction, Correction):
+            return correction, None, self.mode_owner
+        return self._find_correction(correction)
 
     def _find_correction(self, correction: object) -> tuple[type[Correction], Correction | None, Owner]:
         if isinstance(correction, Correction):

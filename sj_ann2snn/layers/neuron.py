@@ -10,7 +10,15 @@ from torch import Tensor
 
 from ..compat import MemoryModule
 
-__all__ = ["InPlaceNeuron"]
+__all__ = ["InPlaceNeuron", "total"]
+
+
+def total(values: Tensor) -> int:
+    """The sum of ``[T, N, ...]``."""
+    dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
+    # Sample by sample the sums are exact in single precision, which is ten times as fast as double.
+    per_sample = values.sum(dim=tuple(range(2, values.dim())), dtype=dtype) if values.dim() > 2 else values
+    return round(float(per_sample.sum(dtype=torch.float64)))
 
 
 class InPlaceNeuron(MemoryModule):  # type: ignore[misc]  # SpikingJelly is untyped
@@ -61,6 +69,13 @@ class InPlaceNeuron(MemoryModule):  # type: ignore[misc]  # SpikingJelly is unty
             self.start(x_seq[0])
         for x, out in zip(x_seq.unbind(0), spikes.unbind(0), strict=True):
             self.step(x, out)
+
+    def count_spikes(self, emitted: Tensor) -> int:
+        """How many spikes `emitted` ``[T, N, ...]`` stands for, what the last call of `fire` wrote.
+
+        A graded spike counts as many as its value, a negative one too.
+        """
+        return total(emitted.abs())
 
     def single_step_forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return self.multi_step_forward(x.unsqueeze(0)).squeeze(0)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..compat import is_neuron, is_plain_if
 from ..compiled import compiled
 from ..layers import InPlaceNeuron
+from ..layers.neuron import total
 from . import loops
 from .loops import flat, is_dense
 
@@ -25,12 +26,10 @@ def is_spiking(module: nn.Module) -> bool:
 
 
 def count_spikes(neuron: nn.Module, spikes: Tensor) -> int:
-    """Spikes ``[T, N, ...]`` that `neuron` emitted; a graded one counts as many as its value, a negative one too."""
-    values = spikes if is_plain_if(neuron) else spikes.abs()
-    dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
-    # Sample by sample the sums are exact in single precision, which is ten times as fast as double.
-    per_sample = values.sum(dim=tuple(range(2, values.dim())), dtype=dtype) if values.dim() > 2 else values
-    return round(float(per_sample.sum(dtype=torch.float64)))
+    """How many of the spikes ``[T, N, ...]`` `neuron` emitted when it was last run."""
+    if isinstance(neuron, InPlaceNeuron):
+        return neuron.count_spikes(spikes)
+    return total(spikes if is_plain_if(neuron) else spikes.abs())
 
 
 def can_fire_in_place(neuron: nn.Module, x_seq: Tensor) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from .joint import Joint
 from .staircase import Staircase
 
 __all__ = ["LowLatency"]
@@ -12,8 +13,8 @@ __all__ = ["LowLatency"]
 class LowLatency(Staircase):
     """Thresholds for T steps per channel, half a threshold to start from, and the joint correction.
 
-    >>> LowLatency(T=4).suggests["corrections"]
-    ('joint',)
+    >>> LowLatency.suggests["corrections"]
+    (<class 'sj_ann2snn_calibration.joint.Joint'>,)
 
     Args:
         T: Number of time steps that the network is to run for.
@@ -25,4 +26,4 @@ class LowLatency(Staircase):
     """
 
     name = "low-latency"
-    suggests: ClassVar[dict[str, Any]] = {**Staircase.suggests, "corrections": ("joint",)}
+    suggests: ClassVar[dict[str, Any]] = {**Staircase.suggests, "corrections": (Joint,)}

@@ -55,9 +55,6 @@ class Staircase(Normalization):
     def observer(self, site: CalibrationSite) -> StaircaseObserver:
         return StaircaseObserver(site, self.T)
 
-    def __str__(self) -> str:
-        return f"{self.name}, T={self.T}"
-
 
 class StaircaseObserver(Observer):
     """Counts the activations of a site in logarithmic buckets, by channel where it has a scale for each."""
@@ -65,7 +62,7 @@ class StaircaseObserver(Observer):
     def __init__(self, site: CalibrationSite, steps: int) -> None:
         super().__init__(site)
         self.steps = steps
-        self._counted = QuantileSketch(site.channels or 1, bits=5, octaves=12)
+        self._counted = QuantileSketch(site.channels or 1, bits=7, octaves=20)
 
     def observe(self, x: Tensor) -> None:
         axis = self.site.channel_axis

@@ -1,0 +1,114 @@
+"""A neuron whose spikes say how its rate changes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sj_ann2snn import InPlaceNeuron, NeuronMaker, NeuronSite, OptionError
+
+__all__ = ["Differential", "DifferentialNeuron"]
+
+HALFWAY = 0.75
+"""Of a power of two: from here on it is nearer than the one below."""
+
+
+class DifferentialNeuron(InPlaceNeuron):
+    """Emits, at most once a step, a spike of the size ±1, ±1/2, ±1/4, ..., which changes what it stands for.
+
+    >>> neuron = DifferentialNeuron(thresholds=4)
+    >>> outputs = [neuron(torch.tensor([0.7])) for _ in range(3)]
+    >>> [round(sum(x.item() for x in outputs[:t]) / t, 3) for t in (1, 2, 3)]
+    [0.5, 0.75, 0.75]
+
+    The neuron stands for a value a, zero at first. At every step it compares a with ``relu`` of the mean current so far
+    and sends the spike q that brings a nearest to it; where none does, none is sent and a stays, unlike a rate, which
+    falls when no spike comes. Whoever receives the spikes adds them up. The layers of a converted network take the mean
+    over time instead, so what is handed on here at step t is ``a + t q``, whose mean over time is a.
+
+    Args:
+        thresholds: Number of sizes: 1, 1/2, ..., down to 2 to the power of ``1 - thresholds``.
+
+    Shapes: currents and outputs ``[N, ...]``, with step mode "m" ``[T, N, ...]``.
+    """
+
+    value: Tensor | None
+    steps: int
+
+    def __init__(self, *, thresholds: int = 8) -> None:
+        super().__init__()
+        self.thresholds = thresholds
+        self.register_memory("value", None)
+        self.register_memory("steps", 0)
+        self._sent = 0
+
+    def start(self, x: Tensor) -> None:
+        super().start(x)
+        self.value = torch.zeros_like(x)
+
+    def step(self, x: Tensor, out: Tensor) -> None:
+        assert self.v is not None
+        assert self.value is not None
+        self.v += x
+        self.steps += 1
+        missing = (self.v / self.steps).clamp_(min=0).sub_(self.value)
+        spike = self.nearest(missing)
+        self._sent += int(spike.count_nonzero())
+        torch.add(self.value, spike, alpha=self.steps, out=out)
+        self.value += spike
+
+    def nearest(self, x: Tensor) -> Tensor:
+        """The spike nearest to `x`: a power of two with the sign of `x`, or none."""
+        finest = 2.0 ** (1 - self.thresholds)
+        mantissa, exponent = torch.frexp(x)
+        exponent -= (mantissa.abs() < HALFWAY).to(exponent.dtype)
+        size = torch.ldexp(torch.ones_like(x), exponent.clamp_(1 - self.thresholds, 0))
+        return torch.where(x.abs() >= finest / 2, size.copysign_(x), torch.zeros_like(x))
+
+    def fire(self, x_seq: Tensor, spikes: Tensor) -> None:
+        self._sent = 0
+        super().fire(x_seq, spikes)
+
+    def count_spikes(self, emitted: Tensor) -> int:
+        """Spikes that were sent; the values handed on are their sums."""
+        return self._sent
+
+    def extra_repr(self) -> str:
+        return f"thresholds={self.thresholds}, step_mode={self.step_mode}"
+
+
+class Differential(NeuronMaker):
+    """Differential coding: spikes of several sizes and both signs say how the activation changes.
+
+    >>> from sj_ann2snn import Converter, simulate
+    >>> ann = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    >>> x = torch.rand(50, 4)
+    >>> snn = Converter([x], neuron="differential", progress=False)(ann)
+    >>> bool((simulate(snn, x, T=8) - ann(x)).abs().max() < 0.01)
+    True
+
+    With n sizes an activation of up to λ is met within λ / 2**n after some n / 2 steps. λ is no bound: a value beyond
+    it takes a step more for each λ. A neuron whose input has settled is silent.
+
+    Args:
+        thresholds: Number of sizes of a spike, from 1 to 24.
+
+    Raises:
+        OptionError: `thresholds` is no such number.
+
+    Source: Huang et al. 2025, "Differential coding for training-free ANN-to-SNN conversion": spikes transmit changes,
+    by neurons with several thresholds of both signs. Here the sizes are the powers of two below λ, and the spike is the
+    one that leaves the least between the value sent and the mean current so far.
+    """
+
+    name = "differential"
+
+    def __init__(self, *, thresholds: int = 8) -> None:
+        if isinstance(thresholds, bool) or not isinstance(thresholds, int) or not 1 <= thresholds <= 24:
+            raise OptionError(
+                f"thresholds={thresholds!r} is not allowed: the sizes of a spike are from 1 to 24 in number."
+            )
+        self.thresholds = thresholds
+
+    def make(self, site: NeuronSite) -> DifferentialNeuron:
+        return DifferentialNeuron(thresholds=self.thresholds)

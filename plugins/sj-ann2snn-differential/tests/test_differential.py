@@ -1,0 +1,79 @@
+"""The neuron against its definition, and what it spends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from sj_ann2snn_differential import Differential, DifferentialNeuron
+from torch import Tensor, nn
+
+from sj_ann2snn import Converter, OptionError, evaluate, simulate
+
+
+def by_definition(currents: list[float], thresholds: int) -> list[float]:
+    """What the neuron stands for after every step."""
+    sizes = [0.0, *(sign * 2.0**-k for k in range(thresholds) for sign in (1, -1))]
+    total = value = 0.0
+    values = []
+    for step, current in enumerate(currents, 1):
+        total += current
+        missing = max(0.0, total / step) - value
+        # Halfway between two sizes the larger one goes out.
+        value += min(sizes, key=lambda size: (abs(size - missing), -abs(size)))
+        values.append(value)
+    return values
+
+
+@pytest.mark.parametrize("thresholds", [1, 2, 5, 8])
+def test_sends_the_spike_that_brings_it_nearest_to_the_mean_current(thresholds: int) -> None:
+    generator = torch.Generator().manual_seed(thresholds)
+    currents = (torch.randint(-64, 128, (30, 50), generator=generator) / 64).double()
+    neuron = DifferentialNeuron(thresholds=thresholds)
+    neuron.step_mode = "m"
+    steps = torch.arange(1, 31).unsqueeze(1)
+    values = neuron(currents.unsqueeze(1)).squeeze(1).cumsum(0) / steps
+    wanted = torch.tensor([by_definition(column.tolist(), thresholds) for column in currents.T]).T
+    torch.testing.assert_close(values, wanted.double())
+
+
+def test_a_settled_input_costs_no_spikes() -> None:
+    neuron = DifferentialNeuron()
+    neuron.step_mode = "m"
+    neuron(torch.full((6, 1, 4), 0.8125))
+    assert neuron.count_spikes(torch.empty(0)) > 0
+    neuron(torch.full((20, 1, 4), 0.8125))
+    assert neuron.count_spikes(torch.empty(0)) == 0
+
+
+def network() -> tuple[nn.Module, Tensor]:
+    torch.manual_seed(0)
+    layers = [layer for _ in range(4) for layer in (nn.Linear(24, 24), nn.ReLU())]
+    return nn.Sequential(*layers, nn.Linear(24, 5)).double(), torch.rand(60, 24, dtype=torch.float64)
+
+
+def test_follows_the_ann_in_few_steps_where_rates_need_many() -> None:
+    ann, x = network()
+    errors = {}
+    for name, options in (("if", {"initial_potential": 0.5}), ("differential", {})):
+        snn = Converter([x], neuron=name, progress=False, **options)(ann)
+        errors[name] = (simulate(snn, x, T=16) - ann(x)).norm().item()
+    assert errors["differential"] < 0.2 * errors["if"]
+
+
+def test_spikes_are_counted_as_sent() -> None:
+    ann, x = network()
+    snn = Converter([x], neuron="differential", progress=False)(ann)
+    batches = [(x, ann(x).argmax(1))]
+    few, many = (evaluate(snn, batches, T=steps, progress=False).spikes_per_sample for steps in (8, 64))
+    neurons = 4 * 24
+    assert 0 < few <= 8 * neurons
+    # At most one in a step, and hardly any once the input has settled.
+    assert few <= many < 4 * few
+
+
+@pytest.mark.parametrize("thresholds", [0, -1, 25, 2.5, True, "4"])
+def test_the_number_of_sizes_is_checked(thresholds: Any) -> None:
+    with pytest.raises(OptionError, match=f"thresholds={thresholds!r} is not allowed: the sizes of a spike are from 1"):
+        Differential(thresholds=thresholds)
