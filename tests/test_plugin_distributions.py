@@ -124,8 +124,28 @@ print(json.dumps({{"neuron": converter.report.neuron, "owner": converter.report.
     )
 
 
-BURST, SIGNED = neuron_distribution("burst"), neuron_distribution("signed")
-ALL = (SIGMA, ADAPTIVE_MAXPOOL, ANALOG, BURST, SIGNED)
+CALIBRATION = Distribution(
+    name="sj-ann2snn-calibration",
+    entry_point="calibration",
+    script="""
+import json
+import torch
+from sj_ann2snn import Converter, simulate
+
+torch.manual_seed(0)
+ann = torch.nn.Sequential(torch.nn.Linear(6, 12), torch.nn.ReLU(), torch.nn.Linear(12, 3))
+images = torch.rand(100, 6)
+converter = Converter(mode="low-latency", T=8, dataloader=[images], progress=False)
+snn = converter(ann)
+error = simulate(snn, images, T=8).sub(ann(images)).abs().max().item()
+assert converter.report.corrections == (f"Correction 'joint' ({converter.report.mode_owner})",)
+print(json.dumps({"mode": converter.report.mode, "owner": converter.report.mode_owner, "error": error}))
+""",
+    fails_with="ModeError: mode='low-latency' is not known.",
+)
+
+BURST, SIGNED, DIFFERENTIAL = (neuron_distribution(name) for name in ("burst", "signed", "differential"))
+ALL = (SIGMA, ADAPTIVE_MAXPOOL, ANALOG, BURST, SIGNED, DIFFERENTIAL, CALIBRATION)
 DISTRIBUTIONS = [pytest.param(one, id=one.name) for one in ALL]
 
 
