@@ -14,7 +14,7 @@ from sj_ann2snn import Correction, CorrectionError, OptionError, Trial, TrialSit
 from .gradients import fire
 from .staircase import checked_steps
 
-__all__ = ["Joint"]
+__all__ = ["Joint", "usual_delay"]
 
 BATCH = 32
 """Samples from which one step of the descent follows."""
@@ -158,7 +158,7 @@ class Joint(Correction):
         """Steps that do not count. What drives the first neurons is constant, so that they need none."""
         if self.delay is not None:
             return self.delay
-        return min(self.T // 2 if self.T >= 16 else self.T // 4, max(0, sites - SETTLED))
+        return min(usual_delay(self.T), max(0, sites - SETTLED))
 
     def _taken(self, value: Any, rows: Tensor, generator: torch.Generator) -> Any:
         if not isinstance(value, Tensor) or not value.dim():
@@ -168,6 +168,11 @@ class Joint(Correction):
             return taken
         mirrored = (torch.rand(len(taken), generator=generator) < 0.5).view(-1, 1, 1, 1).to(taken.device)
         return torch.where(mirrored, taken.flip(3), taken)
+
+
+def usual_delay(steps: int) -> int:
+    """Steps of all `steps` that do not count in a deep network."""
+    return steps // 2 if steps >= 16 else steps // 4
 
 
 def _loss(answer: Tensor, target: Tensor) -> Tensor:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from .joint import Joint
-from .staircase import Staircase
+from sj_ann2snn import CalibrationSite
+
+from .joint import Joint, usual_delay
+from .staircase import Staircase, StaircaseObserver
 
 __all__ = ["LowLatency"]
 
 
 class LowLatency(Staircase):
-    """Thresholds for T steps per channel, half a threshold to start from, and the joint correction.
+    """Thresholds per channel for the steps that count, half a threshold to start from, and the joint correction.
 
     >>> LowLatency.suggests["corrections"]
     (<class 'sj_ann2snn_calibration.joint.Joint'>,)
@@ -27,3 +29,6 @@ class LowLatency(Staircase):
 
     name = "low-latency"
     suggests: ClassVar[dict[str, Any]] = {**Staircase.suggests, "corrections": (Joint,)}
+
+    def observer(self, site: CalibrationSite) -> StaircaseObserver:
+        return StaircaseObserver(site, self.T - usual_delay(self.T))
