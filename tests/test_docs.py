@@ -1,0 +1,138 @@
+"""The documentation: its Python runs, its signatures are those of the package, its links lead somewhere, the site builds."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import sj_ann2snn
+from sj_ann2snn import Correction, ExitRule, LayerMapper, NeuronMaker, Normalization, Observer, Readout
+from sj_ann2snn.hookspecs import HookSpecs
+from sj_ann2snn.registry import HOOK_BASES
+from sj_ann2snn.trial import Trial, TrialSite
+
+ROOT = Path(sj_ann2snn.__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+
+pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason=f"{DOCS} is missing: it comes with the repository")
+
+PAGES = sorted(DOCS.glob("*.md")) if DOCS.is_dir() else []
+IDS = [page.stem for page in PAGES]
+
+RELATED: dict[type, tuple[type, ...]] = {
+    Normalization: (Normalization, Observer),
+    LayerMapper: (LayerMapper,),
+    NeuronMaker: (NeuronMaker,),
+    Correction: (Correction, Trial, TrialSite),
+    Readout: (Readout,),
+    ExitRule: (ExitRule,),
+}
+"""For the base class of each hook the classes whose methods the hook reference writes down."""
+
+
+def blocks(page: Path, kind: str) -> Iterator[str]:
+    """The fenced blocks of a page whose first line is exactly ``kind``."""
+    for found in re.finditer(r"^```([^\n]*)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
+        if found[1].strip() == kind:
+            yield found[2]
+
+
+# Python ----------------------------------------------------------------------------------------------
+
+
+def names() -> dict[str, Any]:
+    """What a reader has at hand: a trained network, and data."""
+    torch.manual_seed(0)
+    ann = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 5)).eval()
+    images = torch.rand(64, 1, 8, 8)
+    labels = ann(images).argmax(1)
+    loader = [(images[:32], labels[:32]), (images[32:], labels[32:])]
+    return {
+        "ann": ann,
+        "images": images,
+        "labels": labels,
+        "x": images[:8],
+        "calibration_loader": loader,
+        "test_loader": loader,
+        "__name__": "snippet",
+    }
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_every_piece_of_python_runs(page: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    scope = names()
+    for code in blocks(page, "python"):
+        exec(compile(code, f"{page.name}", "exec"), scope)
+
+
+def test_there_is_python_to_run() -> None:
+    assert sum(1 for page in PAGES for _ in blocks(page, "python")) > 8
+
+
+# Signatures ------------------------------------------------------------------------------------------
+
+
+def written(cls: type) -> Iterator[str]:
+    """The public methods of a class, each as one line."""
+    for name, member in vars(cls).items():
+        function = member.__func__ if isinstance(member, (classmethod, staticmethod)) else member
+        if inspect.isfunction(function) and not name.startswith("_"):
+            signature = inspect.signature(function)
+            given = [one for one in signature.parameters.values() if one.name not in ("self", "cls")]
+            text = str(signature.replace(parameters=given)).replace("'", "")
+            yield f"{cls.__name__}.{name}{text}"
+
+
+def signatures(hook: str) -> str:
+    """What the hook reference has to say of a hook."""
+    specification = inspect.signature(getattr(HookSpecs, hook))
+    lines = [f"{hook}() -> {specification.return_annotation}"]
+    for cls in RELATED[HOOK_BASES[hook]]:
+        lines += written(cls)
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("hook", HOOK_BASES)
+def test_the_hook_reference_has_the_live_signatures(hook: str) -> None:
+    section = (DOCS / "hooks.md").read_text(encoding="utf-8").partition(f"\n## `{hook}`\n")[2].partition("\n## ")[0]
+    assert section, f"docs/hooks.md has no section '## `{hook}`'"
+    assert f"```text signatures\n{signatures(hook)}```" in section
+
+
+# Links and the site ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not target.startswith(("http://", "https://", "#")):
+            assert (page.parent / target.partition("#")[0]).exists(), f"{page.name} links to {target}"
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("material", reason="mkdocs-material is not installed; the extra `docs` brings it")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    built = {path.parent.name for path in (tmp_path / "site").glob("*/index.html")}
+    assert {page.stem for page in PAGES} - {"index"} <= built
