@@ -15,15 +15,26 @@ import re
 import traceback
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import pluggy
 
 from .errors import PluginError, PluginWarning
 from .hookspecs import API_VERSION, PROJECT, HookSpecs
-from .registry import HOOK_BASES, Owner, PluginFailure, Registry
+from .registry import BUILTIN, HOOK_BASES, Owner, PluginFailure, Registry
 
-__all__ = ["BUILTIN_PLUGINS", "checked", "forget_plugins", "installed_plugins", "load_plugins", "register_plugin"]
+__all__ = [
+    "BUILTIN_PLUGINS",
+    "checked",
+    "forget_plugins",
+    "installed_plugins",
+    "load_plugins",
+    "one_line",
+    "register_plugin",
+    "using",
+]
 
 BUILTIN_PLUGINS = (
     "sj_ann2snn.builtin.normalizations",
@@ -38,6 +49,9 @@ BUILTIN_PLUGINS = (
 ALLOW_VARIABLE = "SJ_ANN2SNN_LOAD_PLUGINS"
 DENY_VARIABLE = "SJ_ANN2SNN_DISABLE_PLUGINS"
 
+_in_use: ContextVar[Registry | None] = ContextVar("_in_use", default=None)
+"""What stands in for the installed plugins."""
+
 
 def load_plugins() -> Registry:
     """The registry of the built-ins and of every installed plugin.
@@ -46,7 +60,22 @@ def load_plugins() -> Registry:
     allow-list of distributions or entry points, separated by commas; empty: built-ins only) and
     `SJ_ANN2SNN_DISABLE_PLUGINS` (the ones to leave out).
     """
-    return _load(os.environ.get(ALLOW_VARIABLE), os.environ.get(DENY_VARIABLE, ""))
+    return _in_use.get() or _load(os.environ.get(ALLOW_VARIABLE), os.environ.get(DENY_VARIABLE, ""))
+
+
+@contextmanager
+def using(registry: Registry) -> Iterator[None]:
+    """Have `load_plugins` answer `registry` inside, for this thread.
+
+    >>> with using(Registry()):
+    ...     load_plugins().normalizations
+    []
+    """
+    token = _in_use.set(registry)
+    try:
+        yield
+    finally:
+        _in_use.reset(token)
 
 
 def forget_plugins() -> None:
@@ -59,7 +88,7 @@ def _load(allow: str | None, deny: str) -> Registry:
     registry = Registry()
     version = _own_version()
     for name in BUILTIN_PLUGINS:
-        register_plugin(registry, importlib.import_module(name), Owner("sj-ann2snn", version, name))
+        register_plugin(registry, importlib.import_module(name), Owner(BUILTIN, version, name))
     allowed = None if allow is None else _names(allow)
     denied = _names(deny)
     for owner, entry_point in installed_plugins():
@@ -69,7 +98,7 @@ def _load(allow: str | None, deny: str) -> Registry:
         try:
             register_plugin(registry, entry_point.load(), owner)
         except (Exception, SystemExit) as error:
-            failure = PluginFailure(owner, _one_line(error), traceback.format_exc())
+            failure = PluginFailure(owner, one_line(error), traceback.format_exc())
             registry.failures.append(failure)
             warnings.warn(
                 f"A plugin could not be loaded: {failure}. Everything else works without it; "
@@ -113,7 +142,7 @@ def register_plugin(registry: Registry, plugin: Any, owner: Owner) -> None:
         manager.register(plugin)
         manager.check_pending()
     except pluggy.PluginValidationError as error:
-        raise PluginError(f"{_one_line(error)}. Hooks: {', '.join(HOOK_BASES)}.") from error
+        raise PluginError(f"{one_line(error)}. Hooks: {', '.join(HOOK_BASES)}.") from error
     implemented = {caller.name for caller in manager.get_hookcallers(plugin) or ()}
     unmarked = [name for name in dir(plugin) if name.startswith("ann2snn_") and name not in implemented]
     if unmarked:
@@ -186,7 +215,8 @@ def _normalized(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """The error's type and text on one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text and not isinstance(error, PluginError) else text or repr(error)
 

@@ -82,8 +82,26 @@ class PluginFailure:
         return f"{self.owner}{where}: {self.error}"
 
 
+BUILTIN = "sj-ann2snn"
+"""The distribution of the built-ins."""
+
 CONVERTER_SAYS = "Say it with Converter(prefer={first!r}) (the name of a distribution or of a class)"
 """How to settle a conflict in a conversion."""
+
+INSTANCE_SAYS = "Give an instance instead of the name"
+"""How to settle one over anything else."""
+
+ARGUMENTS = {
+    "ann2snn_normalizations": "mode",
+    "ann2snn_layer_mappers": "mappers",
+    "ann2snn_neurons": "neuron",
+    "ann2snn_corrections": "corrections",
+    "ann2snn_exit_rules": "early_exit",
+    "ann2snn_readouts": "readout",
+}
+"""For every hook the argument by which a user names a class of it."""
+
+SETTLED_BY_CONVERTER = ("ann2snn_normalizations", "ann2snn_layer_mappers", "ann2snn_neurons")
 
 
 def resolve(
@@ -140,6 +158,27 @@ class Registry:
         """Add the classes of one plugin, by hook."""
         for hook, classes in contributed.items():
             self.classes[hook].extend(Registered(cls, owner) for cls in classes)
+
+    def alone(self, distribution: str) -> Registry:
+        """The built-ins and what one distribution contributed, as if nothing else were installed."""
+        return Registry(
+            {
+                hook: [one for one in found if one.owner.distribution in (BUILTIN, distribution)]
+                for hook, found in self.classes.items()
+            }
+        )
+
+    def conflicts(self) -> list[tuple[str, str]]:
+        """What several claim and nothing settles: the hook, and what the error will say."""
+        found = []
+        for hook in HOOK_BASES:
+            said = CONVERTER_SAYS if hook in SETTLED_BY_CONVERTER else INSTANCE_SAYS
+            for shown, candidates in _claimed(hook, self._sorted(hook)).items():
+                try:
+                    resolve(candidates, (), shown, said)
+                except ConflictError as error:
+                    found.append((hook, str(error)))
+        return found
 
     @property
     def normalizations(self) -> list[Registered]:
@@ -269,13 +308,29 @@ class Registry:
         return resolve(candidates, prefer, f"{site.name} ({site.operation_name})")
 
 
+def _claimed(hook: str, known: Sequence[Registered]) -> dict[str, list[Registered]]:
+    """Every name and operation that one of `known` claims, with all that do."""
+    mappers = hook == "ann2snn_layer_mappers"
+    # Several mappers may replace one, each for operations of its own.
+    found = {
+        f"{ARGUMENTS[hook]}={name!r}": [
+            one for one in known if name == one.name.lower() or (not mappers and name in one.replaces)
+        ]
+        for name in sorted({one.name.lower() for one in known})
+    }
+    for claim in dict.fromkeys(claim for one in known for claim in one.cls.claims) if mappers else ():
+        shown = claim if isinstance(claim, str) else _qualified_name(claim)
+        found[shown] = [one for one in known if claims(one.cls.claims, claim)]
+    return found
+
+
 def _find(
     known: Sequence[Registered],
     what: str,
     option: str,
     name: str,
     prefer: Sequence[str] = (),
-    settled_by: str = "Give an instance instead of the name",
+    settled_by: str = INSTANCE_SAYS,
 ) -> Registered:
     """The one of `known`, which are `what`, that `name`, the value of `option`, means."""
     candidates = [one for one in known if one.name.lower() == name.lower() or name.lower() in one.replaces]

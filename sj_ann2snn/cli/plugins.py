@@ -1,18 +1,21 @@
-"""``sj-ann2snn plugins``: what is plugged in, and what failed to load and why."""
+"""``sj-ann2snn plugins``: what is plugged in, what failed to load and why, and with ``--check`` what works in use."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import sys
 import textwrap
 import warnings
+from contextlib import redirect_stdout
 from typing import Any
 
 from ..errors import PluginWarning
 from ..loading import ALLOW_VARIABLE, DENY_VARIABLE, installed_plugins, load_plugins
 from ..registry import Owner, Registry
 from .arguments import Subparsers
+from .attempts import STEPS, WORKS, try_plugins
 
 __all__ = ["add_parser", "run"]
 
@@ -25,29 +28,39 @@ def add_parser(commands: Subparsers) -> None:
         "plugins",
         help="list the loaded plugins and those that failed",
         description="List every plugin distribution with the hooks and classes it contributes, then the plugins that "
-        "could not be loaded, each with its traceback. The exit status is 1 if one failed.",
+        "could not be loaded, each with its traceback, and what several plugins claim. The exit status is 1 if one "
+        "failed or such a conflict is open.",
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="try every class of the installed plugins on a small network, too"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the plugins; 1 if one failed to load."""
-    with warnings.catch_warnings():
+    """Print the plugins; 1 if one does not work."""
+    # What a plugin prints is no part of the list.
+    with redirect_stdout(sys.stderr), warnings.catch_warnings():
         # This command is where the warning sends its readers.
         warnings.simplefilter("ignore", PluginWarning)
         registry = load_plugins()
-    found = {
+        tried = try_plugins(registry) if args.check else None
+    found: dict[str, Any] = {
         "plugins": _loaded(registry),
         "failed": [
             {**_place(failure.owner), "error": failure.error, "traceback": failure.traceback}
             for failure in registry.failures
         ],
+        "conflicts": [{"hook": hook, "error": error} for hook, error in registry.conflicts()],
         "unused": [_place(owner) for owner in _unused(registry)],
         "environment": {name: os.environ.get(name) for name in ENVIRONMENT},
     }
+    if tried is not None:
+        found["tried"] = tried
     print(json.dumps(found, indent=2, ensure_ascii=False) if args.json else _text(found))
-    return 1 if registry.failures else 0
+    broken = any(one["status"] != WORKS for one in tried or ())
+    return 1 if registry.failures or found["conflicts"] or broken else 0
 
 
 def _loaded(registry: Registry) -> list[dict[str, Any]]:
@@ -93,7 +106,20 @@ def _text(found: dict[str, Any]) -> str:
     for plugin in found["failed"]:
         lines += ["", f"{_named(plugin)} could not be loaded: {plugin['error']}"]
         lines += textwrap.indent(plugin["traceback"].rstrip(), "    ").splitlines()
+    for conflict in found["conflicts"]:
+        lines += ["", f"Conflict in {conflict['hook']}: {conflict['error']}"]
+    if "tried" in found:
+        lines += ["", *_tried_text(found["tried"])]
     return "\n".join(lines)
+
+
+def _tried_text(tried: list[dict[str, str]]) -> list[str]:
+    if not tried:
+        return ["Nothing to try: no plugin but the built-ins contributes a class."]
+    lines = [f"Tried on a small network for T={STEPS}, each distribution as if it alone were installed:"]
+    for one in tried:
+        lines.append(f"  {one['distribution']} {one['version']} {one['hook']} {one['name']!r}: {one['status']}")
+    return lines
 
 
 def _named(plugin: dict[str, str]) -> str:
