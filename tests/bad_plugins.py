@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from sj_ann2snn import (
     Average,
     CalibrationSite,
+    Correction,
     CumulativeMaxPool,
     ExitRule,
     InPlaceNeuron,
@@ -25,15 +26,26 @@ from sj_ann2snn import (
     NeuronSite,
     Normalization,
     Observer,
+    OptionError,
+    Readout,
     Rearrange,
     Refuse,
     Replacement,
     Site,
     Stateful,
+    Trial,
     channels_last_2d,
     fill_dead_channels,
 )
-from sj_ann2snn.testing import ExitRuleTests, LayerMapperTests, MapperCase, NeuronTests, NormalizationTests
+from sj_ann2snn.testing import (
+    CorrectionTests,
+    ExitRuleTests,
+    LayerMapperTests,
+    MapperCase,
+    NeuronTests,
+    NormalizationTests,
+    ReadoutTests,
+)
 
 EVERYTHING = ("*",)
 
@@ -893,3 +905,292 @@ class TestMaximumAtEachStep(PoolTests):
     meant = "test_mean_output_nears_the_ann"
     also = ("test_memory_adds_up_to_the_operation",)
     plugin_class = replacing(SumOfMaxima)
+
+
+# Readouts ----------------------------------------------------------------------------------------
+
+
+class Average_(Readout):  # noqa: N801 - `Average` is a replacement
+    """The mean."""
+
+    name = "average"
+
+    def answers(self, outputs: Tensor, state: Any, done: int) -> tuple[Any, Any]:
+        sums = outputs.cumsum(0) if state is None else state + outputs.cumsum(0)
+        return sums, sums[-1]
+
+    def divisor(self, steps: int) -> Any:
+        return steps
+
+
+class AnswerTests(ReadoutTests):
+    plugin_class: ClassVar[Any] = Average_
+
+
+class TestSoundReadout(AnswerTests):
+    meant = None
+
+
+def answering(**methods: Any) -> type[Readout]:
+    return type("Answer", (Average_,), {"__doc__": "A readout.", **methods})
+
+
+class TestAnswersInDouble(AnswerTests):
+    meant = "test_answers_after_every_step"
+    plugin_class = answering(
+        answers=lambda self, outputs, state, done: Average_.answers(self, outputs.double(), state, done)
+    )
+
+
+class TestDivisorIsZeroAtFirst(AnswerTests):
+    meant = "test_divisor_is_positive"
+    also = EVERYTHING
+    plugin_class = answering(divisor=lambda self, steps: steps - 1)
+
+
+class TestLastAnswerForgetsTheState(AnswerTests):
+    meant = "test_the_last_answer_is_the_last_of_the_answers"
+    also = EVERYTHING
+    plugin_class = answering(last_answer=lambda self, outputs, state, done: (outputs.sum(0), outputs.sum(0)))
+
+
+class TestEveryStretchAnew(AnswerTests):
+    meant = "test_time_may_be_cut_anywhere"
+    also = EVERYTHING
+    plugin_class = answering(answers=lambda self, outputs, state, done: (outputs.cumsum(0), None))
+
+
+class TestCentersOverSamples(AnswerTests):
+    meant = "test_samples_are_apart"
+    also = EVERYTHING
+    plugin_class = answering(
+        answers=lambda self, outputs, state, done: Average_.answers(
+            self, outputs - 0.1 * outputs.mean(1, keepdim=True), state, done
+        )
+    )
+
+
+class TestSumForMean(AnswerTests):
+    meant = "test_constant_outputs_are_the_answer"
+    plugin_class = answering(divisor=lambda self, steps: 1)
+
+
+class TestSumByIntention(AnswerTests):
+    meant = None
+    plugin_class = answering(divisor=lambda self, steps: 1)
+    keeps_constants = False
+
+
+class TestAnswersSaturate(AnswerTests):
+    meant = "test_answers_are_proportional_to_the_outputs"
+    also = ("test_constant_outputs_are_the_answer",)
+    plugin_class = answering(
+        answers=lambda self, outputs, state, done: Average_.answers(self, outputs.clamp(-1, 1), state, done)
+    )
+
+
+class TestSecondClassIsSpecial(AnswerTests):
+    meant = "test_classes_are_alike"
+    also = ("test_constant_outputs_are_the_answer",)
+
+    class plugin_class(Average_):  # noqa: N801
+        """A readout."""
+
+        def answers(self, outputs: Tensor, state: Any, done: int) -> tuple[Any, Any]:
+            if outputs.dim() < 3 or outputs.shape[2] < 2:
+                return super().answers(outputs, state, done)
+            weights = torch.ones(outputs.shape[2:], dtype=outputs.dtype)
+            weights[1] = 2
+            return super().answers(outputs * weights, state, done)
+
+
+class TestSumsUpInPlace(AnswerTests):
+    meant = "test_outputs_are_left_alone"
+    also = EVERYTHING
+
+    class plugin_class(Average_):  # noqa: N801
+        """A readout."""
+
+        def answers(self, outputs: Tensor, state: Any, done: int) -> tuple[Any, Any]:
+            if state is not None:
+                outputs[0] += state
+            return super().answers(outputs, None, done)
+
+
+class TestStateInTheReadout(AnswerTests):
+    meant = "test_calls_are_pure"
+    also = EVERYTHING
+
+    class plugin_class(Average_):  # noqa: N801
+        """A readout."""
+
+        def answers(self, outputs: Tensor, state: Any, done: int) -> tuple[Any, Any]:
+            before = self.sums if done and self.sums.shape == outputs.shape[1:] else None
+            answers, self.sums = super().answers(outputs, before, done)
+            return answers, None
+
+
+class TestStateWithSamplesLast(AnswerTests):
+    meant = "test_state_has_a_row_for_every_sample"
+    also = ("test_settled_samples_can_leave",)
+
+    class plugin_class(Average_):  # noqa: N801
+        """A readout."""
+
+        def answers(self, outputs: Tensor, state: Any, done: int) -> tuple[Any, Any]:
+            answers, state = super().answers(outputs, None if state is None else state.movedim(-1, 0), done)
+            return answers, state.movedim(0, -1)
+
+
+class TestKeepsAllOutputs(AnswerTests):
+    meant = "test_state_does_not_grow"
+
+    class plugin_class(Average_):  # noqa: N801
+        """A readout."""
+
+        def answers(self, outputs: Tensor, state: Any, done: int) -> tuple[Any, Any]:
+            kept = outputs if state is None else torch.cat([state.movedim(1, 0), outputs])
+            return kept.cumsum(0)[done:], kept.movedim(0, 1)
+
+
+class TestRefusesItsOwnSteps(AnswerTests):
+    meant = "test_a_number_of_steps_is_agreed_to_or_refused"
+    also = EVERYTHING
+
+    class plugin_class(Average_):  # noqa: N801
+        """A readout."""
+
+        def check(self, steps: int) -> None:
+            raise OptionError("There is no answer.")
+
+
+# Corrections -------------------------------------------------------------------------------------
+
+
+class Shift(Correction):
+    """Has the mean answer be the ANN's."""
+
+    name = "shift"
+
+    def __init__(self, *, T: int = 8) -> None:  # noqa: N803
+        self.T = T
+
+    def correct(self, trial: Trial) -> None:
+        if trial.adjusts_output:
+            trial.adjust_output(trial.output_bias + self.missing(trial, trial.inputs()))
+
+    def missing(self, trial: Trial, x: Tensor) -> Tensor:
+        missing: Tensor = (trial.activations(x).output - trial.run(x, self.T).mean(0)).mean(0)
+        return missing
+
+
+class AdjustmentTests(CorrectionTests):
+    plugin_class: ClassVar[Any] = Shift
+    networks: ClassVar = {"dense": CorrectionTests.networks["dense"]}
+    improves = ("dense",)
+
+
+class TestSoundCorrection(AdjustmentTests):
+    meant = None
+
+
+def correcting(correct: Any) -> type[Correction]:
+    return type("Adjustment", (Shift,), {"correct": correct, "__doc__": "A correction."})
+
+
+def set_behind_the_back(self: Shift, trial: Trial) -> None:
+    """Has `run` pass on what it does not build."""
+    run = trial.run
+    trial.run = lambda *arguments: run(*arguments) + 1  # type: ignore[method-assign]
+
+
+class TestTriesAnotherNetwork(AdjustmentTests):
+    meant = "test_the_network_that_is_built_is_the_one_that_was_tried"
+    also = ("test_answers_come_nearer_to_those_of_the_ann", "test_other_neurons_are_corrected_or_refused")
+    plugin_class = correcting(set_behind_the_back)
+
+
+class TestShiftsTheWrongWay(AdjustmentTests):
+    meant = "test_answers_come_nearer_to_those_of_the_ann"
+
+    class plugin_class(Shift):  # noqa: N801
+        """A correction."""
+
+        def missing(self, trial: Trial, x: Tensor) -> Tensor:
+            return -super().missing(trial, x)
+
+
+class TestInfiniteInSinglePrecision(AdjustmentTests):
+    meant = "test_everything_is_finite"
+    also = EVERYTHING
+
+    class plugin_class(Shift):  # noqa: N801
+        """A correction."""
+
+        def missing(self, trial: Trial, x: Tensor) -> Tensor:
+            return super().missing(trial, x) * (float("inf") if x.dtype == torch.float32 else 1)
+
+
+class TestDataInPlace(AdjustmentTests):
+    meant = "test_the_ann_and_the_data_stay_as_they_are"
+    also = EVERYTHING
+
+    class plugin_class(Shift):  # noqa: N801
+        """A correction."""
+
+        def missing(self, trial: Trial, x: Tensor) -> Tensor:
+            return super().missing(trial, x.sub_(x.mean()))
+
+
+class TestDrawsSamples(AdjustmentTests):
+    meant = "test_two_conversions_agree"
+    also = EVERYTHING
+
+    class plugin_class(Shift):  # noqa: N801
+        """A correction."""
+
+        def missing(self, trial: Trial, x: Tensor) -> Tensor:
+            return super().missing(trial, x[torch.randperm(len(x))[:30]])
+
+
+class TestDrawsSamplesByIntention(AdjustmentTests):
+    meant = None
+    plugin_class = TestDrawsSamples.plugin_class
+    deterministic = False
+
+
+class TestGoesOnFromTheLastNetwork(AdjustmentTests):
+    meant = "test_remembers_nothing_of_other_networks"
+
+    class plugin_class(Shift):  # noqa: N801
+        """A correction."""
+
+        share = 1.0
+
+        def missing(self, trial: Trial, x: Tensor) -> Tensor:
+            self.share, share = self.share / 2, self.share
+            return share * super().missing(trial, x)
+
+
+class TestPrints(AdjustmentTests):
+    meant = "test_is_quiet"
+
+    class plugin_class(Shift):  # noqa: N801
+        """A correction."""
+
+        def missing(self, trial: Trial, x: Tensor) -> Tensor:
+            print("correcting")
+            return super().missing(trial, x)
+
+
+class TestForPlainNeuronsBySilence(AdjustmentTests):
+    meant = "test_other_neurons_are_corrected_or_refused"
+
+    class plugin_class(Shift):  # noqa: N801
+        """A correction."""
+
+        def correct(self, trial: Trial) -> None:
+            for site in trial.sites:
+                if not site.binary:
+                    raise TypeError("there is no threshold")
+            super().correct(trial)

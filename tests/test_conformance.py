@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sj_ann2snn import loading
-from sj_ann2snn.builtin import exits, layers, neurons, normalizations, pooling
+from sj_ann2snn.builtin import exits, layers, neurons, normalizations, pooling, readouts
 from sj_ann2snn.testing import (
     ExitRuleTests,
     LayerMapperTests,
@@ -18,6 +18,7 @@ from sj_ann2snn.testing import (
     NeuronTests,
     NormalizationTests,
     PluginTests,
+    ReadoutTests,
 )
 
 from .networks import Written
@@ -62,6 +63,37 @@ class TestMargin(ExitRuleTests):
     plugin_class = exits.Margin
     plugin = exits
     options: ClassVar = {"threshold": 3.0}
+
+
+# Readouts ----------------------------------------------------------------------------------------
+
+
+class TestMean(ReadoutTests):
+    plugin_class = readouts.Mean
+    plugin = readouts
+
+
+class TestDelayed(ReadoutTests):
+    plugin_class = readouts.Delayed
+    plugin = readouts
+    options: ClassVar = {"delay": 9}
+
+
+class TestExponential(ReadoutTests):
+    plugin_class = readouts.Exponential
+    plugin = readouts
+    options: ClassVar = {"decay": 0.7}
+
+
+class TestLast(ReadoutTests):
+    plugin_class = readouts.Last
+    plugin = readouts
+
+
+class TestPotential(ReadoutTests):
+    plugin_class = readouts.Potential
+    plugin = readouts
+    keeps_constants = False
 
 
 # Mappers -----------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from sj_ann2snn import testing
+from sj_ann2snn.registry import HOOK_BASES
 
 from . import bad_plugins
 
@@ -62,7 +63,9 @@ def test_every_fault_is_found_by_the_test_that_is_meant_for_it(name: str, failur
 
 def test_every_test_of_the_kit_can_fail() -> None:
     meant = {cls.meant for cls in BAD.values()}
-    for kind in (testing.NormalizationTests, testing.ExitRuleTests, testing.NeuronTests, testing.LayerMapperTests):
+    kinds = testing.PluginTests.__subclasses__()
+    assert len(kinds) == len(HOOK_BASES)
+    for kind in kinds:
         tests = {name for name in dir(kind) if name.startswith("test_")}
         also = {name for cls in BAD.values() if issubclass(cls, kind) for name in getattr(cls, "also", ())}
         assert tests - meant - also <= NOT_MEANT, kind

@@ -20,21 +20,34 @@ import pytest
 pytest.register_assert_rewrite(
     *(
         f"{__name__}.{module}"
-        for module in ("contract", "exit_rules", "mappers", "neurons", "normalizations", "stateful")
+        for module in (
+            "contract",
+            "corrections",
+            "exit_rules",
+            "mappers",
+            "neurons",
+            "normalizations",
+            "readouts",
+            "stateful",
+        )
     )
 )
 
 from .contract import PluginTests  # noqa: E402
+from .corrections import CorrectionTests  # noqa: E402
 from .exit_rules import ExitRuleTests  # noqa: E402
 from .mappers import LayerMapperTests, MapperCase  # noqa: E402
 from .neurons import NeuronTests  # noqa: E402
 from .normalizations import NormalizationTests  # noqa: E402
+from .readouts import ReadoutTests  # noqa: E402
 
 __all__ = [
+    "CorrectionTests",
     "ExitRuleTests",
     "LayerMapperTests",
     "MapperCase",
     "NeuronTests",
     "NormalizationTests",
     "PluginTests",
+    "ReadoutTests",
 ]
