@@ -21,10 +21,17 @@ from sj_ann2snn.registry import HOOK_BASES
 
 REPOSITORY = Path(sj_ann2snn.__file__).resolve().parent.parent
 
-MODULES = {"normalization": "mode.py", "mapper": "mapper.py", "neuron": "neuron.py", "exit-rule": "rule.py"}
+MODULES = {
+    "normalization": "mode.py",
+    "mapper": "mapper.py",
+    "neuron": "neuron.py",
+    "correction": "correction.py",
+    "exit-rule": "rule.py",
+    "readout": "readout.py",
+}
 
 # The longest name that is allowed changes no line's breaks.
-NAMES = ["sj-ann2snn-trial", "low-latency", "A_name.that--is-as-long-as-a-name-may-be"]
+NAMES = ["sj-ann2snn-sample", "low-latency", "A_name.that--is-as-long-as-a-name-may-be"]
 
 
 def run(*command: str, cwd: Path | None = None, path: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -53,11 +60,20 @@ def test_every_hook_has_a_kind() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_distribution_works(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "written"
-    command = ["new-plugin", "sj-ann2snn-trial", "--kind", kind, "--directory", str(folder), "--author", "Ada Lovelace"]
+    command = [
+        "new-plugin",
+        "sj-ann2snn-sample",
+        "--kind",
+        kind,
+        "--directory",
+        str(folder),
+        "--author",
+        "Ada Lovelace",
+    ]
     assert main(command) == 0
     told = capsys.readouterr().out
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    package = "sj_ann2snn_trial"
+    package = "sj_ann2snn_sample"
     assert files == {
         "LICENSE",
         "README.md",
@@ -69,25 +85,25 @@ def test_the_distribution_works(kind: str, tmp_path: Path, capsys: pytest.Captur
     }
     assert all(file in told for file in files)
     project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert project["name"] == "sj-ann2snn-trial"
+    assert project["name"] == "sj-ann2snn-sample"
     assert project["authors"] == [{"name": "Ada Lovelace"}]
-    assert project["entry-points"] == {"sj_ann2snn": {"trial": package}}
+    assert project["entry-points"] == {"sj_ann2snn": {"sample": package}}
     assert project["dependencies"] == [f"sj-ann2snn>={'.'.join(sj_ann2snn.__version__.split('.')[:2])}"]
     licence = (folder / "LICENSE").read_text(encoding="utf-8")
     assert licence.startswith("MIT License\n")
     assert "Ada Lovelace" in licence
-    assert "pip install sj-ann2snn-trial" in (folder / "README.md").read_text(encoding="utf-8")
+    assert "pip install sj-ann2snn-sample" in (folder / "README.md").read_text(encoding="utf-8")
 
     site = tmp_path / "site"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-compile"]
     checked(*pip, "--target", str(site), str(folder))
     assert {path.name for path in (site / package).iterdir()} == {"__init__.py", "py.typed", MODULES[kind]}
     listed = checked(sys.executable, "-c", LISTED, path=site)
-    (plugin,) = [one for one in json.loads(listed)["plugins"] if one["distribution"] == "sj-ann2snn-trial"]
-    assert (plugin["version"], plugin["entry_point"], list(plugin["hooks"])) == ("0.1.0", "trial", [KINDS[kind][1]])
-    assert [one["name"] for one in plugin["hooks"][KINDS[kind][1]]] == ["trial"]
+    (plugin,) = [one for one in json.loads(listed)["plugins"] if one["distribution"] == "sj-ann2snn-sample"]
+    assert (plugin["version"], plugin["entry_point"], list(plugin["hooks"])) == ("0.1.0", "sample", [KINDS[kind][1]])
+    assert [one["name"] for one in plugin["hooks"][KINDS[kind][1]]] == ["sample"]
     (tried,) = json.loads(listed)["tried"]
-    assert (tried["name"], tried["status"]) == ("trial", "works")
+    assert (tried["name"], tried["status"]) == ("sample", "works")
 
     outcome = checked(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=folder, path=site)
     assert " passed" in outcome

@@ -25,11 +25,13 @@ KINDS = {
     "normalization": ("Normalization mode", "ann2snn_normalizations"),
     "mapper": ("Layer mapper", "ann2snn_layer_mappers"),
     "neuron": ("Spiking neuron", "ann2snn_neurons"),
+    "correction": ("Correction", "ann2snn_corrections"),
     "exit-rule": ("Exit rule", "ann2snn_exit_rules"),
+    "readout": ("Readout", "ann2snn_readouts"),
 }
 """What can be written: what the description calls it, and its hook. Each has a folder of templates of its name."""
 
-SUFFIXES = ("", "Mode", "Observer", "Mapper", "Maker", "Neuron", "Rule")
+SUFFIXES = ("", "Mode", "Observer", "Layer", "Mapper", "Maker", "Neuron", "Correction", "Rule", "Readout")
 """What the templates put behind the plugin's name to name a class."""
 
 PREFIX = "sj-ann2snn-"
@@ -175,12 +177,7 @@ def _checked_plugin_name(distribution: str, kind: str) -> str:
         )
     class_name = _class_name(name)
     hidden = [class_name + suffix for suffix in SUFFIXES if class_name + suffix in sj_ann2snn.__all__]
-    if (
-        hidden
-        or not class_name.isidentifier()
-        or class_name.startswith("Test")
-        or class_name in ("Tensor", "Rectifier")
-    ):
+    if hidden or not class_name.isidentifier() or class_name.startswith("Test"):
         shown = hidden[0] if hidden else class_name
         raise InputError(
             f"{distribution!r} gives classes the name {shown}, which means something else already. Use another name."
