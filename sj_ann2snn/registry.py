@@ -318,9 +318,10 @@ def _claimed(hook: str, known: Sequence[Registered]) -> dict[str, list[Registere
         ]
         for name in sorted({one.name.lower() for one in known})
     }
-    for claim in dict.fromkeys(claim for one in known for claim in one.cls.claims) if mappers else ():
-        shown = claim if isinstance(claim, str) else _qualified_name(claim)
-        found[shown] = [one for one in known if claims(one.cls.claims, claim)]
+    for claimant in known if mappers else ():
+        for claim in claimant.cls.claims:
+            shown = claim if isinstance(claim, str) else _qualified_name(claim)
+            found[shown] = [one for one in known if claims(one.cls.claims, claim)]
     return found
 
 

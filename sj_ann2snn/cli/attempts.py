@@ -58,7 +58,8 @@ def _status(attempt: Callable[[Registered], None], one: Registered, registry: Re
         try:
             attempt(one)
         except (Exception, SystemExit) as error:
-            return one_line(error) if not isinstance(error, PluginError) else f"PluginError: {one_line(error)}"
+            told = one_line(error)
+            return f"{type(error).__name__}: {told}" if isinstance(error, PluginError) else told
     return WORKS
 
 
