@@ -237,7 +237,7 @@ def test_a_mapper_name_claimed_twice_is_a_conflict() -> None:
     ("arguments", "message"),
     [
         ({"neuron": IFNeuron}, "name of a neuron or an instance"),
-        ({"neuron": None}, "name of a neuron or an instance"),
+        ({"neuron": 3}, "name of a neuron or an instance"),
         ({"mappers": {"1": IFNeuron}}, "name of a mapper and an instance"),
         ({"mappers": {"1": "no-such"}}, "'no-such', which is not known. Known mappers"),
     ],
