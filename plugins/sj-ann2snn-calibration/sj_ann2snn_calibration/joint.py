@@ -68,11 +68,11 @@ class Joint(Correction):
     Args:
         T: Number of time steps that the network is to run for.
         delay: Steps at the beginning whose outputs do not count, part of T: what the network emits while the first
-            spikes are still on their way says little. By default T / 4, from T = 16 on T / 2, and less
+            spikes are still on their way says little. By default T / 4, from T = 8 on T / 2, and less
             where few neurons lie one behind the other. `simulate` and
             `evaluate` then leave them out, too, unless they are told another readout.
         epochs: How often to go through the calibration data; by default 48 / T times, at least once.
-        learning_rate: Of Adam, falling along half a cosine to zero.
+        learning_rate: Of Adam, falling along half a cosine to zero; by default 0.04 / T, for more steps have finer effects.
         samples: Calibration samples to use at the most.
         mirror: Mirror every image ``[C, H, W]`` left to right half of the time.
         seed: Of the order of the samples and of the mirroring.
@@ -90,7 +90,7 @@ class Joint(Correction):
         T: int = 8,  # noqa: N803 - the field's name for the number of time steps
         delay: int | None = None,
         epochs: int | None = None,
-        learning_rate: float = 0.01,
+        learning_rate: float | None = None,
         samples: int = 1024,
         mirror: bool = True,
         seed: int = 0,
@@ -99,13 +99,14 @@ class Joint(Correction):
         for name, value in (("epochs", epochs), ("samples", samples)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise OptionError(f"{name}={value!r} is not allowed: it is an integer from 1 up.")
-        if not learning_rate > 0:
+        if learning_rate is not None and not learning_rate > 0:
             raise OptionError(f"learning_rate={learning_rate!r} is not allowed: it is greater than 0.")
         if delay is not None and (isinstance(delay, bool) or not isinstance(delay, int) or not 0 <= delay < T):
             raise OptionError(f"delay={delay!r} is not allowed for T={T}: it is an integer from 0 to T - 1.")
         self.delay = delay
         self.epochs = max(1, 48 // T) if epochs is None else epochs
-        self.learning_rate, self.samples, self.mirror, self.seed = learning_rate, samples, mirror, seed
+        self.learning_rate = 0.04 / T if learning_rate is None else learning_rate
+        self.samples, self.mirror, self.seed = samples, mirror, seed
 
     def correct(self, trial: Trial) -> None:
         for site in trial.sites:
@@ -172,7 +173,7 @@ class Joint(Correction):
 
 def usual_delay(steps: int) -> int:
     """Steps of all `steps` that do not count in a deep network."""
-    return steps // 2 if steps >= 16 else steps // 4
+    return steps // 2 if steps >= 8 else steps // 4
 
 
 def _loss(answer: Tensor, target: Tensor) -> Tensor:
