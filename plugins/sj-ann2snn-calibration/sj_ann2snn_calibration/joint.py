@@ -72,7 +72,7 @@ class Joint(Correction):
             where few neurons lie one behind the other. `simulate` and
             `evaluate` then leave them out, too, unless they are told another readout.
         epochs: How often to go through the calibration data; by default 48 / T times, at least once.
-        learning_rate: Of Adam, falling along half a cosine to zero; by default 0.04 / T, for more steps have finer effects.
+        learning_rate: Of Adam, falling along half a cosine to zero; by default 0.04 / T.
         samples: Calibration samples to use at the most.
         mirror: Mirror every image ``[C, H, W]`` left to right half of the time.
         seed: Of the order of the samples and of the mirroring.
