@@ -3,6 +3,8 @@
 >>> from sj_ann2snn import Converter, simulate, evaluate
 """
 
+from typing import TYPE_CHECKING
+
 from .compat import make_if_neuron
 from .converter import Converter
 from .corrections import Correction
@@ -30,6 +32,7 @@ from .errors import (
     TracingError,
     UnsupportedError,
     VerificationError,
+    VersionError,
 )
 from .evaluation import EvaluationResult, LayerActivity, evaluate
 from .exits import ExitRule
@@ -41,6 +44,7 @@ from .neurons import NeuronMaker, NeuronSite
 from .normalization import CalibrationSite, Normalization, Observer, channels_last_2d, fill_dead_channels
 from .quantiles import QuantileSketch
 from .readouts import Readout
+from .recipes import ConverterRecipe, recipe
 from .replacements import (
     Analog,
     Average,
@@ -78,6 +82,7 @@ __all__ = [
     "ConversionError",
     "ConversionReport",
     "Converter",
+    "ConverterRecipe",
     "Correction",
     "CorrectionError",
     "CumulativeMaxPool",
@@ -128,11 +133,20 @@ __all__ = [
     "Value",
     "Varies",
     "VerificationError",
+    "VersionError",
     "Weighted",
     "channels_last_2d",
     "evaluate",
     "fill_dead_channels",
     "hookimpl",
     "make_if_neuron",
+    "recipe",
     "simulate",
 ]
+
+if not TYPE_CHECKING:  # a type checker would take every name to exist
+
+    def __getattr__(name):
+        from .legacy import instead_of_attribute
+
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}.{instead_of_attribute(name)}", name=name)

@@ -10,6 +10,7 @@ import inspect
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message=r".*torch\.jit\.script.*is deprecated")
     from spikingjelly.activation_based import base, functional, layer, neuron
 
-from .errors import BackendError, BackendWarning
+from .errors import BackendError, BackendWarning, VersionError
 
 __all__ = [
     "NEURONS_TAKE_BACKEND",
@@ -34,6 +35,8 @@ __all__ = [
     "layer",
     "make_if_neuron",
     "memories",
+    "own_ann2snn",
+    "recipe_base",
     "reset_net",
     "running_on_cupy",
     "set_step_mode",
@@ -187,3 +190,27 @@ def memories(module: nn.Module) -> dict[str, Any]:
 def step_modes(network: nn.Module) -> list[tuple[nn.Module, str]]:
     """Every step-mode-aware module of `network` with its present step mode, to restore it later."""
     return [(module, str(module.step_mode)) for module in network.modules() if hasattr(module, "step_mode")]
+
+
+def own_ann2snn() -> ModuleType:
+    """SpikingJelly's own conversion package. No conversion needs it, so it is imported only here and only now."""
+    from spikingjelly.activation_based import ann2snn
+
+    module: ModuleType = ann2snn
+    return module
+
+
+def recipe_base() -> type:
+    """The class whose instances SpikingJelly 2.0's own `Converter` takes as recipes.
+
+    Raises:
+        VersionError: The installed SpikingJelly has no recipes.
+    """
+    found: type | None = getattr(own_ann2snn(), "FXConversionRecipe", None)
+    if found is None:
+        raise VersionError(
+            f"SpikingJelly {spikingjelly_version()} has no recipes; they came with 2.0. Convert with "
+            "sj_ann2snn.Converter(dataloader=..., mode=...)(ann), which takes the same modes and options, or install "
+            "spikingjelly>=2.0."
+        )
+    return found

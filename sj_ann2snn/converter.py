@@ -15,7 +15,7 @@ from .calibration import CalibrationData, calibrate, checked_scale
 from .compat import MemoryModule
 from .correcting import Canonical, Corrected, correct
 from .corrections import Correction
-from .errors import ConversionError, LegacyArgumentWarning, NoSpikesWarning, OptionError, PluginError
+from .errors import ConversionError, NoSpikesWarning, OptionError, PluginError
 from .graph.canonical import ORIGIN
 from .graph.exactness import round_weights
 from .graph.plan import Decision, Plan
@@ -25,6 +25,7 @@ from .graph.scales import plan_scales
 from .graph.slopes import broadcast_slope
 from .graph.substitute import APPROXIMATED
 from .layers import ChannelAffine, Scaler
+from .legacy import UNSET, warn_of_momentum
 from .mapping import LayerMapper
 from .neurons import NeuronMaker, NeuronSite
 from .normalization import CalibrationSite, Normalization, Observer
@@ -38,8 +39,6 @@ from .site import Site, Varies
 from .verification import verify
 
 __all__ = ["Converter"]
-
-_UNSET: Any = object()
 
 
 class Converter:
@@ -97,7 +96,7 @@ class Converter:
         dataloader: Iterable[Any] | None = None,
         device: torch.device | str | None = None,
         mode: object = "max",
-        momentum: Any = _UNSET,
+        momentum: Any = UNSET,
         fuse_flag: bool = True,
         *,
         channel_wise: bool | None = None,
@@ -113,14 +112,8 @@ class Converter:
         verify: bool = True,
         **options: Any,
     ) -> None:
-        if momentum is not _UNSET:
-            warnings.warn(
-                f"momentum={momentum!r} has no effect: statistics are exact over all of the calibration data, "
-                "where SpikingJelly averages those of batches. Leave the argument out. "
-                "(The momentum of the max-pooling gate is maxpool_momentum.)",
-                LegacyArgumentWarning,
-                stacklevel=2,
-            )
+        if momentum is not UNSET:
+            warn_of_momentum(momentum, stacklevel=3)
         if T is not None and (isinstance(T, bool) or not isinstance(T, int) or T < 1):
             raise OptionError(f"T={T!r} is not allowed: the number of time steps is an integer from 1 up.")
         self.dataloader = dataloader

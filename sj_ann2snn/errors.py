@@ -32,6 +32,7 @@ __all__ = [
     "TracingError",
     "UnsupportedError",
     "VerificationError",
+    "VersionError",
 ]
 
 
@@ -129,6 +130,10 @@ class OutOfMemoryError(Ann2SnnError, MemoryError):
 
 class BackendError(Ann2SnnError):
     """The requested neuron backend is not available here."""
+
+
+class VersionError(Ann2SnnError):
+    """The installed SpikingJelly lacks what this is made for; another line of it has that."""
 
 
 class BackendWarning(UserWarning):

@@ -11,6 +11,7 @@ from . import loading
 from .blame import blamed
 from .corrections import Correction
 from .errors import ModeError, OptionError, PluginError
+from .legacy import instead_of
 from .mapping import LayerMapper
 from .neurons import NeuronMaker
 from .normalization import Normalization
@@ -178,7 +179,7 @@ class Selection:
         known = {name: f"{name} ({kind} {cls.name!r})" for kind, cls in owners for name in declared_options(cls)}
         unknown = sorted(set(options) - set(known) - {"T"})
         if unknown:
-            hint = did_you_mean(unknown[0], [*known, *own_keywords], count=1)
+            hint = instead_of(unknown[0]) or did_you_mean(unknown[0], [*known, *own_keywords], count=1)
             raise OptionError(
                 f"Converter got the unknown keyword{'s' if len(unknown) > 1 else ''} {', '.join(unknown)}. "
                 f"{hint}{' ' if hint else ''}Besides its own ({', '.join(own_keywords)}), mode "

@@ -75,6 +75,10 @@ NEVER_REACHES = {
 """What a module or subpackage must not import, be it directly or through others."""
 
 
+BRIDGE = ("ann2snn", "recipes")
+"""What joins SpikingJelly's own converter with this one; nothing else knows of it."""
+
+
 def module_name(path: Path) -> str:
     parts = [NAME, *path.relative_to(PACKAGE).with_suffix("").parts]
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -188,12 +192,27 @@ def test_only_one_module_knows_spikingjelly() -> None:
     assert knowing == {f"{NAME}.compat"}
 
 
-def test_nothing_of_spikingjellys_own_converter_is_used() -> None:
+def test_spikingjellys_own_converter_is_imported_only_when_asked_for() -> None:
+    importing = []
     for name, tree in TREES.items():
         for target, statement in imports(name, tree):
             names = [target, *(alias.name for alias in getattr(statement, "names", []))]
-            if target.split(".")[0] == "spikingjelly":
-                assert not any("ann2snn" in one for one in names), f"{name}:{statement.lineno}"
+            if target.split(".")[0] == "spikingjelly" and any("ann2snn" in one for one in names):
+                assert statement in inside_functions(tree), f"{name}:{statement.lineno}"
+                importing.append(name)
+    assert importing == [f"{NAME}.compat"]
+
+
+def test_only_the_bridge_to_spikingjellys_own_converter_asks_for_it() -> None:
+    asking = {
+        name
+        for name, tree in TREES.items()
+        for one in ast.walk(tree)
+        if isinstance(one, ast.ImportFrom) and {"own_ann2snn", "recipe_base"} & {alias.name for alias in one.names}
+    }
+    assert {top(name) for name in asking} == set(BRIDGE)
+    importing = {name for name in SOURCES for target in own_imports(name) if top(target) in BRIDGE}
+    assert {top(name) for name in importing} <= {"", *BRIDGE}
 
 
 @pytest.mark.parametrize("name", members("builtin"))
