@@ -1,11 +1,12 @@
 """torchvision's models that convert with sj-ann2snn-analog only: error of the mean output against the ANN over time.
 
     pip install ./plugins/sj-ann2snn-analog ./plugins/sj-ann2snn-signed
-    python benchmarks/analog_models.py            # prints a table; a quarter of an hour on one core
+    python benchmarks/analog_models.py --results DIR                 # measures; goes on where it was stopped
+    python benchmarks/analog_models.py --results DIR --page FILE     # writes the table of what is there
 
 Random weights with ten classes, BatchNorm statistics settled by three batches of normal noise; 16 samples of the same
-noise calibrate, in the smallest size of 64 to 224 pixels that a model takes. The first four of them are simulated, for
-the largest model the first one. One scale per channel; IF neurons start at half a threshold. The columns are
+noise calibrate, in the smallest size of 64 to 224 pixels that a model takes, and the first `--samples` of them are
+simulated. One scale per channel; IF neurons start at half a threshold. The columns are
 
     if      IF neurons where the ANN has ReLUs, nothing else spikes
     signed  signed neurons of 32 levels there
@@ -15,78 +16,215 @@ the largest model the first one. One scale per channel; IF neurons start at half
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision_models import markdown_table, settled
+from torchvision_models import markdown_table, settled, versions
 
 from sj_ann2snn import Converter, NoSpikesWarning
 from sj_ann2snn.simulation import OverTime, Simulator
 
 MODELS = (
     "mobilenet_v3_small",
-    "mobilenet_v3_large",
     "efficientnet_b0",
-    "efficientnet_v2_s",
     "regnet_y_400mf",
     "convnext_tiny",
     "swin_t",
     "vit_b_16",
+    "mobilenet_v3_large",
+    "efficientnet_v2_s",
+    "swin_v2_t",
 )
 STEPS = (16, 64, 256)
 CALIBRATION = 16
-SAMPLES = {"vit_b_16": 1}
-"""How many are simulated, where it is not `MANY`."""
-MANY = 4
+LEVELS = 32
+GOAL = 0.05
 COLUMNS: dict[str, dict[str, Any]] = {
     "if": {"initial_potential": 0.5},
-    "signed": {"neuron": "signed", "levels": 32},
-    "spiking": {"neuron": "signed", "levels": 32, "analog_neuron": True},
+    "signed": {"neuron": "signed", "levels": LEVELS},
+    "spiking": {"neuron": "signed", "levels": LEVELS, "analog_neuron": True},
 }
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model in one column.
+
+    Attributes:
+        model: Its name in torchvision.
+        column: One of `COLUMNS`.
+        size: Height and width of the input.
+        samples: How many were simulated.
+        spiking: Layers that spike.
+        analog: Operations that are computed on analog values.
+        error: Relative L2 error of the mean output, by number of steps.
+        seconds: For the conversion and the simulation.
+        versions: Of what ran.
+    """
+
+    model: str
+    column: str
+    size: int
+    samples: int
+    spiking: int
+    analog: int
+    error: dict[str, float]
+    seconds: float
+    versions: dict[str, str]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="torchvision's models with operations that do not spike.")
-    parser.add_argument("--models", nargs="*", default=MODELS, metavar="NAME")
+    parser.add_argument("--results", type=Path, required=True, help="folder of the measured rows, one file each")
+    parser.add_argument("--models", nargs="*", default=MODELS, metavar="NAME", help="of torchvision")
+    parser.add_argument("--columns", nargs="*", default=tuple(COLUMNS), choices=COLUMNS)
+    parser.add_argument("--samples", type=int, default=2, help=f"to simulate, at most {CALIBRATION} (default: 2)")
+    parser.add_argument("--page", type=Path, help="write the table there and measure nothing")
     args = parser.parse_args()
-    rows = [("model", "pixels", *(f"{name}, spiking layers" for name in COLUMNS))]
+    if args.page:
+        args.page.write_text(page(read_rows(args.results)), encoding="utf-8")
+        return 0
+    args.results.mkdir(parents=True, exist_ok=True)
     for model in args.models:
-        torch.manual_seed(0)
-        ann, size = settled(model)
-        drawn(ann)
-        x = torch.randn(CALIBRATION, 3, size, size)
-        rows.append((model, str(size), *(cell(ann, x, model, name) for name in COLUMNS)))
-    print("\n".join(markdown_table(rows)))
+        for column in args.columns:
+            file = args.results / f"{model}.{column}.json"
+            if file.is_file() and json.loads(file.read_text())["samples"] >= args.samples:
+                continue
+            plain = args.results / f"{model}.if.json"
+            if column == "signed" and plain.is_file() and not json.loads(plain.read_text())["spiking"]:
+                continue  # no ReLU, no neurons: the same network
+            row = measure(model, column, min(args.samples, CALIBRATION))
+            file.write_text(json.dumps(asdict(row), indent=1) + "\n", encoding="utf-8")
+            print(f"{model:20} {column:8} {row.error} ({row.seconds:.0f} s)", flush=True)
     return 0
 
 
-def drawn(ann: nn.Module) -> None:
-    """Draw the weights of a last layer that torchvision starts at zero: there is no error relative to nothing."""
-    for layer in ann.modules():
-        if isinstance(layer, nn.Linear) and not layer.weight.any():
-            nn.init.xavier_uniform_(layer.weight)
-
-
-def cell(ann: nn.Module, x: Tensor, model: str, column: str) -> str:
-    """Relative L2 error at each of `STEPS`, and how many layers spike."""
-    start, samples = time.perf_counter(), x[: SAMPLES.get(model, MANY)]
+def measure(model: str, column: str, samples: int) -> Row:
+    """Convert one model, run it, and compare it with the ANN."""
+    torch.manual_seed(0)
+    ann, size = settled(model)
+    drawn(ann)
+    x = torch.randn(CALIBRATION, 3, size, size)
+    start = time.perf_counter()
     with torch.no_grad():
-        wanted = ann(samples)
+        wanted = ann(x[:samples])
     converter = Converter([x], mode="max", channel_wise=True, progress=False, **COLUMNS[column])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NoSpikesWarning)
         snn = converter(ann)
-    tiles = Simulator(snn, max(STEPS)).run_all((samples,), lambda _: OverTime())
+    tiles = Simulator(snn, max(STEPS)).run_all((x[:samples],), lambda _: OverTime())
     total = torch.cat(tiles, dim=1).cumsum(0)
-    errors = [float((total[steps - 1] / steps - wanted).norm() / wanted.norm()) for steps in STEPS]
-    shown = " / ".join(f"{error:.2g}" if error > 1e-4 else "< 1e-4" for error in errors)
-    text = f"{shown}, {len(converter.report.scales)}"
-    print(f"{model:20} {column:8} {text} ({time.perf_counter() - start:.0f} s)", file=sys.stderr, flush=True)
-    return text
+    return Row(
+        model,
+        column,
+        size,
+        samples,
+        len(converter.report.scales),
+        sum(entry.analog for entry in converter.report),
+        {str(steps): float((total[steps - 1] / steps - wanted).norm() / wanted.norm()) for steps in STEPS},
+        round(time.perf_counter() - start, 1),
+        versions(),
+    )
+
+
+def drawn(ann: nn.Module) -> None:
+    """Draw what torchvision starts at zero or at nearly zero: there is no error relative to nothing."""
+    for layer in ann.modules():
+        if isinstance(layer, nn.Linear) and not layer.weight.any():
+            nn.init.xavier_uniform_(layer.weight)
+        if isinstance(getattr(layer, "layer_scale", None), nn.Parameter):
+            nn.init.uniform_(layer.layer_scale, 0.5, 1.5)  # ConvNeXt: 1e-6, which hides all its blocks
+
+
+def read_rows(folder: Path) -> dict[str, dict[str, Row]]:
+    """The measured rows, by model and column."""
+    rows: dict[str, dict[str, Row]] = {}
+    for file in folder.glob("*.json"):
+        row = Row(**json.loads(file.read_text()))
+        rows.setdefault(row.model, {})[row.column] = row
+    known = [model for model in MODELS if model in rows]
+    return {model: rows[model] for model in (*known, *sorted(set(rows) - set(known)))}
+
+
+def page(rows: dict[str, dict[str, Row]]) -> str:
+    """What was measured, as Markdown."""
+    every = [row for columns in rows.values() for row in columns.values()]
+    counts = sorted({row.samples for row in every})
+    head = ("model", "pixels", "IF", "signed", "signed, everywhere")
+    body = [
+        (model, str(next(iter(columns.values())).size), *(cell(columns, column) for column in COLUMNS))
+        for model, columns in rows.items()
+    ]
+    return PAGE.format(
+        samples=" to ".join(str(count) for count in sorted({counts[0], counts[-1]})),
+        levels=LEVELS,
+        table="\n".join(markdown_table([head, *body])),
+        verdicts="\n".join(verdicts(rows)),
+        versions=", ".join(f"{name} {version}" for name, version in every[0].versions.items()),
+    )
+
+
+PAGE = """\
+# torchvision's models with smooth activations, gates, normalization and attention
+
+They convert with `plugins/sj-ann2snn-analog`, as hybrids: what no neuron can do is computed on analog values.
+
+Random weights, ten classes, BatchNorm statistics settled by three batches of normal noise. 16 images of normal noise
+calibrate, in the smallest size of 64, 75, 96, 128 and 224 pixels that a model takes; {samples} of them are simulated.
+Scales are the maximum per channel. A cell holds the relative L2 error of the mean output against the ANN at
+T = 16, 64 and 256, and in brackets the number of spiking layers. The output layer of ViT, which torchvision starts at
+zero, is drawn at random, and so are the factors of ConvNeXt's blocks (1e-6 in torchvision), between 0.5 and 1.5.
+
+- **IF**: IF neurons where the ANN has ReLUs, starting at half a threshold.
+- **signed**: signed neurons there (`neuron="signed", levels={levels}`, from `plugins/sj-ann2snn-signed`).
+- **signed, everywhere**: the same, and behind every smooth activation and normalization (`analog_neuron=True`).
+
+{table}
+
+{verdicts}
+
+A model without a spiking layer answers a constant input with the ANN's answer at every step. IF neurons need many more
+steps through many layers of random weights, as in all deep networks ([table](torchvision.md)).
+
+## Measure it yourself
+
+    pip install . ./plugins/sj-ann2snn-analog ./plugins/sj-ann2snn-signed
+    python benchmarks/analog_models.py --results rows
+    python benchmarks/analog_models.py --results rows --page docs/analog.md
+
+It goes on where it was stopped. {versions}.
+"""
+
+
+def cell(columns: dict[str, Row], column: str) -> str:
+    row = columns.get(column)
+    if row is None:
+        return "the same" if "if" in columns and not columns["if"].spiking else "not measured"
+    errors = [row.error[str(steps)] for steps in STEPS]
+    shown = "< 1e-4" if max(errors) < 1e-4 else " / ".join(f"{error:.2g}" for error in errors)
+    return f"{shown} ({row.spiking})"
+
+
+def verdicts(rows: dict[str, dict[str, Row]]) -> list[str]:
+    """For each column whether the errors fall as T grows, and are small in the end."""
+    lines = []
+    for column in COLUMNS:
+        found = [columns.get(column, columns.get("if")) for columns in rows.values()]
+        errors = {row.model: [row.error[str(steps)] for steps in STEPS] for row in found if row}
+        above = [model for model, (*_, last) in errors.items() if last > GOAL]
+        lines.append(
+            f"- **{column}**: {len(errors)} measured; at T = {max(STEPS)} the error is above {GOAL} for "
+            + (", ".join(above) if above else "none")
+            + "."
+        )
+    return lines
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ def correct(
         left: Tensor | None = bias
         current = node.all_input_nodes[0]
         if not bool(site.bias.any()) or (
-            not _pools(network.plan, node) and absorb_bias(network.module, network.record, network.plan, current, bias)
+            not _behind(network.plan, node) and absorb_bias(network.module, network.record, network.plan, current, bias)
         ):
             left = None
         adjustments[node] = Adjustment(left, site.added_potential)
@@ -166,9 +166,10 @@ def _over_samples(unit: Tensor, site: TrialSite) -> Tensor:
     return site.along_channels(unit) if unit.dim() else unit
 
 
-def _pools(plan: Plan, node: fx.Node) -> bool:
+def _behind(plan: Plan, node: fx.Node) -> bool:
+    """True if the neuron stands behind an operation, which a bias in front of it would have to pass."""
     replacement = plan.decisions[node].replacement
-    return isinstance(replacement, Spike) and replacement.keep
+    return isinstance(replacement, Spike) and replacement.behind
 
 
 def _adjusted_scale(network: Canonical, node: fx.Node, site: TrialSite) -> Tensor:

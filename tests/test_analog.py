@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 from sj_ann2snn import (
     Analog,
     Converter,
+    Correction,
     LayerMapper,
     NoSpikesWarning,
     PluginError,
@@ -23,6 +24,7 @@ from sj_ann2snn import (
     Site,
     Spike,
     Stateful,
+    Trial,
     UnsupportedError,
     Varies,
     VerificationError,
@@ -268,6 +270,29 @@ def test_in_front_of_the_first_neuron_the_operation_itself_drives_the_neuron() -
 def test_neurons_that_cannot_carry_what_it_yields_are_noticed() -> None:
     with pytest.raises(VerificationError, match="relative error"):
         converter(torch.randn(30, 4), ONE_SIGN)(Behind(nn.LayerNorm(5)))
+
+
+class Shaking(Correction):
+    """Gives every neuron another scale, bias and initial potential, and keeps what the network answered on trial."""
+
+    name = "shaking"
+
+    def __init__(self) -> None:
+        self.tried = torch.empty(0)
+
+    def correct(self, trial: Trial) -> None:
+        for site in trial.sites:
+            drawn = torch.rand(3, site.channels, dtype=torch.float64)
+            trial.adjust(site.name, scale=0.8 + drawn[0], bias=0.3 * drawn[1], initial_potential=drawn[2])
+        self.tried = trial.run(trial.inputs(), 13)
+
+
+@pytest.mark.parametrize("operation", [nn.Sequential(nn.Linear(5, 5), nn.Sigmoid()), nn.Sigmoid()])
+def test_corrections_adjust_the_neurons_behind_it(operation: nn.Module) -> None:
+    ann, x, shaking = Behind(operation).double(), torch.randn(30, 4, dtype=torch.float64), Shaking()
+    snn = converter(x, ONE_SIGN, mode=0.93, corrections=shaking)(ann)
+    torch.testing.assert_close(run_by_hand(snn, x, 13), shaking.tried)
+    torch.testing.assert_close(simulate(snn, x, T=13), shaking.tried.mean(0))
 
 
 def test_an_average_pool_may_have_two_neurons_behind_it() -> None:
