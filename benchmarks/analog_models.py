@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torchvision_models import markdown_table, settled, versions
 
 from sj_ann2snn import Converter, NoSpikesWarning

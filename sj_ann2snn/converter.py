@@ -359,7 +359,7 @@ class Converter:
     def _entries(self, plan: Plan, lambdas: dict[fx.Node, Tensor]) -> Iterator[ReportEntry]:
         for node, decision in plan.decisions.items():
             site, scale = decision.site, lambdas.get(node)
-            stands_for = node.meta.get(APPROXIMATED)
+            stands_for, analog = node.meta.get(APPROXIMATED), _analog(decision)
             yield ReportEntry(
                 name=site.name,
                 operation=stands_for or node.meta.get(ORIGIN, site.operation_name),
@@ -367,9 +367,9 @@ class Converter:
                 mapper=decision.mapper,
                 owner=decision.owner,
                 scale=None if scale is None else (float(scale.min()), float(scale.max())),
-                exact=not stands_for and getattr(decision.replacement, "exact", True),
+                exact=not stands_for and getattr(analog or decision.replacement, "exact", True),
                 source=site.source,
-                analog=_analog(decision) is not None,
+                analog=analog is not None,
             )
 
     def _becomes(self, replacement: Replacement | None, stands_for: str | None, site: Site) -> str:

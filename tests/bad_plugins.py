@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sj_ann2snn import (
+    Analog,
     Average,
     CalibrationSite,
     Correction,
@@ -1194,3 +1195,23 @@ class TestForPlainNeuronsBySilence(AdjustmentTests):
                 if not site.binary:
                     raise TypeError("there is no threshold")
             super().correct(trial)
+
+
+def analog(module: Any) -> type[LayerMapper]:
+    return mapping(lambda site: Analog(lambda operation, sequences: module(1, 2), "pool"))
+
+
+class TestSoundAnalog(PoolTests):
+    meant = None
+    plugin_class = analog(CumulativeMaxPool)
+
+
+class TestAnalogIsNotReset(PoolTests):
+    meant = "test_memory_keeps_the_rules"
+    also = EVERYTHING
+    plugin_class = analog(NeverReset)
+
+
+class TestAnalogAtEachStep(PoolTests):
+    meant = "test_mean_output_nears_the_ann"
+    plugin_class = analog(SumOfMaxima)
