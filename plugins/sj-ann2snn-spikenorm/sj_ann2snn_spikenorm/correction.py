@@ -1,0 +1,163 @@
+"""The correction: the network runs, and every layer gets the largest current that arrives there as its threshold."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sj_ann2snn import Correction, CorrectionError, OptionError, QuantileSketch, Trial, TrialSite, fill_dead_channels
+
+__all__ = ["LargestCurrent"]
+
+VALUES = 1 << 26
+"""Currents of the largest layer that are computed at a time: 256 MiB in single precision, of which a few are alive."""
+
+
+class _Reached(Exception):  # noqa: N818 - no error: what lies behind the layer is not needed yet
+    """A run has come to the layer whose currents were wanted."""
+
+
+class LargestCurrent(Correction):
+    """Sets every threshold to the largest current that a spiking network brings there, layer by layer.
+
+    >>> import torch
+    >>> from sj_ann2snn import Converter
+    >>> _ = torch.manual_seed(0)
+    >>> ann = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 8), torch.nn.ReLU())
+    >>> x = torch.rand(64, 4)
+    >>> for corrections in ((), LargestCurrent(T=64)):
+    ...     converter = Converter([x], mode="max", corrections=corrections, progress=False)
+    ...     snn = converter(ann)
+    ...     print({name: round(low, 2) for name, (low, high) in converter.report.scales.items()})
+    {'1': 1.24, '3': 0.49}
+    {'1': 1.24, '3': 0.6}
+
+    The activation is the current's mean over time. At a single step many spikes may meet, and the current is larger;
+    a threshold that is as large loses nothing. The first layer's current is constant, so that its threshold is that of the
+    mode "max". Every later layer is run with the thresholds found before it. A layer that never gets a positive
+    current keeps its λ.
+
+    What is found does not depend on how many samples are computed at a time. If the currents of all of them fit into
+    256 MiB per layer, the network is run once, otherwise up to every layer in turn: keep T times `samples` small
+    for large images.
+
+    Args:
+        T: Number of time steps to run the network for.
+        samples: Calibration samples to use at the most.
+        current_percentile: Take this percentile of the currents (of all steps, samples and neurons) in place of the
+            largest: fewer steps to the same accuracy, as with the mode "99.9%".
+        current_channel_wise: One threshold for every channel by its own currents, instead of one for the layer.
+
+    Raises:
+        OptionError: An option is out of range.
+        CorrectionError: A neuron of the network is no plain IF neuron.
+
+    Source: Sengupta et al. 2019, "Going deeper in spiking neural networks: VGG and residual architectures", the
+    algorithm SPIKE-NORM; a percentile of the currents as in Lu & Sengupta 2020, "Exploring the connection between
+    binary and spiking neural networks". There the input is Poisson spikes; here, as everywhere in sj-ann2snn, it is a
+    constant current, neurons reset by subtraction, and biases are part of the current.
+    """
+
+    name = "spike-norm"
+
+    def __init__(
+        self,
+        *,
+        T: int = 64,  # noqa: N803 - the field's name for the number of time steps
+        samples: int = 64,
+        current_percentile: float = 100.0,
+        current_channel_wise: bool = False,
+    ) -> None:
+        for name, value in (("T", T), ("samples", samples)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise OptionError(
+                    f"{name}={value!r} is not allowed for correction 'spike-norm': it is an integer from 1 up."
+                )
+        if isinstance(current_percentile, bool) or not 0 < current_percentile <= 100:
+            raise OptionError(
+                f"current_percentile={current_percentile!r} is not allowed: a percentage lies in (0, 100], as 99.9 does."
+            )
+        if not isinstance(current_channel_wise, bool):
+            raise OptionError(f"current_channel_wise={current_channel_wise!r} is not allowed: it is True or False.")
+        self.T, self.samples = T, samples
+        self.percentile, self.channel_wise = float(current_percentile), current_channel_wise
+
+    def correct(self, trial: Trial) -> None:
+        for site in trial.sites:
+            if not site.binary:
+                raise CorrectionError(
+                    f"Correction 'spike-norm' sets the threshold of a plain IF neuron, and {site.name} has another "
+                    "one, which may emit several spikes in a step. Leave out neuron=, or use corrections=()."
+                )
+        if not trial.sites:
+            return
+        inputs = trial.inputs(self.samples)
+        parts = _parts(inputs if isinstance(inputs, tuple) else (inputs,), self._at_a_time(trial))
+        if len(parts) == 1:
+            # All samples at once: a threshold is known before the layer's own spikes are.
+            def emit(site: TrialSite, currents: Tensor) -> Tensor:
+                counted = self._sketch(site)
+                self._count(counted, site, currents)
+                self._adjust(trial, site, counted)
+                return site.fire(currents)
+
+            trial.run(parts[0], self.T, emit)
+            return
+        for wanted in trial.progress(trial.sites, "thresholds from currents"):
+            counted = self._sketch(wanted)
+            for part in parts:
+                self._run_up_to(trial, wanted, part, counted)
+            self._adjust(trial, wanted, counted)
+
+    def _run_up_to(self, trial: Trial, wanted: TrialSite, inputs: Any, counted: QuantileSketch) -> None:
+        def emit(site: TrialSite, currents: Tensor) -> Tensor:
+            if site is wanted:
+                self._count(counted, site, currents)
+                raise _Reached
+            return site.fire(currents)
+
+        try:
+            trial.run(inputs, self.T, emit)
+        except _Reached:
+            pass
+
+    def _at_a_time(self, trial: Trial) -> int:
+        largest = max(math.prod(site.shape) for site in trial.sites)
+        return max(1, VALUES // (self.T * largest))
+
+    def _sketch(self, site: TrialSite) -> QuantileSketch:
+        return QuantileSketch(site.channels, bits=7, octaves=16) if self.channel_wise else QuantileSketch()
+
+    def _count(self, counted: QuantileSketch, site: TrialSite, currents: Tensor) -> None:
+        shifted = currents + site.along_channels(site.bias)
+        counted.update(shifted.movedim(2, 0).flatten(1) if self.channel_wise else shifted.reshape(1, -1))
+
+    def _adjust(self, trial: Trial, site: TrialSite, counted: QuantileSketch) -> None:
+        layer = self._threshold(counted.collapsed())
+        if not bool(layer > 0):
+            return
+        thresholds = fill_dead_channels(self._threshold(counted), layer)
+        trial.adjust(site.name, scale=thresholds.expand(site.channels))
+
+    def _threshold(self, counted: QuantileSketch) -> Tensor:
+        largest = counted.maxima.double().clamp(min=0)
+        if self.percentile == 100:
+            return largest
+        quantile = counted.quantile(self.percentile / 100)
+        # Where so few currents are positive that the percentile itself is zero, the largest stands in.
+        return torch.where(quantile > 0, quantile, largest)
+
+
+def _parts(inputs: tuple[Any, ...], size: int) -> list[Any]:
+    """The inputs, `size` samples at a time, as `Trial.run` takes them."""
+    count = max(len(value) for value in inputs if isinstance(value, Tensor) and value.dim())
+    parts = []
+    for start in range(0, count, size):
+        part = tuple(
+            value[start : start + size] if isinstance(value, Tensor) and value.dim() else value for value in inputs
+        )
+        parts.append(part[0] if len(part) == 1 else part)
+    return parts
