@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
@@ -36,9 +37,9 @@ class LargestCurrent(Correction):
     {'1': 1.24, '3': 0.6}
 
     The activation is the current's mean over time. At a single step many spikes may meet, and the current is larger;
-    a threshold that is as large loses nothing. The first layer's current is constant, so that its threshold is that of the
-    mode "max". Every later layer is run with the thresholds found before it. A layer that never gets a positive
-    current keeps its λ.
+    a threshold that is as large loses nothing. The first layer's current is constant: its threshold is that of the mode
+    "max" on the same samples. Every later layer is run with the thresholds found before it. A layer that never gets a
+    positive current keeps its λ.
 
     What is found does not depend on how many samples are computed at a time. If the currents of all of them fit into
     256 MiB per layer, the network is run once, otherwise up to every layer in turn: keep T times `samples` small
@@ -78,13 +79,15 @@ class LargestCurrent(Correction):
                 )
         if isinstance(current_percentile, bool) or not 0 < current_percentile <= 100:
             raise OptionError(
-                f"current_percentile={current_percentile!r} is not allowed: a percentage lies in (0, 100], as 99.9 does."
+                f"current_percentile={current_percentile!r} is not allowed: a percentage lies in (0, 100], "
+                "as 99.9 does."
             )
         if not isinstance(current_channel_wise, bool):
             raise OptionError(f"current_channel_wise={current_channel_wise!r} is not allowed: it is True or False.")
         self.T, self.samples = T, samples
         self.percentile, self.channel_wise = float(current_percentile), current_channel_wise
 
+    @torch.no_grad()
     def correct(self, trial: Trial) -> None:
         for site in trial.sites:
             if not site.binary:
@@ -119,10 +122,8 @@ class LargestCurrent(Correction):
                 raise _Reached
             return site.fire(currents)
 
-        try:
+        with contextlib.suppress(_Reached):
             trial.run(inputs, self.T, emit)
-        except _Reached:
-            pass
 
     def _at_a_time(self, trial: Trial) -> int:
         largest = max(math.prod(site.shape) for site in trial.sites)
