@@ -124,10 +124,11 @@ print(json.dumps({{"neuron": converter.report.neuron, "owner": converter.report.
     )
 
 
-CALIBRATION = Distribution(
-    name="sj-ann2snn-calibration",
-    entry_point="calibration",
-    script="""
+def mode_distribution(name: str, mode: str, steps: int, check: str = "") -> Distribution:
+    return Distribution(
+        name=f"sj-ann2snn-{name}",
+        entry_point=name,
+        script=f"""
 import json
 import torch
 from sj_ann2snn import Converter, simulate
@@ -135,17 +136,21 @@ from sj_ann2snn import Converter, simulate
 torch.manual_seed(0)
 ann = torch.nn.Sequential(torch.nn.Linear(6, 12), torch.nn.ReLU(), torch.nn.Linear(12, 3))
 images = torch.rand(100, 6)
-converter = Converter(mode="low-latency", T=8, dataloader=[images], progress=False)
+converter = Converter(mode="{mode}", T={steps}, dataloader=[images], progress=False)
 snn = converter(ann)
-error = simulate(snn, images, T=8).sub(ann(images)).abs().max().item()
-assert converter.report.corrections == (f"Correction 'joint' ({converter.report.mode_owner})",)
-print(json.dumps({"mode": converter.report.mode, "owner": converter.report.mode_owner, "error": error}))
+error = simulate(snn, images, T={steps}).sub(ann(images)).abs().max().item()
+{check}
+print(json.dumps({{"mode": converter.report.mode, "owner": converter.report.mode_owner, "error": error}}))
 """,
-    fails_with="ModeError: mode='low-latency' is not known.",
-)
+        fails_with=f"ModeError: mode='{mode}' is not known.",
+    )
 
+
+JOINT = "assert converter.report.corrections == (f\"Correction 'joint' ({converter.report.mode_owner})\",)"
+CALIBRATION = mode_distribution("calibration", "low-latency", 8, JOINT)
+LTB, SPIKENORM = mode_distribution("ltb", "ltb", 16), mode_distribution("spikenorm", "spike-norm", 64)
 BURST, SIGNED, DIFFERENTIAL = (neuron_distribution(name) for name in ("burst", "signed", "differential"))
-ALL = (SIGMA, ADAPTIVE_MAXPOOL, ANALOG, BURST, SIGNED, DIFFERENTIAL, CALIBRATION)
+ALL = (SIGMA, ADAPTIVE_MAXPOOL, ANALOG, BURST, SIGNED, DIFFERENTIAL, CALIBRATION, LTB, SPIKENORM)
 DISTRIBUTIONS = [pytest.param(one, id=one.name) for one in ALL]
 
 
