@@ -156,16 +156,9 @@ def read_rows(folder: Path) -> dict[str, dict[str, Row]]:
 def page(rows: dict[str, dict[str, Row]]) -> str:
     """What was measured, as Markdown."""
     every = [row for columns in rows.values() for row in columns.values()]
-    counts = sorted({row.samples for row in every})
-    head = ("model", "pixels", "IF", "signed", "signed, everywhere")
-    body = [
-        (model, str(next(iter(columns.values())).size), *(cell(columns, column) for column in COLUMNS))
-        for model, columns in rows.items()
-    ]
     return PAGE.format(
-        samples=" to ".join(str(count) for count in sorted({counts[0], counts[-1]})),
         levels=LEVELS,
-        table="\n".join(markdown_table([head, *body])),
+        table="\n".join(markdown_table([HEAD, *(line(columns) for columns in rows.values())])),
         verdicts="\n".join(verdicts(rows)),
         versions=", ".join(f"{name} {version}" for name, version in every[0].versions.items()),
     )
@@ -177,10 +170,11 @@ PAGE = """\
 They convert with `plugins/sj-ann2snn-analog`, as hybrids: what no neuron can do is computed on analog values.
 
 Random weights, ten classes, BatchNorm statistics settled by three batches of normal noise. 16 images of normal noise
-calibrate, in the smallest size of 64, 75, 96, 128 and 224 pixels that a model takes; {samples} of them are simulated.
-Scales are the maximum per channel. A cell holds the relative L2 error of the mean output against the ANN at
-T = 16, 64 and 256, and in brackets the number of spiking layers. The output layer of ViT, which torchvision starts at
-zero, is drawn at random, and so are the factors of ConvNeXt's blocks (1e-6 in torchvision), between 0.5 and 1.5.
+calibrate, in the smallest size of 64, 75, 96, 128 and 224 pixels that a model takes; as many of them as the table says
+are simulated. Scales are the maximum per channel. A cell holds the relative L2 error of the mean output against the
+ANN at T = 16, 64 and 256, and in brackets the number of spiking layers. The output layer of ViT, which torchvision
+starts at zero, is drawn at random, and so are the factors of ConvNeXt's blocks (1e-6 in torchvision), between 0.5 and
+1.5.
 
 - **IF**: IF neurons where the ANN has ReLUs, starting at half a threshold.
 - **signed**: signed neurons there (`neuron="signed", levels={levels}`, from `plugins/sj-ann2snn-signed`).
@@ -190,17 +184,34 @@ zero, is drawn at random, and so are the factors of ConvNeXt's blocks (1e-6 in t
 
 {verdicts}
 
-A model without a spiking layer answers a constant input with the ANN's answer at every step. IF neurons need many more
-steps through many layers of random weights, as in all deep networks ([table](torchvision.md)).
+![One SiLU at work, and the error over time](images/analog.png)
+
+Left: two IF neurons drive one SiLU. It is computed on the mean of its current, not on the current of each step, and the
+mean of what it emits is SiLU of that mean. Right: the last column of the table.
+
+A model without a spiking layer answers a constant input with the ANN's answer at every step. What is left elsewhere
+is the rounding of the neurons' rates, which every layer of random weights passes on ([table](torchvision.md)): with the
+same analog operations, several spikes a step (signed neurons, or `neuron="burst", levels={levels}`) leave a tenth of
+it or less.
 
 ## Measure it yourself
 
     pip install . ./plugins/sj-ann2snn-analog ./plugins/sj-ann2snn-signed
     python benchmarks/analog_models.py --results rows
     python benchmarks/analog_models.py --results rows --page docs/analog.md
+    python benchmarks/analog_figure.py --results rows --picture docs/images/analog.png
 
 It goes on where it was stopped. {versions}.
 """
+
+
+HEAD = ("model", "pixels", "images", "IF", "signed", "signed, everywhere")
+
+
+def line(columns: dict[str, Row]) -> tuple[str, ...]:
+    row, counts = next(iter(columns.values())), sorted({row.samples for row in columns.values()})
+    images = " to ".join(str(count) for count in sorted({counts[0], counts[-1]}))
+    return row.model, str(row.size), images, *(cell(columns, column) for column in COLUMNS)
 
 
 def cell(columns: dict[str, Row], column: str) -> str:
@@ -215,12 +226,12 @@ def cell(columns: dict[str, Row], column: str) -> str:
 def verdicts(rows: dict[str, dict[str, Row]]) -> list[str]:
     """For each column whether the errors fall as T grows, and are small in the end."""
     lines = []
-    for column in COLUMNS:
+    for column, title in zip(COLUMNS, HEAD[-len(COLUMNS) :], strict=True):
         found = [columns.get(column, columns.get("if")) for columns in rows.values()]
         errors = {row.model: [row.error[str(steps)] for steps in STEPS] for row in found if row}
         above = [model for model, (*_, last) in errors.items() if last > GOAL]
         lines.append(
-            f"- **{column}**: {len(errors)} measured; at T = {max(STEPS)} the error is above {GOAL} for "
+            f"- **{title}**: {len(errors)} measured; at T = {max(STEPS)} the error is above {GOAL} for "
             + (", ".join(above) if above else "none")
             + "."
         )
