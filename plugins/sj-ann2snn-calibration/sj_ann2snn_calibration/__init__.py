@@ -9,10 +9,11 @@
 from sj_ann2snn import Correction, Normalization, hookimpl
 
 from .joint import Joint
+from .layer_by_layer import LayerByLayer
 from .low_latency import LowLatency
 from .staircase import Staircase
 
-__all__ = ["Joint", "LowLatency", "Staircase"]
+__all__ = ["Joint", "LayerByLayer", "LowLatency", "Staircase"]
 
 ANN2SNN_API = 1
 
@@ -24,4 +25,4 @@ def ann2snn_normalizations() -> list[type[Normalization]]:
 
 @hookimpl
 def ann2snn_corrections() -> list[type[Correction]]:
-    return [Joint]
+    return [Joint, LayerByLayer]

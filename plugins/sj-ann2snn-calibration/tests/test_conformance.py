@@ -33,3 +33,8 @@ class TestJoint(CorrectionTests):
     def error(self, answers: Tensor, wanted: Tensor) -> float:
         logarithms = wanted.log_softmax(1)
         return float((logarithms.exp() * (logarithms - answers.log_softmax(1))).sum(1).mean())
+
+
+class TestLayerByLayer(CorrectionTests):
+    plugin = plugin
+    plugin_class = plugin.LayerByLayer
