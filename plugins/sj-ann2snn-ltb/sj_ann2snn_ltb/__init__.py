@@ -10,8 +10,9 @@ from __future__ import annotations
 from sj_ann2snn import Normalization, hookimpl
 
 from .balancing import LocalThresholdBalancing, ThresholdObserver
+from .bound import Bound
 
-__all__ = ["ANN2SNN_API", "LocalThresholdBalancing", "ThresholdObserver"]
+__all__ = ["ANN2SNN_API", "Bound", "LocalThresholdBalancing", "ThresholdObserver"]
 
 ANN2SNN_API = 1
 

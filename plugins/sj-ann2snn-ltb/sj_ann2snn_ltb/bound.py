@@ -45,7 +45,11 @@ class Bound:
         return (clipped * self._counts).sum(1) + self._rounding * threshold.square()
 
     def minimiser(self) -> Tensor:
-        """The θ with the least E for each row, ``[rows]``; zero for rows without a positive activation.
+        """The θ with the least E for each row, ``[rows]``; zero for rows without a positive activation."""
+        return self.updates()[-1]
+
+    def updates(self) -> list[Tensor]:
+        """The thresholds that the update passes, from zero to the minimiser, each ``[rows]``.
 
         The update θ ← θ - E'(θ) / E''(θ) climbs from θ = 0, never passes the minimum, and is there after finitely
         many steps, because E is quadratic between two values.
@@ -53,17 +57,19 @@ class Bound:
         # How many activations lie in a bucket and above it, and what they sum up to; nothing lies above the last one.
         number = _from_above(self._counts)
         total = _from_above(self._counts * self._values)
-        threshold = torch.zeros_like(self._rounding)
+        thresholds = [torch.zeros_like(self._rounding)]
         for _ in range(ITERATIONS):
+            threshold = thresholds[-1]
             above = torch.searchsorted(self._values, threshold, right=True)[:, None]
             curvature = number.gather(1, above)[:, 0] + self._rounding
             # -E'(θ) / 2 is the total of z - θ over the clipped activations, less what rounding adds.
             slope = total.gather(1, above)[:, 0] - curvature * threshold
-            updated = threshold + torch.where(curvature > 0, slope / curvature, 0).clamp(min=0)
+            climb = torch.where(curvature > 0, slope / curvature, 0)
+            updated = threshold + climb.clamp(min=0)
             if torch.equal(updated, threshold):
                 break
-            threshold = updated
-        return threshold
+            thresholds.append(updated)
+        return thresholds
 
 
 def _from_above(x: Tensor) -> Tensor:

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from sj_ann2snn_ltb import LocalThresholdBalancing, ThresholdObserver
-from sj_ann2snn_ltb.bound import Bound
+from sj_ann2snn_ltb import Bound, LocalThresholdBalancing, ThresholdObserver
 from torch import Tensor, nn
 
 from sj_ann2snn import CalibrationSite, Converter, DeadLayerError, OptionError, evaluate
@@ -64,6 +63,10 @@ def test_the_update_climbs_and_never_passes_the_minimum() -> None:
     counts = torch.randint(0, 50, (4, 500))
     bound = Bound(values, counts, 8)
     threshold = bound.minimiser()
+    passed = torch.stack(bound.updates())
+    assert len(passed) > 3
+    assert bool((passed.diff(dim=0) >= 0).all())
+    assert bool((torch.stack([bound(one) for one in passed]).diff(dim=0) <= 0).all())
     for share in (0.9, 0.999, 1.001, 1.1):
         assert bool((bound(share * threshold) > bound(threshold)).all())
     assert bool((threshold < values[-1]).all())
