@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from .compat import make_if_neuron
 from .converter import Converter
 from .corrections import Correction
+from .description import NetworkDescription, NodeDescription, NodeReference
 from .errors import (
     Ann2SnnError,
     BackendError,
@@ -18,6 +19,8 @@ from .errors import (
     CorrectionError,
     DeadLayerError,
     EvaluationInterrupted,
+    ExportError,
+    FormatError,
     InputError,
     LegacyArgumentWarning,
     MemoryWarning,
@@ -36,6 +39,8 @@ from .errors import (
 )
 from .evaluation import EvaluationResult, LayerActivity, evaluate
 from .exits import ExitRule
+from .exporters import Exporter
+from .exporting import export, load_network
 from .hookspecs import API_VERSION, hookimpl
 from .inference import simulate
 from .layers import ChannelAffine, CumulativeMaxPool, InitialPotential, InPlaceNeuron, MomentumMaxPool, Scaler, Stepwise
@@ -90,6 +95,9 @@ __all__ = [
     "EvaluationInterrupted",
     "EvaluationResult",
     "ExitRule",
+    "ExportError",
+    "Exporter",
+    "FormatError",
     "InPlaceNeuron",
     "InitialPotential",
     "InputError",
@@ -100,10 +108,13 @@ __all__ = [
     "MemoryWarning",
     "ModeError",
     "MomentumMaxPool",
+    "NetworkDescription",
     "NeuronAfterPool",
     "NeuronMaker",
     "NeuronSite",
     "NoSpikesWarning",
+    "NodeDescription",
+    "NodeReference",
     "NonFiniteError",
     "Normalization",
     "Observer",
@@ -137,8 +148,10 @@ __all__ = [
     "Weighted",
     "channels_last_2d",
     "evaluate",
+    "export",
     "fill_dead_channels",
     "hookimpl",
+    "load_network",
     "make_if_neuron",
     "recipe",
     "simulate",

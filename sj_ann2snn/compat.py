@@ -30,6 +30,8 @@ __all__ = [
     "StepModule",
     "backend_is_open",
     "cupy_works",
+    "if_neuron_from",
+    "if_neuron_options",
     "is_neuron",
     "is_plain_if",
     "layer",
@@ -99,6 +101,27 @@ def make_if_neuron(*, initial_potential: float = 0.0, backend: str | None = None
     if initial_potential:
         node.v = float(initial_potential)  # type: ignore[assignment]
         node.set_reset_value("v", float(initial_potential))  # type: ignore[operator]
+    return node
+
+
+def if_neuron_options(module: Any) -> dict[str, Any] | None:
+    """What makes SpikingJelly's own IF neuron anew with `if_neuron_from`; None for any other module.
+
+    The backend is none of it: which there is depends on the machine.
+    """
+    if type(module) is not neuron.IFNode:
+        return None
+    return {
+        "v_threshold": float(module.v_threshold),
+        "v_reset": None if module.v_reset is None else float(module.v_reset),
+        "initial_potential": float(module._memories_rv["v"]),
+    }
+
+
+def if_neuron_from(*, v_threshold: float, v_reset: float | None, initial_potential: float) -> nn.Module:
+    """The IF neuron of such options."""
+    node = make_if_neuron(initial_potential=initial_potential)
+    node.v_threshold, node.v_reset = v_threshold, v_reset  # type: ignore[assignment]
     return node
 
 

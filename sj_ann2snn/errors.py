@@ -18,6 +18,8 @@ __all__ = [
     "CorrectionError",
     "DeadLayerError",
     "EvaluationInterrupted",
+    "ExportError",
+    "FormatError",
     "InputError",
     "LegacyArgumentWarning",
     "MemoryWarning",
@@ -110,6 +112,22 @@ class ScaleError(PluginError):
 
 class InputError(Ann2SnnError, ValueError):
     """What was given to `simulate`, `evaluate` or the command line cannot be used."""
+
+
+class ExportError(Ann2SnnError):
+    """A converted network cannot be written to a file.
+
+    Attributes:
+        problems: Where something in the network stands in the way: the name of the layer and why.
+    """
+
+    def __init__(self, message: str, problems: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(message)
+        self.problems = problems
+
+
+class FormatError(Ann2SnnError, ValueError):
+    """A file holds no network that can be read."""
 
 
 class EvaluationInterrupted(KeyboardInterrupt):

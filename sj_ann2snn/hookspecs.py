@@ -15,6 +15,7 @@ import pluggy
 
 from .corrections import Correction
 from .exits import ExitRule
+from .exporters import Exporter
 from .mapping import LayerMapper
 from .neurons import NeuronMaker
 from .normalization import Normalization
@@ -63,4 +64,9 @@ class HookSpecs:
     @hookspec
     def ann2snn_readouts(self) -> list[type[Readout]]:
         """Readouts, usable by name as ``simulate(readout=...)`` and ``evaluate(readout=...)``."""
+        raise NotImplementedError
+
+    @hookspec
+    def ann2snn_exporters(self) -> list[type[Exporter]]:
+        """Formats, usable by name as ``export(format=...)`` and ``load_network(format=...)``."""
         raise NotImplementedError

@@ -43,6 +43,7 @@ BUILTIN_PLUGINS = (
     "sj_ann2snn.builtin.neurons",
     "sj_ann2snn.builtin.exits",
     "sj_ann2snn.builtin.readouts",
+    "sj_ann2snn.builtin.exporters",
 )
 """The built-ins are plugins like any other."""
 
@@ -193,6 +194,14 @@ def checked(hook: str, cls: Any) -> type:
             raise PluginError(
                 f"{cls.__qualname__}() requires {', '.join(required)}; options are keyword-only and have defaults."
             )
+    exports: Any = getattr(cls, "exports", ())
+    if not isinstance(exports, tuple) or not all(hasattr(one, "export_options") for one in exports):
+        raise PluginError(
+            f"{cls.__qualname__}.exports must be a tuple of layers with a method export_options, it is {exports!r}."
+        )
+    suffixes: Any = getattr(cls, "suffixes", ())
+    if not isinstance(suffixes, tuple) or not all(isinstance(one, str) and one.startswith(".") for one in suffixes):
+        raise PluginError(f"{cls.__qualname__}.suffixes must be a tuple of suffixes as '.zip', it is {suffixes!r}.")
     if hook == "ann2snn_layer_mappers":
         claimed = getattr(cls, "claims", None)
         if not isinstance(claimed, tuple) or not claimed:

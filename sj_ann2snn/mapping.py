@@ -40,6 +40,11 @@ class LayerMapper(abc.ABC):
     """
     replaces: ClassVar[tuple[str, ...]] = ()
     """Names of other mappers that this one takes the place of, wherever both claim a site."""
+    exports: ClassVar[tuple[type[nn.Module], ...]] = ()
+    """Those layers that it makes for a network that can be written to a file.
+
+    Each has a method `export_options()`, which returns the keywords to construct it with: numbers, text, tensors.
+    """
 
     @abc.abstractmethod
     def map(self, site: Site) -> Replacement:

@@ -40,6 +40,11 @@ class NeuronMaker(abc.ABC):
 
     name: ClassVar[str]
     replaces: ClassVar[tuple[str, ...]] = ()
+    exports: ClassVar[tuple[type[nn.Module], ...]] = ()
+    """Those of its neurons that can be written to a file.
+
+    Each has a method `export_options()`, which returns the keywords to construct it with: numbers, text, tensors.
+    """
 
     def unit(self, scale: Tensor) -> Tensor:
         """Value of one spike in the ANN's units, of the shape of `scale`.

@@ -17,6 +17,7 @@ from torch import nn
 from .corrections import Correction
 from .errors import Ann2SnnError, ConflictError, ModeError, OptionError, PluginWarning
 from .exits import ExitRule
+from .exporters import Exporter
 from .mapping import Claim, LayerMapper
 from .neurons import NeuronMaker
 from .normalization import Normalization
@@ -33,6 +34,7 @@ HOOK_BASES: dict[str, type] = {
     "ann2snn_corrections": Correction,
     "ann2snn_exit_rules": ExitRule,
     "ann2snn_readouts": Readout,
+    "ann2snn_exporters": Exporter,
 }
 """For every hook the base class of the classes that it returns."""
 
@@ -98,6 +100,7 @@ ARGUMENTS = {
     "ann2snn_corrections": "corrections",
     "ann2snn_exit_rules": "early_exit",
     "ann2snn_readouts": "readout",
+    "ann2snn_exporters": "format",
 }
 """For every hook the argument by which a user names a class of it."""
 
@@ -204,6 +207,10 @@ class Registry:
     def readouts(self) -> list[Registered]:
         return self._sorted("ann2snn_readouts")
 
+    @property
+    def exporters(self) -> list[Registered]:
+        return self._sorted("ann2snn_exporters")
+
     def _sorted(self, hook: str) -> list[Registered]:
         return sorted(self.classes[hook], key=lambda one: (one.name, one.owner))
 
@@ -291,6 +298,20 @@ class Registry:
             ConflictError: There are several.
         """
         return _find(self.readouts, "readouts", "readout", name)
+
+    def find_exporter(self, name: str) -> Registered:
+        """The exporter called `name`.
+
+        Raises:
+            OptionError: There is none.
+            ConflictError: There are several.
+        """
+        return _find(self.exporters, "formats", "format", name)
+
+    def exported_layers(self) -> dict[str, type[nn.Module]]:
+        """The layers that plugins declare in `exports`, by qualified name."""
+        declared = [layer for one in (*self.neurons, *self.mappers) for layer in one.cls.exports]
+        return {f"{layer.__module__}.{layer.__qualname__}": layer for layer in declared}
 
     def claimed_types(self) -> frozenset[type[nn.Module]]:
         """Module types that some mapper claims."""

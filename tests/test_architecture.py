@@ -33,6 +33,8 @@ TYPES = {
     "corrections",
     "exits",
     "readouts",
+    "description",
+    "exporters",
 }
 """What plugins are written against."""
 
@@ -46,6 +48,8 @@ MAY_IMPORT = {
     "trial": {"errors", "compat"},
     "corrections": {"errors", "trial"},
     "readouts": {"errors"},
+    "description": {"errors"},
+    "exporters": {"errors", "description"},
     "mapping": {"errors", "site", "replacements"},
     "hookspecs": TYPES,
     "options": {"errors", "wording"},
@@ -70,7 +74,9 @@ NEVER_REACHES = {
     "simulation": {"converter", "selection", "graph", "registry", "loading", "hookspecs", "builtin", "cli"},
     "inference": {"converter", "selection", "graph", "builtin", "cli"},
     "evaluation": {"converter", "selection", "graph", "builtin", "cli"},
-    "converter": {"inference", "evaluation", "builtin", "cli"},
+    "interchange": {"converter", "selection", "graph", "simulation", "loading", "registry", "builtin", "cli"},
+    "exporting": {"converter", "selection", "graph", "simulation", "builtin", "cli"},
+    "converter": {"exporting", "inference", "evaluation", "builtin", "cli"},
 }
 """What a module or subpackage must not import, be it directly or through others."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from ..compat import StepModule
@@ -34,6 +36,10 @@ class NormalizedReLU(nn.Module, StepModule):  # type: ignore[misc]  # SpikingJel
     def forward(self, x: Tensor) -> Tensor:
         out = x.relu() if self.maximum is None else x.relu().minimum(self.maximum)
         return out if self.negative_slope is None else out - self.negative_slope * (-x).relu()
+
+    def export_options(self) -> dict[str, Any]:
+        """What makes it anew."""
+        return {"maximum": self.maximum, "negative_slope": self.negative_slope}
 
     def extra_repr(self) -> str:
         bounded = "" if self.maximum is None else f"maximum={self.maximum.max().item():.6g}, "

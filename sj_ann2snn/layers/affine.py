@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -32,6 +34,10 @@ class Scaler(nn.Module, StepModule):  # type: ignore[misc]  # SpikingJelly is un
     def forward(self, x: Tensor) -> Tensor:
         return x * self.scale
 
+    def export_options(self) -> dict[str, Any]:
+        """What makes it anew."""
+        return {"scale": self.scale}
+
     def extra_repr(self) -> str:
         text = f"{self.scale.item():.6g}" if self.scale.numel() == 1 else f"shape={tuple(self.scale.shape)}"
         return f"{text}, step_mode={self.step_mode}"
@@ -59,6 +65,10 @@ class ChannelAffine(nn.Module, StepModule):  # type: ignore[misc]  # SpikingJell
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.addcmul(self.bias, x, self.weight)
+
+    def export_options(self) -> dict[str, Any]:
+        """What makes it anew."""
+        return {"weight": self.weight.flatten(), "bias": self.bias.flatten(), "ndim": self.weight.dim() + 1}
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, step_mode={self.step_mode}"

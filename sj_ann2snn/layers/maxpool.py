@@ -63,6 +63,10 @@ class _SpikingMaxPool(MemoryModule):  # type: ignore[misc]  # SpikingJelly is un
     def single_step_forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         raise NotImplementedError  # each pool has its own
 
+    def export_options(self) -> dict[str, Any]:
+        """What makes it anew."""
+        return {"spatial": self.spatial, **self._geometry()}
+
     def extra_repr(self) -> str:
         geometry = ", ".join(f"{name}={value}" for name, value in self._geometry().items())
         return f"{geometry}, step_mode={self.step_mode}"
@@ -159,6 +163,9 @@ class MomentumMaxPool(_SpikingMaxPool):
         _, index = self._pool_with_indices(rate)
         flat = x.flatten(-self.spatial)
         return flat.gather(-1, index.flatten(-self.spatial)).view_as(index)
+
+    def export_options(self) -> dict[str, Any]:
+        return {**super().export_options(), "momentum": self.momentum}
 
     def extra_repr(self) -> str:
         return f"momentum={self.momentum}, {super().extra_repr()}"

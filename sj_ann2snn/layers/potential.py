@@ -50,5 +50,9 @@ class InitialPotential(MemoryModule):  # type: ignore[misc]  # SpikingJelly is u
             self.waiting = False
         return x_seq
 
+    def export_options(self) -> dict[str, Any]:
+        """What makes it anew."""
+        return {"potential": self.potential}
+
     def extra_repr(self) -> str:
         return f"shape={tuple(self.potential.shape)}, step_mode={self.step_mode}"

@@ -1,0 +1,289 @@
+"""What an exporter is told of a converted network, and the document in which formats may write it down."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from .errors import ExportError, FormatError
+
+__all__ = ["NetworkDescription", "NodeDescription", "NodeReference"]
+
+KINDS = ("input", "constant", "layer", "function", "method", "output")
+
+
+@dataclass(frozen=True)
+class NodeReference:
+    """Stands for the value of another node among the arguments of a node."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class NodeDescription:
+    """One step of the computation.
+
+    Attributes:
+        name: Unique; what `NodeReference` refers to.
+        kind: `"input"`, `"constant"`, `"layer"`, `"function"`, `"method"` or `"output"`.
+        operation: Of a layer its type: the name of a class of `torch.nn` (`"Conv2d"`), of a module that sj-ann2snn puts
+            into networks (`"IFNode"`, `"Scaler"`), or with its package that of a plugin's (`"package.module.Neuron"`).
+            Of a function its name (`"torch.flatten"`, `"operator.add"`), of a tensor method too (`"view"`).
+        label: Qualified name of the layer in the network; of an input, the name of the argument.
+        args: Positional arguments: `NodeReference`, numbers, text, None, slices, `...`, dtypes, devices, and tuples,
+            lists and dicts of them. Of an input its default, if it has one; of the output what the network returns.
+        kwargs: Arguments by name.
+        options: With which the layer is constructed.
+        tensors: Weights, biases, scales, initial potentials, by name; on the CPU.
+        sequences: Which tensors among the arguments vary over time, so that the operation is done anew at every step;
+            None where it depends on nothing but constants.
+    """
+
+    name: str
+    kind: str
+    operation: str = ""
+    label: str = ""
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    sequences: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class NetworkDescription:
+    """A converted network as plain data, its neurons reset.
+
+    >>> import torch
+    >>> from sj_ann2snn import NetworkDescription, NodeDescription, NodeReference
+    >>> network = NetworkDescription("Double", (
+    ...     NodeDescription("x", "input", label="x"),
+    ...     NodeDescription("double", "layer", "Scaler", "double", (NodeReference("x"),),
+    ...                     tensors={"scale": torch.tensor(2.0)}, sequences=(0,)),
+    ...     NodeDescription("output", "output", args=(NodeReference("double"),)),
+    ... ))
+    >>> document, tensors = network.as_document()
+    >>> document["nodes"][1]["args"], tensors
+    ([{'node': 'x'}], {'double.scale': tensor(2.)})
+    >>> NetworkDescription.from_document(document, tensors).nodes[1].args
+    (NodeReference(name='x'),)
+
+    Attributes:
+        name: Name of the ANN's class.
+        nodes: In an order in which they can be computed; the last one is the output.
+        readout: Name and options of the readout that the network was adjusted for; None for the mean.
+        producer: What wrote it, with its version.
+    """
+
+    name: str
+    nodes: tuple[NodeDescription, ...]
+    readout: tuple[str, Mapping[str, Any]] | None = None
+    producer: str = ""
+
+    FORMAT: ClassVar[str] = "sj-ann2snn"
+    """How documents name themselves."""
+    VERSION: ClassVar[int] = 1
+    """Version of documents that is written, and the newest that is read."""
+
+    def as_document(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """All of it but the tensors as JSON can hold it, and the tensors by a name of their own.
+
+        Raises:
+            ExportError: It holds a value for which the document has no form.
+        """
+        tensors: dict[str, Tensor] = {}
+        nodes = []
+        for node in self.nodes:
+            names = {key: f"{node.name}.{key}" for key in node.tensors}
+            tensors.update({names[key]: tensor for key, tensor in node.tensors.items()})
+            nodes.append(
+                {
+                    "name": node.name,
+                    "kind": node.kind,
+                    "operation": node.operation,
+                    "label": node.label,
+                    "args": encoded(node.args),
+                    "kwargs": {key: encoded(value) for key, value in node.kwargs.items()},
+                    "options": {key: encoded(value) for key, value in node.options.items()},
+                    "tensors": names,
+                    "sequences": None if node.sequences is None else list(node.sequences),
+                }
+            )
+        readout = None
+        if self.readout is not None:
+            name, options = self.readout
+            readout = {"name": name, "options": {key: encoded(value) for key, value in options.items()}}
+        document = {
+            "format": self.FORMAT,
+            "version": self.VERSION,
+            "producer": self.producer,
+            "name": self.name,
+            "readout": readout,
+            "nodes": nodes,
+        }
+        return document, tensors
+
+    @classmethod
+    def from_document(cls, document: Any, tensors: Mapping[str, Tensor]) -> NetworkDescription:
+        """The network that `as_document` wrote down.
+
+        Raises:
+            FormatError: The document is of a newer version or not of that form, or a tensor is missing.
+        """
+        if not isinstance(document, dict) or document.get("format") != cls.FORMAT:
+            raise FormatError(f"It does not hold a network that sj-ann2snn wrote (no format {cls.FORMAT!r}).")
+        version = document.get("version")
+        if not isinstance(version, int) or not 1 <= version <= cls.VERSION:
+            raise FormatError(
+                f"It has version {version!r} of the format; this sj-ann2snn reads versions up to {cls.VERSION}. "
+                f"It was written by {document.get('producer') or 'an unknown version'}; update sj-ann2snn."
+            )
+        listed = _field(document, "nodes", list, "The document")
+        nodes = tuple(_node(one, position, tensors) for position, one in enumerate(listed))
+        readout = None
+        if document.get("readout") is not None:
+            found = _field(document, "readout", dict, "The document")
+            options = _field(found, "options", dict, "The readout")
+            readout = (
+                _field(found, "name", str, "The readout"),
+                {key: decoded(value) for key, value in options.items()},
+            )
+        return cls(
+            _field(document, "name", str, "The document"),
+            nodes,
+            readout,
+            _field(document, "producer", str, "The document"),
+        )
+
+
+def _node(one: Any, position: int, tensors: Mapping[str, Tensor]) -> NodeDescription:
+    if not isinstance(one, dict):
+        raise FormatError(f"Node {position} is {one!r}, not an object.")
+    name = _field(one, "name", str, f"Node {position}")
+    where = f"Node {name!r}"
+    kind = _field(one, "kind", str, where)
+    if kind not in KINDS:
+        raise FormatError(f"{where} has the kind {kind!r}. Allowed are {', '.join(KINDS)}.")
+    found = {}
+    for key, tensor in _field(one, "tensors", dict, where).items():
+        if not isinstance(tensor, str) or not isinstance(tensors.get(tensor), Tensor):
+            raise FormatError(f"{where} lacks the tensor {tensor!r}, its {key}; the file is incomplete.")
+        found[key] = tensors[tensor]
+    sequences = one.get("sequences")
+    if sequences is not None and not (isinstance(sequences, list) and all(type(place) is int for place in sequences)):
+        raise FormatError(f"{where} has the sequences {sequences!r}; it must be a list of positions or null.")
+    return NodeDescription(
+        name=name,
+        kind=kind,
+        operation=_field(one, "operation", str, where),
+        label=_field(one, "label", str, where),
+        args=tuple(decoded(value) for value in _field(one, "args", list, where)),
+        kwargs={key: decoded(value) for key, value in _field(one, "kwargs", dict, where).items()},
+        options={key: decoded(value) for key, value in _field(one, "options", dict, where).items()},
+        tensors=found,
+        sequences=None if sequences is None else tuple(sequences),
+    )
+
+
+def _field(document: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
+    value = document.get(key)
+    if not isinstance(value, kind):
+        raise FormatError(f"{where} has {value!r} as {key}; it must be of type {kind.__name__}.")
+    return value
+
+
+TORCH_VALUES = {"dtype": torch.dtype, "memory_format": torch.memory_format}
+"""Constants of torch that are written by name."""
+
+
+def encoded(value: Any) -> Any:
+    """`value` as JSON can hold it: tuples become arrays, whatever else JSON lacks an object with one key.
+
+    >>> encoded((1, [2], slice(None, 3), ..., torch.float32, NodeReference("x"), float("inf")))
+    [1, {'list': [2]}, {'slice': [None, 3, None]}, {'ellipsis': True}, {'dtype': 'float32'}, {'node': 'x'}, \
+{'float': 'inf'}]
+
+    Raises:
+        ExportError: There is no form for it.
+    """
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else {"float": str(float(value))}
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, NodeReference):
+        return {"node": value.name}
+    if isinstance(value, tuple):
+        return [encoded(item) for item in value]
+    if isinstance(value, list):
+        return {"list": [encoded(item) for item in value]}
+    if isinstance(value, dict):
+        return {"dict": [[encoded(key), encoded(item)] for key, item in value.items()]}
+    if isinstance(value, slice):
+        return {"slice": [encoded(item) for item in (value.start, value.stop, value.step)]}
+    if value is ...:
+        return {"ellipsis": True}
+    if isinstance(value, complex):
+        return {"complex": [encoded(value.real), encoded(value.imag)]}
+    if isinstance(value, torch.device):
+        return {"device": str(value)}
+    for key, kind in TORCH_VALUES.items():
+        if isinstance(value, kind):
+            return {key: str(value).removeprefix("torch.")}
+    raise ExportError(
+        f"it holds {value!r} of type {type(value).__name__}, which cannot be written; numbers, text, tuples, lists, "
+        "dicts, slices, dtypes and devices can"
+    )
+
+
+def decoded(value: Any) -> Any:
+    """What `encoded` made `value` of.
+
+    >>> decoded([1, {"list": [2]}, {"slice": [None, 3, None]}, {"ellipsis": True}])
+    (1, [2], slice(None, 3, None), Ellipsis)
+
+    Raises:
+        FormatError: `encoded` makes no such thing.
+    """
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, list):
+        return tuple(decoded(item) for item in value)
+    if isinstance(value, dict) and len(value) == 1:
+        ((key, content),) = value.items()
+        try:
+            return _tagged(key, content)
+        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
+            pass
+    raise FormatError(f"It holds {value!r}, which stands for no value.")
+
+
+def _tagged(key: str, content: Any) -> Any:
+    if key == "float":
+        return float(content)
+    if key == "node" and isinstance(content, str):
+        return NodeReference(content)
+    if key == "list":
+        return [decoded(item) for item in content]
+    if key == "dict":
+        return {decoded(name): decoded(item) for name, item in content}
+    if key == "slice":
+        start, stop, step = content
+        return slice(decoded(start), decoded(stop), decoded(step))
+    if key == "ellipsis":
+        return ...
+    if key == "complex":
+        real, imaginary = content
+        return complex(decoded(real), decoded(imaginary))
+    if key == "device":
+        return torch.device(content)
+    found = getattr(torch, content)
+    if isinstance(found, TORCH_VALUES.get(key, ())):
+        return found
+    raise ValueError(content)

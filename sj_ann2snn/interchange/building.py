@@ -1,0 +1,140 @@
+"""Builds the network that a description describes."""
+
+from __future__ import annotations
+
+import keyword
+from collections.abc import Mapping
+from typing import Any
+
+from torch import fx, nn
+
+from ..description import NetworkDescription, NodeDescription, NodeReference
+from ..errors import FormatError
+from ..layers import Stepwise, to_step_module
+from ..readouts import SUGGESTED
+from ..trees import map_leaves
+from .describing import usable_label
+from .modules import build_layer, torch_layer
+from .operations import ATTRIBUTES, GETATTR, function_named, is_method
+
+__all__ = ["build"]
+
+
+def build(description: NetworkDescription, declared: Mapping[str, type[nn.Module]]) -> fx.GraphModule:
+    """The network, in eval mode, reset and in step mode "s".
+
+    Args:
+        description: Of the network.
+        declared: What plugins declare in `exports`, by qualified name.
+
+    Raises:
+        FormatError: The description does not make a network here.
+    """
+    return _Builder(description, declared).run()
+
+
+class _Builder:
+    def __init__(self, description: NetworkDescription, declared: Mapping[str, type[nn.Module]]) -> None:
+        self.description, self.declared = description, declared
+        self.graph = fx.Graph()
+        self.modules: dict[str, Any] = {}
+        self.made: dict[str, fx.Node] = {}
+
+    def run(self) -> fx.GraphModule:
+        nodes = self.description.nodes
+        if [position for position, node in enumerate(nodes) if node.kind == "output"] != [len(nodes) - 1]:
+            raise FormatError("A network has one output, and it is the last of its nodes; here it is not.")
+        if not _is_name(self.description.name):
+            raise FormatError(f"The network is called {self.description.name!r}; that must be a name for a class.")
+        for node in nodes:
+            if node.name in self.made or not _is_name(node.name):
+                raise FormatError(f"There is a node called {node.name!r}; names are unique and Python's identifiers.")
+            self.made[node.name] = self._node(node)
+        snn = fx.GraphModule(self.modules, self.graph, self.description.name)
+        if self.description.readout is not None:
+            snn.meta[SUGGESTED] = self.description.readout
+        return snn.eval()
+
+    def _node(self, node: NodeDescription) -> fx.Node:
+        args = tuple(self._resolved(node, value) for value in node.args)
+        kwargs = {key: self._resolved(node, value) for key, value in node.kwargs.items()}
+        if not all(_is_name(key) for key in kwargs):
+            raise FormatError(f"Node {node.name!r} has the arguments {sorted(kwargs)}; names are identifiers.")
+        if node.kind == "output":
+            if len(args) != 1:
+                raise FormatError(f"The output has {len(args)} arguments; it has one.")
+            output: fx.Node = self.graph.output(args[0])
+            return output
+        if node.kind == "input":
+            if not _is_name(node.label):
+                raise FormatError(f"An input is called {node.label!r}; that must be a name for an argument.")
+            return self.graph.create_node("placeholder", node.label, args, {}, name=node.name)
+        if node.kind == "constant":
+            return self._constant(node)
+        if node.kind == "layer":
+            return self._layer(node, self._made_layer(node), args, kwargs)
+        function = self._function(node, args)
+        if node.sequences is not None:
+            return self._layer(node, Stepwise(function, node.sequences), args, kwargs)
+        op = "call_method" if node.kind == "method" else "call_function"
+        return self.graph.create_node(op, function, args, kwargs, name=node.name)
+
+    def _constant(self, node: NodeDescription) -> fx.Node:
+        if set(node.tensors) != {"value"}:
+            raise FormatError(f"The constant {node.label!r} has the tensors {sorted(node.tensors)}; it has one, value.")
+        value = node.tensors["value"]
+        known = self.modules.get(node.label)
+        if known is None:
+            is_parameter = bool(node.options.get("parameter")) and value.is_floating_point()
+            self._place(node, nn.Parameter(value) if is_parameter else value)
+        return self.graph.create_node("get_attr", node.label, name=node.name)
+
+    def _made_layer(self, node: NodeDescription) -> nn.Module:
+        try:
+            layer = build_layer(node.operation, node.options, node.tensors, self.declared)
+        except FormatError as error:
+            raise FormatError(f"The layer {node.label!r} {error}.") from error
+        if node.sequences is None or torch_layer(layer) is None:
+            return layer
+        return to_step_module(layer) if node.sequences == (0,) else Stepwise(layer, node.sequences)
+
+    def _layer(self, node: NodeDescription, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.Node:
+        self._place(node, layer)
+        return self.graph.create_node("call_module", node.label, args, kwargs, name=node.name)
+
+    def _place(self, node: NodeDescription, what: Any) -> None:
+        label = node.label
+        nested = any(one.startswith(f"{label}.") or label.startswith(f"{one}.") for one in self.modules)
+        hides = any(hasattr(fx.GraphModule, part) for part in label.split("."))
+        if not usable_label(label) or label in self.modules or nested or hides:
+            raise FormatError(
+                f"Node {node.name!r} has the label {label!r}, which is no name for a layer or is that of another one."
+            )
+        self.modules[label] = what
+
+    def _function(self, node: NodeDescription, args: tuple[Any, ...]) -> Any:
+        if node.kind == "method":
+            if not is_method(node.operation) or not args:
+                raise FormatError(f"Node {node.name!r} calls {node.operation!r}, which is no method of torch.Tensor.")
+            return node.operation
+        function = function_named(node.operation)
+        if function is None or (node.operation == GETATTR and not (len(args) == 2 and args[1] in ATTRIBUTES)):
+            raise FormatError(
+                f"Node {node.name!r} calls {node.operation!r} with {node.args!r}, which is none of the functions of "
+                "torch and operators that a network may call."
+            )
+        return function
+
+    def _resolved(self, node: NodeDescription, value: Any) -> Any:
+        def made(leaf: Any) -> Any:
+            if not isinstance(leaf, NodeReference):
+                return leaf
+            if leaf.name not in self.made:
+                raise FormatError(f"Node {node.name!r} reads {leaf.name!r}, which is no node before it.")
+            return self.made[leaf.name]
+
+        return map_leaves(value, made)
+
+
+def _is_name(text: str) -> bool:
+    return text.isidentifier() and not keyword.iskeyword(text)

@@ -1,0 +1,163 @@
+"""Describes a converted network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, fx, nn
+
+from ..description import NetworkDescription, NodeDescription, NodeReference, encoded
+from ..errors import ExportError
+from ..layers import Stepwise
+from ..readouts import SUGGESTED
+from ..trees import map_leaves
+from .modules import DescribedLayer, describe_layer
+from .operations import ATTRIBUTES, GETATTR, function_name, is_method
+
+__all__ = ["describe", "usable_label"]
+
+
+def describe(snn: nn.Module, declared: Mapping[str, type[nn.Module]], producer: str = "") -> NetworkDescription:
+    """The description of a converted network, whatever state it is in.
+
+    Args:
+        snn: The network.
+        declared: What plugins declare in `exports`, by qualified name.
+        producer: Goes into the description.
+
+    Raises:
+        ExportError: It is no converted network, or something in it cannot be described; the message lists all of it.
+    """
+    if not isinstance(snn, fx.GraphModule):
+        inside = [name for name, module in snn.named_modules() if name and isinstance(module, fx.GraphModule)]
+        what = f"snn.get_submodule({inside[0]!r})" if inside else "what Converter(...)(ann) returns"
+        raise ExportError(
+            f"{type(snn).__name__} is no converted network (a torch.fx.GraphModule), which alone can be exported: "
+            f"give {what}."
+        )
+    return _Describer(snn, declared).run(producer)
+
+
+class _Describer:
+    def __init__(self, snn: fx.GraphModule, declared: Mapping[str, type[nn.Module]]) -> None:
+        self.snn, self.declared = snn, declared
+        self.labels: set[str] = set()
+
+    def run(self, producer: str) -> NetworkDescription:
+        nodes, problems = [], []
+        for node in self.snn.graph.nodes:
+            try:
+                nodes.append(self._checked(node))
+            except ExportError as error:
+                problems.append((self._shown(node), str(error)))
+        if problems:
+            listed = "".join(f"\n  {where}: {why}" for where, why in problems)
+            raise ExportError(f"The network cannot be exported:{listed}", tuple(problems))
+        return NetworkDescription(type(self.snn).__name__, tuple(nodes), self.snn.meta.get(SUGGESTED), producer)
+
+    def _checked(self, node: fx.Node) -> NodeDescription:
+        described = self._described(node)
+        encoded((described.args, dict(described.kwargs)))
+        if described.label and not usable_label(described.label):
+            raise ExportError("its name holds quotes, backslashes or control characters; rename the layer")
+        return described
+
+    def _described(self, node: fx.Node) -> NodeDescription:
+        args, kwargs = self._arguments(node)
+        name, target = node.name, node.target
+        if node.op == "placeholder":
+            if not str(target).isidentifier():
+                raise ExportError("a network with a variable number of inputs (*args) cannot be written")
+            return NodeDescription(name, "input", label=str(target), args=args)
+        if node.op == "get_attr":
+            value = _attribute(self.snn, str(target))
+            if not isinstance(value, Tensor):
+                raise ExportError(f"it is {value!r}, and only tensors can be written as constants")
+            options = {"parameter": isinstance(value, nn.Parameter)}
+            tensors = {"value": value.detach().to("cpu", copy=True).contiguous()}
+            return NodeDescription(name, "constant", label=str(target), options=options, tensors=tensors)
+        if node.op == "output":
+            return NodeDescription(name, "output", args=args)
+        if node.op == "call_module":
+            return self._called(name, str(target), args, kwargs)
+        kind, operation = _function(target, args)
+        return NodeDescription(name, kind, operation, args=args, kwargs=kwargs)
+
+    def _called(self, name: str, target: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NodeDescription:
+        if target in self.labels:
+            raise ExportError("it is called twice; the converter makes a layer of its own for every call")
+        self.labels.add(target)
+        module = self.snn.get_submodule(target)
+        sequences: tuple[int, ...] | None = (0,) if hasattr(module, "step_mode") else None
+        if isinstance(module, Stepwise):
+            operation, sequences = module.operation, module.sequences
+            if not isinstance(operation, nn.Module):
+                kind, function = _function(operation, args)
+                return NodeDescription(name, kind, function, target, args, kwargs, sequences=sequences)
+            module = operation
+        layer: DescribedLayer = describe_layer(module, self.declared)
+        return NodeDescription(
+            name, "layer", layer.operation, target, args, kwargs, layer.options, layer.tensors, sequences
+        )
+
+    def _arguments(self, node: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        def referred(leaf: Any) -> Any:
+            return NodeReference(leaf.name) if isinstance(leaf, fx.Node) else leaf
+
+        # torch.fx keeps arguments in tuples and lists of its own kinds.
+        args, kwargs = map_leaves((_plain(node.args), _plain(node.kwargs)), referred)
+        return args, kwargs
+
+    def _shown(self, node: fx.Node) -> str:
+        if node.op != "call_module":
+            return str(node.target) if node.op in ("placeholder", "get_attr") else node.name
+        return f"{node.target} ({_type_name(self.snn.get_submodule(str(node.target)))})"
+
+
+def usable_label(label: str) -> bool:
+    r"""True for a name that may become part of generated code.
+
+    >>> usable_label("layer1.0.relu#2"), usable_label('a"b'), usable_label("a..b")
+    (True, False, False)
+    """
+    return all(part and part.isprintable() and not set(part) & set("\"'\\") for part in label.split("."))
+
+
+def _function(target: Any, args: tuple[Any, ...]) -> tuple[str, str]:
+    """Kind and name of a function or method."""
+    if isinstance(target, str):
+        if not is_method(target):
+            raise ExportError(f"{target!r} is no method of torch.Tensor")
+        return "method", target
+    name = function_name(target)
+    if name is None:
+        shown = f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', type(target).__name__)}"
+        raise ExportError(f"it calls {shown}, and a file can name functions of torch and operators only")
+    if name == GETATTR and not (len(args) == 2 and args[1] in ATTRIBUTES):
+        raise ExportError(f"it reads the attribute {args[1]!r}; allowed are {', '.join(ATTRIBUTES)}")
+    return "function", name
+
+
+def _plain(tree: Any) -> Any:
+    if isinstance(tree, tuple):
+        return tuple(_plain(item) for item in tree)
+    if isinstance(tree, list):
+        return [_plain(item) for item in tree]
+    if isinstance(tree, dict):
+        return {key: _plain(item) for key, item in tree.items()}
+    if isinstance(tree, slice):
+        return slice(_plain(tree.start), _plain(tree.stop), _plain(tree.step))
+    return tree
+
+
+def _attribute(module: nn.Module, target: str) -> Any:
+    found: Any = module
+    for part in target.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def _type_name(module: nn.Module) -> str:
+    inner = module.operation if isinstance(module, Stepwise) else module
+    return type(inner).__name__ if isinstance(inner, nn.Module) else str(getattr(inner, "__name__", inner))

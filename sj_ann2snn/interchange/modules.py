@@ -1,0 +1,195 @@
+"""Layers as a type, options and tensors, in both directions.
+
+A file names types; it constructs only those of `torch.nn`, of this package and those that plugins declare in `exports`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..blame import blamed
+from ..compat import if_neuron_from, if_neuron_options, layer
+from ..description import encoded
+from ..errors import ExportError, FormatError
+from ..layers import ChannelAffine, CumulativeMaxPool, InitialPotential, MomentumMaxPool, NormalizedReLU, Scaler
+
+__all__ = ["IF", "DescribedLayer", "build_layer", "describe_layer", "torch_layer"]
+
+IF = "IFNode"
+"""The operation of SpikingJelly's IF neuron."""
+
+OWN: dict[str, type[nn.Module]] = {
+    cls.__name__: cls
+    for cls in (ChannelAffine, CumulativeMaxPool, InitialPotential, MomentumMaxPool, NormalizedReLU, Scaler)
+}
+
+
+@dataclass(frozen=True)
+class DescribedLayer:
+    """What a layer is made of: see `sj_ann2snn.NodeDescription`."""
+
+    operation: str
+    options: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+
+def describe_layer(module: nn.Module, declared: Mapping[str, type[nn.Module]]) -> DescribedLayer:
+    """What `module` is made of.
+
+    Args:
+        module: A layer of a converted network.
+        declared: What plugins declare in `exports`, by qualified name.
+
+    Raises:
+        ExportError: The message, which goes on behind the layer's name, says why it cannot be told.
+    """
+    options = if_neuron_options(module)
+    if options is not None:
+        return DescribedLayer(IF, options, {})
+    named = OWN.get(type(module).__name__)
+    if named is type(module):
+        return _from_options(named.__name__, module)
+    qualified = qualified_type(type(module))
+    if declared.get(qualified) is type(module):
+        return _from_options(qualified, module)
+    torch_type = torch_layer(module)
+    if torch_type is None:
+        raise ExportError(
+            "it is of a type that a file cannot name: allowed are layers of torch.nn, SpikingJelly's IF neuron and "
+            "what a plugin that is installed declares in `exports`"
+        )
+    return _described_torch(module, torch_type)
+
+
+def build_layer(
+    operation: str, options: Mapping[str, Any], tensors: Mapping[str, Tensor], declared: Mapping[str, type[nn.Module]]
+) -> nn.Module:
+    """The layer that `describe_layer` described.
+
+    Raises:
+        FormatError: There is no such layer, or it does not take these options and tensors.
+    """
+    cls = OWN.get(operation) or declared.get(operation)
+    try:
+        if operation == IF:
+            return if_neuron_from(**options)
+        if cls is not None:
+            return cls(**options, **tensors)
+        return _built_torch(_torch_type(operation), options, tensors)
+    except FormatError:
+        raise
+    except Exception as error:
+        raise FormatError(
+            f"cannot be made with the options {dict(options)!r} and the tensors {sorted(tensors)} "
+            f"({type(error).__name__}: {error})"
+        ) from error
+
+
+def qualified_type(cls: type) -> str:
+    """The name by which a file knows a plugin's type."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def torch_layer(module: nn.Module) -> type[nn.Module] | None:
+    """The class of `torch.nn` that does what `module` does: its own, or that of which it is a mere variant.
+
+    >>> torch_layer(nn.Conv2d(1, 1, 1)), torch_layer(nn.Sequential())
+    (<class 'torch.nn.modules.conv.Conv2d'>, None)
+    """
+    for cls in type(module).__mro__:
+        if _is_layer_of_torch(cls):
+            return cls
+        stepwise = getattr(layer, cls.__name__, None) is cls
+        if not stepwise and cls is not type(module).__mro__[-1] and _overrides(cls) and not _is_mixin(module, cls):
+            return None
+    return None
+
+
+def _is_mixin(module: nn.Module, cls: type) -> bool:
+    """True for the bases that SpikingJelly's counterpart of a layer brings along."""
+    found = getattr(layer, type(module).__name__, None)
+    return found is type(module) and not issubclass(cls, nn.Module)
+
+
+def _is_layer_of_torch(cls: type) -> bool:
+    containers = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
+    return (
+        getattr(nn, cls.__name__, None) is cls
+        and issubclass(cls, nn.Module)
+        and cls is not nn.Module
+        and not issubclass(cls, containers)
+    )
+
+
+def _overrides(cls: type) -> bool:
+    """True if a subclass of a layer may compute something else than that."""
+    harmless = {"__init__", "extra_repr", "reset_parameters"}
+    return any(callable(value) and name not in harmless for name, value in vars(cls).items() if name != "__class__")
+
+
+def _torch_type(operation: str) -> type[nn.Module]:
+    found = getattr(nn, operation, None)
+    if isinstance(found, type) and _is_layer_of_torch(found):
+        return found
+    if "." in operation:
+        raise FormatError(
+            f"is of the type {operation}, which no plugin that is installed here declares in `exports`. Install the "
+            f"distribution that has the package {operation.partition('.')[0]!r}"
+        )
+    raise FormatError(f"is of the type {operation!r}, which torch {torch.__version__} and sj-ann2snn do not have")
+
+
+def _from_options(operation: str, module: Any) -> DescribedLayer:
+    with blamed(f"{type(module).__qualname__}.export_options()"):
+        found: dict[str, Any] = dict(module.export_options())
+    tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
+    options = {name: value for name, value in found.items() if name not in tensors}
+    encoded(options)
+    return DescribedLayer(operation, options, {name: _copied(tensor) for name, tensor in tensors.items()})
+
+
+def _described_torch(module: nn.Module, cls: type[nn.Module]) -> DescribedLayer:
+    options: dict[str, Any] = {}
+    for name, parameter in inspect.signature(cls).parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise ExportError(f"the arguments of torch.nn.{cls.__name__} cannot be told from it")
+        if name in ("device", "dtype") or name.startswith("_"):
+            continue
+        if not hasattr(module, name):
+            raise ExportError(f"torch.nn.{cls.__name__} does not keep its argument {name!r}")
+        value = getattr(module, name)
+        options[name] = value is not None if name == "bias" else value
+    encoded(options)
+    tensors = {name: _copied(tensor) for name, tensor in module.state_dict().items()}
+    try:
+        again = _built_torch(cls, options, tensors)
+    except Exception as error:
+        raise ExportError(
+            f"torch.nn.{cls.__name__} cannot be made anew with what it holds ({type(error).__name__}: {error})"
+        ) from error
+    # The step mode is SpikingJelly's to add.
+    if nn.Module.__repr__(again) != _plain_repr(module, cls) or dict(module.named_buffers()).keys() - tensors.keys():
+        raise ExportError(f"it is not what its arguments make of torch.nn.{cls.__name__}: something in it was changed")
+    return DescribedLayer(cls.__name__, options, tensors)
+
+
+def _plain_repr(module: nn.Module, cls: type[nn.Module]) -> str:
+    return f"{cls.__name__}({cls.extra_repr(module)})"
+
+
+def _built_torch(cls: type[nn.Module], options: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.Module:
+    # Without memory and random numbers for weights that are replaced at once.
+    with torch.device("meta"):
+        module = cls(**options)
+    module.load_state_dict(dict(tensors), assign=True)
+    return module.eval()
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", copy=True).contiguous()

@@ -1,0 +1,118 @@
+"""Names of functions and tensor methods, in both directions.
+
+A file must not make just anything be called: only what torch itself lists as its functions on tensors has a name, and
+what Python's operators are.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+__all__ = ["ATTRIBUTES", "GETATTR", "function_name", "function_named", "is_method"]
+
+NAMESPACES = ("torch", "torch.nn.functional", "torch.special", "torch.linalg", "torch.fft")
+
+OPERATORS = (
+    "add",
+    "and_",
+    "eq",
+    "floordiv",
+    "ge",
+    "getitem",
+    "gt",
+    "invert",
+    "le",
+    "lshift",
+    "lt",
+    "matmul",
+    "mod",
+    "mul",
+    "ne",
+    "neg",
+    "or_",
+    "pos",
+    "pow",
+    "rshift",
+    "sub",
+    "truediv",
+    "xor",
+)
+
+GETATTR = "getattr"
+"""Name of the function that reads an attribute of a tensor."""
+
+ATTRIBUTES = ("H", "T", "device", "dtype", "imag", "layout", "mH", "mT", "ndim", "real", "shape")
+"""Attributes of tensors that may be read."""
+
+
+@functools.cache
+def _functions() -> dict[str, Callable[..., Any]]:
+    known = {one for functions in torch.overrides.get_overridable_functions().values() for one in functions}
+    found: dict[str, Callable[..., Any]] = {GETATTR: getattr}
+    found.update({f"operator.{name}": getattr(operator, name) for name in OPERATORS})
+    for namespace in NAMESPACES:
+        module = importlib.import_module(namespace)
+        for name in sorted(vars(module)):
+            function = getattr(module, name)
+            if not name.startswith("_") and callable(function) and _is_one_of(function, known):
+                found[f"{namespace}.{name}"] = function
+    return found
+
+
+def _is_one_of(function: Any, known: set[Any]) -> bool:
+    try:
+        return function in known
+    except TypeError:
+        return False  # not hashable
+
+
+@functools.cache
+def _names() -> dict[Callable[..., Any], str]:
+    # The first of several names, so that files are the same whatever was called.
+    return {function: name for name, function in reversed(_functions().items())}
+
+
+def function_name(function: Any) -> str | None:
+    """The name of a function; None if it has none.
+
+    >>> function_name(torch.flatten), function_name(operator.add), function_name(print)
+    ('torch.flatten', 'operator.add', None)
+    """
+    try:
+        return _names().get(function)
+    except TypeError:
+        return None
+
+
+def function_named(name: str) -> Callable[..., Any] | None:
+    """The function called `name`; None if there is none.
+
+    >>> function_named("torch.flatten") is torch.flatten, function_named("torch.load")
+    (True, None)
+    """
+    return _functions().get(name)
+
+
+@functools.cache
+def _methods() -> frozenset[str]:
+    known = set(torch.overrides.get_overridable_functions()[torch.Tensor])
+    return frozenset(
+        name
+        for name in dir(torch.Tensor)
+        if not name.startswith("_") and _is_one_of(getattr(torch.Tensor, name), known)
+    )
+
+
+def is_method(name: str) -> bool:
+    """True for the name of a method of tensors.
+
+    >>> is_method("view"), is_method("__reduce__")
+    (True, False)
+    """
+    return name in _methods()
