@@ -100,8 +100,8 @@ class Torch(Exporter):
 
     def export(self, network: NetworkDescription, path: Path) -> None:
         document, tensors = network.as_document()
-        with _replacing(path) as part:
-            torch.save({"document": document, "tensors": tensors}, part)
+        with _replacing(path) as part, part.open("wb") as file:
+            torch.save({"document": document, "tensors": tensors}, file)
 
     def load(self, path: Path) -> NetworkDescription:
         try:

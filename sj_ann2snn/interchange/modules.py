@@ -161,6 +161,8 @@ def _described_torch(module: nn.Module, cls: type[nn.Module]) -> DescribedLayer:
             raise ExportError(f"the arguments of torch.nn.{cls.__name__} cannot be told from it")
         if name in ("device", "dtype") or name.startswith("_"):
             continue
+        if not hasattr(module, name) and parameter.default is None:
+            continue  # an old name of another argument
         if not hasattr(module, name):
             raise ExportError(f"torch.nn.{cls.__name__} does not keep its argument {name!r}")
         value = getattr(module, name)

@@ -19,30 +19,9 @@ __all__ = ["ATTRIBUTES", "GETATTR", "function_name", "function_named", "is_metho
 NAMESPACES = ("torch", "torch.nn.functional", "torch.special", "torch.linalg", "torch.fft")
 
 OPERATORS = (
-    "add",
-    "and_",
-    "eq",
-    "floordiv",
-    "ge",
-    "getitem",
-    "gt",
-    "invert",
-    "le",
-    "lshift",
-    "lt",
-    "matmul",
-    "mod",
-    "mul",
-    "ne",
-    "neg",
-    "or_",
-    "pos",
-    "pow",
-    "rshift",
-    "sub",
-    "truediv",
-    "xor",
-)
+    "add", "and_", "eq", "floordiv", "ge", "getitem", "gt", "invert", "le", "lshift", "lt", "matmul",
+    "mod", "mul", "ne", "neg", "or_", "pos", "pow", "rshift", "sub", "truediv", "xor",
+)  # fmt: skip
 
 GETATTR = "getattr"
 """Name of the function that reads an attribute of a tensor."""
