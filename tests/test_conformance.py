@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sj_ann2snn import loading
-from sj_ann2snn.builtin import exits, layers, neurons, normalizations, pooling, readouts
+from sj_ann2snn.builtin import exits, exporters, layers, neurons, normalizations, pooling, readouts
 from sj_ann2snn.testing import (
     ExitRuleTests,
+    ExporterTests,
     LayerMapperTests,
     MapperCase,
     NeuronTests,
@@ -63,6 +64,24 @@ class TestMargin(ExitRuleTests):
     plugin_class = exits.Margin
     plugin = exits
     options: ClassVar = {"threshold": 3.0}
+
+
+# Formats -----------------------------------------------------------------------------------------
+
+
+class TestArchive(ExporterTests):
+    plugin_class = exporters.Archive
+    plugin = exporters
+
+
+class TestCompressedArchive(ExporterTests):
+    plugin_class = exporters.Archive
+    options: ClassVar = {"compress": True}
+
+
+class TestTorch(ExporterTests):
+    plugin_class = exporters.Torch
+    plugin = exporters
 
 
 # Readouts ----------------------------------------------------------------------------------------

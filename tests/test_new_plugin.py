@@ -28,6 +28,7 @@ MODULES = {
     "correction": "correction.py",
     "exit-rule": "rule.py",
     "readout": "readout.py",
+    "exporter": "exporter.py",
 }
 
 # The longest name that is allowed changes no line's breaks.

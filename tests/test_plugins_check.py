@@ -78,12 +78,22 @@ class Answer(readouts.Mean):
         return super().last_answer(outputs, state, done)
 
 
+class Format(exporters.Archive):
+    name = "a-format"
+    suffixes = ()
+
+    def load(self, path):
+        may_fail(self.name)
+        return super().load(path)
+
+
 ann2snn_normalizations = hookimpl(lambda: [Mode], specname="ann2snn_normalizations")
 ann2snn_layer_mappers = hookimpl(lambda: [Mapper], specname="ann2snn_layer_mappers")
 ann2snn_neurons = hookimpl(lambda: [Maker], specname="ann2snn_neurons")
 ann2snn_corrections = hookimpl(lambda: [Lift], specname="ann2snn_corrections")
 ann2snn_exit_rules = hookimpl(lambda: [Rule], specname="ann2snn_exit_rules")
 ann2snn_readouts = hookimpl(lambda: [Answer], specname="ann2snn_readouts")
+ann2snn_exporters = hookimpl(lambda: [Format], specname="ann2snn_exporters")
 """
 
 NAMES = {
@@ -93,6 +103,7 @@ NAMES = {
     "ann2snn_corrections": "a-correction",
     "ann2snn_exit_rules": "an-exit-rule",
     "ann2snn_readouts": "a-readout",
+    "ann2snn_exporters": "a-format",
 }
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import tempfile
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +16,8 @@ from torch import Tensor, nn
 from ..converter import Converter
 from ..errors import CalibrationError, PluginError, UnsupportedError
 from ..evaluation import evaluate
+from ..exporters import Exporter
+from ..exporting import export, load_network
 from ..footprint import kept_values
 from ..inference import simulate
 from ..loading import one_line, using
@@ -137,6 +141,20 @@ def _try_exit_rule(one: Registered) -> None:
         raise PluginError(f"Samples stop after {result.steps_per_sample} steps on average.")
 
 
+def _try_exporter(one: Registered) -> None:
+    x = _images()
+    _, snn = _convert(_network(), x)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"network{(*one.cls.suffixes, '')[0]}"
+        export(snn, path, one.name)
+        if not path.exists():
+            raise PluginError("It wrote no file.")
+        if one.cls.load is not Exporter.load:
+            loaded = load_network(path, one.name)
+            if not torch.equal(simulate(loaded, x, STEPS), simulate(snn, x, STEPS)):
+                raise PluginError("The network answers otherwise once it is read back.")
+
+
 def _try_mapper(one: Registered) -> None:
     _converts()
     for claim in one.cls.claims:
@@ -206,5 +224,6 @@ ATTEMPTS: dict[str, Callable[[Registered], None]] = {
     "ann2snn_corrections": _try_correction,
     "ann2snn_exit_rules": _try_exit_rule,
     "ann2snn_readouts": _try_readout,
+    "ann2snn_exporters": _try_exporter,
 }
 """How each hook's classes are tried."""

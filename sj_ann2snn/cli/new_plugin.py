@@ -28,10 +28,11 @@ KINDS = {
     "correction": ("Correction", "ann2snn_corrections"),
     "exit-rule": ("Exit rule", "ann2snn_exit_rules"),
     "readout": ("Readout", "ann2snn_readouts"),
+    "exporter": ("Exporter", "ann2snn_exporters"),
 }
 """What can be written: what the description calls it, and its hook. Each has a folder of templates of its name."""
 
-SUFFIXES = ("", "Mode", "Observer", "Layer", "Mapper", "Maker", "Neuron", "Correction", "Rule", "Readout")
+SUFFIXES = ("", "Mode", "Observer", "Layer", "Mapper", "Maker", "Neuron", "Correction", "Rule", "Readout", "Exporter")
 """What the templates put behind the plugin's name to name a class."""
 
 PREFIX = "sj-ann2snn-"

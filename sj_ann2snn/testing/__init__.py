@@ -24,6 +24,7 @@ pytest.register_assert_rewrite(
             "contract",
             "corrections",
             "exit_rules",
+            "exporters",
             "mappers",
             "neurons",
             "normalizations",
@@ -36,6 +37,7 @@ pytest.register_assert_rewrite(
 from .contract import PluginTests  # noqa: E402
 from .corrections import CorrectionTests  # noqa: E402
 from .exit_rules import ExitRuleTests  # noqa: E402
+from .exporters import ExporterTests  # noqa: E402
 from .mappers import LayerMapperTests, MapperCase  # noqa: E402
 from .neurons import NeuronTests  # noqa: E402
 from .normalizations import NormalizationTests  # noqa: E402
@@ -44,6 +46,7 @@ from .readouts import ReadoutTests  # noqa: E402
 __all__ = [
     "CorrectionTests",
     "ExitRuleTests",
+    "ExporterTests",
     "LayerMapperTests",
     "MapperCase",
     "NeuronTests",

@@ -1,0 +1,107 @@
+"""``sj-ann2snn export``: converts the user's network and writes the spiking network to a file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from ..converter import Converter
+from ..exporting import export, find_exporter
+from .arguments import Subparsers, add_option_argument, checked_device, converter_options, positive
+from .targets import current_directory_importable, load_loaders, load_network
+
+__all__ = ["add_parser", "run"]
+
+OWN_ARGUMENTS = {
+    "T": "--T",
+    "channel_wise": "--channel-wise",
+    "dataloader": "--data",
+    "device": "--device",
+    "mode": "--mode",
+}
+"""Keywords of the converter that have an argument of their own."""
+
+EXAMPLE = """\
+examples:
+
+    sj-ann2snn export models:trained --data models:loaders --out network.zip
+    sj-ann2snn export models:trained --data models:loaders --mode 99.9% --out network.pt --format torch
+
+In Python, sj_ann2snn.load_network("network.zip") reads it back.
+"""
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "export",
+        help="convert your network and write it to a file",
+        description="Convert a trained network of yours and write the spiking network to a file: its topology, weights, "
+        "thresholds, scales and initial potentials.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("network", metavar="MODULE:FACTORY", help="function that returns the trained network")
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="MODULE:LOADERS",
+        help="function that returns (calibration_loader, test_loader); the first one is used",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")
+    parser.add_argument(
+        "--format",
+        metavar="NAME",
+        help="archive, torch, or any that `sj-ann2snn plugins` lists (default: the one that the suffix of the file "
+        "belongs to)",
+    )
+    parser.add_argument("--mode", default="max", help="as Converter takes it: max, 99.9%%, 0.5 (default: max)")
+    parser.add_argument(
+        "--T", type=positive, metavar="STEPS", help="time steps that the network is meant for (default: any number)"
+    )
+    parser.add_argument("--channel-wise", action="store_true", help="one scale per channel instead of per layer")
+    parser.add_argument("--device", default=None, help="where to compute, such as cpu or cuda:0 (default: cpu)")
+    add_option_argument(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert, write and say what was written."""
+    options = converter_options(args.option, OWN_ARGUMENTS)
+    exporter = find_exporter(args.out, args.format, {})
+    device = None if args.device is None else checked_device(args.device)
+    with current_directory_importable():
+        ann = load_network(args.network)
+        calibration, _ = load_loaders(args.data)
+        converter = Converter(
+            calibration,
+            device,
+            args.mode,
+            channel_wise=args.channel_wise or None,  # a mode may suggest it
+            T=args.T,
+            progress=sys.stderr.isatty(),
+            **options,
+        )
+        snn = converter(ann if device is None else ann.to(device))
+    export(snn, args.out, exporter)
+    report = converter.report
+    found = {
+        "command": "export",
+        "network": args.network,
+        "data": args.data,
+        "mode": report.mode,
+        "owner": report.mode_owner,
+        "format": exporter.name,
+        "file": str(args.out),
+        "bytes": args.out.stat().st_size,
+        "spiking_layers": len(report.scales),
+    }
+    if args.json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        print(report)
+        print(f"\nwrote {args.out} ({exporter.name}, {found['bytes']:,} bytes)")
+    return 0

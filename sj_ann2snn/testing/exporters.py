@@ -1,0 +1,158 @@
+"""The contract of exporters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ..converter import Converter
+from ..errors import ExportError, FormatError, OptionError
+from ..exporting import export, find_exporter, load_network
+from ..inference import simulate
+from ..interchange import describe
+from ..loading import load_plugins, register_plugin, using
+from ..registry import CALLER
+from .contract import PluginTests
+from .running import small_network, step_by_step
+
+__all__ = ["ExporterTests"]
+
+STEPS = 12
+
+
+class _Residual(nn.Module):
+    """A sum with what went into it, and values that are constants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)
+        self.offset = nn.Parameter(torch.rand(3, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.first(x))
+        return torch.relu(x + self.second(x) + self.offset)[:, :2].flatten(1)
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "small": lambda: small_network().float(),
+    "residual": _Residual,
+    "leaky": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.LeakyReLU(), nn.Linear(5, 2)),
+    "max pool": lambda: nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.MaxPool2d(2)),
+    "double": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.ReLU(), nn.Linear(5, 2)).double(),
+}
+
+
+class ExporterTests(PluginTests):
+    """Runs the contract of `sj_ann2snn.Exporter` on an exporter.
+
+    >>> from sj_ann2snn.builtin.exporters import Archive
+    >>> class TestArchive(ExporterTests):
+    ...     plugin_class = Archive
+    ...     options = {"compress": True}
+
+    Attributes:
+        reads_back: It can load what it wrote.
+    """
+
+    hook = "ann2snn_exporters"
+    reads_back: ClassVar[bool] = True
+
+    @property
+    def file(self) -> str:
+        """Name of a file of the format."""
+        return f"network{(*self.plugin_class.suffixes, '.out')[0]}"
+
+    def converted(self, name: str) -> tuple[nn.Module, Tensor]:
+        """One of the networks, with samples for it."""
+        ann = NETWORKS[name]()
+        x = torch.rand(20, 1, 8, 8, dtype=next(ann.parameters()).dtype)
+        return Converter([x], progress=False)(ann), x
+
+    @contextmanager
+    def offered(self) -> Iterator[None]:
+        """A plugin offers it by name inside, and nothing else but the built-ins."""
+        registry = load_plugins().copy()
+        known = registry.classes[self.hook]
+        known[:] = [one for one in known if one.cls is not self.plugin_class]
+        register_plugin(registry, self.as_plugin(), CALLER)
+        with using(registry):
+            yield
+
+    def test_is_known_by_name_and_suffix(self, tmp_path: Path) -> None:
+        """In any case, with its options, and a misspelt option is an error."""
+        name = self.plugin_class.name
+        with self.offered():
+            for written in (name, name.upper()):
+                assert isinstance(find_exporter(tmp_path / "x", written, dict(self.options)), self.plugin_class)
+            for suffix in self.plugin_class.suffixes:
+                assert isinstance(find_exporter(tmp_path / f"x{suffix}", None, {}), self.plugin_class)
+            with pytest.raises(OptionError, match="no_such_option_of_any_plugin"):
+                find_exporter(tmp_path / "x", name, {"no_such_option_of_any_plugin": 1})
+
+    @pytest.mark.parametrize("name", NETWORKS)
+    def test_writes_the_file_and_leaves_the_network_alone(self, name: str, tmp_path: Path) -> None:
+        """One that was there before is overwritten, and nothing else is left in the folder."""
+        snn, _ = self.converted(name)
+        description = describe(snn, {})
+        path = tmp_path / self.file
+        path.write_bytes(b"what was there before")
+        self.make().export(description, path)
+        assert [one.name for one in tmp_path.iterdir()] == [self.file]
+        assert path.read_bytes() != b"what was there before"
+        before, after = describe(snn, {}).as_document(), description.as_document()
+        assert before[0] == after[0], "export() changed the description"
+        assert all(torch.equal(tensor, after[1][key]) for key, tensor in before[1].items()), "export() changed a tensor"
+
+    @pytest.mark.parametrize("name", NETWORKS)
+    def test_the_network_comes_back(self, name: str, tmp_path: Path) -> None:
+        """To the last bit: the same output at every step."""
+        self.require("reads_back")
+        snn, x = self.converted(name)
+        path = tmp_path / self.file
+        export(snn, path, self.make())
+        loaded = load_network(path, self.make())
+        inputs = x.expand(STEPS, *x.shape)
+        assert torch.equal(step_by_step(loaded, inputs), step_by_step(snn, inputs))
+        assert torch.equal(simulate(loaded, x, STEPS), simulate(snn, x, STEPS))
+        assert describe(loaded, {}).as_document()[0] == describe(snn, {}).as_document()[0]
+
+    def test_files_of_another_kind_are_refused(self, tmp_path: Path) -> None:
+        """With a `FormatError`, which is what users catch."""
+        self.require("reads_back")
+        path = tmp_path / self.file
+        for content in (b"", b"{}", b"hello\n", bytes(range(256)) * 8):
+            path.write_bytes(content)
+            with pytest.raises(FormatError):
+                load_network(path, self.make())
+        with pytest.raises(FormatError):
+            load_network(tmp_path / "none", self.make())
+
+    def test_cut_files_are_refused(self, tmp_path: Path) -> None:
+        """Half a download is no network."""
+        self.require("reads_back")
+        path = tmp_path / self.file
+        export(self.converted("leaky")[0], path, self.make())
+        path.write_bytes(path.read_bytes()[:-400])
+        with pytest.raises(FormatError):
+            load_network(path, self.make())
+
+    def test_what_cannot_be_read_back_is_told(self, tmp_path: Path) -> None:
+        """With a `FormatError`, too."""
+        if self.reads_back:
+            pytest.skip(f"{type(self).__qualname__} says reads_back = True")
+        path = tmp_path / self.file
+        export(self.converted("leaky")[0], path, self.make())
+        with pytest.raises(FormatError):
+            load_network(path, self.make())
+
+    def test_a_folder_that_is_not_there_is_told(self, tmp_path: Path) -> None:
+        """With an `ExportError`, for which an `OSError` suffices."""
+        exporter: Any = self.make()
+        with pytest.raises(ExportError):
+            export(self.converted("leaky")[0], tmp_path / "nowhere" / self.file, exporter)
