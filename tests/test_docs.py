@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 import sj_ann2snn
-from sj_ann2snn import Correction, ExitRule, LayerMapper, NeuronMaker, Normalization, Observer, Readout
+from sj_ann2snn import Correction, ExitRule, Exporter, LayerMapper, NeuronMaker, Normalization, Observer, Readout
 from sj_ann2snn.hookspecs import HookSpecs
 from sj_ann2snn.registry import HOOK_BASES
 from sj_ann2snn.trial import Trial, TrialSite
@@ -36,6 +36,7 @@ RELATED: dict[type, tuple[type, ...]] = {
     Correction: (Correction, Trial, TrialSite),
     Readout: (Readout,),
     ExitRule: (ExitRule,),
+    Exporter: (Exporter,),
 }
 """For the base class of each hook the classes whose methods the hook reference writes down."""
 

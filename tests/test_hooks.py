@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +19,9 @@ from sj_ann2snn import (
     Correction,
     DeadLayerError,
     ExitRule,
+    Exporter,
     LayerMapper,
+    NetworkDescription,
     NeuronMaker,
     NeuronSite,
     Normalization,
@@ -37,6 +40,7 @@ from sj_ann2snn import (
     decoding,
     evaluate,
     evaluation,
+    export,
     hookimpl,
     loading,
     make_if_neuron,
@@ -517,3 +521,30 @@ def test_ann2snn_readouts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert evaluate(snn, batches, T=20, readout="peak", progress=False).accuracy[-1] == 1
     with pytest.raises(OptionError, match=r"readout='peek' is not known.*Known readouts: .*'peak' \(peaks 1\.0\)"):
         simulate(snn, x, T=20, readout="peek")
+
+
+# ann2snn_exporters ---------------------------------------------------------------------------------
+
+
+def test_ann2snn_exporters(tmp_path: Path) -> None:
+    class Names(Exporter):
+        name = "names"
+        suffixes = (".names",)
+
+        def __init__(self, *, separator: str = " ") -> None:
+            self.separator = separator
+
+        def export(self, network: NetworkDescription, path: Path) -> None:
+            path.write_text(self.separator.join(node.operation for node in network.nodes if node.kind == "layer"))
+
+    registry = loading.load_plugins().copy()
+    loading.register_plugin(registry, plugin("ann2snn_exporters", Names), Owner("texts", "1.0"))
+    snn = Converter([images()], progress=False)(network())
+    with loading.using(registry):
+        export(snn, tmp_path / "a.names")
+        export(snn, tmp_path / "b.txt", format="Names", separator=", ")
+        with pytest.raises(OptionError, match=r"format='nams' is not known. Known formats: .*'names' \(texts 1.0\)"):
+            export(snn, tmp_path / "c.names", format="nams")
+    assert (tmp_path / "a.names").read_text() == "Linear IFNode Linear"
+    assert (tmp_path / "b.txt").read_text() == "Linear, IFNode, Linear"
+    assert not (tmp_path / "c.names").exists()

@@ -15,7 +15,7 @@ from sj_ann2snn.testing.fixtures import FakeDistributions, fake_distributions, i
 ALL_KINDS = """
 import torch
 from sj_ann2snn import *
-from sj_ann2snn.builtin import exits, neurons, normalizations, readouts
+from sj_ann2snn.builtin import exits, exporters, neurons, normalizations, readouts
 import all_kinds_settings as settings
 
 

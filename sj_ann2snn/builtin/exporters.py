@@ -41,7 +41,7 @@ class Archive(Exporter):
     ...     zipfile.ZipFile(path).namelist(), Archive().load(path) == network
     (['network.json'], True)
 
-    `docs/archive.md` describes it.
+    `docs/export.md` describes it.
 
     Args:
         compress: Make the file smaller; it takes longer.

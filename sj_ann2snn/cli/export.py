@@ -38,8 +38,8 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "export",
         help="convert your network and write it to a file",
-        description="Convert a trained network of yours and write the spiking network to a file: its topology, weights, "
-        "thresholds, scales and initial potentials.",
+        description="Convert a trained network of yours and write the spiking network to a file: its topology, "
+        "weights, thresholds, scales and initial potentials.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
