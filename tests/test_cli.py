@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 import sj_ann2snn
-from sj_ann2snn import Converter, OptionError, evaluate
+from sj_ann2snn import Converter, OptionError, evaluate, load_network, simulate
 from sj_ann2snn.cli import compare, main
 from sj_ann2snn.cli.arguments import CONVERTER_KEYWORDS, REFUSED, checked_device, named_value, plain, positive, writable
 from sj_ann2snn.cli.sweep import options_of_mode, shown_steps
@@ -729,3 +729,41 @@ def test_the_users_network_is_left_where_it_is(workplace: Path, monkeypatch: pyt
     assert main(arguments) == 0
     assert isinstance(usercode.ready[1], nn.ReLU)
     torch.testing.assert_close(usercode.ready.state_dict(), before)
+
+
+# export --------------------------------------------------------------------------------------------
+
+
+def test_export_writes_the_network_that_the_converter_makes(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["export", "usercode:network", "--data", "usercode:data", "--mode", "99%"]
+    assert main([*arguments, "--out", "net.zip", "--option", "initial_potential=0.5"]) == 0
+    out = capsys.readouterr().out
+    assert f"wrote net.zip (archive, {Path('net.zip').stat().st_size:,} bytes)" in out
+    assert main([*arguments, "--out", "net.dat", "--format", "torch", "--channel-wise", "--T", "8", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["format"], found["file"], found["bytes"]) == ("torch", "net.dat", Path("net.dat").stat().st_size)
+    usercode = importlib.import_module("usercode")
+    calibration, _ = usercode.data()
+    images = next(iter(calibration))[0]
+    for file, format, options in (
+        ("net.zip", None, {"initial_potential": 0.5}),
+        ("net.dat", "torch", {"channel_wise": True}),
+    ):
+        loaded = load_network(file, format)
+        snn = Converter(calibration, mode="99%", progress=False, **options)(usercode.network())
+        assert torch.equal(simulate(loaded, images, T=12), simulate(snn, images, T=12))
+
+
+def test_export_says_what_is_wrong_before_anything_runs(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["export", "usercode:failing", "--data", "usercode:data"]
+    assert "belongs to no format. Known formats: 'archive' (.zip)" in failing(capsys, *arguments, "--out", "net.dat")
+    assert "format='nir' is not known" in failing(capsys, *arguments, "--out", "net.zip", "--format", "nir")
+    assert "--option mode=... is not allowed: say it with --mode" in failing(
+        capsys, *arguments, "--out", "net.zip", "--option", "mode=max"
+    )
+    assert "cannot be written" in failing(
+        capsys, "export", "usercode:network", "--data", "usercode:data", "--out", "no/net.zip"
+    )
+    assert not Path("net.zip").exists()

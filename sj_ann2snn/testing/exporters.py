@@ -111,11 +111,14 @@ class ExporterTests(PluginTests):
 
     @pytest.mark.parametrize("name", NETWORKS)
     def test_the_network_comes_back(self, name: str, tmp_path: Path) -> None:
-        """To the last bit: the same output at every step."""
-        self.require("reads_back")
+        """To the last bit: the same output at every step. A format that is only written says so."""
         snn, x = self.converted(name)
         path = tmp_path / self.file
         export(snn, path, self.make())
+        if not self.reads_back:
+            with pytest.raises(FormatError):
+                load_network(path, self.make())
+            return
         loaded = load_network(path, self.make())
         inputs = x.expand(STEPS, *x.shape)
         assert torch.equal(step_by_step(loaded, inputs), step_by_step(snn, inputs))
@@ -139,15 +142,6 @@ class ExporterTests(PluginTests):
         path = tmp_path / self.file
         export(self.converted("leaky")[0], path, self.make())
         path.write_bytes(path.read_bytes()[:-400])
-        with pytest.raises(FormatError):
-            load_network(path, self.make())
-
-    def test_what_cannot_be_read_back_is_told(self, tmp_path: Path) -> None:
-        """With a `FormatError`, too."""
-        if self.reads_back:
-            pytest.skip(f"{type(self).__qualname__} says reads_back = True")
-        path = tmp_path / self.file
-        export(self.converted("leaky")[0], path, self.make())
         with pytest.raises(FormatError):
             load_network(path, self.make())
 
