@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -20,9 +23,12 @@ from sj_ann2snn import (
     Correction,
     CumulativeMaxPool,
     ExitRule,
+    Exporter,
+    FormatError,
     InPlaceNeuron,
     LayerMapper,
     MomentumMaxPool,
+    NetworkDescription,
     NeuronMaker,
     NeuronSite,
     Normalization,
@@ -41,6 +47,7 @@ from sj_ann2snn import (
 from sj_ann2snn.testing import (
     CorrectionTests,
     ExitRuleTests,
+    ExporterTests,
     LayerMapperTests,
     MapperCase,
     NeuronTests,
@@ -653,6 +660,38 @@ class TestCurrentsAreOverwritten(FireTests):
     plugin_class = making(WritesIntoCurrents)
 
 
+class ForgetsItsLevels(Fire):
+    def __init__(self, *, levels: int = 1) -> None:
+        super().__init__()
+        self.levels = levels
+
+    def step(self, x: Tensor, out: Tensor) -> None:
+        assert self.v is not None
+        self.v += x
+        torch.floor(self.v, out=out)
+        out.clamp_(0, self.levels)
+        self.v -= out
+
+    def export_options(self) -> dict[str, Any]:
+        return {}
+
+
+class TestWrittenWithoutItsOptions(FireTests):
+    meant = "test_exported_neurons_come_back"
+    saturates = False
+
+    class plugin_class(FireMaker):  # noqa: N801
+        """A neuron."""
+
+        exports = (ForgetsItsLevels,)
+
+        def unit(self, scale: Tensor) -> Tensor:
+            return scale / 4
+
+        def make(self, site: NeuronSite) -> ForgetsItsLevels:
+            return ForgetsItsLevels(levels=4)
+
+
 class AlwaysDouble(Fire):
     def multi_step_forward(self, x_seq: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return super().multi_step_forward(x_seq.double())
@@ -1215,3 +1254,139 @@ class TestAnalogIsNotReset(PoolTests):
 class TestAnalogAtEachStep(PoolTests):
     meant = "test_mean_output_nears_the_ann"
     plugin_class = analog(SumOfMaxima)
+
+
+class PoolsTwo(CumulativeMaxPool):
+    def __init__(self, spatial: int = 1, kernel_size: int = 1, **others: Any) -> None:
+        super().__init__(spatial, kernel_size, **others)
+
+    def export_options(self) -> dict[str, Any]:
+        return {"stride": 2}
+
+
+class TestPoolWrittenWithoutItsWindow(PoolTests):
+    meant = "test_exported_memory_comes_back"
+    plugin_class = mapping(lambda site: Stateful(partial(PoolsTwo, 1, 2, stride=2), "pool"), exports=(PoolsTwo,))
+
+
+# Formats -----------------------------------------------------------------------------------------
+
+
+class Lists(Exporter):
+    """One JSON text, numbers included."""
+
+    name = "lists"
+    suffixes = (".lists",)
+
+    def export(self, network: NetworkDescription, path: Path) -> None:
+        document, tensors = network.as_document()
+        numbers = {
+            name: {"dtype": str(tensor.dtype).removeprefix("torch."), "values": tensor.tolist()}
+            for name, tensor in tensors.items()
+        }
+        path.write_text(json.dumps([document, numbers]), encoding="utf-8")
+
+    def load(self, path: Path) -> NetworkDescription:
+        try:
+            document, numbers = json.loads(path.read_text(encoding="utf-8"))
+            tensors = {
+                name: torch.tensor(one["values"], dtype=getattr(torch, one["dtype"])) for name, one in numbers.items()
+            }
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise FormatError("it is no such text.") from error
+        return NetworkDescription.from_document(document, tensors)
+
+
+class FormatTests(ExporterTests):
+    plugin_class: ClassVar[Any] = Lists
+
+
+class TestSoundFormat(FormatTests):
+    meant = None
+
+
+class TestSuffixInCapitals(FormatTests):
+    meant = "test_is_known_by_name_and_suffix"
+
+    class plugin_class(Lists):  # noqa: N801
+        """A format."""
+
+        suffixes = (".LISTS",)
+
+
+class TestLeavesAPartBehind(FormatTests):
+    meant = "test_writes_the_file_and_leaves_the_network_alone"
+
+    class plugin_class(Lists):  # noqa: N801
+        """A format."""
+
+        def export(self, network: NetworkDescription, path: Path) -> None:
+            path.with_suffix(".log").write_text("written", encoding="utf-8")
+            super().export(network, path)
+
+
+class TestNegatesWeights(FormatTests):
+    meant = "test_writes_the_file_and_leaves_the_network_alone"
+
+    class plugin_class(Lists):  # noqa: N801
+        """A format."""
+
+        def export(self, network: NetworkDescription, path: Path) -> None:
+            super().export(network, path)
+            for node in network.nodes:
+                for tensor in node.tensors.values():
+                    tensor.neg_()
+
+
+class TestWritesInSinglePrecision(FormatTests):
+    meant = "test_the_network_comes_back"
+
+    class plugin_class(Lists):  # noqa: N801
+        """A format."""
+
+        def load(self, path: Path) -> NetworkDescription:
+            network = super().load(path)
+            single = [
+                dataclasses.replace(node, tensors={key: value.float() for key, value in node.tensors.items()})
+                for node in network.nodes
+            ]
+            return dataclasses.replace(network, nodes=tuple(single))
+
+
+class TestWritesOnlyBySilence(FormatTests):
+    meant = "test_the_network_comes_back"
+    also = EVERYTHING
+
+    class plugin_class(Lists):  # noqa: N801
+        """A format."""
+
+        load = Exporter.load
+
+
+class TestWritesOnlyByIntention(FormatTests):
+    meant = None
+    plugin_class = TestWritesOnlyBySilence.plugin_class
+    reads_back = False
+
+
+class TestOtherFilesGiveOtherErrors(FormatTests):
+    meant = "test_files_of_another_kind_are_refused"
+    also = ("test_cut_files_are_refused",)
+
+    class plugin_class(Lists):  # noqa: N801
+        """A format."""
+
+        def load(self, path: Path) -> NetworkDescription:
+            json.loads(path.read_text(encoding="utf-8"))
+            return super().load(path)
+
+
+class TestMakesFolders(FormatTests):
+    meant = "test_a_folder_that_is_not_there_is_told"
+
+    class plugin_class(Lists):  # noqa: N801
+        """A format."""
+
+        def export(self, network: NetworkDescription, path: Path) -> None:
+            path.parent.mkdir(exist_ok=True)
+            super().export(network, path)

@@ -36,6 +36,7 @@ from ..site import Site, Value
 from ..trees import map_leaves
 from . import stateful
 from .contract import PluginTests
+from .exported import assert_comes_back
 from .running import at_once, currents, dropping_rows, step_by_step, tiled
 
 __all__ = ["LayerMapperTests", "MapperCase"]
@@ -270,6 +271,12 @@ class LayerMapperTests(PluginTests):
         """Resettable, single-step equals multi-step, samples apart, copies independent."""
         for site, answer in self.with_memory(memory_case):
             check(answer.make, currents(10, SAMPLES, *site.values[0].shape[1:]))
+
+    def test_exported_memory_comes_back(self, memory_case: MapperCase) -> None:
+        """What `export_options` says makes the same module anew."""
+        for site, answer in self.with_memory(memory_case):
+            x_seq = currents(10, SAMPLES, *site.values[0].shape[1:])
+            assert_comes_back(answer.make(), self.plugin_class.exports, x_seq)
 
     # In a network ------------------------------------------------------------------------------
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -35,6 +37,10 @@ class BurstNeuron(InPlaceNeuron):
         out.clamp_(0, self.levels)
         self.v -= out
 
+    def export_options(self) -> dict[str, Any]:
+        """What makes it anew."""
+        return {"levels": self.levels, "initial_potential": self.initial_potential}
+
     def extra_repr(self) -> str:
         return f"levels={self.levels}, {super().extra_repr()}"
 
@@ -61,6 +67,7 @@ class Burst(NeuronMaker):
     """
 
     name = "burst"
+    exports = (BurstNeuron,)
 
     def __init__(self, *, levels: int = 4, initial_potential: float = 0.5) -> None:
         if isinstance(levels, bool) or not isinstance(levels, int) or levels < 1:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -73,6 +75,10 @@ class DifferentialNeuron(InPlaceNeuron):
         """Spikes that were sent; the values handed on are their sums."""
         return self._sent
 
+    def export_options(self) -> dict[str, Any]:
+        """What makes it anew."""
+        return {"thresholds": self.thresholds}
+
     def extra_repr(self) -> str:
         return f"thresholds={self.thresholds}, step_mode={self.step_mode}"
 
@@ -102,6 +108,7 @@ class Differential(NeuronMaker):
     """
 
     name = "differential"
+    exports = (DifferentialNeuron,)
 
     def __init__(self, *, thresholds: int = 8) -> None:
         if isinstance(thresholds, bool) or not isinstance(thresholds, int) or not 1 <= thresholds <= 24:

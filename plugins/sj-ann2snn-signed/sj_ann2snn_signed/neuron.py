@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -50,6 +52,10 @@ class SignedNeuron(InPlaceNeuron):
         self.emitted -= short
         self.v -= out
 
+    def export_options(self) -> dict[str, Any]:
+        """What makes it anew."""
+        return {"levels": self.levels, "initial_potential": self.initial_potential}
+
     def extra_repr(self) -> str:
         return f"levels={self.levels}, {super().extra_repr()}"
 
@@ -77,6 +83,7 @@ class Signed(NeuronMaker):
     """
 
     name = "signed"
+    exports = (SignedNeuron,)
 
     def __init__(self, *, levels: int = 1, initial_potential: float = 0.5) -> None:
         if isinstance(levels, bool) or not isinstance(levels, int) or levels < 1:
