@@ -138,17 +138,17 @@ def accuracy(ann: nn.Module, test: Batches) -> dict[str, Any]:
     return {"accuracy": accuracy_of(ann, test), "samples": sum(len(labels) for _, labels in test)}
 
 
-def images(shared: Path, part: str, count: int) -> tuple[Tensor, Tensor]:
-    """The first images of a part of CIFAR-10, normalized, and their labels."""
+def images(shared: Path, part: str, count: int, *, last: bool = False) -> tuple[Tensor, Tensor]:
+    """The first images of a part of CIFAR-10, or the last ones, normalized, and their labels."""
     stored = np.load(shared / "data" / f"cifar10_{part}_jpeg.npz")
     blob, offsets, labels = stored["blob"], stored["offsets"], stored["labels"]
     count = min(count, len(labels))
+    taken = range(len(labels) - count, len(labels)) if last else range(count)
     pictures = [
-        np.array(Image.open(io.BytesIO(blob[offsets[i] : offsets[i + 1]].tobytes())).convert("RGB"))
-        for i in range(count)
+        np.array(Image.open(io.BytesIO(blob[offsets[i] : offsets[i + 1]].tobytes())).convert("RGB")) for i in taken
     ]
     x = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
-    return (x - MEAN) / DEVIATION, torch.from_numpy(labels[:count].astype("int64"))
+    return (x - MEAN) / DEVIATION, torch.from_numpy(labels[list(taken)].astype("int64"))
 
 
 class Store:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,22 @@ pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason=f"{DOCS} is missing: i
 
 PAGES = sorted(DOCS.glob("*.md")) if DOCS.is_dir() else []
 IDS = [page.stem for page in PAGES]
+
+READMES = [*sorted(ROOT.glob("README*.md")), *sorted(ROOT.glob("plugins/*/README.md"))]
+
+BROUGHT = {
+    '"burst"': "sj-ann2snn-burst",
+    '"differential"': "sj-ann2snn-differential",
+    '"layer-by-layer"': "sj-ann2snn-calibration",
+    '"low-latency"': "sj-ann2snn-calibration",
+    '"ltb"': "sj-ann2snn-ltb",
+    '"signed"': "sj-ann2snn-signed",
+    '"sigma"': "sj-ann2snn-sigma",
+    '"spike-norm"': "sj-ann2snn-spikenorm",
+    '"staircase"': "sj-ann2snn-calibration",
+    "torchvision": "images of torchvision's size",
+}
+"""What a piece of Python says, and the distribution that it then needs."""
 
 RELATED: dict[type, tuple[type, ...]] = {
     Normalization: (Normalization, Observer),
@@ -69,17 +86,51 @@ def names() -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def installed(distribution: str) -> bool:
+    try:
+        metadata.distribution(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("page", [*PAGES, *READMES], ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_piece_of_python_runs(page: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TQDM_DISABLE", "1")
     scope = names()
+    needed: set[str] = set()
     for code in blocks(page, "python"):
-        exec(compile(code, f"{page.name}", "exec"), scope)
+        missing = {brought for said, brought in BROUGHT.items() if said in code and not installed(brought)}
+        if page.parent.parent.name == "plugins" and not installed(page.parent.name):
+            missing.add(page.parent.name)
+        needed |= missing
+        if not missing:
+            exec(compile(code, f"{page.name}", "exec"), scope)
+    if needed:
+        pytest.skip(f"pieces need {', '.join(sorted(needed))}")
 
 
 def test_there_is_python_to_run() -> None:
     assert sum(1 for page in PAGES for _ in blocks(page, "python")) > 8
+    assert all(any(blocks(page, "python")) for page in READMES)
+
+
+@pytest.mark.parametrize("page", ["first-mode", "publishing"])
+def test_conformance_tests_of_the_documentation_pass(page: str, tmp_path: Path) -> None:
+    """Its test classes, under pytest, as a reader would run them."""
+    code = "\n".join(blocks(DOCS / f"{page}.md", "python"))
+    given = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom tests.test_docs import names\n"
+    given += "globals().update({**names(), '__name__': __name__})\n"
+    (tmp_path / "test_page.py").write_text(f"{given}\n{code}", encoding="utf-8")
+    (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_page.py"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(re.findall(r"(\d+) passed", done.stdout)[-1]) > 10
 
 
 # Signatures ------------------------------------------------------------------------------------------
@@ -109,7 +160,7 @@ def signatures(hook: str) -> str:
 def test_the_hook_reference_has_the_live_signatures(hook: str) -> None:
     section = (DOCS / "hooks.md").read_text(encoding="utf-8").partition(f"\n## `{hook}`\n")[2].partition("\n## ")[0]
     assert section, f"docs/hooks.md has no section '## `{hook}`'"
-    assert f"```text signatures\n{signatures(hook)}```" in section
+    assert f'```text title="Signatures"\n{signatures(hook)}```' in section
 
 
 # Links and the site ----------------------------------------------------------------------------------
