@@ -117,10 +117,24 @@ LISTED = "import sys; from sj_ann2snn.cli import main; sys.exit(main(['plugins',
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_distribution_lints_clean(kind: str, name: str, tmp_path: Path) -> None:
-    ruff = pytest.importorskip("ruff", reason="ruff is not installed here; the extra `test` brings it")
+    ruff = pytest.importorskip("ruff", reason="ruff is not installed here; the extra `lint` brings it")
     folder, _ = new_plugin(name, kind, tmp_path / "written", "Ada Lovelace")
     checked(sys.executable, "-m", ruff.__name__, "check", "--no-cache", ".", cwd=folder)
     checked(sys.executable, "-m", ruff.__name__, "format", "--check", "--no-cache", ".", cwd=folder)
+
+
+def test_the_distributions_are_typed(tmp_path: Path) -> None:
+    mypy = pytest.importorskip("mypy", reason="mypy is not installed here; the extra `lint` brings it")
+    folders = [new_plugin(f"sample-{kind}", kind, tmp_path / kind, "Ada Lovelace")[0] for kind in KINDS]
+    written = [str(found) for folder in folders for found in folder.glob("sample_*")]
+    assert len(written) == len(KINDS)
+    settings = tmp_path / "mypy.ini"
+    settings.write_text(
+        "[mypy]\nstrict = True\n[mypy-spikingjelly.*]\nignore_missing_imports = True\nfollow_imports = skip\n"
+    )
+    # Only the stubs of torch take long, and they are read once.
+    arguments = ["--config-file", str(settings), "--cache-dir", str(tmp_path / "cache"), *written]
+    checked(sys.executable, "-m", mypy.__name__, *arguments, cwd=tmp_path)
 
 
 @pytest.mark.parametrize(
