@@ -55,7 +55,8 @@ class Way:
     Attributes:
         group: What its spikes are: "binary", "graded", or "peer" for SpikingJelly's own.
         convert: Makes the network from the ANN and the calibration batches, for T steps.
-        any_steps: The network is the same for every T.
+        any_steps: One run tells of every T: the network is the same for all of them, and its spikes are taken to come
+            at a steady rate.
     """
 
     group: str
@@ -91,14 +92,14 @@ WAYS = {
     "SpikingJelly 2.0, max": Way("peer", recipe("RateCodingRecipe", mode="max"), True),
     "SpikingJelly 2.0, 99.9%": Way("peer", recipe("RateCodingRecipe", mode="99.9%"), True),
     "SpikingJelly 2.0, local threshold balancing": Way("peer", recipe("LocalThresholdBalancingRecipe"), True),
-    "99.9%": Way("binary", ours(mode="99.9%", channel_wise=True), True),
-    "99.9%, from θ/2": Way("binary", ours(mode="99.9%", channel_wise=True, initial_potential=0.5), True),
+    "99.9%": Way("binary", ours(mode="99.9%", channel_wise=True)),
+    "99.9%, from θ/2": Way("binary", ours(mode="99.9%", channel_wise=True, initial_potential=0.5)),
     "staircase": Way("binary", ours(mode="staircase")),
     "low-latency": Way("binary", ours(mode="low-latency")),
     "signed": Way("graded", ours(mode="staircase", neuron="signed")),
     f"signed, {LEVELS} levels": Way("graded", ours(neuron="signed", **GRADED)),
     f"burst, {LEVELS} levels": Way("graded", ours(neuron="burst", **GRADED)),
-    "differential": Way("graded", ours(mode="max", channel_wise=True, neuron="differential"), True),
+    "differential": Way("graded", ours(mode="max", channel_wise=True, neuron="differential")),
 }
 
 GOALS = {"binary": {4: 8.0, 8: 4.0, 16: 1.5, 32: 0.5}, "graded": {4: 2.5, 8: 0.7, 16: 0.3, 32: 0.2}}
@@ -198,6 +199,7 @@ def measure(
             "accuracy": result.accuracy[-1],
             "curve": result.accuracy,
             "spikes": result.spikes_per_sample,
+            "emissions": result.emissions_per_sample,
             "neurons": sum(layer.neurons for layer in result.layers),
             "conversion_seconds": converted,
             "simulation_seconds": result.seconds,
@@ -206,10 +208,11 @@ def measure(
     if not way.any_steps:
         store.keep((network, name, steps), lambda: run(steps))
         return
-    # One run tells all: the mean over fewer steps is on the way, and spikes come at a steady rate.
+    # The mean over fewer steps is on the way.
     whole = store.keep((network, name, most), lambda: run(most))
     if steps < most:
-        part = {"accuracy": whole["curve"][steps - 1], "spikes": whole["spikes"] * steps / most}
+        spent = {kind: whole[kind] * steps / most for kind in ("spikes", "emissions")}
+        part = {"accuracy": whole["curve"][steps - 1], **spent}
         store.keep((network, name, steps), lambda: {**whole, **part, "curve": whole["curve"][:steps]})
 
 
@@ -223,23 +226,23 @@ def tables(store: Store) -> str:
         lines += [
             f"### {network}",
             "",
-            f"The ANN: {ann['accuracy']:.4f} of {ann['samples']:,} images. Points lost:",
+            f"The ANN: {ann['accuracy']:.4f} of {ann['samples']:,} images. Points lost; spikes at T={steps[-1]}:",
             "",
         ]
         lines.append(
-            "| | " + " | ".join(f"T={t}" for t in steps) + f" | spikes per neuron, T={steps[-1]} | conversion |"
+            "| | " + " | ".join(f"T={t}" for t in steps) + " | spikes per neuron | emissions per neuron | conversion |"
         )
-        lines.append("|---|" + "---|" * (len(steps) + 2))
+        lines.append("|---|" + "---|" * (len(steps) + 3))
         for name in WAYS:
             found = [store.get(network, name, t) for t in steps]
             if any(found):
                 lost = (f"{100 * (ann['accuracy'] - one['accuracy']):.2f}" if one else "" for one in found)
                 last = next(one for one in reversed(found) if one)
-                spent = f"{last['spikes'] / last['neurons']:.2f} | {last['conversion_seconds']:.0f} s"
-                lines.append(f"| {name} | " + " | ".join(lost) + f" | {spent} |")
+                spent = " | ".join(f"{last[kind] / last['neurons']:.2f}" for kind in ("spikes", "emissions"))
+                lines.append(f"| {name} | " + " | ".join(lost) + f" | {spent} | {last['conversion_seconds']:.0f} s |")
         for group, goals in GOALS.items():
             wanted = (f"≤ {goals[t]}" if t in goals else "" for t in steps)
-            lines.append(f"| *goal, {group} spikes* | " + " | ".join(wanted) + " | | |")
+            lines.append(f"| *goal, {group} spikes* | " + " | ".join(wanted) + " | | | |")
         lines.append("")
     return "\n".join(lines)
 

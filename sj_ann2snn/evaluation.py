@@ -25,7 +25,7 @@ from .exits import ExitRule
 from .loading import load_plugins
 from .readouts import Readout
 from .simulation import Collector, Simulator
-from .simulation.firing import count_spikes, is_spiking
+from .simulation.firing import count_emissions, is_spiking
 
 __all__ = ["EvaluationResult", "LayerActivity", "accuracy_of", "evaluate"]
 
@@ -39,12 +39,15 @@ class LayerActivity:
         neurons: Number of neurons.
         spikes_per_sample: Spikes per sample, summed over its neurons and all steps.
         firing_rate: Spikes per neuron and step.
+        emissions_per_sample: How often one of its neurons emitted anything, per sample. Binary spikes are as many; a
+            graded spike of value k is one emission and k spikes, so that spikes by emissions is the mean level.
     """
 
     name: str
     neurons: int
     spikes_per_sample: float
     firing_rate: float
+    emissions_per_sample: float
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class EvaluationResult:
             of the first neuron see a constant input; they are computed once and not counted.
         seconds: Time the simulation took, data loading excluded.
         layers: The spiking layers, in order.
+        emissions_per_sample: How often a neuron emitted anything, per sample: less than `spikes_per_sample` where
+            spikes are graded.
     """
 
     accuracy: tuple[float, ...]
@@ -73,14 +78,17 @@ class EvaluationResult:
     synops_per_sample: float
     seconds: float
     layers: tuple[LayerActivity, ...]
+    emissions_per_sample: float
 
     def __str__(self) -> str:
         steps = len(self.accuracy)
         shown = sorted({1, *(2**k for k in range(1, steps.bit_length()) if 2**k < steps), steps})
         curve = ", ".join(f"{self.accuracy[t - 1]:.4f} (T={t})" for t in shown)
         early = f"{self.steps_per_sample:.4g} steps, " if self.steps_per_sample < steps else ""
+        graded = self.emissions_per_sample != self.spikes_per_sample
+        emissions = f" in {self.emissions_per_sample:.4g} emissions" if graded else ""
         return (
-            f"accuracy {curve}; {self.samples} samples, {early}{self.spikes_per_sample:.4g} spikes and "
+            f"accuracy {curve}; {self.samples} samples, {early}{self.spikes_per_sample:.4g} spikes{emissions} and "
             f"{self.synops_per_sample:.4g} synaptic operations per sample, {self.seconds:.2f} s"
         )
 
@@ -219,6 +227,7 @@ class _Totals:
         self._steps_taken = self._steps_simulated = 0
         self._seconds = 0.0
         self._spikes: dict[str, int] = {}
+        self._emissions: dict[str, int] = {}
         self._neurons: dict[str, int] = {}
         self._synops = 0.0
         self._fan_out: dict[tuple[str, tuple[int, ...]], Tensor] = {}
@@ -249,6 +258,7 @@ class _Totals:
             self._neurons.update(tile.neurons)
             for name, spikes in tile.spikes.items():
                 self._spikes[name] = self._spikes.get(name, 0) + spikes
+                self._emissions[name] = self._emissions.get(name, 0) + tile.emissions[name]
 
     def accuracy(self) -> tuple[float, ...]:
         return tuple((self._right.double() / max(1, self.samples)).tolist())
@@ -268,9 +278,11 @@ class _Totals:
                         self._neurons[name],
                         spikes / self.samples,
                         spikes / (self._steps_simulated * self._neurons[name]),
+                        self._emissions[name] / self.samples,
                     )
                     for name, spikes in self._spikes.items()
                 ),
+                emissions_per_sample=sum(self._emissions.values()) / self.samples,
             )
 
 
@@ -289,6 +301,7 @@ class _Tile(Collector):
         self.labels = labels[samples]
         self.steps_taken = torch.full((len(self.labels),), steps)  # labels may be too narrow a type
         self.spikes: dict[str, int] = {}
+        self.emissions: dict[str, int] = {}
         self.neurons: dict[str, int] = {}
         self.synops = 0.0
         self.steps_simulated = 0
@@ -300,7 +313,9 @@ class _Tile(Collector):
     def watch(self, name: str, module: nn.Module, x: Any, y: Any) -> None:
         """Count the spikes and synaptic operations of a layer."""
         if is_spiking(module):
-            self.spikes[name] = self.spikes.get(name, 0) + count_spikes(module, y)
+            spikes, emissions = count_emissions(module, y)
+            self.spikes[name] = self.spikes.get(name, 0) + spikes
+            self.emissions[name] = self.emissions.get(name, 0) + emissions
             self.neurons[name] = y[0, 0].numel()
         elif isinstance(module, (nn.Linear, _ConvNd)):
             self.synops += float((times_active(x) * self._totals.connections(name, module, x)).sum())

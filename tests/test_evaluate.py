@@ -136,7 +136,10 @@ def test_layers_add_up(snn: Any) -> None:
         assert one.spikes_per_sample == pytest.approx(spikes[one.name].sum().item() / 23)
         assert one.firing_rate == pytest.approx(spikes[one.name].mean().item())
         assert one.neurons == spikes[one.name][0, 0].numel()
+        assert one.emissions_per_sample == one.spikes_per_sample
     assert result.spikes_per_sample == pytest.approx(sum(one.spikes_per_sample for one in result.layers))
+    assert result.emissions_per_sample == result.spikes_per_sample
+    assert "emissions" not in str(result)
 
 
 def test_what_is_computed_once_costs_no_synaptic_operation(snn: Any) -> None:

@@ -354,6 +354,8 @@ def test_graded_spikes_count_by_their_value() -> None:
     result = evaluate(converted, [(data, torch.zeros(3, dtype=torch.int64))], T=10, progress=False)
     assert result.spikes_per_sample == pytest.approx((10 + 20 + 30) / 3)
     assert result.layers[0].firing_rate == pytest.approx(2.0)
+    assert result.emissions_per_sample == result.layers[0].emissions_per_sample == 10
+    assert "20 spikes in 10 emissions and" in str(result)
 
 
 def test_a_neuron_with_a_hook_is_called_so_that_the_hook_sees_its_spikes() -> None:

@@ -195,6 +195,7 @@ def _run_as_dict(run: ModeRun) -> dict[str, Any]:
         "owner": run.owner,
         "accuracy": list(result.accuracy),
         "spikes_per_sample": result.spikes_per_sample,
+        "emissions_per_sample": result.emissions_per_sample,
         "synops_per_sample": result.synops_per_sample,
         "seconds": result.seconds,
         "lambdas": {name: {"min": low, "max": high} for name, (low, high) in run.scales.items()},

@@ -77,6 +77,10 @@ class InPlaceNeuron(MemoryModule):  # type: ignore[misc]  # SpikingJelly is unty
         """
         return total(emitted.abs())
 
+    def count_emissions(self, emitted: Tensor) -> int:
+        """How often a neuron emitted anything, whatever its value; `emitted` is as for `count_spikes`."""
+        return int(emitted.count_nonzero())
+
     def single_step_forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return self.multi_step_forward(x.unsqueeze(0)).squeeze(0)
 

@@ -17,7 +17,7 @@ from ..layers.neuron import total
 from . import loops
 from .loops import flat, is_dense
 
-__all__ = ["can_fire_in_place", "count_spikes", "fire", "is_spiking"]
+__all__ = ["can_fire_in_place", "count_emissions", "fire", "is_spiking"]
 
 
 def is_spiking(module: nn.Module) -> bool:
@@ -25,11 +25,14 @@ def is_spiking(module: nn.Module) -> bool:
     return is_neuron(module) or isinstance(module, InPlaceNeuron)
 
 
-def count_spikes(neuron: nn.Module, spikes: Tensor) -> int:
-    """How many of the spikes ``[T, N, ...]`` `neuron` emitted when it was last run."""
+def count_emissions(neuron: nn.Module, spikes: Tensor) -> tuple[int, int]:
+    """How many spikes ``[T, N, ...]`` `neuron` emitted when it was last run, and at how many places there were any."""
     if isinstance(neuron, InPlaceNeuron):
-        return neuron.count_spikes(spikes)
-    return total(spikes if is_plain_if(neuron) else spikes.abs())
+        return neuron.count_spikes(spikes), neuron.count_emissions(spikes)
+    if is_plain_if(neuron):
+        count = total(spikes)
+        return count, count
+    return total(spikes.abs()), int(spikes.count_nonzero())
 
 
 def can_fire_in_place(neuron: nn.Module, x_seq: Tensor) -> bool:

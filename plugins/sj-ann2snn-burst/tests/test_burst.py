@@ -95,6 +95,7 @@ def test_a_burst_counts_as_many_spikes_as_it_holds() -> None:
     snn = Converter([x], neuron="burst", levels=4, progress=False)(ann)
     result = evaluate(snn, [(x, torch.zeros(2, dtype=torch.long))], T=10, progress=False)
     assert result.spikes_per_sample == (2 * 10 + 4 * 10) / 2
+    assert result.emissions_per_sample == 10
     assert result.layers[0].firing_rate == 3.0
 
 

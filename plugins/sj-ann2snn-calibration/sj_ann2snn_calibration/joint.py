@@ -71,7 +71,7 @@ class Joint(Correction):
             spikes are still on their way says little. By default T / 4, from T = 8 on T / 2, and less
             where few neurons lie one behind the other. `simulate` and
             `evaluate` then leave them out, too, unless they are told another readout.
-        epochs: How often to go through the calibration data; by default 48 / T times, at least once.
+        epochs: How often to go through the calibration data; by default 64 / T times, at least once.
         learning_rate: Of Adam, falling along half a cosine to zero; by default 0.04 / T.
         samples: Calibration samples to use at the most.
         mirror: Mirror every image ``[C, H, W]`` left to right half of the time.
@@ -104,7 +104,7 @@ class Joint(Correction):
         if delay is not None and (isinstance(delay, bool) or not isinstance(delay, int) or not 0 <= delay < T):
             raise OptionError(f"delay={delay!r} is not allowed for T={T}: it is an integer from 0 to T - 1.")
         self.delay = delay
-        self.epochs = max(1, 48 // T) if epochs is None else epochs
+        self.epochs = max(1, 64 // T) if epochs is None else epochs
         self.learning_rate = 0.04 / T if learning_rate is None else learning_rate
         self.samples, self.mirror, self.seed = samples, mirror, seed
 

@@ -75,6 +75,10 @@ class DifferentialNeuron(InPlaceNeuron):
         """Spikes that were sent; the values handed on are their sums."""
         return self._sent
 
+    def count_emissions(self, emitted: Tensor) -> int:
+        """As many: a neuron sends one spike in a step at the most."""
+        return self._sent
+
     def export_options(self) -> dict[str, Any]:
         """What makes it anew."""
         return {"thresholds": self.thresholds}
