@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from .compat import make_if_neuron
 from .converter import Converter
 from .corrections import Correction
-from .description import NetworkDescription, NodeDescription, NodeReference
+from .description import NetworkDescription, NodeDescription, NodeReference, OperationDescription
 from .errors import (
     Ann2SnnError,
     BackendError,
@@ -118,6 +118,7 @@ __all__ = [
     "NonFiniteError",
     "Normalization",
     "Observer",
+    "OperationDescription",
     "OptionError",
     "OutOfMemoryError",
     "PluginError",

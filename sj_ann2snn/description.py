@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .errors import ExportError, FormatError
 
-__all__ = ["NetworkDescription", "NodeDescription", "NodeReference"]
+__all__ = ["NetworkDescription", "NodeDescription", "NodeReference", "OperationDescription"]
 
 KINDS = ("input", "constant", "layer", "function", "method", "output")
 
@@ -22,6 +22,21 @@ class NodeReference:
     """Stands for the value of another node among the arguments of a node."""
 
     name: str
+
+
+@dataclass(frozen=True)
+class OperationDescription:
+    """A layer or function that is made anew; among the options of a layer, an operation that it holds.
+
+    Attributes:
+        kind: `"layer"` or `"function"`.
+        operation, options, tensors: As those of `NodeDescription`.
+    """
+
+    kind: str
+    operation: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -38,7 +53,7 @@ class NodeDescription:
         args: Positional arguments: `NodeReference`, numbers, text, None, slices, `...`, dtypes, devices, and tuples,
             lists and dicts of them. Of an input its default, if it has one; of the output what the network returns.
         kwargs: Arguments by name.
-        options: With which the layer is constructed.
+        options: With which the layer is constructed: what arguments may be, and `OperationDescription`.
         tensors: Weights, biases, scales, initial potentials, by name; on the CPU.
         sequences: Which tensors among the arguments vary over time, so that the operation is done anew at every step;
             None where it depends on nothing but constants.
@@ -99,8 +114,7 @@ class NetworkDescription:
         tensors: dict[str, Tensor] = {}
         nodes = []
         for node in self.nodes:
-            names = {key: f"{node.name}.{key}" for key in node.tensors}
-            tensors.update({names[key]: tensor for key, tensor in node.tensors.items()})
+            options, names = _written(node.name, node.options, node.tensors, tensors)
             nodes.append(
                 {
                     "name": node.name,
@@ -109,15 +123,15 @@ class NetworkDescription:
                     "label": node.label,
                     "args": encoded(node.args),
                     "kwargs": {key: encoded(value) for key, value in node.kwargs.items()},
-                    "options": {key: encoded(value) for key, value in node.options.items()},
+                    "options": options,
                     "tensors": names,
                     "sequences": None if node.sequences is None else list(node.sequences),
                 }
             )
         readout = None
         if self.readout is not None:
-            name, options = self.readout
-            readout = {"name": name, "options": {key: encoded(value) for key, value in options.items()}}
+            name, given = self.readout
+            readout = {"name": name, "options": {key: encoded(value) for key, value in given.items()}}
         document = {
             "format": self.FORMAT,
             "version": self.VERSION,
@@ -169,11 +183,7 @@ def _node(one: Any, position: int, tensors: Mapping[str, Tensor]) -> NodeDescrip
     kind = _field(one, "kind", str, where)
     if kind not in KINDS:
         raise FormatError(f"{where} has the kind {kind!r}. Allowed are {', '.join(KINDS)}.")
-    found = {}
-    for key, tensor in _field(one, "tensors", dict, where).items():
-        if not isinstance(tensor, str) or not isinstance(tensors.get(tensor), Tensor):
-            raise FormatError(f"{where} lacks the tensor {tensor!r}, its {key}; the file is incomplete.")
-        found[key] = tensors[tensor]
+    options, found = _read(one, tensors, where)
     sequences = one.get("sequences")
     if sequences is not None and not (isinstance(sequences, list) and all(type(place) is int for place in sequences)):
         raise FormatError(f"{where} has the sequences {sequences!r}; it must be a list of positions or null.")
@@ -184,10 +194,48 @@ def _node(one: Any, position: int, tensors: Mapping[str, Tensor]) -> NodeDescrip
         label=_field(one, "label", str, where),
         args=tuple(decoded(value) for value in _field(one, "args", list, where)),
         kwargs={key: decoded(value) for key, value in _field(one, "kwargs", dict, where).items()},
-        options={key: decoded(value) for key, value in _field(one, "options", dict, where).items()},
+        options=options,
         tensors=found,
         sequences=None if sequences is None else tuple(sequences),
     )
+
+
+def _written(
+    name: str, options: Mapping[str, Any], tensors: Mapping[str, Tensor], all_tensors: dict[str, Tensor]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Options for the document, and the names under which the tensors were added to all of them."""
+    written = {}
+    for key, value in options.items():
+        if isinstance(value, OperationDescription):
+            inner, names = _written(f"{name}.{key}", value.options, value.tensors, all_tensors)
+            held = {"kind": value.kind, "operation": value.operation, "options": inner, "tensors": names}
+            written[key] = {"operation": held}
+        else:
+            written[key] = encoded(value)
+    names = {key: f"{name}.{key}" for key in tensors}
+    all_tensors.update({names[key]: tensor for key, tensor in tensors.items()})
+    return written, names
+
+
+def _read(
+    one: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What `_written` wrote of the options and tensors."""
+    options: dict[str, Any] = {}
+    for key, value in _field(one, "options", dict, where).items():
+        if isinstance(value, dict) and set(value) == {"operation"}:
+            within = f"{where}, in {key}"
+            held = _field(value, "operation", dict, within)
+            kind, operation = (_field(held, part, str, within) for part in ("kind", "operation"))
+            options[key] = OperationDescription(kind, operation, *_read(held, tensors, within))
+        else:
+            options[key] = decoded(value)
+    found = {}
+    for key, tensor in _field(one, "tensors", dict, where).items():
+        if not isinstance(tensor, str) or not isinstance(tensors.get(tensor), Tensor):
+            raise FormatError(f"{where} lacks the tensor {tensor!r}, its {key}; the file is incomplete.")
+        found[key] = tensors[tensor]
+    return options, found
 
 
 def _field(document: Mapping[str, Any], key: str, kind: type, where: str) -> Any:

@@ -43,7 +43,8 @@ class LayerMapper(abc.ABC):
     exports: ClassVar[tuple[type[nn.Module], ...]] = ()
     """Those layers that it makes for a network that can be written to a file.
 
-    Each has a method `export_options()`, which returns the keywords to construct it with: numbers, text, tensors.
+    Each has a method `export_options()`, which returns the keywords to construct it with: numbers, text, tensors,
+    modules, functions of torch.
     """
 
     @abc.abstractmethod

@@ -43,7 +43,8 @@ class NeuronMaker(abc.ABC):
     exports: ClassVar[tuple[type[nn.Module], ...]] = ()
     """Those of its neurons that can be written to a file.
 
-    Each has a method `export_options()`, which returns the keywords to construct it with: numbers, text, tensors.
+    Each has a method `export_options()`, which returns the keywords to construct it with: numbers, text, tensors,
+    modules, functions of torch.
     """
 
     def unit(self, scale: Tensor) -> Tensor:

@@ -1265,7 +1265,7 @@ class PoolsTwo(CumulativeMaxPool):
 
 
 class TestPoolWrittenWithoutItsWindow(PoolTests):
-    meant = "test_exported_memory_comes_back"
+    meant = "test_exported_networks_come_back"
     plugin_class = mapping(lambda site: Stateful(partial(PoolsTwo, 1, 2, stride=2), "pool"), exports=(PoolsTwo,))
 
 

@@ -29,6 +29,7 @@ from sj_ann2snn import (
     NetworkDescription,
     NodeDescription,
     NodeReference,
+    OperationDescription,
     OptionError,
     PluginError,
     Trial,
@@ -41,6 +42,7 @@ from sj_ann2snn import (
 )
 from sj_ann2snn.builtin.exporters import Archive, Torch
 from sj_ann2snn.interchange import build, describe
+from sj_ann2snn.interchange.modules import build_layer, describe_layer
 from sj_ann2snn.registry import Owner
 
 from .networks import Graded, GradedMaker, Written, convert, multi_step, randomized, run_by_hand, spikes_of
@@ -322,6 +324,48 @@ def test_a_description_is_plain_data_that_survives_the_document() -> None:
     assert [type(one) for one in again.nodes[0].args[:-1]] == [type(one) for one in values[:-1]]
     with pytest.raises(ExportError, match="it holds .*object.* of type object, which cannot be written"):
         NetworkDescription("Net", (NodeDescription("x", "function", args=(object(),)),)).as_document()
+
+
+class Holding(nn.Module):
+    """A layer with operations in it."""
+
+    def __init__(self, first: Any, second: Any, factor: Tensor) -> None:
+        super().__init__()
+        self.first, self.second, self.factor = first, second, factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.factor * self.second(self.first(x))
+        return result
+
+    def export_options(self) -> dict[str, Any]:
+        return {"first": self.first, "second": self.second, "factor": self.factor}
+
+
+def test_layers_may_hold_other_layers_and_functions() -> None:
+    declared = {f"{__name__}.Holding": Holding}
+    inner = Holding(nn.LayerNorm(4), torch.tanh, torch.tensor(2.0))
+    described = describe_layer(Holding(inner, nn.Sigmoid(), torch.tensor(3.0)), declared)
+    node = NodeDescription("layer", "layer", described.operation, options=described.options, tensors=described.tensors)
+    document, tensors = NetworkDescription("Net", (node,)).as_document()
+    assert set(tensors) == {
+        "layer.factor", "layer.first.factor", "layer.first.first.weight", "layer.first.first.bias",
+    }  # fmt: skip
+    (read,) = NetworkDescription.from_document(json.loads(json.dumps(document)), tensors).nodes
+    again = build_layer(read.operation, read.options, read.tensors, declared)
+    x = torch.randn(5, 4)
+    assert torch.equal(again(x), 3 * torch.sigmoid(2 * torch.tanh(inner.first(x))))
+    for held in (print, getattr, torch.load):
+        with pytest.raises(
+            ExportError, match=r"it holds .*, and a file can name functions of torch and operators only"
+        ):
+            describe_layer(Holding(nn.Tanh(), held, torch.tensor(1.0)), declared)
+    for kind, name in (("function", "torch.load"), ("function", "getattr"), ("method", "relu")):
+        options = {"first": OperationDescription(kind, name), "second": None}
+        with pytest.raises(FormatError, match=f"holds the {kind} '{name}', which is none of torch's functions"):
+            build_layer(f"{__name__}.Holding", options, {"factor": torch.tensor(1.0)}, declared)
+    del tensors["layer.first.first.bias"]
+    with pytest.raises(FormatError, match="Node 'layer', in first, in first lacks the tensor"):
+        NetworkDescription.from_document(document, tensors)
 
 
 # What cannot be exported ---------------------------------------------------------------------------

@@ -12,8 +12,8 @@ from ..errors import ExportError
 from ..layers import Stepwise
 from ..readouts import SUGGESTED
 from ..trees import map_leaves
-from .modules import DescribedLayer, describe_layer
-from .operations import ATTRIBUTES, GETATTR, function_name, is_method
+from .modules import describe_layer
+from .operations import ATTRIBUTES, GETATTR, function_name, is_method, shown
 
 __all__ = ["describe", "usable_label"]
 
@@ -96,7 +96,7 @@ class _Describer:
                 kind, function = _function(operation, args)
                 return NodeDescription(name, kind, function, target, args, kwargs, sequences=sequences)
             module = operation
-        layer: DescribedLayer = describe_layer(module, self.declared)
+        layer = describe_layer(module, self.declared)
         return NodeDescription(
             name, "layer", layer.operation, target, args, kwargs, layer.options, layer.tensors, sequences
         )
@@ -132,8 +132,7 @@ def _function(target: Any, args: tuple[Any, ...]) -> tuple[str, str]:
         return "method", target
     name = function_name(target)
     if name is None:
-        shown = f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', type(target).__name__)}"
-        raise ExportError(f"it calls {shown}, and a file can name functions of torch and operators only")
+        raise ExportError(f"it calls {shown(target)}, and a file can name functions of torch and operators only")
     if name == GETATTR and not (len(args) == 2 and args[1] in ATTRIBUTES):
         raise ExportError(f"it reads the attribute {args[1]!r}; allowed are {', '.join(ATTRIBUTES)}")
     return "function", name

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,11 +14,12 @@ from torch import Tensor, nn
 
 from ..blame import blamed
 from ..compat import if_neuron_from, if_neuron_options, layer
-from ..description import encoded
+from ..description import OperationDescription, encoded
 from ..errors import ExportError, FormatError
 from ..layers import ChannelAffine, CumulativeMaxPool, InitialPotential, MomentumMaxPool, NormalizedReLU, Scaler
+from .operations import GETATTR, function_name, function_named, shown
 
-__all__ = ["IF", "DescribedLayer", "build_layer", "describe_layer", "torch_layer"]
+__all__ = ["IF", "build_layer", "describe_layer", "qualified_type", "torch_layer"]
 
 IF = "IFNode"
 """The operation of SpikingJelly's IF neuron."""
@@ -30,16 +30,7 @@ OWN: dict[str, type[nn.Module]] = {
 }
 
 
-@dataclass(frozen=True)
-class DescribedLayer:
-    """What a layer is made of: see `sj_ann2snn.NodeDescription`."""
-
-    operation: str
-    options: dict[str, Any]
-    tensors: dict[str, Tensor]
-
-
-def describe_layer(module: nn.Module, declared: Mapping[str, type[nn.Module]]) -> DescribedLayer:
+def describe_layer(module: nn.Module, declared: Mapping[str, type[nn.Module]]) -> OperationDescription:
     """What `module` is made of.
 
     Args:
@@ -51,13 +42,13 @@ def describe_layer(module: nn.Module, declared: Mapping[str, type[nn.Module]]) -
     """
     options = if_neuron_options(module)
     if options is not None:
-        return DescribedLayer(IF, options, {})
+        return OperationDescription("layer", IF, options)
     named = OWN.get(type(module).__name__)
     if named is type(module):
-        return _from_options(named.__name__, module)
+        return _from_options(named.__name__, module, declared)
     qualified = qualified_type(type(module))
     if declared.get(qualified) is type(module):
-        return _from_options(qualified, module)
+        return _from_options(qualified, module, declared)
     torch_type = torch_layer(module)
     if torch_type is None:
         raise ExportError(
@@ -80,7 +71,7 @@ def build_layer(
         if operation == IF:
             return if_neuron_from(**options)
         if cls is not None:
-            return cls(**options, **tensors)
+            return cls(**{name: _option(value, declared) for name, value in options.items()}, **tensors)
         return _built_torch(_torch_type(operation), options, tensors)
     except FormatError:
         raise
@@ -145,18 +136,44 @@ def _torch_type(operation: str) -> type[nn.Module]:
     raise FormatError(f"is of the type {operation!r}, which torch {torch.__version__} and sj-ann2snn do not have")
 
 
-def _from_options(operation: str, module: Any) -> DescribedLayer:
+def _option(value: Any, declared: Mapping[str, type[nn.Module]]) -> Any:
+    if not isinstance(value, OperationDescription):
+        return value
+    if value.kind == "layer":
+        return build_layer(value.operation, value.options, value.tensors, declared)
+    function = function_named(value.operation)
+    if value.kind != "function" or function is None or value.operation == GETATTR:
+        raise FormatError(f"holds the {value.kind} {value.operation!r}, which is none of torch's functions")
+    return function
+
+
+def _from_options(operation: str, module: Any, declared: Mapping[str, type[nn.Module]]) -> OperationDescription:
     with blamed(f"{type(module).__qualname__}.export_options()"):
         found: dict[str, Any] = dict(module.export_options())
     tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
-    options = {name: value for name, value in found.items() if name not in tensors}
-    encoded(options)
-    return DescribedLayer(operation, options, {name: _copied(tensor) for name, tensor in tensors.items()})
+    options = {name: _described_option(value, declared) for name, value in found.items() if name not in tensors}
+    return OperationDescription(
+        "layer", operation, options, {name: _copied(tensor) for name, tensor in tensors.items()}
+    )
 
 
-def _described_torch(module: nn.Module, cls: type[nn.Module]) -> DescribedLayer:
+def _described_option(value: Any, declared: Mapping[str, type[nn.Module]]) -> Any:
+    if isinstance(value, nn.Module):
+        return describe_layer(value, declared)
+    if callable(value):
+        name = function_name(value)
+        if name is None or name == GETATTR:
+            raise ExportError(f"it holds {shown(value)}, and a file can name functions of torch and operators only")
+        return OperationDescription("function", name)
+    encoded(value)
+    return value
+
+
+def _described_torch(module: nn.Module, cls: type[nn.Module]) -> OperationDescription:
     options: dict[str, Any] = {}
-    for name, parameter in inspect.signature(cls).parameters.items():
+    # A layer without a constructor of its own (Sigmoid) has the one of all modules, which takes anything.
+    parameters = {} if cls.__init__ is nn.Module.__init__ else inspect.signature(cls).parameters
+    for name, parameter in parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise ExportError(f"the arguments of torch.nn.{cls.__name__} cannot be told from it")
         if name in ("device", "dtype") or name.startswith("_"):
@@ -178,7 +195,7 @@ def _described_torch(module: nn.Module, cls: type[nn.Module]) -> DescribedLayer:
     # The step mode is SpikingJelly's to add.
     if nn.Module.__repr__(again) != _plain_repr(module, cls) or dict(module.named_buffers()).keys() - tensors.keys():
         raise ExportError(f"it is not what its arguments make of torch.nn.{cls.__name__}: something in it was changed")
-    return DescribedLayer(cls.__name__, options, tensors)
+    return OperationDescription("layer", cls.__name__, options, tensors)
 
 
 def _plain_repr(module: nn.Module, cls: type[nn.Module]) -> str:

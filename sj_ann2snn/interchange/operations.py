@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["ATTRIBUTES", "GETATTR", "function_name", "function_named", "is_method"]
+__all__ = ["ATTRIBUTES", "GETATTR", "function_name", "function_named", "is_method", "shown"]
 
 NAMESPACES = ("torch", "torch.nn.functional", "torch.special", "torch.linalg", "torch.fft")
 
@@ -69,6 +69,18 @@ def function_name(function: Any) -> str | None:
         return None
 
 
+def shown(function: Any) -> str:
+    """How a message names a function.
+
+    >>> shown(torch.flatten)
+    'torch.flatten'
+    """
+    known = function_name(function)
+    if known is not None:
+        return known
+    return f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__name__)}"
+
+
 def function_named(name: str) -> Callable[..., Any] | None:
     """The function called `name`; None if there is none.
 
@@ -81,11 +93,12 @@ def function_named(name: str) -> Callable[..., Any] | None:
 @functools.cache
 def _methods() -> frozenset[str]:
     known = set(torch.overrides.get_overridable_functions()[torch.Tensor])
-    return frozenset(
+    listed = frozenset(
         name
         for name in dir(torch.Tensor)
         if not name.startswith("_") and _is_one_of(getattr(torch.Tensor, name), known)
     )
+    return listed | {"unflatten"}  # which torch leaves out of its list
 
 
 def is_method(name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -10,24 +11,44 @@ import torch
 from torch import Tensor, nn
 
 from ..description import NetworkDescription, NodeDescription
+from ..interchange import build, describe
 from ..interchange.modules import build_layer, describe_layer, qualified_type
-from .running import at_once
+from .running import at_once, step_by_step
 
-__all__ = ["assert_comes_back"]
+__all__ = ["assert_layer_comes_back", "assert_network_comes_back"]
+
+Layers = tuple[type[nn.Module], ...]
 
 
-def assert_comes_back(module: nn.Module, exports: tuple[type[nn.Module], ...], x_seq: Tensor) -> None:
+def assert_layer_comes_back(module: nn.Module, exports: Layers, x_seq: Tensor) -> None:
     """A layer made anew from what `export_options` says does the same, to the last bit.
 
     Skips the test for a layer that is not declared: networks with it cannot be written to a file, and say so.
     """
     if type(module) not in exports:
         pytest.skip(f"{type(module).__name__} is not in exports; a network with it cannot be written to a file")
-    declared = {qualified_type(cls): cls for cls in exports}
-    layer = describe_layer(module, declared)
+    layer = describe_layer(module, _declared(exports))
     node = NodeDescription("layer", "layer", layer.operation, options=layer.options, tensors=layer.tensors)
-    document, tensors = NetworkDescription("Network", (node,)).as_document()
-    (read,) = NetworkDescription.from_document(json.loads(json.dumps(document)), tensors).nodes
-    again: Any = build_layer(read.operation, read.options, read.tensors, declared)
+    (read,) = _written_and_read(NetworkDescription("Network", (node,))).nodes
+    again: Any = build_layer(read.operation, read.options, read.tensors, _declared(exports))
     out, wanted = at_once(again, x_seq), at_once(module, x_seq)
     assert torch.equal(out, wanted), f"{module!r} was written down as {layer.options}, and {again!r} does otherwise"
+
+
+def assert_network_comes_back(snn: nn.Module, exports: Layers, x: Tensor, steps: int = 12) -> None:
+    """A network with such layers does the same, to the last bit. Skips the test where nothing is declared."""
+    if not exports:
+        pytest.skip("the mapper declares no layers in exports")
+    again = build(_written_and_read(describe(snn, _declared(exports))), _declared(exports))
+    x_seq = x.expand(steps, *x.shape)
+    out, wanted = step_by_step(again, x_seq), step_by_step(snn, x_seq)
+    assert torch.equal(out, wanted), f"written down and read back it does otherwise:\n{again}"
+
+
+def _declared(exports: Layers) -> Mapping[str, type[nn.Module]]:
+    return {qualified_type(cls): cls for cls in exports}
+
+
+def _written_and_read(network: NetworkDescription) -> NetworkDescription:
+    document, tensors = network.as_document()
+    return NetworkDescription.from_document(json.loads(json.dumps(document)), tensors)

@@ -36,7 +36,7 @@ from ..site import Site, Value
 from ..trees import map_leaves
 from . import stateful
 from .contract import PluginTests
-from .exported import assert_comes_back
+from .exported import assert_network_comes_back
 from .running import at_once, currents, dropping_rows, step_by_step, tiled
 
 __all__ = ["LayerMapperTests", "MapperCase"]
@@ -55,6 +55,7 @@ class MapperCase:
         refused: The mapper is to refuse the operation, and the network's conversion fails therefore.
         memory: The mapper puts a module with memory there (`Stateful`, or `Analog` where a single tensor is not fixed
             by the network), on which some tests are run by itself.
+        exported: The network can be written to a file, if the mapper declares `exports`.
         options: Of the mapper.
         tolerance: Relative error of the mean output that must be reached, by 4096 steps at the latest.
     """
@@ -63,6 +64,7 @@ class MapperCase:
     shape: tuple[int, ...]
     refused: bool = False
     memory: bool = False
+    exported: bool = True
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     tolerance: float = 0.01
 
@@ -272,12 +274,6 @@ class LayerMapperTests(PluginTests):
         for site, answer in self.with_memory(memory_case):
             check(answer.make, currents(10, SAMPLES, *site.values[0].shape[1:]))
 
-    def test_exported_memory_comes_back(self, memory_case: MapperCase) -> None:
-        """What `export_options` says makes the same module anew."""
-        for site, answer in self.with_memory(memory_case):
-            x_seq = currents(10, SAMPLES, *site.values[0].shape[1:])
-            assert_comes_back(answer.make(), self.plugin_class.exports, x_seq)
-
     # In a network ------------------------------------------------------------------------------
 
     def test_normalized_network_computes_what_the_ann_computes(self, case: MapperCase) -> None:
@@ -337,6 +333,12 @@ class LayerMapperTests(PluginTests):
         twin = copy.deepcopy(snn)
         twin.load_state_dict(snn.state_dict())
         torch.testing.assert_close(step_by_step(twin, x_seq), wanted, rtol=0, atol=0)
+
+    def test_exported_networks_come_back(self, case: MapperCase) -> None:
+        """By what `export_options` says of the modules in `exports`."""
+        if not case.exported:
+            pytest.skip("the case says exported=False")
+        assert_network_comes_back(self.snn(case), self.plugin_class.exports, case.inputs())
 
     def test_refusals_say_why_and_what_helps(self, refused_case: MapperCase) -> None:
         """A refusal names the layer, the reason, and a way out."""

@@ -14,7 +14,7 @@ from ..inference import simulate
 from ..neurons import NeuronMaker, NeuronSite
 from . import stateful
 from .contract import PluginTests
-from .exported import assert_comes_back
+from .exported import assert_layer_comes_back
 from .running import at_once, currents, identity_network, small_network, step_by_step, tiled
 
 __all__ = ["NeuronTests"]
@@ -117,7 +117,7 @@ class NeuronTests(PluginTests):
 
     def test_exported_neurons_come_back(self) -> None:
         """What `export_options` says makes the same neuron anew."""
-        assert_comes_back(self.neuron(), self.plugin_class.exports, self.currents())
+        assert_layer_comes_back(self.neuron(), self.plugin_class.exports, self.currents())
 
     def test_currents_are_left_alone(self) -> None:
         """And spikes have their precision."""

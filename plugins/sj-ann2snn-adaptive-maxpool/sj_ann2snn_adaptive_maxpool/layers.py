@@ -31,6 +31,10 @@ class SpatialMax(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.amax(self.dim, keepdim=self.keepdim)
 
+    def export_options(self) -> dict[str, Any]:
+        """What makes it anew."""
+        return {"dim": self.dim, "keepdim": self.keepdim}
+
     def extra_repr(self) -> str:
         return f"dim={self.dim}, keepdim={self.keepdim}"
 
@@ -76,3 +80,7 @@ class CumulativeMax(MemoryModule):  # type: ignore[misc]  # SpikingJelly is unty
         self.cumulative, self.emitted = cumulative[-1], largest[-1]
         out: Tensor = largest - before
         return out
+
+    def export_options(self) -> dict[str, Any]:
+        """What makes it anew."""
+        return {"maximum": self.maximum}

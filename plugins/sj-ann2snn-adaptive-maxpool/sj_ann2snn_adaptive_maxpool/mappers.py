@@ -35,6 +35,7 @@ class AdaptiveMaxPoolMapper(LayerMapper):
     """
 
     name = "adaptive-max-pool"
+    exports = (CumulativeMax,)
     claims = (
         nn.AdaptiveMaxPool1d,
         nn.AdaptiveMaxPool2d,
@@ -71,6 +72,7 @@ class SpatialMaxMapper(LayerMapper):
     """
 
     name = "spatial-max"
+    exports = (CumulativeMax, SpatialMax)
     claims = (torch.amax, "amax")
 
     def map(self, site: Site) -> Replacement:

@@ -37,6 +37,9 @@ class TemporalDifference(MemoryModule):  # type: ignore[misc]  # SpikingJelly is
             must not vary over time.
 
     In step mode "m" the operation runs on all steps at once, as ``[T * N, ...]``.
+
+    Raises:
+        ValueError: `operation` is text, but names no method of tensors.
     """
 
     steps: int
@@ -45,6 +48,8 @@ class TemporalDifference(MemoryModule):  # type: ignore[misc]  # SpikingJelly is
 
     def __init__(self, operation: Operation, sequences: tuple[int, ...] = (0,)) -> None:
         super().__init__()
+        if isinstance(operation, str) and (operation.startswith("_") or not hasattr(Tensor, operation)):
+            raise ValueError(f"operation={operation!r} is not allowed: tensors have no such method.")
         self.operation = operation
         self.sequences = sequences
         self.register_memory("steps", 0)
@@ -90,6 +95,10 @@ class TemporalDifference(MemoryModule):  # type: ignore[misc]  # SpikingJelly is
         if isinstance(self.operation, str):
             return getattr(args[0], self.operation)(*args[1:], **kwargs)
         return self.operation(*args, **kwargs)
+
+    def export_options(self) -> dict[str, Any]:
+        """What makes it anew."""
+        return {"operation": self.operation, "sequences": self.sequences}
 
     def extra_repr(self) -> str:
         if isinstance(self.operation, nn.Module):

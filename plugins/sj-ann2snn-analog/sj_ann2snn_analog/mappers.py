@@ -34,6 +34,7 @@ class ActivationMapper(LayerMapper):
     """
 
     name = "analog-activation"
+    exports = (TemporalDifference,)
     claims = (
         nn.CELU,
         nn.ELU,
@@ -86,6 +87,7 @@ class NormalizationMapper(LayerMapper):
     """
 
     name = "analog-normalization"
+    exports = (TemporalDifference,)
     claims = (
         nn.GroupNorm,
         nn.InstanceNorm1d,
@@ -113,6 +115,7 @@ class GateMapper(LayerMapper):
     """Gates, softmax and elementary functions become temporal differences."""
 
     name = "analog-function"
+    exports = (TemporalDifference,)
     claims = (
         nn.Hardsigmoid,
         nn.LogSoftmax,
@@ -180,6 +183,7 @@ class AttentionMapper(LayerMapper):
     """
 
     name = "analog-attention"
+    exports = (TemporalDifference,)
     claims = (
         nn.MultiheadAttention,
         F.scaled_dot_product_attention,
@@ -210,6 +214,7 @@ class ProductMapper(LayerMapper):
     """The product of two spike streams becomes a temporal difference; all others stay products."""
 
     name = "analog-product"
+    exports = (TemporalDifference,)
     claims = (operator.mul, torch.mul, torch.multiply, "mul", "multiply")
     replaces = ("product",)
 
@@ -221,6 +226,7 @@ class MatrixProductMapper(LayerMapper):
     """The matrix product of two spike streams becomes a temporal difference; all others stay products."""
 
     name = "analog-matrix-product"
+    exports = (TemporalDifference,)
     claims = (operator.matmul, torch.matmul, torch.mm, torch.bmm, torch.einsum, "matmul", "mm", "bmm")
     replaces = ("matrix-product",)
 
@@ -232,6 +238,7 @@ class QuotientMapper(LayerMapper):
     """A quotient with a spike stream as its divisor becomes a temporal difference; all others stay quotients."""
 
     name = "analog-quotient"
+    exports = (TemporalDifference,)
     claims = (operator.truediv, torch.div, torch.divide, torch.true_divide, "div", "divide", "true_divide")
     replaces = ("quotient",)
 
@@ -246,6 +253,7 @@ class ClampMapper(LayerMapper):
     """Clamps become temporal differences where no neuron stands for them: where they do not begin at zero."""
 
     name = "analog-clamp"
+    exports = (TemporalDifference,)
     claims = (
         nn.Hardtanh,
         F.hardtanh,
