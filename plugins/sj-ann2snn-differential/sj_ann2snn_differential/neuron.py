@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sj_ann2snn import InPlaceNeuron, NeuronMaker, NeuronSite, OptionError
 
 __all__ = ["Differential", "DifferentialNeuron"]
 
-HALFWAY = 0.75
-"""Of a power of two: from here on it is nearer than the one below."""
+BITS = {torch.float32: (torch.int32, 23), torch.float64: (torch.int64, 52)}
+"""By precision the integer of the same size, and how many of its bits are the mantissa."""
 
 
 class DifferentialNeuron(InPlaceNeuron):
@@ -61,11 +62,19 @@ class DifferentialNeuron(InPlaceNeuron):
 
     def nearest(self, x: Tensor) -> Tensor:
         """The spike nearest to `x`: a power of two with the sign of `x`, or none."""
+        if x.dtype not in BITS:
+            return self.nearest(x.float()).to(x.dtype)
         finest = 2.0 ** (1 - self.thresholds)
-        mantissa, exponent = torch.frexp(x)
-        exponent -= (mantissa.abs() < HALFWAY).to(exponent.dtype)
-        size = torch.ldexp(torch.ones_like(x), exponent.clamp_(1 - self.thresholds, 0))
-        return torch.where(x.abs() >= finest / 2, size.copysign_(x), torch.zeros_like(x))
+        # Half of the finest size is kept, all below it is nearer to none.
+        spike = F.hardshrink(x, finest / 2 * (1 - 2.0**-24))
+        # Half of the mantissa's range carries into the exponent from 1.5 times a power of two on, where the next one is
+        # nearer; without its mantissa a number is the power of two below it.
+        integer, mantissa = BITS[x.dtype]
+        spike.view(integer).add_(1 << mantissa - 1).bitwise_and_(-1 << mantissa)
+        spike.clamp_(-1, 1)
+        # Half of the finest size becomes the finest; all others are taken off again.
+        others = F.hardshrink(spike, 0.75 * finest)
+        return spike.mul_(2).sub_(others)
 
     def fire(self, x_seq: Tensor, spikes: Tensor) -> None:
         self._sent = 0

@@ -77,3 +77,20 @@ def test_spikes_are_counted_as_sent() -> None:
 def test_the_number_of_sizes_is_checked(thresholds: Any) -> None:
     with pytest.raises(OptionError, match=f"thresholds={thresholds!r} is not allowed: the sizes of a spike are from 1"):
         Differential(thresholds=thresholds)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("thresholds", [1, 3, 8, 24])
+def test_the_nearest_size_is_found_in_every_precision(thresholds: int, dtype: torch.dtype) -> None:
+    sizes = torch.tensor([0.0, *(sign * 2.0**-k for k in range(thresholds) for sign in (1, -1))], dtype=torch.float64)
+    torch.manual_seed(0)
+    exact = torch.cat([torch.tensor([0.0, -0.0, 3.0, -1e30, torch.inf, -torch.inf]), sizes, 0.75 * sizes, 1.5 * sizes])
+    x = torch.cat([exact, torch.randn(2000) * torch.rand(2000) ** 6]).to(dtype)
+    shown = x.clone()
+    found = DifferentialNeuron(thresholds=thresholds).nearest(x)
+    assert found.dtype == dtype
+    assert torch.equal(x, shown)
+    wide = x.double().clamp(-4, 4)
+    assert torch.isin(found.double(), sizes).all()
+    distance = (wide[:, None] - sizes).abs().amin(1)
+    torch.testing.assert_close((wide - found.double()).abs(), distance, rtol=0, atol=0)
