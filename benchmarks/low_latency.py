@@ -45,6 +45,9 @@ CALIBRATION, BATCH = 1024, 64
 LEVELS = 8
 """Of graded neurons: spikes in a step at the most, of either sign."""
 
+LTB_PASSES = 25
+"""Over the calibration data: 400 updates of the thresholds, as many as in SpikingJelly's own example."""
+
 Batches = list[tuple[Tensor, Tensor]]
 
 
@@ -74,13 +77,13 @@ def ours(**arguments: Any) -> Callable[[nn.Module, list[Tensor], int], nn.Module
     return convert
 
 
-def recipe(name: str, **arguments: Any) -> Callable[[nn.Module, list[Tensor], int], nn.Module]:
-    """A conversion by one of SpikingJelly 2.0's recipes."""
+def recipe(name: str, passes: int = 1, **arguments: Any) -> Callable[[nn.Module, list[Tensor], int], nn.Module]:
+    """A conversion by one of SpikingJelly 2.0's recipes, shown the calibration data so many times."""
 
     def convert(ann: nn.Module, batches: list[Tensor], steps: int) -> nn.Module:
         from spikingjelly.activation_based import ann2snn
 
-        made = getattr(ann2snn, name)(dataloader=[(x, None) for x in batches], **arguments)
+        made = getattr(ann2snn, name)(dataloader=[(x, None) for x in batches] * passes, **arguments)
         network: nn.Module = ann2snn.Converter(made).convert(ann)
         return network.eval()
 
@@ -91,7 +94,9 @@ GRADED: dict[str, Any] = {"mode": "staircase", "levels": LEVELS, "T": lambda ste
 WAYS = {
     "SpikingJelly 2.0, max": Way("peer", recipe("RateCodingRecipe", mode="max"), True),
     "SpikingJelly 2.0, 99.9%": Way("peer", recipe("RateCodingRecipe", mode="99.9%"), True),
-    "SpikingJelly 2.0, local threshold balancing": Way("peer", recipe("LocalThresholdBalancingRecipe"), True),
+    "SpikingJelly 2.0, local threshold balancing": Way(
+        "peer", recipe("LocalThresholdBalancingRecipe", passes=LTB_PASSES), True
+    ),
     "99.9%": Way("binary", ours(mode="99.9%", channel_wise=True)),
     "99.9%, from θ/2": Way("binary", ours(mode="99.9%", channel_wise=True, initial_potential=0.5)),
     "staircase": Way("binary", ours(mode="staircase")),
