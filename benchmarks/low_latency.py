@@ -252,6 +252,10 @@ def tables(store: Store) -> str:
     return "\n".join(lines)
 
 
+LOST = [80, 40, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1]
+LEAST = LOST[-1]
+"""Points lost: marks of the axis, and what counts as none."""
+
 COLOURS = {"peer": "Greys", "binary": "Blues", "graded": "Oranges"}
 
 
@@ -271,7 +275,6 @@ def draw(store: Store, out: Path) -> None:
         for panel, network in zip(panels[0], networks, strict=True):
             ann = store.get(network, "ANN", 0)
             assert ann is not None
-            panel.axhline(100 * ann["accuracy"], color="black", linewidth=0.8, linestyle=":", label="ANN")
             for group, colours in COLOURS.items():
                 names = [name for name, way in WAYS.items() if way.group == group]
                 for index, name in enumerate(names):
@@ -280,15 +283,19 @@ def draw(store: Store, out: Path) -> None:
                         continue
                     values = [t if "steps" in file else one["spikes"] / one["neurons"] for t, one in points]
                     shade = plt.get_cmap(colours)(0.4 + 0.55 * index / max(1, len(names) - 1))
-                    accuracy = [100 * one["accuracy"] for _, one in points]
-                    panel.plot(values, accuracy, marker="o", markersize=3.5, color=shade, label=name)
+                    lost = [max(LEAST, 100 * (ann["accuracy"] - one["accuracy"])) for _, one in points]
+                    panel.plot(values, lost, marker="o", markersize=4, color=shade, label=name)
             panel.set_xscale("log", base=2)
             panel.set_xlabel(across)
-            panel.set_title(network)
+            panel.set_yscale("log")
+            panel.invert_yaxis()
+            panel.set_yticks(LOST, [f"≤ {one}" if one == LEAST else f"{one:g}" for one in LOST])
+            panel.minorticks_off()
+            panel.set_title(f"{network} (ANN {100 * ann['accuracy']:.1f} %)")
             panel.grid(alpha=0.25)
-            if "steps" in file:
-                panel.set_xticks(steps, [str(t) for t in steps])
-        panels[0][0].set_ylabel("accuracy, %")
+            shown = steps if "steps" in file else [2.0**k for k in range(-2, 6)]
+            panel.set_xticks(shown, [f"{one:g}" for one in shown])
+        panels[0][0].set_ylabel("accuracy, in points below the ANN's")
         handles, names = panels[0][0].get_legend_handles_labels()
         figure.legend(handles, names, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
         figure.tight_layout()

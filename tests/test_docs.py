@@ -163,6 +163,21 @@ def test_the_hook_reference_has_the_live_signatures(hook: str) -> None:
     assert f'```text title="Signatures"\n{signatures(hook)}```' in section
 
 
+# Figures ---------------------------------------------------------------------------------------------
+
+
+def test_the_tables_of_few_steps_are_those_that_the_benchmark_wrote() -> None:
+    results = ROOT / "benchmarks" / "results" / "low_latency"
+    page = (DOCS / "few-steps.md").read_text(encoding="utf-8")
+    assert (results / "low_latency.md").read_text(encoding="utf-8").strip() in page
+    settings = (results / "settings_resnet20.md").read_text(encoding="utf-8")
+    measured = [line for line in settings.splitlines() if re.match(r"\| \d", line)]
+    assert len(measured) > 10
+    assert all(line in page for line in measured)
+    for picture in ("accuracy_over_steps.png", "accuracy_over_spikes.png"):
+        assert (results / picture).read_bytes() == (DOCS / "images" / picture).read_bytes()
+
+
 # Links and the site ----------------------------------------------------------------------------------
 
 
