@@ -271,7 +271,7 @@ def draw(store: Store, out: Path) -> None:
         ("accuracy_over_steps.png", "time steps T"),
         ("accuracy_over_spikes.png", "spikes per neuron"),
     ):
-        figure, panels = plt.subplots(1, len(networks), figsize=(6.2 * len(networks), 4.6), squeeze=False)
+        figure, panels = plt.subplots(1, len(networks), figsize=(4.8 * len(networks), 4.2), squeeze=False)
         for panel, network in zip(panels[0], networks, strict=True):
             ann = store.get(network, "ANN", 0)
             assert ann is not None
@@ -297,7 +297,7 @@ def draw(store: Store, out: Path) -> None:
             panel.set_xticks(shown, [f"{one:g}" for one in shown])
         panels[0][0].set_ylabel("accuracy, in points below the ANN's")
         handles, names = panels[0][0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
+        figure.legend(handles, names, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=3, fontsize=9, frameon=False)
         figure.tight_layout()
         figure.savefig(out / file, dpi=130, bbox_inches="tight")
         plt.close(figure)
