@@ -1,6 +1,6 @@
 """torchvision's models that convert with sj-ann2snn-analog only: error of the mean output against the ANN over time.
 
-    pip install ./plugins/sj-ann2snn-analog ./plugins/sj-ann2snn-signed
+    pip install ./plugins/sj-ann2snn-analog ./plugins/sj-ann2snn-signed ./plugins/sj-ann2snn-differential
     python benchmarks/analog_models.py --results DIR                 # measures; goes on where it was stopped
     python benchmarks/analog_models.py --results DIR --page FILE     # writes the table of what is there
 
@@ -11,6 +11,7 @@ simulated. One scale per channel; IF neurons start at half a threshold. The colu
     if      IF neurons where the ANN has ReLUs, nothing else spikes
     signed  signed neurons of 32 levels there
     spiking the same, and behind every smooth activation and normalization as well (`analog_neuron=True`)
+    differential   differential neurons with 16 sizes of spikes in all of these places
 """
 
 from __future__ import annotations
@@ -44,12 +45,13 @@ MODELS = (
 )
 STEPS = (16, 64, 256)
 CALIBRATION = 16
-LEVELS = 32
+LEVELS, SIZES = 32, 16
 GOAL = 0.05
 COLUMNS: dict[str, dict[str, Any]] = {
     "if": {"initial_potential": 0.5},
     "signed": {"neuron": "signed", "levels": LEVELS},
     "spiking": {"neuron": "signed", "levels": LEVELS, "analog_neuron": True},
+    "differential": {"neuron": "differential", "thresholds": SIZES, "analog_neuron": True},
 }
 
 
@@ -158,6 +160,7 @@ def page(rows: dict[str, dict[str, Row]]) -> str:
     every = [row for columns in rows.values() for row in columns.values()]
     return PAGE.format(
         levels=LEVELS,
+        sizes=SIZES,
         table="\n".join(markdown_table([HEAD, *(line(columns) for columns in rows.values())])),
         verdicts="\n".join(verdicts(rows)),
         versions=", ".join(f"{name} {version}" for name, version in every[0].versions.items()),
@@ -179,6 +182,8 @@ starts at zero, is drawn at random, and so are the factors of ConvNeXt's blocks 
 - **IF**: IF neurons where the ANN has ReLUs, starting at half a threshold.
 - **signed**: signed neurons there (`neuron="signed", levels={levels}`, from `plugins/sj-ann2snn-signed`).
 - **signed, everywhere**: the same, and behind every smooth activation and normalization (`analog_neuron=True`).
+- **differential, everywhere**: differential neurons in these places (`neuron="differential", thresholds={sizes}`, from
+  `plugins/sj-ann2snn-differential`).
 
 {table}
 
@@ -187,16 +192,16 @@ starts at zero, is drawn at random, and so are the factors of ConvNeXt's blocks 
 ![One SiLU at work, and the error over time](images/analog.png)
 
 Left: two IF neurons drive one SiLU. It is computed on the mean of its current, not on the current of each step, and the
-mean of what it emits is SiLU of that mean. Right: the last column of the table.
+mean of what it emits is SiLU of that mean. Right: the column "signed, everywhere".
 
 A model without a spiking layer answers a constant input with the ANN's answer at every step. What is left elsewhere
 is the rounding of the neurons' rates, which every layer of random weights passes on ([table](torchvision.md)): with the
 same analog operations, several spikes a step (signed neurons, or `neuron="burst", levels={levels}`) leave a tenth of
-it or less.
+it or less, and differential neurons less than that after 16 steps.
 
 ## Measure it yourself
 
-    pip install . ./plugins/sj-ann2snn-analog ./plugins/sj-ann2snn-signed
+    pip install . ./plugins/sj-ann2snn-analog ./plugins/sj-ann2snn-signed ./plugins/sj-ann2snn-differential
     python benchmarks/analog_models.py --results rows
     python benchmarks/analog_models.py --results rows --page docs/analog.md
     python benchmarks/analog_figure.py --results rows --picture docs/images/analog.png
@@ -205,7 +210,7 @@ It goes on where it was stopped. {versions}.
 """
 
 
-HEAD = ("model", "pixels", "images", "IF", "signed", "signed, everywhere")
+HEAD = ("model", "pixels", "images", "IF", "signed", "signed, everywhere", "differential, everywhere")
 
 
 def line(columns: dict[str, Row]) -> tuple[str, ...]:

@@ -9,12 +9,6 @@ import pytest
 import torch
 
 
-@pytest.fixture(autouse=True)
-def fixed_seed() -> None:
-    """Every test starts from the same random numbers."""
-    torch.manual_seed(0)
-
-
 @pytest.fixture
 def listens_to_ctrl_c() -> Iterator[None]:
     """Python turns SIGINT into KeyboardInterrupt, also where a shell started it in the background, to ignore it."""
