@@ -341,6 +341,15 @@ class Holding(nn.Module):
         return {"first": self.first, "second": self.second, "factor": self.factor}
 
 
+@pytest.mark.parametrize("options", [{}, {"bias": False}, {"add_bias_kv": True}, {"kdim": 3, "vdim": 5}])
+def test_attention_comes_back(options: dict[str, Any]) -> None:
+    module = nn.MultiheadAttention(6, 2, batch_first=True, **options).eval()
+    described = describe_layer(module, {})
+    again = build_layer(described.operation, described.options, described.tensors, {})
+    q, k, v = (torch.randn(2, 4, size) for size in (6, module.kdim, module.vdim))
+    assert torch.equal(again(q, k, v)[0], module(q, k, v)[0])
+
+
 def test_layers_may_hold_other_layers_and_functions() -> None:
     declared = {f"{__name__}.Holding": Holding}
     inner = Holding(nn.LayerNorm(4), torch.tanh, torch.tensor(2.0))
@@ -419,7 +428,7 @@ def changed(module: nn.Module, **attributes: Any) -> nn.Module:
         (Own(), r"1 \(Own\): it is of a type"),
         (nn.Sequential(), r"1 \(Sequential\): it is of a type"),
         (nn.LSTM(4, 4), r"1 \(LSTM\): the arguments of torch.nn.LSTM cannot be told"),
-        (nn.MultiheadAttention(4, 2), r"torch.nn.MultiheadAttention does not keep its argument"),
+        (nn.TransformerEncoderLayer(4, 2), r"torch.nn.TransformerEncoderLayer does not keep its argument 'd_model'"),
         (changed(nn.Linear(64, 4), in_features=3), "cannot be made anew with what it holds"),
         (changed(nn.Conv2d(1, 1, 1), stride=object()), "it holds .* of type object"),
         (changed(nn.Conv2d(1, 1, 1), padding_mode="magic"), "torch.nn.Conv2d cannot be made anew"),

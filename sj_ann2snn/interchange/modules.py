@@ -21,6 +21,12 @@ from .operations import GETATTR, function_name, function_named, shown
 
 __all__ = ["IF", "build_layer", "describe_layer", "qualified_type", "torch_layer"]
 
+WITH_TENSOR: dict[tuple[type[nn.Module], str], str] = {
+    (nn.MultiheadAttention, "bias"): "in_proj_bias",
+    (nn.MultiheadAttention, "add_bias_kv"): "bias_k",
+}
+"""Arguments of constructors that ask for a tensor, with the tensor's name."""
+
 IF = "IFNode"
 """The operation of SpikingJelly's IF neuron."""
 
@@ -178,12 +184,13 @@ def _described_torch(module: nn.Module, cls: type[nn.Module]) -> OperationDescri
             raise ExportError(f"the arguments of torch.nn.{cls.__name__} cannot be told from it")
         if name in ("device", "dtype") or name.startswith("_"):
             continue
-        if not hasattr(module, name) and parameter.default is None:
-            continue  # an old name of another argument
-        if not hasattr(module, name):
+        tensor = WITH_TENSOR.get((cls, name), "bias" if name == "bias" else None)
+        if tensor is not None:
+            options[name] = getattr(module, tensor) is not None
+        elif hasattr(module, name):
+            options[name] = getattr(module, name)
+        elif parameter.default is not None:  # else it is an old name of another argument
             raise ExportError(f"torch.nn.{cls.__name__} does not keep its argument {name!r}")
-        value = getattr(module, name)
-        options[name] = value is not None if name == "bias" else value
     encoded(options)
     tensors = {name: _copied(tensor) for name, tensor in module.state_dict().items()}
     try:
@@ -192,13 +199,15 @@ def _described_torch(module: nn.Module, cls: type[nn.Module]) -> OperationDescri
         raise ExportError(
             f"torch.nn.{cls.__name__} cannot be made anew with what it holds ({type(error).__name__}: {error})"
         ) from error
-    # The step mode is SpikingJelly's to add.
     if nn.Module.__repr__(again) != _plain_repr(module, cls) or dict(module.named_buffers()).keys() - tensors.keys():
         raise ExportError(f"it is not what its arguments make of torch.nn.{cls.__name__}: something in it was changed")
     return OperationDescription("layer", cls.__name__, options, tensors)
 
 
 def _plain_repr(module: nn.Module, cls: type[nn.Module]) -> str:
+    if type(module) is cls:
+        return nn.Module.__repr__(module)
+    # The step mode is SpikingJelly's to add.
     return f"{cls.__name__}({cls.extra_repr(module)})"
 
 

@@ -33,7 +33,8 @@ ATTRIBUTES = ("H", "T", "device", "dtype", "imag", "layout", "mH", "mT", "ndim",
 @functools.cache
 def _functions() -> dict[str, Callable[..., Any]]:
     known = {one for functions in torch.overrides.get_overridable_functions().values() for one in functions}
-    found: dict[str, Callable[..., Any]] = {GETATTR: getattr}
+    # torch.fx records an assert in a network's forward as a call of torch._assert.
+    found: dict[str, Callable[..., Any]] = {GETATTR: getattr, "torch._assert": torch._assert}
     found.update({f"operator.{name}": getattr(operator, name) for name in OPERATORS})
     for namespace in NAMESPACES:
         module = importlib.import_module(namespace)

@@ -115,8 +115,7 @@ class TestAttention(Contract):
             return F.scaled_dot_product_attention(q, k, v, dropout_p=0.1)
 
         return {
-            # torch.nn.MultiheadAttention does not keep all of its arguments.
-            "module": case(Attention, (5, 6), memory=False, exported=False),
+            "module": case(Attention, (5, 6), memory=False),
             "function": case(lambda: F.scaled_dot_product_attention, (5, 6), streams=3),
             "dropout": case(lambda: dropping, (5, 6), streams=3, refused=True),
         }
