@@ -10,6 +10,7 @@ T grows; the columns are
 
     if           plain IF neurons
     burst        up to 16 spikes a step: `pip install ./plugins/sj-ann2snn-burst`
+    differential spikes of 16 sizes: `pip install ./plugins/sj-ann2snn-differential`; they need no more than T = 32
     spikingjelly SpikingJelly's own converter, with the same settings
 
 `--samples 2` takes about an hour on two cores, all 64 samples about half a day.
@@ -44,8 +45,8 @@ STEPS = (32, 128, 512)
 CLASSES = 10
 CALIBRATION = 64
 SIZES = (64, 75, 96, 128, 224)
-COLUMNS = ("if", "burst", "spikingjelly")
-LEVELS = 16
+COLUMNS = ("if", "burst", "differential", "spikingjelly")
+LEVELS = THRESHOLDS = 16
 GOAL, GOAL_LAYERS = 0.05, 34
 
 
@@ -180,12 +181,12 @@ def weighted_layers(ann: nn.Module) -> int | None:
     return max(depth.values())
 
 
-def ours(ann: nn.Module, x: Tensor, samples: int, **options: Any) -> dict[int, Tensor]:
+def ours(ann: nn.Module, x: Tensor, samples: int, shown: tuple[int, ...] = STEPS, **options: Any) -> dict[int, Tensor]:
     """The mean output by number of steps, from one run of the longest."""
     snn = Converter([x], mode="max", channel_wise=True, progress=False, **options)(ann)
-    tiles = Simulator(snn, max(STEPS)).run_all((x[:samples],), lambda _: OverTime())
+    tiles = Simulator(snn, max(shown)).run_all((x[:samples],), lambda _: OverTime())
     total = torch.cat(tiles, dim=1).cumsum(0)
-    return {steps: total[steps - 1] / steps for steps in STEPS}
+    return {steps: total[steps - 1] / steps for steps in shown}
 
 
 def spikingjelly(ann: nn.Module, x: Tensor, samples: int) -> dict[int, Tensor]:
@@ -208,6 +209,9 @@ def spikingjelly(ann: nn.Module, x: Tensor, samples: int) -> dict[int, Tensor]:
 RUNNERS: dict[str, Callable[[nn.Module, Tensor, int], dict[int, Tensor]]] = {
     "if": lambda ann, x, samples: ours(ann, x, samples, initial_potential=0.5),
     "burst": lambda ann, x, samples: ours(ann, x, samples, neuron="burst", levels=LEVELS),
+    "differential": lambda ann, x, samples: ours(
+        ann, x, samples, STEPS[:1], neuron="differential", thresholds=THRESHOLDS
+    ),
     "spikingjelly": spikingjelly,
 }
 
@@ -252,7 +256,7 @@ def page(rows: dict[str, dict[str, Row]]) -> str:
     counts = sorted({one.samples for row in converted.values() for one in row.values()})
     samples = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
     ran = next(iter(converted.values()))["if"].versions
-    head = ("model", "layers", "pixels", "IF", "burst", "SpikingJelly")
+    head = ("model", "layers", "pixels", "IF", "burst", "differential, T = 32", "SpikingJelly")
     body = [
         (model, str(row["if"].layers or "–"), str(row["if"].size), *(cell(row.get(column)) for column in COLUMNS))
         for model, row in converted.items()
@@ -262,6 +266,7 @@ def page(rows: dict[str, dict[str, Row]]) -> str:
         converted=len(converted),
         samples=samples,
         levels=LEVELS,
+        thresholds=THRESHOLDS,
         spikingjelly=ran["SpikingJelly"],
         table="\n".join(markdown_table([head, *body])),
         verdicts="\n".join(verdicts(converted)),
@@ -281,12 +286,14 @@ PAGE = """\
 
 Random weights, ten classes, BatchNorm statistics settled by three batches of normal noise. 64 images of normal noise
 calibrate, in the smallest size of 64, 75, 96, 128 and 224 pixels that a model takes; {samples} of them are simulated.
-Scales are the maximum per channel and neurons start at half a threshold, in all columns. A cell holds the relative L2
-error of the mean output against the ANN at T = 32, 128 and 512, and in brackets the share of the images whose largest
-output is the ANN's at T = 512. *Layers* are the weighted ones on the longest path.
+Scales are the maximum per channel; IF neurons and bursts start at half a threshold. A cell holds the relative L2 error
+of the mean output against the ANN at T = 32, 128 and 512, and in brackets the share of the images whose largest output
+is the ANN's after the last of these. *Layers* are the weighted ones on the longest path.
 
 - **IF**: SpikingJelly's IF neurons.
 - **burst**: up to {levels} spikes a step (`neuron="burst", levels={levels}`, from `plugins/sj-ann2snn-burst`).
+- **differential**: spikes of {thresholds} sizes (`neuron="differential", thresholds={thresholds}`, from
+  `plugins/sj-ann2snn-differential`), at T = 32 only.
 - **SpikingJelly**: `RateCodingRecipe` of SpikingJelly {spikingjelly} with the same settings, its network run step by
   step.
 
@@ -303,7 +310,7 @@ a random deep network passes it on and makes a little more of it. Trained networ
 
 ## Measure it yourself
 
-    pip install . ./plugins/sj-ann2snn-burst
+    pip install . ./plugins/sj-ann2snn-burst ./plugins/sj-ann2snn-differential
     python benchmarks/torchvision_models.py --results rows --samples 2
     python benchmarks/torchvision_models.py --results rows --page docs/torchvision.md
 
@@ -316,8 +323,9 @@ def cell(row: Row | None) -> str:
         return "not measured"
     if row.refused:
         return row.refused.replace("|", "\\|")
-    errors = " / ".join(f"{row.error[str(steps)]:.2g}" for steps in STEPS)
-    return f"{errors} ({row.agreement[str(max(STEPS))]:.0%})"
+    shown = sorted(map(int, row.error))
+    errors = " / ".join(f"{row.error[str(steps)]:.2g}" for steps in shown)
+    return f"{errors} ({row.agreement[str(shown[-1])]:.0%})"
 
 
 def verdicts(converted: dict[str, dict[str, Row]]) -> list[str]:
@@ -325,7 +333,14 @@ def verdicts(converted: dict[str, dict[str, Row]]) -> list[str]:
     lines = []
     for column in COLUMNS:
         rows = [row[column] for row in converted.values() if column in row and not row[column].refused]
-        errors = {row.model: [row.error[str(steps)] for steps in STEPS] for row in rows}
+        errors = {row.model: [row.error[str(steps)] for steps in STEPS if str(steps) in row.error] for row in rows}
+        if column == "differential":
+            worst = max(errors, key=lambda model: errors[model][-1])
+            lines.append(
+                f"- **{column}**: {len(rows)} converted; at T = {STEPS[0]} the largest error, of {worst}, is "
+                f"{errors[worst][-1]:.2g}."
+            )
+            continue
         rising = [model for model, (few, more, most) in errors.items() if not few > more > most]
         shallow = [row.model for row in rows if row.layers is not None and row.layers <= GOAL_LAYERS]
         above = [model for model in shallow if errors[model][-1] > GOAL]
