@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from .blame import blamed
+from .bounds import check_bound
 from .calibration import CalibrationData, calibrate, checked_scale
 from .compat import MemoryModule
 from .correcting import Canonical, Corrected, correct
@@ -336,13 +337,17 @@ class Converter:
         maker = self._selection.neuron
         who = f"Neuron {maker.name!r} ({self._selection.neuron_owner})"
         with blamed(f"{who}, asked for {decision.site.name},"):
-            made: Any = maker.make(NeuronSite(decision.site.name, found.shape[1:], lambdas[node], found.dtype))
+            site = NeuronSite(decision.site.name, found.shape[1:], lambdas[node], found.dtype, _maximum(decision))
+            made: Any = maker.make(site)
         if not isinstance(made, MemoryModule):
             raise PluginError(
                 f"{who} made {made!r} for {decision.site.name}; it must make a SpikingJelly MemoryModule, which "
                 "reset_net clears and which has the step modes 's' and 'm'."
             )
         neuron: nn.Module = made
+        if site.maximum is not None:
+            with blamed(f"{who}, tried at {site.name},"):
+                check_bound(neuron, site, self._unit(site.scale), who)
         return neuron
 
     def _make_report(self, plan: Plan, lambdas: dict[fx.Node, Tensor], network: fx.GraphModule) -> ConversionReport:
@@ -414,6 +419,11 @@ def _slopes(plan: Plan, recorded: Record, device: torch.device) -> dict[fx.Node,
     return {
         node: broadcast_slope(spike, recorded[node]).to(device) for node, spike in spikes.items() if spike.two_sided
     }
+
+
+def _maximum(decision: Decision) -> float | None:
+    spike = decision.replacement
+    return spike.maximum if isinstance(spike, Spike) else None
 
 
 def _spike(plan: Plan, node: fx.Node) -> Spike:

@@ -128,7 +128,11 @@ def _on_trial(
         if spike.two_sided or len(found.shape) < 2:
             return neuron
         like = torch.zeros((), dtype=found.dtype, device=device)
-        sites[node] = TrialSite(decision.site.name, found.shape[1:], neuron, starting_potential(neuron), like)
+        largest = None
+        if spike.maximum is not None:
+            largest = (spike.maximum / network.lambdas[node]).to(like).expand(found.shape[1]).clone()
+        shape, start = found.shape[1:], starting_potential(neuron)
+        sites[node] = TrialSite(decision.site.name, shape, neuron, start, like, largest)
         return Probe(sites[node])
 
     module, record, plan = network.module, network.record, network.plan

@@ -21,12 +21,15 @@ class NeuronSite:
         shape: Shape of one sample's activation.
         scale: λ, a scalar or ``[channels]``; the neuron itself works in units of `NeuronMaker.unit`.
         dtype: The network's dtype.
+        maximum: Upper bound of the activation in the ANN's units (6 for ReLU6), None for none. λ lies at it or below. A
+            neuron that may emit more than λ on average keeps to it, or the conversion is refused.
     """
 
     name: str
     shape: tuple[int, ...]
     scale: Tensor
     dtype: torch.dtype
+    maximum: float | None = None
 
 
 class NeuronMaker(abc.ABC):

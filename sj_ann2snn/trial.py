@@ -34,10 +34,20 @@ class TrialSite:
         bias: Added to the current at every step, ``[C]``, in the same units as the current.
         initial_potential: Membrane potential after a reset, in units of the (adjusted) threshold: ``[C, ...]``, or
             anything that broadcasts to it.
+        largest_scale: What `scale` may be at the most, ``[C]``, where the activation has an upper bound (ReLU6); None
+            elsewhere.
     """
 
-    def __init__(self, name: str, shape: tuple[int, ...], neuron: nn.Module, start: float, like: Tensor) -> None:
-        self.name, self.shape = name, shape
+    def __init__(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        neuron: nn.Module,
+        start: float,
+        like: Tensor,
+        largest_scale: Tensor | None = None,
+    ) -> None:
+        self.name, self.shape, self.largest_scale = name, shape, largest_scale
         self.binary = is_plain_if(neuron)
         self.scale = torch.ones(self.channels, dtype=like.dtype, device=like.device)
         self.bias = torch.zeros_like(self.scale)
@@ -181,6 +191,9 @@ class Trial:
     ) -> None:
         """Set what is given for the site called `name`, in place of what it was.
 
+        A scale is held at `TrialSite.largest_scale`: a neuron that saturates later than the activation would answer
+        otherwise than the ANN.
+
         Raises:
             CorrectionError: A value has the wrong shape, is not finite, or a scale is not positive.
         """
@@ -194,6 +207,8 @@ class Trial:
             )
         if scale is not None and not bool((scale > 0).all()):
             raise CorrectionError(f"The scale of {name} must be positive; it was set to {_extremes(scale)}.")
+        if scale is not None and site.largest_scale is not None:
+            site.scale = site.scale.minimum(site.largest_scale)
 
     def adjust_output(self, bias: Tensor) -> None:
         """Set what is added to the network's answer, ``[classes]``, in the ANN's units.

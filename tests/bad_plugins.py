@@ -660,6 +660,20 @@ class TestCurrentsAreOverwritten(FireTests):
     plugin_class = making(WritesIntoCurrents)
 
 
+class Unbounded(Fire):
+    def step(self, x: Tensor, out: Tensor) -> None:
+        assert self.v is not None
+        self.v += x
+        torch.floor(self.v, out=out).clamp_(min=0)
+        self.v -= out
+
+
+class TestGoesBeyondTheBound(FireTests):
+    meant = "test_bounded_activations_are_bounded"
+    plugin_class = making(Unbounded)
+    saturates = False
+
+
 class ForgetsItsLevels(Fire):
     def __init__(self, *, levels: int = 1) -> None:
         super().__init__()

@@ -380,3 +380,27 @@ def test_the_readout_that_a_network_is_adjusted_for_is_taken_unless_the_caller_n
     assert evaluate(snn, [(x, labels)], steps, progress=False).accuracy[-1] == 1
     # It is meant for more steps than these.
     torch.testing.assert_close(simulate(snn, x, 4), outputs[:4].mean(0))
+
+
+@pytest.mark.parametrize("mode", ["max", 0.5])
+def test_a_scale_is_held_at_the_bound_of_the_activation(mode: Any) -> None:
+    seen: list[Tensor] = []
+
+    def lifts(trial: Trial) -> None:
+        bounded, free = trial.sites
+        assert free.largest_scale is None
+        assert bounded.largest_scale is not None
+        trial.adjust(free.name, scale=torch.full((8,), 3.0, dtype=torch.float64))
+        trial.adjust(bounded.name, scale=torch.full((8,), 3.0, dtype=torch.float64))
+        seen.extend([bounded.largest_scale, bounded.scale, free.scale])
+
+    ann = nn.Sequential(nn.Linear(4, 8), nn.ReLU6(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)).double()
+    x = 40 * torch.rand(60, 4, dtype=torch.float64)
+    assert (ann[:2](x) == 6).any()
+    snn = Converter([x], mode=mode, corrections=Custom(lifts), progress=False)(ann)
+    largest, bounded, free = seen
+    expected = torch.full((8,), 1.0 if mode == "max" else 2.0, dtype=torch.float64)
+    torch.testing.assert_close(largest, expected)
+    torch.testing.assert_close(bounded, expected)
+    assert free.eq(3.0).all()
+    assert relative_error(simulate(snn, x, T=4000), ann(x)) < 0.01

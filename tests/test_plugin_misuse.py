@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sj_ann2snn import (
     ConflictError,
     Converter,
+    InPlaceNeuron,
     LayerMapper,
     ModeError,
     NeuronMaker,
@@ -129,6 +130,37 @@ def test_a_neuron_without_memory_is_refused(made: Any) -> None:
 
     with pytest.raises(PluginError, match=r"'forgetful' \(your own argument\) made .* for 1; .* MemoryModule"):
         Converter([images()], neuron=Maker(), progress=False)(network())
+
+
+class Endless(InPlaceNeuron):
+    """Emits whatever its potential holds."""
+
+    def step(self, x: Tensor, out: Tensor) -> None:
+        assert self.v is not None
+        self.v += x
+        torch.floor(self.v, out=out).clamp_(min=0)
+        self.v -= out
+
+
+def test_a_neuron_that_goes_beyond_the_bound_of_its_activation_is_refused() -> None:
+    class Maker(NeuronMaker):
+        name = "endless"
+
+        def make(self, site: NeuronSite) -> nn.Module:
+            bounds.append(site.maximum)
+            return Endless()
+
+    bounds: list[float | None] = []
+    x = torch.randn(64, 4) * 20
+    Converter([x], neuron=Maker(), progress=False)(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)))
+    assert bounds == [None]
+    bounded = nn.Sequential(nn.Linear(4, 8), nn.ReLU6(), nn.Linear(8, 2))
+    for options in ({}, {"channel_wise": True, "mode": 0.5}):
+        with pytest.raises(
+            PluginError, match=r"'endless' \(your own argument\) emits 12 for a drive of 12 at 1, whose .* 6"
+        ):
+            Converter([x], neuron=Maker(), progress=False, **options)(bounded)
+    assert bounds[-1] == 6
 
 
 class UnitFails(IFNeuron):

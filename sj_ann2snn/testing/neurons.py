@@ -175,6 +175,20 @@ class NeuronTests(PluginTests):
             error = (simulate(snn, x, T=steps) - x).abs().max().item()
             assert error <= self.rate_error * unit / steps + 1e-9, f"after {steps} steps the error is {error:.4f}"
 
+    def test_bounded_activations_are_bounded(self) -> None:
+        """ReLU6 ends at 6: a neuron that may emit more than λ keeps to `site.maximum`."""
+        x = torch.rand(40, 6, dtype=torch.float64) * 12
+        x[0] = 12.0
+        ann = identity_network(6)
+        ann = nn.Sequential(*(nn.ReLU6() if isinstance(one, nn.ReLU) else one for one in ann))
+        for mode in ("max", 0.5):
+            maker = self.make()
+            snn = Converter([x], mode=mode, neuron=maker, progress=False)(ann)
+            unit = float(maker.unit(torch.full((), 6.0, dtype=torch.float64)))
+            mean = simulate(snn, x, T=64)
+            most = mean.max().item()
+            assert most <= 6 + 2 * self.rate_error * unit / 64 + 1e-9, f"the mean output is up to {most:.4f}"
+
     def test_is_known_by_name(self) -> None:
         """Options reach the neuron through the converter, and a misspelt one does not."""
         name = self.plugin_class.name

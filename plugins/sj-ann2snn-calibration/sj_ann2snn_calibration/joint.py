@@ -42,6 +42,12 @@ class _Parameters:
         values = site.scale.log(), site.bias, potential
         return _Parameters(*(value.detach().clone().requires_grad_() for value in values))
 
+    def keep_to(self, site: TrialSite) -> None:
+        """Hold the scale where the activation has an upper bound."""
+        if site.largest_scale is not None:
+            with torch.no_grad():
+                self.log_scale.copy_(self.log_scale.minimum(site.largest_scale.log()))
+
     def tensors(self) -> list[Tensor]:
         return [self.log_scale, self.bias, self.potential]
 
@@ -147,6 +153,8 @@ class Joint(Correction):
                         tensor.grad = gradient if tensor.grad is None else tensor.grad.add_(gradient)
                 optimizer.step()
                 schedule.step()
+                for site in trial.sites:
+                    parameters[site.name].keep_to(site)
         for site in trial.sites:
             own = parameters[site.name]
             trial.adjust(site.name, scale=own.log_scale.exp(), bias=own.bias, initial_potential=own.potential)

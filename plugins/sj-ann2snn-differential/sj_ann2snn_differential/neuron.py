@@ -32,15 +32,19 @@ class DifferentialNeuron(InPlaceNeuron):
     Args:
         thresholds: Number of sizes: 1, 1/2, ..., down to 2 to the power of ``1 - thresholds``.
 
+        maximum: What the neuron stands for at the most, which broadcasts over the currents; None for anything.
+
     Shapes: currents and outputs ``[N, ...]``, with step mode "m" ``[T, N, ...]``.
     """
 
     value: Tensor | None
+    maximum: Tensor | None
     steps: int
 
-    def __init__(self, *, thresholds: int = 8) -> None:
+    def __init__(self, *, thresholds: int = 8, maximum: Tensor | None = None) -> None:
         super().__init__()
         self.thresholds = thresholds
+        self.register_buffer("maximum", maximum)
         self.register_memory("value", None)
         self.register_memory("steps", 0)
         self._sent = 0
@@ -54,7 +58,10 @@ class DifferentialNeuron(InPlaceNeuron):
         assert self.value is not None
         self.v += x
         self.steps += 1
-        missing = (self.v / self.steps).clamp_(min=0).sub_(self.value)
+        mean = (self.v / self.steps).clamp_(min=0)
+        if self.maximum is not None:
+            mean = mean.minimum(self.maximum)
+        missing = mean.sub_(self.value)
         spike = self.nearest(missing)
         self._sent += int(spike.count_nonzero())
         torch.add(self.value, spike, alpha=self.steps, out=out)
@@ -90,7 +97,7 @@ class DifferentialNeuron(InPlaceNeuron):
 
     def export_options(self) -> dict[str, Any]:
         """What makes it anew."""
-        return {"thresholds": self.thresholds}
+        return {"thresholds": self.thresholds, "maximum": self.maximum}
 
     def extra_repr(self) -> str:
         return f"thresholds={self.thresholds}, step_mode={self.step_mode}"
@@ -107,7 +114,8 @@ class Differential(NeuronMaker):
     True
 
     With n sizes an activation of up to λ is met within λ / 2**n after some n / 2 steps. λ is no bound: a value beyond
-    it takes a step more for each λ. A neuron whose input has settled is silent.
+    it takes a step more for each λ, up to the bound of the activation (ReLU6) if there is one. A neuron whose input has
+    settled is silent.
 
     Args:
         thresholds: Number of sizes of a spike, from 1 to 24.
@@ -131,4 +139,9 @@ class Differential(NeuronMaker):
         self.thresholds = thresholds
 
     def make(self, site: NeuronSite) -> DifferentialNeuron:
-        return DifferentialNeuron(thresholds=self.thresholds)
+        if site.maximum is None:
+            return DifferentialNeuron(thresholds=self.thresholds)
+        maximum = (site.maximum / site.scale).to(site.dtype)
+        if maximum.dim():
+            maximum = maximum.view(-1, *(1,) * (len(site.shape) - 1))
+        return DifferentialNeuron(thresholds=self.thresholds, maximum=maximum)

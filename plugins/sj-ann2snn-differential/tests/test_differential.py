@@ -94,3 +94,13 @@ def test_the_nearest_size_is_found_in_every_precision(thresholds: int, dtype: to
     assert torch.isin(found.double(), sizes).all()
     distance = (wide[:, None] - sizes).abs().amin(1)
     torch.testing.assert_close((wide - found.double()).abs(), distance, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("options", [{}, {"channel_wise": True}, {"mode": 0.5}])
+def test_an_activation_with_an_upper_bound_ends_there(options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    ann = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU6(), nn.Flatten(), nn.Linear(64, 3)).double()
+    x = 60 * torch.rand(30, 1, 6, 6, dtype=torch.float64)
+    assert (ann[:2](x) == 6).double().mean() > 0.1
+    snn = Converter([x], neuron="differential", thresholds=20, progress=False, **options)(ann)
+    torch.testing.assert_close(simulate(snn, x, T=40), ann(x), rtol=1e-3, atol=1e-3)
