@@ -40,6 +40,7 @@ def check_bound(neuron: nn.Module, site: NeuronSite, unit: Tensor, who: str) -> 
     if values.dim():
         values = values.view(-1, *(1,) * (len(site.shape) - 1))
     drive = (BEYOND * site.maximum / values).expand(site.shape)
+    neuron.to(drive.device)
     set_step_mode(neuron, "m")
     mean = neuron(drive.expand(STEPS, 1, *site.shape).contiguous()).mean((0, 1)) * values
     reset_net(neuron)
