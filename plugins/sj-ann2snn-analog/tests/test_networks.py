@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -27,10 +28,16 @@ LABEL = "temporal difference"
 
 
 class Rounding(InPlaceNeuron):
-    """The rounded ReLU of the summed currents: never takes back more than it gave."""
+    """The rounded ReLU of the summed currents: never takes back more than it gave.
 
-    def __init__(self) -> None:
+    Args:
+        most: Spikes in a step on average, at the most.
+    """
+
+    def __init__(self, most: float = math.inf) -> None:
         super().__init__()
+        self.most = most
+        self.register_memory("steps", 0)
         self.register_memory("emitted", None)
 
     def start(self, x: Tensor) -> None:
@@ -39,7 +46,8 @@ class Rounding(InPlaceNeuron):
 
     def step(self, x: Tensor, out: Tensor) -> None:
         self.v += x
-        torch.round(self.v.clamp(min=0), out=out)
+        self.steps += 1
+        torch.round(self.v.clamp(min=0, max=self.most * self.steps), out=out)
         out -= self.emitted
         self.emitted += out
 
@@ -53,7 +61,9 @@ class RoundingMaker(NeuronMaker):
         return scale / 20
 
     def make(self, site: NeuronSite) -> nn.Module:
-        return Rounding()
+        if site.maximum is None:
+            return Rounding()
+        return Rounding(float((site.maximum / self.unit(site.scale)).min()))
 
 
 class Squeeze(nn.Module):
