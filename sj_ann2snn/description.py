@@ -175,6 +175,15 @@ class NetworkDescription:
         )
 
 
+def qualified_type(cls: type) -> str:
+    """The name by which a document knows a plugin's type.
+
+    >>> qualified_type(NodeReference)
+    'sj_ann2snn.description.NodeReference'
+    """
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
 def _node(one: Any, position: int, tensors: Mapping[str, Tensor]) -> NodeDescription:
     if not isinstance(one, dict):
         raise FormatError(f"Node {position} is {one!r}, not an object.")

@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from .corrections import Correction
+from .description import qualified_type
 from .errors import Ann2SnnError, ConflictError, ModeError, OptionError, PluginWarning
 from .exits import ExitRule
 from .exporters import Exporter
@@ -311,7 +312,7 @@ class Registry:
     def exported_layers(self) -> dict[str, type[nn.Module]]:
         """The layers that plugins declare in `exports`, by qualified name."""
         declared = [layer for one in (*self.neurons, *self.mappers) for layer in one.cls.exports]
-        return {f"{layer.__module__}.{layer.__qualname__}": layer for layer in declared}
+        return {qualified_type(layer): layer for layer in declared}
 
     def claimed_types(self) -> frozenset[type[nn.Module]]:
         """Module types that some mapper claims."""

@@ -69,6 +69,17 @@ def add_run_arguments(parser: argparse.ArgumentParser, out: str) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
 
 
+def add_trained_network(parser: argparse.ArgumentParser, *, used: str = "") -> None:
+    """Add the arguments that name the user's network and data; `used` ends the help on what is taken of the data."""
+    parser.add_argument("network", metavar="MODULE:FACTORY", help="function that returns the trained network")
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="MODULE:LOADERS",
+        help=f"function that returns (calibration_loader, test_loader){used}",
+    )
+
+
 def add_option_argument(parser: argparse.ArgumentParser) -> None:
     """Add the argument of every command that hands options to the converter."""
     parser.add_argument(

@@ -9,6 +9,7 @@ from .arguments import (
     Subparsers,
     add_option_argument,
     add_run_arguments,
+    add_trained_network,
     checked_device,
     converter_options,
     readout_of,
@@ -58,13 +59,7 @@ def add_parser(commands: Subparsers) -> None:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("network", metavar="MODULE:FACTORY", help="function that returns the trained network")
-    parser.add_argument(
-        "--data",
-        required=True,
-        metavar="MODULE:LOADERS",
-        help="function that returns (calibration_loader, test_loader)",
-    )
+    add_trained_network(parser)
     add_run_arguments(parser, "./sj-ann2snn-compare")
     parser.add_argument("--channel-wise", action="store_true", help="one scale per channel instead of per layer")
     add_option_argument(parser)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..converter import Converter
 from ..exporting import export, find_exporter
-from .arguments import Subparsers, add_option_argument, checked_device, converter_options, positive
+from .arguments import Subparsers, add_option_argument, add_trained_network, checked_device, converter_options, positive
 from .targets import current_directory_importable, load_loaders, load_network
 
 __all__ = ["add_parser", "run"]
@@ -43,13 +43,7 @@ def add_parser(commands: Subparsers) -> None:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("network", metavar="MODULE:FACTORY", help="function that returns the trained network")
-    parser.add_argument(
-        "--data",
-        required=True,
-        metavar="MODULE:LOADERS",
-        help="function that returns (calibration_loader, test_loader); the first one is used",
-    )
+    add_trained_network(parser, used="; the first one is used")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")
     parser.add_argument(
         "--format",

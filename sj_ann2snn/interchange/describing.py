@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -71,7 +72,7 @@ class _Describer:
                 raise ExportError("a network with a variable number of inputs (*args) cannot be written")
             return NodeDescription(name, "input", label=str(target), args=args)
         if node.op == "get_attr":
-            value = _attribute(self.snn, str(target))
+            value = operator.attrgetter(str(target))(self.snn)
             if not isinstance(value, Tensor):
                 raise ExportError(f"it is {value!r}, and only tensors can be written as constants")
             options = {"parameter": isinstance(value, nn.Parameter)}
@@ -148,13 +149,6 @@ def _plain(tree: Any) -> Any:
     if isinstance(tree, slice):
         return slice(_plain(tree.start), _plain(tree.stop), _plain(tree.step))
     return tree
-
-
-def _attribute(module: nn.Module, target: str) -> Any:
-    found: Any = module
-    for part in target.split("."):
-        found = getattr(found, part)
-    return found
 
 
 def _type_name(module: nn.Module) -> str:

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from ..blame import blamed
 from ..compat import if_neuron_from, if_neuron_options, layer
-from ..description import OperationDescription, encoded
+from ..description import OperationDescription, encoded, qualified_type
 from ..errors import ExportError, FormatError
 from ..layers import ChannelAffine, CumulativeMaxPool, InitialPotential, MomentumMaxPool, NormalizedReLU, Scaler
 from .operations import GETATTR, function_name, function_named, shown
 
-__all__ = ["IF", "build_layer", "describe_layer", "qualified_type", "torch_layer"]
+__all__ = ["IF", "build_layer", "describe_layer", "torch_layer"]
 
 WITH_TENSOR: dict[tuple[type[nn.Module], str], str] = {
     (nn.MultiheadAttention, "bias"): "in_proj_bias",
@@ -86,11 +86,6 @@ def build_layer(
             f"cannot be made with the options {dict(options)!r} and the tensors {sorted(tensors)} "
             f"({type(error).__name__}: {error})"
         ) from error
-
-
-def qualified_type(cls: type) -> str:
-    """The name by which a file knows a plugin's type."""
-    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def torch_layer(module: nn.Module) -> type[nn.Module] | None:

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ..description import NetworkDescription, NodeDescription
+from ..description import NetworkDescription, NodeDescription, qualified_type
 from ..interchange import build, describe
-from ..interchange.modules import build_layer, describe_layer, qualified_type
+from ..interchange.modules import build_layer, describe_layer
 from .running import at_once, step_by_step
 
 __all__ = ["assert_layer_comes_back", "assert_network_comes_back"]
