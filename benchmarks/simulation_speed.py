@@ -8,9 +8,11 @@ mnist_cnn, resnet20 and vgg_max and their weights, models/NAME.pth; without it o
 timed, and torchvision's ResNet-34 at 224² (with settled statistics, no training) where torchvision is installed and the
 device is CUDA. DIR of `--spikingjelly-14` is made by `pip install --no-deps --target DIR spikingjelly==0.0.0.0.14`.
 
-Every way of computing has a process of its own; they take turns, round after round, and the median counts.
+Every way of computing has a process of its own; they take turns, round after round, and the median counts. `--json`
+also writes the medians to a file.
 
     ours         simulate(snn, x, T), with the neurons that the device has
+    ours 0.0.0.0.14  the same on SpikingJelly 0.0.0.0.14 and a CUDA device, where its neurons run on CuPy
     loop         our converted network by hand, step by step
     sj 2.0       SpikingJelly 2.0's RateCodingRecipe, step by step; "multi" with all steps at once
     sj 0.0.0.0.14  its Converter, step by step
@@ -63,6 +65,7 @@ def main() -> int:
     parser.add_argument(
         "--precision", default="float32", help="of ours and of the ANN's products (default: %(default)s)"
     )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the medians there, too")
     parser.add_argument("--worker", nargs=2, metavar=("WAY", "NETWORK"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
@@ -73,10 +76,29 @@ def main() -> int:
     if args.device.type == "cuda":
         print(f"{torch.cuda.get_device_name(args.device)}, CUDA {torch.version.cuda}, {versions()}, {args.precision}")
     print(f"medians of {args.rounds}, the ways taking turns, an untimed run before each timed one\n")
+    found = []
     for threads in args.threads:
         for name in networks:
-            tell(name, threads, time_network(name, threads, args))
+            seconds = time_network(name, threads, args)
+            tell(name, threads, seconds)
+            found.append({"network": name, "threads": threads, "seconds": seconds})
+            if args.json:
+                args.json.write_text(json.dumps({**surroundings(args), "networks": found}, indent=1) + "\n")
     return 0
+
+
+def surroundings(args: argparse.Namespace) -> dict[str, Any]:
+    """What the times depend on."""
+    on_gpu = args.device.type == "cuda"
+    return {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "device": torch.cuda.get_device_name(args.device) if on_gpu else "cpu",
+        "torch": torch.__version__,
+        "packages": versions(),
+        "precision": args.precision,
+        "rounds": args.rounds,
+    }
 
 
 def processor() -> str:
@@ -104,7 +126,7 @@ def tell(name: str, threads: int, seconds: dict[str, float]) -> None:
     print(f"{name}, {samples} samples, T={steps}, {threads} thread(s)")
     ours = seconds["ours"]
     for way, spent in seconds.items():
-        print(f"  {way:14} {spent:8.3f} s   {spent / ours:5.2f} × ours")
+        print(f"  {way:15} {spent:8.3f} s   {spent / ours:5.2f} × ours")
     old = [seconds[way] for way in ("sj 2.0", "sj 2.0 multi") if way in seconds]
     goal = GOALS.get(name, (None, None, None))
     ratios = [
@@ -120,7 +142,10 @@ def tell(name: str, threads: int, seconds: dict[str, float]) -> None:
 
 def time_network(name: str, threads: int, args: argparse.Namespace) -> dict[str, float]:
     """Median seconds of every way that runs here."""
-    workers = {way: Worker(way, name, threads, args) for way in WAYS if way != "sj 0.0.0.0.14" or args.spikingjelly_14}
+    ways = [way for way in WAYS if args.spikingjelly_14 or way not in ON_14]
+    if args.device.type != "cuda":
+        ways = [way for way in ways if way != "ours 0.0.0.0.14"]
+    workers = {way: Worker(way, name, threads, args) for way in ways}
     try:
         running = {way: worker for way, worker in workers.items() if worker.is_ready()}
         seconds: dict[str, list[float]] = {way: [] for way in running}
@@ -142,7 +167,7 @@ class Worker:
         if args.shared:
             command += ["--shared", str(args.shared)]
         environment = dict(os.environ, OMP_NUM_THREADS=str(threads))
-        if way == "sj 0.0.0.0.14":
+        if way in ON_14:
             environment["PYTHONPATH"] = os.pathsep.join(
                 [str(args.spikingjelly_14), *filter(None, [os.environ.get("PYTHONPATH")])]
             )
@@ -189,7 +214,7 @@ def work(way: str, name: str, args: argparse.Namespace) -> None:
     x = torch.rand(samples, *shape).to(args.device)
     ann = network(name, args.shared).to(args.device)
     with torch.no_grad():
-        run = WAYS[way](ann, x, steps) if way != "ours" else ours(ann, x, steps, args.precision)
+        run = ours(ann, x, steps, args.precision) if way.startswith("ours") else WAYS[way](ann, x, steps)
         run()
         print("ready", file=answers, flush=True)
         for _ in sys.stdin:
@@ -306,6 +331,7 @@ def fused_passes(ann: nn.Module, x: Tensor, steps: int) -> Callable[[], Any]:
 
 WAYS: dict[str, Callable[[nn.Module, Tensor, int], Callable[[], Any]]] = {
     "ours": ours,
+    "ours 0.0.0.0.14": ours,
     "loop": loop,
     "sj 2.0": lambda ann, x, steps: by_hand(recipe(ann, x), x, steps),
     "sj 2.0 multi": lambda ann, x, steps: all_at_once(recipe(ann, x), x, steps),
@@ -313,6 +339,9 @@ WAYS: dict[str, Callable[[nn.Module, Tensor, int], Callable[[], Any]]] = {
     "ann": passes,
     "ann fused": fused_passes,
 }
+
+ON_14 = ("ours 0.0.0.0.14", "sj 0.0.0.0.14")
+"""The ways that run on SpikingJelly 0.0.0.0.14."""
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
+import numpy
 import torch
 from torch import nn
 
@@ -156,6 +157,28 @@ def _require_cupy() -> None:
         ) from error
     if not torch.cuda.is_available():
         raise BackendError("backend='cupy' needs a CUDA device; torch sees none here.")
+    _give_cupy_kernels_np_int()
+
+
+def _give_cupy_kernels_np_int() -> None:
+    """Let the 0.0.0.0.14 line's CuPy kernels run beside NumPy 1.24 or newer.
+
+    They compare types with ``np.int``, which NumPy took away, so that every launch ends in an AttributeError. Their
+    module alone is given a NumPy that has it.
+    """
+    from spikingjelly.activation_based.auto_cuda import base as kernels
+
+    if not hasattr(kernels.np, "int"):
+        kernels.np = _NumpyWithInt("numpy")
+
+
+class _NumpyWithInt(ModuleType):
+    """NumPy with the alias that it had before 1.24."""
+
+    int = int
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(numpy, name)
 
 
 def backend_is_open(node: nn.Module) -> bool:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from sj_ann2snn import compat
 from sj_ann2snn.compat import NEURONS_TAKE_BACKEND, make_if_neuron
 from sj_ann2snn.simulation import backend
 
@@ -41,3 +46,20 @@ def test_without_cupy_the_neurons_stay_as_they_are(monkeypatch: pytest.MonkeyPat
 @pytest.mark.skipif(NEURONS_TAKE_BACKEND, reason="these neurons take a backend")
 def test_spikingjelly_2_chooses_by_itself() -> None:
     assert not backend.cupy_works()
+
+
+@pytest.mark.skipif(not NEURONS_TAKE_BACKEND, reason="these neurons have no CuPy kernels")
+def test_cupy_kernels_check_types_beside_a_current_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SpikingJelly compares with ``np.int``, which NumPy 1.24 took away; a launch ended in an AttributeError."""
+    from spikingjelly.activation_based.auto_cuda import base as kernels
+
+    monkeypatch.setattr(kernels, "np", np)
+    monkeypatch.setattr(kernels, "cupy", SimpleNamespace(ndarray=np.ndarray))
+    monkeypatch.setitem(sys.modules, "cupy", kernels.cupy)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert compat.cupy_works()
+    kernel = SimpleNamespace(cparams={"numel": "const int &"})
+    kernels.CKernel.check_ctypes(kernel, {"numel": np.asarray(5)})
+    with pytest.raises(AssertionError):
+        kernels.CKernel.check_ctypes(SimpleNamespace(cparams={"numel": "float"}), {"numel": np.asarray(5)})
+    assert not hasattr(np, "int"), "everybody else's NumPy stays as it is"

@@ -34,6 +34,7 @@ class Runner:
         own_memories: Copy the modules that have a memory, parameters shared, instead of using the network's.
         dtype: Of the weights and inputs of the layers behind the first neuron; None for the network's own.
         shortcuts: Let layers take faster ways than their own, which propagate no gradients.
+        channels_last: Lay images out with their channels innermost, if no layer forbids it.
     """
 
     def __init__(
@@ -46,12 +47,14 @@ class Runner:
         own_memories: bool,
         dtype: torch.dtype | None = None,
         shortcuts: bool = True,
+        channels_last: bool = True,
     ) -> None:
         self.snn, self.flow, self.steps, self.tiling = snn, flow, steps, tiling
         self.modules = _with_own_memories(snn, flow.modules) if own_memories else flow.modules
         self._shortcuts = {
             name: shortcut_of(module, dtype) if shortcuts else None for name, module in self.modules.items()
         }
+        self._channels_last = channels_last and flow.any_layout
         self._merged_into_sums = {one.scaled for one in flow.sums.values()}
         self._memories = [module for module in self.modules.values() if isinstance(module, MemoryModule)]
 
@@ -97,7 +100,7 @@ class Runner:
             else:
                 values[node] = self._call(node, values.__getitem__, "s")
             static.note(node)
-            if self.flow.any_layout and node in static.carrying:
+            if self._channels_last and node in static.carrying:
                 # Time and again, too: a convolution of images with one channel forgets that they are channels_last.
                 values[node] = map_tensors(values[node], _channels_last)
         return static

@@ -21,7 +21,7 @@ from ..wording import first_line
 from .backend import fastest_neurons
 from .collectors import Collector
 from .flow import Flow
-from .precision import checked_precision, multiplying, type_of_products
+from .precision import checked_precision, likes_channels_last, multiplying, type_of_products
 from .runner import Runner
 from .threads import in_threads
 from .tiling import Tiling
@@ -172,6 +172,7 @@ class Simulator:
                 self._tiling,
                 own_memories=bool(self._runners),
                 dtype=type_of_products(self.precision),
+                channels_last=likes_channels_last(self.precision, self.device),
             )
             self._runners.append(runner)
         return self._runners[index]
