@@ -30,7 +30,7 @@ from torch import nn
 from torchvision_models import markdown_table, settled, versions
 
 from sj_ann2snn import Converter, NoSpikesWarning
-from sj_ann2snn.simulation import OverTime, Simulator
+from sj_ann2snn.simulation.engine import OverTime, Simulator
 
 MODELS = (
     "mobilenet_v3_small",

@@ -37,7 +37,7 @@ from torch import Tensor, nn
 
 from sj_ann2snn import Converter, evaluate
 from sj_ann2snn.compat import spikingjelly_version
-from sj_ann2snn.evaluation import accuracy_of
+from sj_ann2snn.evaluation.evaluate import accuracy_of
 
 MEAN = torch.tensor((0.4914, 0.4822, 0.4465)).view(3, 1, 1)
 DEVIATION = torch.tensor((0.2470, 0.2435, 0.2616)).view(3, 1, 1)

@@ -28,7 +28,7 @@ from torch import Tensor, fx, nn
 from sj_ann2snn import Converter, __version__, evaluate
 from sj_ann2snn.cli.data import Batches, ImageData, mnist
 from sj_ann2snn.compat import is_neuron, reset_net, spikingjelly_version
-from sj_ann2snn.evaluation import accuracy_of
+from sj_ann2snn.evaluation.evaluate import accuracy_of
 
 FILES = (
     "data/t10k-images-idx3-ubyte.gz",

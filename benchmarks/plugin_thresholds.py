@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from sj_ann2snn import Converter, Correction, QuantileSketch, Trial, TrialSite, __version__, channels_last_2d, evaluate
 from sj_ann2snn.cli.data import ImageData, digits
-from sj_ann2snn.evaluation import accuracy_of
+from sj_ann2snn.evaluation.evaluate import accuracy_of
 
 STEPS = (2, 4, 8, 16, 32, 64)
 BOUND_STEPS = (2, 4, 8, 32)

@@ -39,7 +39,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from sj_ann2snn import Ann2SnnError, Converter, __version__
 from sj_ann2snn.compat import reset_net, spikingjelly_version
-from sj_ann2snn.simulation import OverTime, Simulator
+from sj_ann2snn.simulation.engine import OverTime, Simulator
 
 STEPS = (32, 128, 512)
 CLASSES = 10

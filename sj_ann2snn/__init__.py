@@ -5,10 +5,37 @@
 
 from typing import TYPE_CHECKING
 
+from ._version import __version__ as __version__
 from .compat import make_if_neuron
-from .converter import Converter
-from .corrections import Correction
-from .description import NetworkDescription, NodeDescription, NodeReference, OperationDescription
+from .contracts.correction import Correction
+from .contracts.exit_rule import ExitRule
+from .contracts.exporter import Exporter
+from .contracts.layer_mapper import LayerMapper
+from .contracts.network_description import NetworkDescription, NodeDescription, OperationDescription
+from .contracts.neuron_maker import NeuronMaker, NeuronSite
+from .contracts.normalization import CalibrationSite, Normalization, Observer, channels_last_2d, fill_dead_channels
+from .contracts.quantiles import QuantileSketch
+from .contracts.readout import Readout
+from .contracts.replacements import (
+    Analog,
+    Average,
+    Linear,
+    NeuronAfterPool,
+    Product,
+    Rearrange,
+    Refuse,
+    Remove,
+    Replacement,
+    Spike,
+    Stateful,
+    Sum,
+    Weighted,
+)
+from .contracts.site import Site, Value, Varies
+from .contracts.trial import Activations, Trial, TrialSite
+from .contracts.values import NodeReference
+from .conversion.converter import Converter
+from .conversion.report import ConversionCheck, ConversionReport, ReportEntry
 from .errors import (
     Ann2SnnError,
     BackendError,
@@ -37,39 +64,13 @@ from .errors import (
     VerificationError,
     VersionError,
 )
-from .evaluation import EvaluationResult, LayerActivity, evaluate
-from .exits import ExitRule
-from .exporters import Exporter
-from .exporting import export, load_network
-from .hookspecs import API_VERSION, hookimpl
-from .inference import simulate
+from .evaluation.evaluate import evaluate
+from .evaluation.result import EvaluationResult, LayerActivity
+from .hooks.specs import API_VERSION, hookimpl
+from .interchange.files import export, load_network
 from .layers import ChannelAffine, CumulativeMaxPool, InitialPotential, InPlaceNeuron, MomentumMaxPool, Scaler, Stepwise
-from .mapping import LayerMapper
-from .neurons import NeuronMaker, NeuronSite
-from .normalization import CalibrationSite, Normalization, Observer, channels_last_2d, fill_dead_channels
-from .quantiles import QuantileSketch
-from .readouts import Readout
-from .recipes import ConverterRecipe, recipe
-from .replacements import (
-    Analog,
-    Average,
-    Linear,
-    NeuronAfterPool,
-    Product,
-    Rearrange,
-    Refuse,
-    Remove,
-    Replacement,
-    Spike,
-    Stateful,
-    Sum,
-    Weighted,
-)
-from .report import ConversionCheck, ConversionReport, ReportEntry
-from .site import Site, Value, Varies
-from .trial import Activations, Trial, TrialSite
-
-__version__ = "0.1.0"
+from .simulation.simulate import simulate
+from .spikingjelly_recipe import ConverterRecipe, recipe
 
 __all__ = [
     "API_VERSION",
@@ -161,6 +162,6 @@ __all__ = [
 if not TYPE_CHECKING:  # a type checker would take every name to exist
 
     def __getattr__(name):
-        from .legacy import instead_of_attribute
+        from .conversion.legacy_arguments import instead_of_attribute
 
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}.{instead_of_attribute(name)}", name=name)

@@ -16,8 +16,8 @@ from __future__ import annotations
 from typing import Any
 
 from .compat import own_ann2snn, spikingjelly_version
-from .converter import Converter as _Converter
-from .recipes import recipe
+from .conversion.converter import Converter as _Converter
+from .spikingjelly_recipe import recipe
 
 
 def _has_recipes() -> bool:

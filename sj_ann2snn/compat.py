@@ -30,6 +30,7 @@ __all__ = [
     "MemoryModule",
     "StepModule",
     "backend_is_open",
+    "cupy_backend",
     "cupy_works",
     "if_neuron_from",
     "if_neuron_options",
@@ -41,7 +42,6 @@ __all__ = [
     "own_ann2snn",
     "recipe_base",
     "reset_net",
-    "running_on_cupy",
     "set_step_mode",
     "spikingjelly_version",
     "starting_potential",
@@ -206,7 +206,7 @@ def starting_potential(neuron: nn.Module) -> float:
 
 
 @contextmanager
-def running_on_cupy(network: nn.Module, others: Sequence[nn.Module] = ()) -> Iterator[None]:
+def cupy_backend(network: nn.Module, others: Sequence[nn.Module] = ()) -> Iterator[None]:
     """Let neurons whose backend is CuPy, and `others` too, really run on it while the context is open.
 
     The 0.0.0.0.14 line takes its CuPy path only for neurons in training mode and in step mode "m"; the flag changes

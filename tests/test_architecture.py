@@ -16,72 +16,43 @@ from hatchling.metadata.core import ProjectMetadata
 from hatchling.plugin.manager import PluginManager
 
 import sj_ann2snn
-from sj_ann2snn import loading
+from sj_ann2snn.hooks import discovery
 
 PACKAGE = Path(sj_ann2snn.__file__).resolve().parent
 PROJECT = PACKAGE.parent / "pyproject.toml"
 NAME = "sj_ann2snn"
 
-TYPES = {
-    "errors",
-    "site",
-    "replacements",
-    "normalization",
-    "mapping",
-    "neurons",
-    "trial",
-    "corrections",
-    "exits",
-    "readouts",
-    "description",
-    "exporters",
+LEVELS = (
+    {"errors", "_version"},
+    {"support", "compat"},
+    {"contracts", "layers"},
+    {"hooks"},
+    {"interchange", "simulation"},
+    {"conversion", "evaluation"},
+    {"spikingjelly_recipe", "ann2snn"},
+    {"builtin", "testing", "cli", "__main__"},
+)
+"""The parts of the package from the ground up: each may import those of lower levels, and itself."""
+
+ALSO = {
+    "ann2snn": {"spikingjelly_recipe"},
+    "testing": {"builtin"},
+    "cli": {"builtin", "testing"},
+    "__main__": {"cli"},
 }
-"""What plugins are written against."""
+"""What a part may import of its own level."""
 
-MAY_IMPORT = {
-    "errors": set(),
-    "site": {"errors"},
-    "replacements": {"errors", "site"},
-    "normalization": {"errors"},
-    "neurons": {"errors"},
-    "exits": {"errors"},
-    "trial": {"errors", "compat"},
-    "corrections": {"errors", "trial"},
-    "readouts": {"errors"},
-    "description": {"errors"},
-    "exporters": {"errors", "description"},
-    "mapping": {"errors", "site", "replacements"},
-    "hookspecs": TYPES,
-    "options": {"errors", "wording"},
-    "registry": TYPES | {"options", "wording"},
-    "loading": TYPES | {"options", "registry", "hookspecs"},
+WITHIN = {
+    "simulation.engine": (
+        {"support", "compat", "contracts", "layers", "errors"},
+        "knows neither plugins nor conversion",
+    ),
+    "conversion.graph": ({"support", "compat", "contracts", "layers", "errors"}, "knows no plugin and no stage"),
 }
-"""The lowest layers, with all that each may import of the package."""
-
-NEVER_REACHES = {
-    "graph": {
-        "converter",
-        "selection",
-        "loading",
-        "registry",
-        "hookspecs",
-        "simulation",
-        "evaluation",
-        "builtin",
-        "cli",
-    },
-    "layers": {"converter", "selection", "loading", "registry", "hookspecs", "graph", "simulation", "builtin", "cli"},
-    "simulation": {"converter", "selection", "graph", "registry", "loading", "hookspecs", "builtin", "cli"},
-    "inference": {"converter", "selection", "graph", "builtin", "cli"},
-    "evaluation": {"converter", "selection", "graph", "builtin", "cli"},
-    "interchange": {"converter", "selection", "graph", "simulation", "loading", "registry", "builtin", "cli"},
-    "exporting": {"converter", "selection", "graph", "simulation", "builtin", "cli"},
-    "converter": {"exporting", "inference", "evaluation", "builtin", "cli"},
-}
-"""What a module or subpackage must not import, be it directly or through others."""
+"""What a piece of a part may import besides itself, and why."""
 
 
-BRIDGE = ("ann2snn", "recipes")
+BRIDGE = ("ann2snn", "spikingjelly_recipe")
 """What joins SpikingJelly's own converter with this one; nothing else knows of it."""
 
 
@@ -106,7 +77,7 @@ def imports(name: str, tree: ast.AST) -> Iterator[tuple[str, ast.stmt]]:
                 parent = package.split(".")[: len(package.split(".")) - statement.level + 1]
                 base = ".".join([*parent, *([base] if base else [])])
             for alias in statement.names:
-                # ``from . import loading`` imports a module, ``from .loading import x`` one of its names.
+                # ``from . import discovery`` imports a module, ``from .discovery import x`` one of its names.
                 found = f"{base}.{alias.name}"
                 yield (found if found in SOURCES else base), statement
 
@@ -124,7 +95,7 @@ def own_imports(name: str) -> set[str]:
 
 
 def top(name: str) -> str:
-    """``graph`` for ``sj_ann2snn.graph.plan``."""
+    """``graph`` for ``sj_ann2snn.conversion.plan``."""
     return name.split(".")[1] if "." in name else ""
 
 
@@ -143,29 +114,43 @@ def members(part: str) -> list[str]:
     return [name for name in SOURCES if top(name) == part]
 
 
-def test_the_rules_are_about_modules_that_exist() -> None:
-    parts = {top(name) for name in SOURCES}
-    assert set(MAY_IMPORT) | set(NEVER_REACHES) | {part for never in NEVER_REACHES.values() for part in never} <= parts
+def level(part: str) -> int:
+    return next(height for height, parts in enumerate(LEVELS) if part in parts)
+
+
+def test_every_part_has_its_level_and_every_level_its_parts() -> None:
+    assert {top(name) for name in SOURCES} - {""} == set().union(*LEVELS)
+    assert all(f"{NAME}.{piece}" in SOURCES for piece in WITHIN)
 
 
 def test_relative_imports_are_resolved() -> None:
     # The rules below are worth nothing if this helper is blind.
-    assert f"{NAME}.loading" in own_imports(f"{NAME}.selection")
-    assert f"{NAME}.errors" in own_imports(f"{NAME}.graph.plan")
-    assert f"{NAME}.graph.records" in own_imports(f"{NAME}.graph.plan")
-    assert f"{NAME}.graph.plan" in reached(f"{NAME}.converter")
+    assert f"{NAME}.hooks.discovery" in own_imports(f"{NAME}.conversion.selection")
+    assert f"{NAME}.errors" in own_imports(f"{NAME}.conversion.plan")
+    assert f"{NAME}.conversion.graph.records" in own_imports(f"{NAME}.conversion.plan")
+    assert f"{NAME}.conversion.plan" in reached(f"{NAME}.conversion.converter")
 
 
-@pytest.mark.parametrize("part", MAY_IMPORT)
-def test_the_lowest_layers_import_only_what_lies_below(part: str) -> None:
-    assert {top(target) for target in own_imports(f"{NAME}.{part}")} <= MAY_IMPORT[part]
+@pytest.mark.parametrize("name", [name for name in SOURCES if name != NAME])
+def test_imports_point_downwards(name: str) -> None:
+    part = top(name)
+    allowed = set().union(*LEVELS[: level(part)]) | {part} | ALSO.get(part, set())
+    wrong = {target for target in own_imports(name) if top(target) not in allowed}
+    assert not wrong, f"{name} imports {sorted(wrong)}"
 
 
-@pytest.mark.parametrize("part", NEVER_REACHES)
-def test_dependencies_point_one_way(part: str) -> None:
-    for name in members(part):
-        wrong = {target for target in reached(name) if top(target) in NEVER_REACHES[part]}
-        assert not wrong, f"{name} imports {sorted(wrong)}"
+@pytest.mark.parametrize("piece", WITHIN)
+def test_pieces_keep_apart_from_the_rest_of_their_part(piece: str) -> None:
+    allowed, why = WITHIN[piece]
+    for name in SOURCES:
+        if not f"{name}.".startswith(f"{NAME}.{piece}."):
+            continue
+        wrong = {
+            target
+            for target in own_imports(name)
+            if not f"{target}.".startswith(f"{NAME}.{piece}.") and top(target) not in allowed
+        }
+        assert not wrong, f"{piece} {why}, but {name} imports {sorted(wrong)}"
 
 
 def test_no_module_imports_itself_through_others() -> None:
@@ -233,7 +218,7 @@ def test_builtins_are_plugins_that_see_public_names_only(name: str) -> None:
 
 
 def test_every_builtin_module_is_loaded_as_a_plugin() -> None:
-    loaded = set(loading.BUILTIN_PLUGINS)
+    loaded = set(discovery.BUILTIN_PLUGINS)
     hooked = {
         name
         for name in members("builtin")

@@ -12,7 +12,7 @@ from torch import nn
 
 from sj_ann2snn import compat
 from sj_ann2snn.compat import NEURONS_TAKE_BACKEND, make_if_neuron
-from sj_ann2snn.simulation import backend
+from sj_ann2snn.simulation.engine import backend
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 

@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sj_ann2snn import Converter, PluginWarning, loading, simulate
+from sj_ann2snn import Converter, PluginWarning, simulate
 from sj_ann2snn.cli import main
+from sj_ann2snn.hooks import discovery
 from sj_ann2snn.testing.fixtures import FakeDistributions, fake_distributions, isolated_plugins  # noqa: F401
 
 HEAD = """
@@ -183,7 +184,7 @@ def answers() -> tuple[Tensor, str]:
 
 
 def listed(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, Any]:
-    loading.forget_plugins()
+    discovery.forget_plugins()
     capsys.readouterr()
     status = main(["plugins", *options])
     out, err = capsys.readouterr()
@@ -200,7 +201,7 @@ def test_a_broken_plugin_is_told_and_the_others_work(
 ) -> None:
     row = MATRIX[why]
     names = ["broken-plugin", "broken-plugin-twin"][: 2 if row.twin else 1]
-    monkeypatch.setenv(loading.ALLOW_VARIABLE, ",".join(["good-plugin", *names]))
+    monkeypatch.setenv(discovery.ALLOW_VARIABLE, ",".join(["good-plugin", *names]))
     fake_distributions.add("good-plugin", GOOD, version="2.0", entry_points={"good": "good_plugin"})
     wanted, owner = answers()
     assert listed(capsys, "--check")[0] == 0
@@ -208,10 +209,10 @@ def test_a_broken_plugin_is_told_and_the_others_work(
         module = name.replace("-", "_")
         fake_distributions.add(name, row.source, version="0.3", entry_points={"broken": module})
 
-    loading.forget_plugins()
+    discovery.forget_plugins()
     if row.where == "failed":
         with pytest.warns(PluginWarning, match="broken-plugin 0.3 .entry point 'broken'."):
-            loading.load_plugins()
+            discovery.load_plugins()
     found, still = answers()
     assert torch.equal(found, wanted)
     assert still == owner == "good-plugin 2.0"
@@ -243,7 +244,7 @@ def test_two_distributions_with_one_entry_point_name_both_work(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv(loading.ALLOW_VARIABLE, "one-plugin,other-plugin")
+    monkeypatch.setenv(discovery.ALLOW_VARIABLE, "one-plugin,other-plugin")
     fake_distributions.add("one-plugin", GOOD, entry_points={"same": "one_plugin"})
     fake_distributions.add("other-plugin", mode("    pass", name="other"), entry_points={"same": "other_plugin"})
     status, found = listed(capsys, "--json", "--check")
@@ -254,7 +255,7 @@ def test_two_distributions_with_one_entry_point_name_both_work(
     ]
     # Where one of the two is broken, the other still works, and it is clear which one is meant.
     fake_distributions.add("third-plugin", "raise RuntimeError('broken')", entry_points={"same": "third_plugin"})
-    monkeypatch.setenv(loading.ALLOW_VARIABLE, "one-plugin,third-plugin")
+    monkeypatch.setenv(discovery.ALLOW_VARIABLE, "one-plugin,third-plugin")
     status, found = listed(capsys, "--json", "--check")
     assert status == 1
     assert [one["distribution"] for one in found["failed"]] == ["third-plugin"]
@@ -278,7 +279,7 @@ class Mapper(LayerMapper):
 def ann2snn_layer_mappers():
     return [Mapper]
 """
-    monkeypatch.setenv(loading.ALLOW_VARIABLE, "my-mapper")
+    monkeypatch.setenv(discovery.ALLOW_VARIABLE, "my-mapper")
     fake_distributions.add("my-mapper", source)
     status, found = listed(capsys, "--json")
     assert status == 1
@@ -319,20 +320,20 @@ def test_the_order_of_registration_changes_no_number(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     names = {"alpha": 2, "beta": 3, "gamma": 5, "delta": 7}
-    monkeypatch.setenv(loading.ALLOW_VARIABLE, ",".join(f"{name}-plugin" for name in names))
+    monkeypatch.setenv(discovery.ALLOW_VARIABLE, ",".join(f"{name}-plugin" for name in names))
     for name, number in names.items():
         fake_distributions.add(f"{name}-plugin", EVERY_KIND.format(name, number))
-    found, builtins = list(loading.installed_plugins()), list(loading.BUILTIN_PLUGINS)
+    found, builtins = list(discovery.installed_plugins()), list(discovery.BUILTIN_PLUGINS)
     ours = [one for one in found if one[0].distribution.removesuffix("-plugin") in names]
     assert len(ours) == 4
     ann, x = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)), torch.rand(20, 4)
     seen = []
     for seed, order in enumerate(itertools.permutations(ours)):
         shuffled = random.Random(seed).sample(builtins, len(builtins))
-        monkeypatch.setattr(loading, "installed_plugins", lambda order=order: iter(order))
-        monkeypatch.setattr(loading, "BUILTIN_PLUGINS", tuple(shuffled))
-        loading.forget_plugins()
-        registry = loading.load_plugins()
+        monkeypatch.setattr(discovery, "installed_plugins", lambda order=order: iter(order))
+        monkeypatch.setattr(discovery, "BUILTIN_PLUGINS", tuple(shuffled))
+        discovery.forget_plugins()
+        registry = discovery.load_plugins()
         assert [one.owner for one in registry.classes["ann2snn_neurons"] if "plugin" in one.owner.distribution] == [
             owner for owner, _ in order
         ]

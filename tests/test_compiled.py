@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sj_ann2snn import QuantileSketch, compiled, quantiles, simulate
-from sj_ann2snn.simulation import firing, loops
+from sj_ann2snn import QuantileSketch, simulate
+from sj_ann2snn.contracts import quantiles
+from sj_ann2snn.simulation.engine import firing, loops
+from sj_ann2snn.support import compiled
 
 from .networks import convert
 
@@ -20,9 +22,9 @@ numba = pytest.importorskip("numba", reason='numba is not installed: pip install
 
 @pytest.fixture(autouse=True)
 def forget() -> Iterator[None]:
-    compiled.compiled.cache_clear()
+    compiled.compiled_loop.cache_clear()
     yield
-    compiled.compiled.cache_clear()
+    compiled.compiled_loop.cache_clear()
 
 
 class Neuron:
@@ -70,7 +72,7 @@ def test_spikes_and_potentials_are_the_same_bits(
 ) -> None:
     x_seq = LAYOUTS[layout](9).to(dtype)
     fast = fired(x_seq, threshold, 0.5, overwrite)
-    monkeypatch.setattr(firing, "compiled", lambda loop: None)
+    monkeypatch.setattr(firing, "compiled_loop", lambda loop: None)
     slow = fired(x_seq, threshold, 0.5, overwrite)
     for one, other in zip(fast, slow, strict=True):
         assert one.shape == other.shape
@@ -82,10 +84,10 @@ def test_what_networks_produce_runs_compiled(layout: str, monkeypatch: pytest.Mo
     used = []
 
     def noting(loop: Any) -> Any:
-        fast = compiled.compiled(loop)
+        fast = compiled.compiled_loop(loop)
         return lambda *args: (used.append(loop), fast(*args))
 
-    monkeypatch.setattr(firing, "compiled", noting)
+    monkeypatch.setattr(firing, "compiled_loop", noting)
     fired(LAYOUTS[layout](4), 1.0, 0.0, overwrite=False)
     fired(LAYOUTS[layout](4), 1.0, 0.0, overwrite=True)
     assert used == [loops.fire, loops.fire_in_place]
@@ -109,7 +111,7 @@ def test_without_numba(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.rand(9, 1, 8, 8)
     snn = convert(network(), x)
     wanted = simulate(snn, x, T=30)
-    compiled.compiled.cache_clear()
+    compiled.compiled_loop.cache_clear()
     if missing == "not installed":
         monkeypatch.setitem(sys.modules, "numba", None)
     elif missing == "switched off":
@@ -124,7 +126,7 @@ def test_without_numba(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
         monkeypatch.setattr(numba, "njit", without_cache)
     assert torch.equal(simulate(snn, x, T=30), wanted)
-    assert (compiled.compiled(loops.fire) is None) == (missing != "nowhere to cache")
+    assert (compiled.compiled_loop(loops.fire) is None) == (missing != "nowhere to cache")
 
 
 @pytest.mark.parametrize("rows", [1, 5])
@@ -139,7 +141,7 @@ def test_counters_of_a_sketch_are_the_same(rows: int, layout: str, monkeypatch: 
     fast, slow = QuantileSketch(rows), QuantileSketch(rows)
     for x in batches:
         fast.update(x)
-    monkeypatch.setattr(quantiles, "compiled", lambda loop: None)
+    monkeypatch.setattr(quantiles, "compiled_loop", lambda loop: None)
     for x in batches:
         slow.update(x)
     assert fast.counts.sum() > 0

@@ -9,8 +9,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sj_ann2snn import loading
-from sj_ann2snn.builtin import exits, exporters, layers, neurons, normalizations, pooling, readouts
+from sj_ann2snn.builtin import (
+    exits,
+    exporters,
+    neurons,
+    normalizations,
+    readouts,
+)
+from sj_ann2snn.builtin import (
+    layer_mappers as layers,
+)
+from sj_ann2snn.builtin import (
+    pool_mappers as pooling,
+)
+from sj_ann2snn.hooks import discovery
 from sj_ann2snn.testing import (
     ExitRuleTests,
     ExporterTests,
@@ -369,5 +381,5 @@ def test_every_builtin_runs_the_kit() -> None:
         if isinstance(one, type) and issubclass(one, PluginTests)
         if hasattr(one, "plugin_class")
     }
-    known = {one.cls for classes in loading._load("", "").classes.values() for one in classes}
+    known = {one.cls for classes in discovery._load("", "").classes.values() for one in classes}
     assert {cls.__qualname__ for cls in known - tested} == NOT_HERE

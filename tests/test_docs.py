@@ -18,9 +18,9 @@ from torch import nn
 
 import sj_ann2snn
 from sj_ann2snn import Correction, ExitRule, Exporter, LayerMapper, NeuronMaker, Normalization, Observer, Readout
-from sj_ann2snn.hookspecs import HookSpecs
-from sj_ann2snn.registry import HOOK_BASES
-from sj_ann2snn.trial import Trial, TrialSite
+from sj_ann2snn.contracts.trial import Trial, TrialSite
+from sj_ann2snn.hooks.registry import HOOK_BASES
+from sj_ann2snn.hooks.specs import HookSpecs
 
 ROOT = Path(sj_ann2snn.__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

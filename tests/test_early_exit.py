@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sj_ann2snn import ExitRule, OptionError, PluginError, evaluate
 from sj_ann2snn.builtin.exits import Margin
-from sj_ann2snn.simulation import tiling
+from sj_ann2snn.simulation.engine import tiling
 
 from .networks import Written, convert, run_by_hand, using_threads
 

@@ -22,7 +22,7 @@ from sj_ann2snn import (
     VerificationError,
     errors,
 )
-from sj_ann2snn.verification import relative_error, verify
+from sj_ann2snn.conversion.verify import relative_error, verify
 
 from .networks import Written, convert
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from sj_ann2snn import InputError, evaluate
-from sj_ann2snn.evaluation import accuracy_of, fan_out
-from sj_ann2snn.simulation import tiling
+from sj_ann2snn.evaluation.activity import fan_out
+from sj_ann2snn.evaluation.evaluate import accuracy_of
+from sj_ann2snn.simulation.engine import tiling
 
 from .networks import Written, convert, run_by_hand, spikes_of, watched
 

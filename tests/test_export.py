@@ -37,13 +37,13 @@ from sj_ann2snn import (
     export,
     hookimpl,
     load_network,
-    loading,
     simulate,
 )
 from sj_ann2snn.builtin.exporters import Archive, Torch
+from sj_ann2snn.hooks import discovery, validation
+from sj_ann2snn.hooks.registry import Owner
 from sj_ann2snn.interchange import build, describe
 from sj_ann2snn.interchange.modules import build_layer, describe_layer
-from sj_ann2snn.registry import Owner
 
 from .networks import Graded, GradedMaker, Written, convert, multi_step, randomized, run_by_hand, spikes_of
 
@@ -681,10 +681,10 @@ def test_the_format_follows_from_the_suffix_or_the_name(tmp_path: Path) -> None:
 
 def offering(monkeypatch: pytest.MonkeyPatch, **hooks: Any) -> None:
     """Has a distribution called `extra` offer classes."""
-    registry = loading.load_plugins().copy()
+    registry = discovery.load_plugins().copy()
     offered = SimpleNamespace(**{hook: hookimpl(lambda found=found: found) for hook, found in hooks.items()})
-    loading.register_plugin(registry, offered, Owner("extra", "1.0"))
-    monkeypatch.setattr("sj_ann2snn.exporting.load_plugins", lambda: registry)
+    validation.register_plugin(registry, offered, Owner("extra", "1.0"))
+    monkeypatch.setattr("sj_ann2snn.interchange.files.load_plugins", lambda: registry)
 
 
 class Zipped(Archive):
@@ -775,9 +775,9 @@ def test_declarations_are_checked() -> None:
         suffixes = ("zip",)
 
     with pytest.raises(PluginError, match=r"Undeclared.exports must be a tuple of layers with a method export_options"):
-        loading.checked("ann2snn_neurons", Undeclared)
+        validation.checked("ann2snn_neurons", Undeclared)
     with pytest.raises(PluginError, match=r"NoSuffix.suffixes must be a tuple of suffixes as '.zip', it is \('zip',\)"):
-        loading.checked("ann2snn_exporters", NoSuffix)
+        validation.checked("ann2snn_exporters", NoSuffix)
 
 
 def test_a_description_by_hand_is_a_network() -> None:

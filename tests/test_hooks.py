@@ -37,16 +37,16 @@ from sj_ann2snn import (
     Spike,
     Trial,
     UnsupportedError,
-    decoding,
     evaluate,
-    evaluation,
     export,
     hookimpl,
-    loading,
     make_if_neuron,
     simulate,
 )
-from sj_ann2snn.registry import HOOK_BASES, Owner
+from sj_ann2snn.evaluation import evaluate as evaluation
+from sj_ann2snn.hooks import discovery, validation
+from sj_ann2snn.hooks.registry import HOOK_BASES, Owner
+from sj_ann2snn.simulation import answers as decoding
 
 from .networks import run_by_hand
 
@@ -448,8 +448,8 @@ def test_ann2snn_exit_rules(monkeypatch: pytest.MonkeyPatch) -> None:
         def settled(self, answers: Tensor, step: int) -> Tensor:
             return torch.ones(len(answers), dtype=torch.bool)
 
-    registry = loading.load_plugins().copy()
-    loading.register_plugin(registry, plugin("ann2snn_exit_rules", AtOnce), Owner("fast", "1.0"))
+    registry = discovery.load_plugins().copy()
+    validation.register_plugin(registry, plugin("ann2snn_exit_rules", AtOnce), Owner("fast", "1.0"))
     monkeypatch.setattr(evaluation, "load_plugins", lambda: registry)
     x = images()
     snn = Converter([x], mode="max", progress=False)(network())
@@ -510,8 +510,8 @@ def test_ann2snn_readouts(monkeypatch: pytest.MonkeyPatch) -> None:
             peaks = peaks if state is None else peaks.maximum(state)
             return peaks, peaks[-1]
 
-    registry = loading.load_plugins().copy()
-    loading.register_plugin(registry, plugin("ann2snn_readouts", Peak), Owner("peaks", "1.0"))
+    registry = discovery.load_plugins().copy()
+    validation.register_plugin(registry, plugin("ann2snn_readouts", Peak), Owner("peaks", "1.0"))
     monkeypatch.setattr(decoding, "load_plugins", lambda: registry)
     x = images()
     snn = Converter([x], mode="max", progress=False)(network())
@@ -537,10 +537,10 @@ def test_ann2snn_exporters(tmp_path: Path) -> None:
         def export(self, network: NetworkDescription, path: Path) -> None:
             path.write_text(self.separator.join(node.operation for node in network.nodes if node.kind == "layer"))
 
-    registry = loading.load_plugins().copy()
-    loading.register_plugin(registry, plugin("ann2snn_exporters", Names), Owner("texts", "1.0"))
+    registry = discovery.load_plugins().copy()
+    validation.register_plugin(registry, plugin("ann2snn_exporters", Names), Owner("texts", "1.0"))
     snn = Converter([images()], progress=False)(network())
-    with loading.using(registry):
+    with discovery.using(registry):
         export(snn, tmp_path / "a.names")
         export(snn, tmp_path / "b.txt", format="Names", separator=", ")
         with pytest.raises(OptionError, match=r"format='nams' is not known. Known formats: .*'names' \(texts 1.0\)"):

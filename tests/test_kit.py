@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sj_ann2snn import testing
-from sj_ann2snn.registry import HOOK_BASES
+from sj_ann2snn.hooks.registry import HOOK_BASES
 
 from . import bad_plugins
 

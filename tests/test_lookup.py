@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from sj_ann2snn import simulate
-from sj_ann2snn.graph.exactness import exactly_summed
-from sj_ann2snn.simulation.lookup import LARGEST, lookup_convolution
+from sj_ann2snn.conversion.round_weights import round_to_grid
+from sj_ann2snn.simulation.engine.lookup import LARGEST, lookup_convolution
 
 from .networks import GradedMaker, convert, randomized
 
@@ -42,7 +42,7 @@ CONVOLUTIONS = {
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 1.0])
 def test_equals_the_dense_convolution(name: str, rate: float) -> None:
-    conv = exactly_summed(CONVOLUTIONS[name])
+    conv = round_to_grid(CONVOLUTIONS[name])
     lookup = lookup_convolution(conv)
     assert lookup is not None
     x = spikes(3, 2, conv.in_channels, 9, 11, rate=rate)
@@ -115,14 +115,14 @@ def test_tables_are_bounded() -> None:
 
 
 def test_without_numba_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sj_ann2snn.simulation.lookup.compiled", lambda loop: None)
+    monkeypatch.setattr("sj_ann2snn.simulation.engine.lookup.compiled_loop", lambda loop: None)
     assert lookup_convolution(CONVOLUTIONS["plain"]) is None
 
 
 class TestExactSums:
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
     def test_the_order_of_summation_does_not_matter(self, dtype: torch.dtype) -> None:
-        conv: Any = exactly_summed(nn.Conv2d(64, 8, 3).to(dtype))
+        conv: Any = round_to_grid(nn.Conv2d(64, 8, 3).to(dtype))
         x = (torch.rand(64 * 9) < 0.5).to(dtype)
         terms = torch.cat([conv.weight.flatten(1) * x, conv.bias[:, None]], dim=1).detach()
         in_order, reversed_ = terms.cumsum(1)[:, -1], terms.flip(1).cumsum(1)[:, -1]
@@ -132,7 +132,7 @@ class TestExactSums:
 
     def test_weights_hardly_move(self) -> None:
         conv = nn.Conv2d(64, 8, 3)
-        rounded: Any = exactly_summed(conv)
+        rounded: Any = round_to_grid(conv)
         bound = 2.0**-25 * (conv.weight.detach().abs().flatten(1).sum(1) + conv.bias.detach().abs()).max()
         assert 0 < (rounded.weight - conv.weight).abs().max() <= bound
         assert (rounded.bias - conv.bias).abs().max() <= bound
@@ -140,7 +140,7 @@ class TestExactSums:
     def test_the_layer_itself_stays(self) -> None:
         conv = nn.Conv2d(4, 4, 3)
         before = conv.weight.detach().clone()
-        assert exactly_summed(conv) is not conv
+        assert round_to_grid(conv) is not conv
         assert torch.equal(conv.weight, before)
 
     def test_a_channel_without_weights(self) -> None:
@@ -148,7 +148,7 @@ class TestExactSums:
         with torch.no_grad():
             conv.weight[0] = 0
             conv.bias[0] = 0  # type: ignore[index]
-        rounded: Any = exactly_summed(conv)
+        rounded: Any = round_to_grid(conv)
         assert torch.equal(rounded.weight[0], torch.zeros_like(rounded.weight[0]))
 
     @pytest.mark.parametrize(
@@ -157,13 +157,13 @@ class TestExactSums:
         ids=["linear", "transposed", "half"],
     )
     def test_other_layers_stay_as_they_are(self, layer: nn.Module) -> None:
-        assert exactly_summed(layer) is layer
+        assert round_to_grid(layer) is layer
 
     def test_weights_that_are_not_finite_stay_as_they_are(self) -> None:
         conv = nn.Conv2d(3, 3, 2)
         with torch.no_grad():
             conv.weight[0] = float("nan")
-        assert exactly_summed(conv) is conv
+        assert round_to_grid(conv) is conv
 
 
 class TestWhichWeightsAreRounded:
@@ -173,7 +173,7 @@ class TestWhichWeightsAreRounded:
         torch.manual_seed(0)
         snn = convert(ann, x, mode="max", **options)
         layers = [module for module in snn.modules() if isinstance(module, nn.Conv2d)]
-        return [torch.equal(layer.weight, exactly_summed(layer).weight) for layer in layers]  # type: ignore[arg-type]
+        return [torch.equal(layer.weight, round_to_grid(layer).weight) for layer in layers]  # type: ignore[arg-type]
 
     def network(self) -> nn.Module:
         first = nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)
@@ -202,8 +202,8 @@ def test_a_network_computes_the_same_with_and_without_tables(monkeypatch: pytest
         used.append(lookup is not None)
         return lookup
 
-    monkeypatch.setattr("sj_ann2snn.simulation.shortcuts.lookup_convolution", watched)
+    monkeypatch.setattr("sj_ann2snn.simulation.engine.shortcuts.lookup_convolution", watched)
     by_lookup = simulate(snn, x, T=16)
     assert any(used)
-    monkeypatch.setattr("sj_ann2snn.simulation.shortcuts.lookup_convolution", lambda module: None)
+    monkeypatch.setattr("sj_ann2snn.simulation.engine.shortcuts.lookup_convolution", lambda module: None)
     torch.testing.assert_close(by_lookup, simulate(snn, x, T=16), rtol=0, atol=1e-6)

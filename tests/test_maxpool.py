@@ -14,14 +14,7 @@ from hypothesis import strategies as st
 from spikingjelly.activation_based import functional, neuron
 from torch import Tensor, nn
 
-from sj_ann2snn import (
-    Converter,
-    CumulativeMaxPool,
-    MomentumMaxPool,
-    OptionError,
-    UnsupportedError,
-    simulate,
-)
+from sj_ann2snn import Converter, CumulativeMaxPool, MomentumMaxPool, OptionError, UnsupportedError, simulate
 
 from .networks import Written, convert, multi_step, relative_error, run_by_hand, spikes_of
 

@@ -11,17 +11,9 @@ from hypothesis import strategies as st
 from spikingjelly.activation_based import functional, neuron
 from torch import Tensor, nn
 
-from sj_ann2snn import (
-    BackendError,
-    Converter,
-    OptionError,
-    compat,
-    evaluate,
-    make_if_neuron,
-    simulate,
-)
+from sj_ann2snn import BackendError, Converter, OptionError, compat, evaluate, make_if_neuron, simulate
 from sj_ann2snn.compat import NEURONS_TAKE_BACKEND
-from sj_ann2snn.simulation.firing import can_fire_in_place, fire
+from sj_ann2snn.simulation.engine.firing import can_fire_in_place, fire
 
 from .networks import Graded, GradedMaker, convert, multi_step, relative_error, run_by_hand, spikes_of
 

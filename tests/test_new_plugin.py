@@ -17,7 +17,7 @@ import sj_ann2snn
 from sj_ann2snn import InputError
 from sj_ann2snn.cli import main
 from sj_ann2snn.cli.new_plugin import KINDS, new_plugin
-from sj_ann2snn.registry import HOOK_BASES
+from sj_ann2snn.hooks.registry import HOOK_BASES
 
 REPOSITORY = Path(sj_ann2snn.__file__).resolve().parent.parent
 

@@ -26,7 +26,7 @@ from sj_ann2snn import (
 )
 from sj_ann2snn.builtin.neurons import IFNeuron
 from sj_ann2snn.builtin.normalizations import Max, Percentile
-from sj_ann2snn.options import declared_options, instantiate
+from sj_ann2snn.hooks.options import declared_options, instantiate
 
 
 class Tuned(Max):

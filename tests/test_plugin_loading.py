@@ -23,10 +23,10 @@ from sj_ann2snn import (
     PluginWarning,
     Spike,
     hookimpl,
-    loading,
     simulate,
 )
-from sj_ann2snn.registry import Owner, Registry
+from sj_ann2snn.hooks import discovery
+from sj_ann2snn.hooks.registry import Owner, Registry
 
 MODE = """
 from sj_ann2snn import hookimpl
@@ -120,14 +120,14 @@ class Installed:
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installed]:
-    monkeypatch.delenv(loading.ALLOW_VARIABLE, raising=False)
-    monkeypatch.delenv(loading.DENY_VARIABLE, raising=False)
-    loading._load.cache_clear()
+    monkeypatch.delenv(discovery.ALLOW_VARIABLE, raising=False)
+    monkeypatch.delenv(discovery.DENY_VARIABLE, raising=False)
+    discovery._load.cache_clear()
     yield Installed(tmp_path, monkeypatch)
     for name, module in list(sys.modules.items()):
         if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
             del sys.modules[name]
-    loading._load.cache_clear()
+    discovery._load.cache_clear()
 
 
 def network() -> nn.Module:
@@ -150,7 +150,7 @@ def owner_of_mode(converter: Converter) -> str:
 def test_an_installed_mode_is_known_by_name(installed: Installed) -> None:
     with pytest.raises(ModeError):
         Converter(mode="twice")
-    loading._load.cache_clear()
+    discovery._load.cache_clear()
     installed.add_mode("alpha-modes", "twice")
     converter = converted(network(), mode="Twice")
     assert converter.report.mode == "twice"
@@ -178,14 +178,14 @@ def test_entry_points_of_other_groups_are_left_alone(installed: Installed) -> No
     installed.add("alpha-modes", "raise RuntimeError('not asked for')")
     file = next(installed.root.glob("*/*.dist-info/entry_points.txt"))
     file.write_text("[console_scripts]\nplugin = alpha_modes\n", encoding="utf-8")
-    assert installed.owners(loading.load_plugins()) == set()
+    assert installed.owners(discovery.load_plugins()) == set()
     assert "alpha_modes" not in sys.modules
 
 
 def test_a_distribution_twice_on_the_path_loads_once(installed: Installed) -> None:
     installed.add_mode("alpha-modes", "hidden", folder="alpha-modes")
     installed.add_mode("alpha-modes", "twice", folder="first-on-the-path")
-    found = [owner for owner, _ in loading.installed_plugins() if owner.distribution == "alpha-modes"]
+    found = [owner for owner, _ in discovery.installed_plugins() if owner.distribution == "alpha-modes"]
     assert found == [Owner("alpha-modes", "1.0", "plugin")]
     assert owner_of_mode(Converter(mode="twice")) == "alpha-modes"
     with pytest.raises(ModeError):
@@ -201,7 +201,7 @@ def test_two_distributions_with_one_entry_point_name_both_load(installed: Instal
 
 def test_plugins_load_once_per_process(installed: Installed) -> None:
     installed.add_mode("alpha-modes", "twice")
-    assert loading.load_plugins() is loading.load_plugins()
+    assert discovery.load_plugins() is discovery.load_plugins()
 
 
 # Broken plugins ----------------------------------------------------------------------------------
@@ -301,7 +301,7 @@ def test_a_broken_plugin_is_recorded_and_takes_nothing_else_down(why: str, insta
     installed.add_mode("alpha-modes", "good")
     installed.add("broken-plugin", source, version="0.3", entry_points={"broken": "broken_plugin"})
     with pytest.warns(PluginWarning, match=f"(?s)broken-plugin 0.3 .entry point 'broken'.: .*{message}") as warned:
-        registry = loading.load_plugins()
+        registry = discovery.load_plugins()
     assert len(warned) == 1
     (failure,) = registry.failures
     assert failure.owner == Owner("broken-plugin", "0.3", "broken")
@@ -316,21 +316,21 @@ def test_a_broken_plugin_is_recorded_and_takes_nothing_else_down(why: str, insta
 def test_a_missing_attribute_of_an_entry_point_is_recorded(installed: Installed) -> None:
     installed.add("broken-plugin", "answer = 42", entry_points={"broken": "broken_plugin:plugin"})
     with pytest.warns(PluginWarning, match=r"broken-plugin 1\.0.*has no attribute 'plugin'"):
-        loading.load_plugins()
+        discovery.load_plugins()
 
 
 def test_what_a_broken_plugin_contributed_so_far_is_dropped(installed: Installed) -> None:
     mode = MODE.format(name="twice", replaces=())
     installed.add("broken-plugin", mode + "@hookimpl\ndef ann2snn_layer_mappers():\n    return [int]\n")
     with pytest.warns(PluginWarning, match="broken-plugin"):
-        assert installed.owners(loading.load_plugins()) == set()
+        assert installed.owners(discovery.load_plugins()) == set()
 
 
 def test_several_broken_plugins_are_each_reported(installed: Installed) -> None:
     for name in ("broken-one", "broken-two"):
         installed.add(name, "raise RuntimeError")
     with pytest.warns(PluginWarning) as warned:
-        registry = loading.load_plugins()
+        registry = discovery.load_plugins()
     assert [failure.owner.distribution for failure in registry.failures] == ["broken-one", "broken-two"]
     assert len(warned) == 2
 
@@ -338,7 +338,7 @@ def test_several_broken_plugins_are_each_reported(installed: Installed) -> None:
 def test_an_interrupt_while_a_plugin_is_imported_is_not_swallowed(installed: Installed) -> None:
     installed.add("slow-plugin", "raise KeyboardInterrupt")
     with pytest.raises(KeyboardInterrupt):
-        loading.load_plugins()
+        discovery.load_plugins()
 
 
 def test_the_error_of_an_unknown_mode_lists_what_is_known_and_what_failed(installed: Installed) -> None:
@@ -418,7 +418,7 @@ def test_two_that_replace_each_other_are_a_conflict_that_prefer_settles(installe
 def test_disabling_one_settles_a_conflict(denied: str, installed: Installed, monkeypatch: pytest.MonkeyPatch) -> None:
     installed.add_mode("alpha-modes", "twice", entry_points={"alpha": "alpha_modes"})
     installed.add_mode("beta-modes", "twice", entry_points={"beta": "beta_modes"})
-    monkeypatch.setenv(loading.DENY_VARIABLE, denied)
+    monkeypatch.setenv(discovery.DENY_VARIABLE, denied)
     assert owner_of_mode(Converter(mode="twice")) == "beta-modes"
 
 
@@ -494,7 +494,7 @@ def test_replaces_settles_who_maps_a_site(installed: Installed) -> None:
 
 def test_disabling_one_settles_who_maps_a_site(installed: Installed, monkeypatch: pytest.MonkeyPatch) -> None:
     ann = two_mappers(installed)
-    monkeypatch.setenv(loading.DENY_VARIABLE, "alpha-mappers")
+    monkeypatch.setenv(discovery.DENY_VARIABLE, "alpha-mappers")
     assert converted(ann).report["1"].mapper == "beta"
 
 
@@ -535,8 +535,8 @@ def test_the_allow_list_names_distributions_or_entry_points(
 ) -> None:
     installed.add_mode("alpha-modes", "first", entry_points={"alpha": "alpha_modes"})
     installed.add_mode("beta-modes", "second", entry_points={"beta": "beta_modes"})
-    monkeypatch.setenv(loading.ALLOW_VARIABLE, allowed)
-    assert installed.owners(loading.load_plugins()) == loaded
+    monkeypatch.setenv(discovery.ALLOW_VARIABLE, allowed)
+    assert installed.owners(discovery.load_plugins()) == loaded
     for name, mode in (("alpha-modes", "first"), ("beta-modes", "second")):
         if name in loaded:
             assert owner_of_mode(Converter(mode=mode)) == name
@@ -549,8 +549,8 @@ def test_an_empty_allow_list_leaves_the_builtins_alone_and_imports_nothing(
     installed: Installed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     installed.add("broken-plugin", "raise RuntimeError")
-    monkeypatch.setenv(loading.ALLOW_VARIABLE, "")
-    registry = loading.load_plugins()
+    monkeypatch.setenv(discovery.ALLOW_VARIABLE, "")
+    registry = discovery.load_plugins()
     assert not registry.failures
     assert {one.owner.distribution for classes in registry.classes.values() for one in classes} == {"sj-ann2snn"}
     assert converted(network(), mode="99.9%").report.mode == "99.9%"
@@ -558,15 +558,15 @@ def test_an_empty_allow_list_leaves_the_builtins_alone_and_imports_nothing(
 
 def test_denied_beats_allowed(installed: Installed, monkeypatch: pytest.MonkeyPatch) -> None:
     two_modes(installed)
-    monkeypatch.setenv(loading.ALLOW_VARIABLE, "alpha-modes,beta-modes")
-    monkeypatch.setenv(loading.DENY_VARIABLE, "alpha-modes")
-    assert installed.owners(loading.load_plugins()) == {"beta-modes"}
+    monkeypatch.setenv(discovery.ALLOW_VARIABLE, "alpha-modes,beta-modes")
+    monkeypatch.setenv(discovery.DENY_VARIABLE, "alpha-modes")
+    assert installed.owners(discovery.load_plugins()) == {"beta-modes"}
 
 
 def test_a_change_of_the_variables_takes_effect(installed: Installed, monkeypatch: pytest.MonkeyPatch) -> None:
     installed.add_mode("alpha-modes", "twice")
     assert owner_of_mode(Converter(mode="twice")) == "alpha-modes"
-    monkeypatch.setenv(loading.DENY_VARIABLE, "alpha-modes")
+    monkeypatch.setenv(discovery.DENY_VARIABLE, "alpha-modes")
     with pytest.raises(ModeError):
         Converter(mode="twice")
 
@@ -582,15 +582,15 @@ def test_the_order_of_installation_changes_no_number(installed: Installed, monke
     installed.add_mapper("gamma-mappers", "alpha")
     installed.add_mapper("delta-mappers", "beta", "alpha")
     x = torch.rand(50, 4)
-    found = list(loading.installed_plugins())
-    builtins = loading.BUILTIN_PLUGINS
+    found = list(discovery.installed_plugins())
+    builtins = discovery.BUILTIN_PLUGINS
     answers = []
     for position, order in enumerate(itertools.permutations(found)):
         if position % 5:
             continue
-        monkeypatch.setattr(loading, "installed_plugins", lambda order=order: iter(order))
-        monkeypatch.setattr(loading, "BUILTIN_PLUGINS", tuple(reversed(builtins)) if position % 2 else builtins)
-        loading._load.cache_clear()
+        monkeypatch.setattr(discovery, "installed_plugins", lambda order=order: iter(order))
+        monkeypatch.setattr(discovery, "BUILTIN_PLUGINS", tuple(reversed(builtins)) if position % 2 else builtins)
+        discovery._load.cache_clear()
         converter = Converter([x], mode="max", progress=False)
         snn = converter(ann)
         answers.append((simulate(snn, x, T=20), converter.report.as_dict(), snn.code))
@@ -644,11 +644,11 @@ def test_an_object_given_by_the_caller_fails_at_once(installed: Installed) -> No
         def ann2snn_normalisations(self) -> list[type]:
             return []
 
-    before = loading.load_plugins()
+    before = discovery.load_plugins()
     counts = {hook: len(classes) for hook, classes in before.classes.items()}
     with pytest.raises(PluginError, match="unknown hook 'ann2snn_normalisations'"):
         Converter(plugins=[Misspelt()])
-    assert {hook: len(classes) for hook, classes in loading.load_plugins().classes.items()} == counts
+    assert {hook: len(classes) for hook, classes in discovery.load_plugins().classes.items()} == counts
 
 
 def test_an_object_given_by_the_caller_wins_and_is_used_only_there(installed: Installed) -> None:

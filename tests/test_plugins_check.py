@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from sj_ann2snn.cli import main
-from sj_ann2snn.loading import ALLOW_VARIABLE
-from sj_ann2snn.registry import HOOK_BASES
+from sj_ann2snn.hooks.discovery import ALLOW_VARIABLE
+from sj_ann2snn.hooks.registry import HOOK_BASES
 from sj_ann2snn.testing.fixtures import FakeDistributions, fake_distributions, isolated_plugins  # noqa: F401
 
 ALL_KINDS = """

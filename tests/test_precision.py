@@ -8,7 +8,7 @@ from torch import nn
 
 from sj_ann2snn import OptionError, evaluate, simulate
 from sj_ann2snn.compat import layer, make_if_neuron
-from sj_ann2snn.simulation.precision import multiplying, rounded_layer
+from sj_ann2snn.simulation.engine.precision import product_precision, rounded_layer
 
 from .networks import convert, relative_error
 
@@ -78,6 +78,6 @@ def test_bfloat16_needs_a_converted_network() -> None:
 def test_tf32_is_allowed_on_cuda_for_as_long_as_it_is_asked_for(precision: str) -> None:
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32
-    with multiplying(precision, torch.device("cuda")):
+    with product_precision(precision, torch.device("cuda")):
         assert (matmul.allow_tf32, cudnn.allow_tf32) == ((precision == "tf32"),) * 2
     assert (matmul.allow_tf32, cudnn.allow_tf32) == before

@@ -10,11 +10,12 @@ import torch
 from spikingjelly.activation_based import layer, neuron
 from torch import Tensor, nn
 
-from sj_ann2snn import ConflictError, ExitRule, OptionError, PluginError, Readout, evaluate, loading, simulate
-from sj_ann2snn import decoding as decoding_module
+from sj_ann2snn import ConflictError, ExitRule, OptionError, PluginError, Readout, evaluate, simulate
 from sj_ann2snn.builtin.readouts import Delayed, Exponential, Last, Mean, Potential
-from sj_ann2snn.registry import Owner
-from sj_ann2snn.simulation import tiling
+from sj_ann2snn.hooks import discovery, validation
+from sj_ann2snn.hooks.registry import Owner
+from sj_ann2snn.simulation import answers as decoding_module
+from sj_ann2snn.simulation.engine import tiling
 
 from .networks import Written, convert, relative_error, run_by_hand, using_threads
 from .test_hooks import plugin
@@ -247,8 +248,8 @@ def test_two_readouts_of_one_name_are_a_conflict(snn: Any, monkeypatch: pytest.M
     class Other(Last):
         name = "Mean"
 
-    registry = loading.load_plugins().copy()
-    loading.register_plugin(registry, plugin("ann2snn_readouts", Other), Owner("other", "1.0"))
+    registry = discovery.load_plugins().copy()
+    validation.register_plugin(registry, plugin("ann2snn_readouts", Other), Owner("other", "1.0"))
     monkeypatch.setattr(decoding_module, "load_plugins", lambda: registry)
     with pytest.raises(
         ConflictError,

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from sj_ann2snn.cli.tutorial import tutorial_network
-from sj_ann2snn.simulation import OverTime, Simulator
-from sj_ann2snn.simulation.firing import is_spiking
+from sj_ann2snn.simulation.engine import OverTime, Simulator
+from sj_ann2snn.simulation.engine.firing import is_spiking
 
 from .networks import convert, randomized, spikes_of, using_threads
 

@@ -10,16 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sj_ann2snn import (
-    Converter,
-    EvaluationInterrupted,
-    MemoryWarning,
-    OutOfMemoryError,
-    evaluate,
-    simulate,
-)
+from sj_ann2snn import Converter, EvaluationInterrupted, MemoryWarning, OutOfMemoryError, evaluate, simulate
 from sj_ann2snn.cli import main
-from sj_ann2snn.simulation import runner
+from sj_ann2snn.simulation.engine import runner
 
 from .networks import convert, relative_error, run_by_hand, using_threads
 

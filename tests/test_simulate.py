@@ -11,7 +11,7 @@ from spikingjelly.activation_based import base, layer, neuron
 from torch import Tensor, nn
 
 from sj_ann2snn import InputError, simulate
-from sj_ann2snn.simulation import tiling
+from sj_ann2snn.simulation.engine import tiling
 
 from .networks import Written, convert, relative_error, run_by_hand, spikes_of, watched
 

@@ -30,10 +30,12 @@ from sj_ann2snn import (
     compat,
     hookimpl,
     recipe,
-    recipes,
     simulate,
 )
-from sj_ann2snn.builtin.layers import ReLUMapper
+from sj_ann2snn import (
+    spikingjelly_recipe as recipes,
+)
+from sj_ann2snn.builtin.layer_mappers import ReLUMapper
 from sj_ann2snn.builtin.neurons import IFNeuron
 from sj_ann2snn.builtin.normalizations import Max, Percentile
 

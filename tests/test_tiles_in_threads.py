@@ -14,7 +14,7 @@ from spikingjelly.activation_based import layer, neuron
 from torch import Tensor, fx, nn
 
 from sj_ann2snn import InputError, evaluate, simulate
-from sj_ann2snn.simulation import OverTime, Simulator, tiling
+from sj_ann2snn.simulation.engine import OverTime, Simulator, tiling
 
 from .networks import convert, relative_error, run_by_hand, using_threads, watched
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from .._version import __version__
 from ..compat import spikingjelly_version
 from ..errors import (
     Ann2SnnError,
@@ -96,8 +97,6 @@ class _Version(argparse.Action):
         import platform
 
         import torch
-
-        from .. import __version__
 
         print(
             f"{parser.prog} {__version__} (SpikingJelly {spikingjelly_version()}, torch {torch.__version__}, "

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..decoding import find_readout
+from ..contracts.readout import Readout
 from ..errors import OptionError
-from ..readouts import Readout
+from ..simulation.answers import find_readout
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]

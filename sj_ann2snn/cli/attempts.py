@@ -13,16 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..converter import Converter
+from ..contracts.exporter import Exporter
+from ..contracts.normalization import CalibrationSite, Normalization
+from ..conversion.converter import Converter
+from ..conversion.memory_growth import kept_values
 from ..errors import CalibrationError, PluginError, UnsupportedError
-from ..evaluation import evaluate
-from ..exporters import Exporter
-from ..exporting import export, load_network
-from ..footprint import kept_values
-from ..inference import simulate
-from ..loading import one_line, using
-from ..normalization import CalibrationSite, Normalization
-from ..registry import BUILTIN, Registered, Registry
+from ..evaluation.evaluate import evaluate
+from ..hooks.discovery import using
+from ..hooks.registry import BUILTIN, Registered, Registry
+from ..hooks.validation import one_line
+from ..interchange.files import export, load_network
+from ..simulation.simulate import simulate
 
 __all__ = ["STEPS", "WORKS", "try_plugins"]
 

@@ -18,15 +18,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from ..batches import describe_batch, forward_signature, move
 from ..compat import reset_net, set_step_mode, spikingjelly_version
-from ..converter import Converter
+from ..conversion.converter import Converter
+from ..conversion.report import format_table
 from ..errors import InputError
-from ..inference import simulate
-from ..report import format_table
-from ..simulation import Collector, Simulator
-from ..simulation.firing import is_spiking
-from ..trees import tensors
+from ..simulation.engine import Collector, Simulator
+from ..simulation.engine.firing import is_spiking
+from ..simulation.simulate import simulate
+from ..support.batches import describe_batch, forward_signature, move
+from ..support.trees import tensors
 from .arguments import Subparsers, add_option_argument, checked_device, converter_options, positive
 from .check import input_tensor
 from .sweep import tell

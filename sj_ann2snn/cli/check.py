@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..converter import Converter
+from ..conversion.converter import Converter
 from .arguments import Subparsers, add_option_argument, converter_options
 from .targets import current_directory_importable, load_loaders, load_network
 

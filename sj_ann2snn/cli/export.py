@@ -7,8 +7,8 @@ import json
 import sys
 from pathlib import Path
 
-from ..converter import Converter
-from ..exporting import export, find_exporter
+from ..conversion.converter import Converter
+from ..interchange.files import export, find_exporter
 from .arguments import Subparsers, add_option_argument, add_trained_network, checked_device, converter_options, positive
 from .targets import current_directory_importable, load_loaders, load_network
 

@@ -7,9 +7,9 @@ import inspect
 import json
 from typing import Any
 
-from ..loading import load_plugins
-from ..options import declared_options
-from ..registry import Registered
+from ..hooks.discovery import load_plugins
+from ..hooks.options import declared_options
+from ..hooks.registry import Registered
 from .arguments import Subparsers, plain
 
 __all__ = ["add_parser", "describe_mode", "run"]

@@ -14,9 +14,10 @@ from importlib.resources.abc import Traversable
 from pathlib import Path, PurePosixPath
 from string import Template
 
+from .._version import __version__
 from ..errors import InputError
-from ..hookspecs import API_VERSION
-from ..loading import load_plugins
+from ..hooks.discovery import load_plugins
+from ..hooks.specs import API_VERSION
 from .arguments import Subparsers
 
 __all__ = ["KINDS", "add_parser", "new_plugin", "run"]
@@ -209,6 +210,4 @@ def _git_user() -> str:
 
 def _release() -> str:
     """Version of sj-ann2snn that is written into the requirements: this one, to the minor number."""
-    from .. import __version__
-
     return ".".join(__version__.split(".")[:2])

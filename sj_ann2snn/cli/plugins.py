@@ -12,8 +12,8 @@ from contextlib import redirect_stdout
 from typing import Any
 
 from ..errors import PluginWarning
-from ..loading import ALLOW_VARIABLE, DENY_VARIABLE, installed_plugins, load_plugins
-from ..registry import Owner, Registry
+from ..hooks.discovery import ALLOW_VARIABLE, DENY_VARIABLE, installed_plugins, load_plugins
+from ..hooks.registry import Owner, Registry
 from .arguments import Subparsers
 from .attempts import STEPS, WORKS, try_plugins
 

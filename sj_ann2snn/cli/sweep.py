@@ -11,13 +11,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from .._version import __version__
 from ..compat import spikingjelly_version
-from ..converter import Converter
-from ..evaluation import EvaluationResult, accuracy_of, evaluate
-from ..loading import load_plugins
-from ..options import declared_options
-from ..readouts import Readout
-from ..report import format_table
+from ..contracts.readout import Readout
+from ..conversion.converter import Converter
+from ..conversion.report import format_table
+from ..evaluation.evaluate import accuracy_of, evaluate
+from ..evaluation.result import EvaluationResult
+from ..hooks.discovery import load_plugins
+from ..hooks.options import declared_options
 
 __all__ = ["ModeRun", "Sweep", "check_modes", "options_of_mode", "run_modes", "tell"]
 
@@ -60,8 +62,6 @@ class Sweep:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
-        from .. import __version__
-
         return {
             "versions": {
                 "sj_ann2snn": __version__,

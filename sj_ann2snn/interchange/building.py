@@ -8,14 +8,15 @@ from typing import Any
 
 from torch import fx, nn
 
-from ..description import NetworkDescription, NodeDescription, NodeReference
+from ..contracts.network_description import NetworkDescription, NodeDescription
+from ..contracts.readout import SUGGESTED
+from ..contracts.values import NodeReference
 from ..errors import FormatError
 from ..layers import Stepwise, to_step_module
-from ..readouts import SUGGESTED
-from ..trees import map_leaves
+from ..support.trees import map_leaves
 from .describing import usable_label
 from .modules import build_layer, torch_layer
-from .operations import ATTRIBUTES, GETATTR, function_named, is_method
+from .operations import ATTRIBUTES, GETATTR, find_function, is_method
 
 __all__ = ["build"]
 
@@ -117,7 +118,7 @@ class _Builder:
             if not is_method(node.operation) or not args:
                 raise FormatError(f"Node {node.name!r} calls {node.operation!r}, which is no method of torch.Tensor.")
             return node.operation
-        function = function_named(node.operation)
+        function = find_function(node.operation)
         if function is None or (node.operation == GETATTR and not (len(args) == 2 and args[1] in ATTRIBUTES)):
             raise FormatError(
                 f"Node {node.name!r} calls {node.operation!r} with {node.args!r}, which is none of the functions of "

@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from ..description import NetworkDescription, NodeDescription, NodeReference, encoded
+from ..contracts.network_description import NetworkDescription, NodeDescription
+from ..contracts.readout import SUGGESTED
+from ..contracts.values import NodeReference, encode
 from ..errors import ExportError
 from ..layers import Stepwise
-from ..readouts import SUGGESTED
-from ..trees import map_leaves
+from ..support.trees import map_leaves
 from .modules import describe_layer
 from .operations import ATTRIBUTES, GETATTR, function_name, is_method, shown
 
@@ -59,7 +60,7 @@ class _Describer:
 
     def _checked(self, node: fx.Node) -> NodeDescription:
         described = self._described(node)
-        encoded((described.args, dict(described.kwargs)))
+        encode((described.args, dict(described.kwargs)))
         if described.label and not usable_label(described.label):
             raise ExportError("its name holds quotes, backslashes or control characters; rename the layer")
         return described

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..blame import blamed
 from ..compat import if_neuron_from, if_neuron_options, layer
-from ..description import OperationDescription, encoded, qualified_type
+from ..contracts.network_description import OperationDescription, qualified_type
+from ..contracts.values import encode
 from ..errors import ExportError, FormatError
 from ..layers import ChannelAffine, CumulativeMaxPool, InitialPotential, MomentumMaxPool, NormalizedReLU, Scaler
-from .operations import GETATTR, function_name, function_named, shown
+from ..support.blame import blame
+from .operations import GETATTR, find_function, function_name, shown
 
 __all__ = ["IF", "build_layer", "describe_layer", "torch_layer"]
 
@@ -142,14 +143,14 @@ def _option(value: Any, declared: Mapping[str, type[nn.Module]]) -> Any:
         return value
     if value.kind == "layer":
         return build_layer(value.operation, value.options, value.tensors, declared)
-    function = function_named(value.operation)
+    function = find_function(value.operation)
     if value.kind != "function" or function is None or value.operation == GETATTR:
         raise FormatError(f"holds the {value.kind} {value.operation!r}, which is none of torch's functions")
     return function
 
 
 def _from_options(operation: str, module: Any, declared: Mapping[str, type[nn.Module]]) -> OperationDescription:
-    with blamed(f"{type(module).__qualname__}.export_options()"):
+    with blame(f"{type(module).__qualname__}.export_options()"):
         found: dict[str, Any] = dict(module.export_options())
     tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
     options = {name: _described_option(value, declared) for name, value in found.items() if name not in tensors}
@@ -166,7 +167,7 @@ def _described_option(value: Any, declared: Mapping[str, type[nn.Module]]) -> An
         if name is None or name == GETATTR:
             raise ExportError(f"it holds {shown(value)}, and a file can name functions of torch and operators only")
         return OperationDescription("function", name)
-    encoded(value)
+    encode(value)
     return value
 
 
@@ -186,7 +187,7 @@ def _described_torch(module: nn.Module, cls: type[nn.Module]) -> OperationDescri
             options[name] = getattr(module, name)
         elif parameter.default is not None:  # else it is an old name of another argument
             raise ExportError(f"torch.nn.{cls.__name__} does not keep its argument {name!r}")
-    encoded(options)
+    encode(options)
     tensors = {name: _copied(tensor) for name, tensor in module.state_dict().items()}
     try:
         again = _built_torch(cls, options, tensors)

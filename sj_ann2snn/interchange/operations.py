@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["ATTRIBUTES", "GETATTR", "function_name", "function_named", "is_method", "shown"]
+__all__ = ["ATTRIBUTES", "GETATTR", "find_function", "function_name", "is_method", "shown"]
 
 NAMESPACES = ("torch", "torch.nn.functional", "torch.special", "torch.linalg", "torch.fft")
 
@@ -82,10 +82,10 @@ def shown(function: Any) -> str:
     return f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__name__)}"
 
 
-def function_named(name: str) -> Callable[..., Any] | None:
+def find_function(name: str) -> Callable[..., Any] | None:
     """The function called `name`; None if there is none.
 
-    >>> function_named("torch.flatten") is torch.flatten, function_named("torch.load")
+    >>> find_function("torch.flatten") is torch.flatten, find_function("torch.load")
     (True, None)
     """
     return _functions().get(name)

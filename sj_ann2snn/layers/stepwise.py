@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..compat import StepModule, layer
-from ..trees import map_tensors
+from ..support.trees import map_tensors
 
 __all__ = ["Stepwise", "to_step_module"]
 

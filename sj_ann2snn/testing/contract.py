@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from ..hookspecs import hookimpl
-from ..loading import ALLOW_VARIABLE, DENY_VARIABLE, checked
-from ..options import declared_options
-from ..registry import CALLER, Registry
+from ..hooks.discovery import ALLOW_VARIABLE, DENY_VARIABLE
+from ..hooks.options import declared_options
+from ..hooks.registry import CALLER, Registry
+from ..hooks.specs import hookimpl
+from ..hooks.validation import checked
 from .fixtures import registered
 
 __all__ = ["PluginTests"]

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ..converter import Converter
-from ..corrections import Correction
+from ..contracts.correction import Correction
+from ..contracts.neuron_maker import NeuronMaker, NeuronSite
+from ..contracts.trial import Trial
+from ..conversion.converter import Converter
 from ..errors import CorrectionError
-from ..inference import simulate
+from ..hooks.options import declared_options
 from ..layers import InPlaceNeuron
-from ..neurons import NeuronMaker, NeuronSite
-from ..options import declared_options
-from ..trial import Trial
+from ..simulation.simulate import simulate
 from .contract import PluginTests
 from .running import at_once, small_network, step_by_step
 from .stateful import TOLERANCE

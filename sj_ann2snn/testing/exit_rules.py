@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ..converter import Converter
-from ..evaluation import evaluate
-from ..exits import ExitRule
+from ..contracts.exit_rule import ExitRule
+from ..conversion.converter import Converter
+from ..evaluation.evaluate import evaluate
 from .contract import PluginTests
 from .running import tiled
 

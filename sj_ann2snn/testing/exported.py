@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ..description import NetworkDescription, NodeDescription, qualified_type
+from ..contracts.network_description import NetworkDescription, NodeDescription, qualified_type
 from ..interchange import build, describe
 from ..interchange.modules import build_layer, describe_layer
 from .running import at_once, step_by_step

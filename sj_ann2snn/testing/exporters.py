@@ -11,13 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ..converter import Converter
+from ..conversion.converter import Converter
 from ..errors import ExportError, FormatError, OptionError
-from ..exporting import export, find_exporter, load_network
-from ..inference import simulate
+from ..hooks.discovery import load_plugins, using
+from ..hooks.registry import CALLER
+from ..hooks.validation import register_plugin
 from ..interchange import describe
-from ..loading import load_plugins, register_plugin, using
-from ..registry import CALLER
+from ..interchange.files import export, find_exporter, load_network
+from ..simulation.simulate import simulate
 from .contract import PluginTests
 from .running import small_network, step_by_step
 

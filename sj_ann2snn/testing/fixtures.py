@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from .. import loading
-from ..hookspecs import PROJECT
-from ..registry import CALLER, Registry
+from ..hooks import discovery
+from ..hooks.registry import CALLER, Registry
+from ..hooks.specs import PROJECT
+from ..hooks.validation import register_plugin
 
 __all__ = ["FakeDistributions", "fake_distributions", "isolated_plugins", "registered"]
 
@@ -34,7 +35,7 @@ def registered(*plugins: Any) -> Registry:
     """
     registry = Registry()
     for plugin in plugins:
-        loading.register_plugin(registry, plugin, CALLER)
+        register_plugin(registry, plugin, CALLER)
     return registry
 
 
@@ -86,7 +87,7 @@ class FakeDistributions:
     def reload(self) -> None:
         """Have the next look at the plugins find what is installed by then."""
         importlib.invalidate_caches()
-        loading.forget_plugins()
+        discovery.forget_plugins()
 
     def owners(self, registry: Registry) -> set[str]:
         """Those of the distributions here that contributed something to `registry`."""
@@ -97,11 +98,11 @@ class FakeDistributions:
 @pytest.fixture
 def isolated_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Plugins are looked for anew, and what a test loads is forgotten behind it; the environment holds none back."""
-    monkeypatch.delenv(loading.ALLOW_VARIABLE, raising=False)
-    monkeypatch.delenv(loading.DENY_VARIABLE, raising=False)
-    loading.forget_plugins()
+    monkeypatch.delenv(discovery.ALLOW_VARIABLE, raising=False)
+    monkeypatch.delenv(discovery.DENY_VARIABLE, raising=False)
+    discovery.forget_plugins()
     yield
-    loading.forget_plugins()
+    discovery.forget_plugins()
 
 
 @pytest.fixture

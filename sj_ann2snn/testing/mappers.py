@@ -16,11 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..compat import MemoryModule
-from ..converter import Converter
-from ..errors import UnsupportedError
-from ..hookspecs import hookimpl
-from ..inference import simulate
-from ..replacements import (
+from ..contracts.replacements import (
     Analog,
     Average,
     Linear,
@@ -32,8 +28,12 @@ from ..replacements import (
     Stateful,
     Weighted,
 )
-from ..site import Site, Value
-from ..trees import map_leaves
+from ..contracts.site import Site, Value
+from ..conversion.converter import Converter
+from ..errors import UnsupportedError
+from ..hooks.specs import hookimpl
+from ..simulation.simulate import simulate
+from ..support.trees import map_leaves
 from . import stateful
 from .contract import PluginTests
 from .exported import assert_network_comes_back
@@ -85,7 +85,7 @@ class LayerMapperTests(PluginTests):
     """Runs the contract of `sj_ann2snn.LayerMapper` on a mapper.
 
     >>> import torch
-    >>> from sj_ann2snn.builtin.pooling import MaxPoolMapper
+    >>> from sj_ann2snn.builtin.pool_mappers import MaxPoolMapper
     >>> from sj_ann2snn.testing import LayerMapperTests, MapperCase
     >>> class TestMaxPool(LayerMapperTests):
     ...     plugin_class = MaxPoolMapper

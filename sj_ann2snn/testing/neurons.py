@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ..compat import MemoryModule
-from ..converter import Converter
-from ..inference import simulate
-from ..neurons import NeuronMaker, NeuronSite
+from ..contracts.neuron_maker import NeuronMaker, NeuronSite
+from ..conversion.converter import Converter
+from ..simulation.simulate import simulate
 from . import stateful
 from .contract import PluginTests
 from .exported import assert_layer_comes_back

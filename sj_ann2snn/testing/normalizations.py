@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from ..calibration import MAX_PASSES
-from ..converter import Converter
-from ..footprint import kept_values
-from ..inference import simulate
-from ..normalization import CalibrationSite, Normalization, Observer
+from ..contracts.normalization import CalibrationSite, Normalization, Observer
+from ..conversion.calibrate import MAX_PASSES
+from ..conversion.converter import Converter
+from ..conversion.memory_growth import kept_values
+from ..simulation.simulate import simulate
 from .contract import PluginTests
 from .running import small_network
 

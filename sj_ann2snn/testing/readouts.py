@@ -11,16 +11,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ..converter import Converter
-from ..decoding import Decoder, find_readout
+from ..contracts.exit_rule import ExitRule
+from ..contracts.readout import Readout
+from ..conversion.converter import Converter
+from ..conversion.memory_growth import kept_values
 from ..errors import OptionError
-from ..evaluation import evaluate
-from ..exits import ExitRule
-from ..footprint import kept_values
-from ..inference import simulate
-from ..loading import load_plugins, register_plugin, using
-from ..readouts import Readout
-from ..registry import CALLER
+from ..evaluation.evaluate import evaluate
+from ..hooks.discovery import load_plugins, using
+from ..hooks.registry import CALLER
+from ..hooks.validation import register_plugin
+from ..simulation.answers import Decoder, find_readout
+from ..simulation.simulate import simulate
 from .contract import PluginTests
 from .running import small_network, step_by_step, tiled
 from .stateful import TOLERANCE

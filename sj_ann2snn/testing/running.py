@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..compat import MemoryModule, reset_net, set_step_mode
-from ..simulation import tiling
-from ..simulation.runner import select_samples
+from ..simulation.engine import tiling
+from ..simulation.engine.runner import select_samples
 
 __all__ = ["at_once", "currents", "dropping_rows", "identity_network", "small_network", "step_by_step", "tiled"]
 

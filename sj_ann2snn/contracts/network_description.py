@@ -1,0 +1,246 @@
+"""What an exporter is told of a converted network, and the document in which formats may write it down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from ..errors import FormatError
+from .values import NodeReference, decode, encode
+
+__all__ = ["NetworkDescription", "NodeDescription", "NodeReference", "OperationDescription"]
+
+KINDS = ("input", "constant", "layer", "function", "method", "output")
+
+
+@dataclass(frozen=True)
+class OperationDescription:
+    """A layer or function that is made anew; among the options of a layer, an operation that it holds.
+
+    Attributes:
+        kind: `"layer"` or `"function"`.
+        operation, options, tensors: As those of `NodeDescription`.
+    """
+
+    kind: str
+    operation: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NodeDescription:
+    """One step of the computation.
+
+    Attributes:
+        name: Unique; what `NodeReference` refers to.
+        kind: `"input"`, `"constant"`, `"layer"`, `"function"`, `"method"` or `"output"`.
+        operation: Of a layer its type: the name of a class of `torch.nn` (`"Conv2d"`), of a module that sj-ann2snn puts
+            into networks (`"IFNode"`, `"Scaler"`), or with its package that of a plugin's (`"package.module.Neuron"`).
+            Of a function its name (`"torch.flatten"`, `"operator.add"`), of a tensor method too (`"view"`).
+        label: Qualified name of the layer in the network; of an input, the name of the argument.
+        args: Positional arguments: `NodeReference`, numbers, text, None, slices, `...`, dtypes, devices, and tuples,
+            lists and dicts of them. Of an input its default, if it has one; of the output what the network returns.
+        kwargs: Arguments by name.
+        options: With which the layer is constructed: what arguments may be, and `OperationDescription`.
+        tensors: Weights, biases, scales, initial potentials, by name; on the CPU.
+        sequences: Which tensors among the arguments vary over time, so that the operation is done anew at every step;
+            None where it depends on nothing but constants.
+    """
+
+    name: str
+    kind: str
+    operation: str = ""
+    label: str = ""
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    sequences: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class NetworkDescription:
+    """A converted network as plain data, its neurons reset.
+
+    >>> import torch
+    >>> from sj_ann2snn import NetworkDescription, NodeDescription, NodeReference
+    >>> network = NetworkDescription("Double", (
+    ...     NodeDescription("x", "input", label="x"),
+    ...     NodeDescription("double", "layer", "Scaler", "double", (NodeReference("x"),),
+    ...                     tensors={"scale": torch.tensor(2.0)}, sequences=(0,)),
+    ...     NodeDescription("output", "output", args=(NodeReference("double"),)),
+    ... ))
+    >>> document, tensors = network.as_document()
+    >>> document["nodes"][1]["args"], tensors
+    ([{'node': 'x'}], {'double.scale': tensor(2.)})
+    >>> NetworkDescription.from_document(document, tensors).nodes[1].args
+    (NodeReference(name='x'),)
+
+    Attributes:
+        name: Name of the ANN's class.
+        nodes: In an order in which they can be computed; the last one is the output.
+        readout: Name and options of the readout that the network was adjusted for; None for the mean.
+        producer: What wrote it, with its version.
+    """
+
+    name: str
+    nodes: tuple[NodeDescription, ...]
+    readout: tuple[str, Mapping[str, Any]] | None = None
+    producer: str = ""
+
+    FORMAT: ClassVar[str] = "sj-ann2snn"
+    """How documents name themselves."""
+    VERSION: ClassVar[int] = 1
+    """Version of documents that is written, and the newest that is read."""
+
+    def as_document(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """All of it but the tensors as JSON can hold it, and the tensors by a name of their own.
+
+        Raises:
+            ExportError: It holds a value for which the document has no form.
+        """
+        tensors: dict[str, Tensor] = {}
+        nodes = []
+        for node in self.nodes:
+            options, names = _written(node.name, node.options, node.tensors, tensors)
+            nodes.append(
+                {
+                    "name": node.name,
+                    "kind": node.kind,
+                    "operation": node.operation,
+                    "label": node.label,
+                    "args": encode(node.args),
+                    "kwargs": {key: encode(value) for key, value in node.kwargs.items()},
+                    "options": options,
+                    "tensors": names,
+                    "sequences": None if node.sequences is None else list(node.sequences),
+                }
+            )
+        readout = None
+        if self.readout is not None:
+            name, given = self.readout
+            readout = {"name": name, "options": {key: encode(value) for key, value in given.items()}}
+        document = {
+            "format": self.FORMAT,
+            "version": self.VERSION,
+            "producer": self.producer,
+            "name": self.name,
+            "readout": readout,
+            "nodes": nodes,
+        }
+        return document, tensors
+
+    @classmethod
+    def from_document(cls, document: Any, tensors: Mapping[str, Tensor]) -> NetworkDescription:
+        """The network that `as_document` wrote down.
+
+        Raises:
+            FormatError: The document is of a newer version or not of that form, or a tensor is missing.
+        """
+        if not isinstance(document, dict) or document.get("format") != cls.FORMAT:
+            raise FormatError(f"It does not hold a network that sj-ann2snn wrote (no format {cls.FORMAT!r}).")
+        version = document.get("version")
+        if not isinstance(version, int) or not 1 <= version <= cls.VERSION:
+            raise FormatError(
+                f"It has version {version!r} of the format; this sj-ann2snn reads versions up to {cls.VERSION}. "
+                f"It was written by {document.get('producer') or 'an unknown version'}; update sj-ann2snn."
+            )
+        listed = _field(document, "nodes", list, "The document")
+        nodes = tuple(_node(one, position, tensors) for position, one in enumerate(listed))
+        readout = None
+        if document.get("readout") is not None:
+            found = _field(document, "readout", dict, "The document")
+            options = _field(found, "options", dict, "The readout")
+            readout = (
+                _field(found, "name", str, "The readout"),
+                {key: decode(value) for key, value in options.items()},
+            )
+        return cls(
+            _field(document, "name", str, "The document"),
+            nodes,
+            readout,
+            _field(document, "producer", str, "The document"),
+        )
+
+
+def qualified_type(cls: type) -> str:
+    """The name by which a document knows a plugin's type.
+
+    >>> qualified_type(NodeReference)
+    'sj_ann2snn.contracts.values.NodeReference'
+    """
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _node(one: Any, position: int, tensors: Mapping[str, Tensor]) -> NodeDescription:
+    if not isinstance(one, dict):
+        raise FormatError(f"Node {position} is {one!r}, not an object.")
+    name = _field(one, "name", str, f"Node {position}")
+    where = f"Node {name!r}"
+    kind = _field(one, "kind", str, where)
+    if kind not in KINDS:
+        raise FormatError(f"{where} has the kind {kind!r}. Allowed are {', '.join(KINDS)}.")
+    options, found = _read(one, tensors, where)
+    sequences = one.get("sequences")
+    if sequences is not None and not (isinstance(sequences, list) and all(type(place) is int for place in sequences)):
+        raise FormatError(f"{where} has the sequences {sequences!r}; it must be a list of positions or null.")
+    return NodeDescription(
+        name=name,
+        kind=kind,
+        operation=_field(one, "operation", str, where),
+        label=_field(one, "label", str, where),
+        args=tuple(decode(value) for value in _field(one, "args", list, where)),
+        kwargs={key: decode(value) for key, value in _field(one, "kwargs", dict, where).items()},
+        options=options,
+        tensors=found,
+        sequences=None if sequences is None else tuple(sequences),
+    )
+
+
+def _written(
+    name: str, options: Mapping[str, Any], tensors: Mapping[str, Tensor], all_tensors: dict[str, Tensor]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Options for the document, and the names under which the tensors were added to all of them."""
+    written = {}
+    for key, value in options.items():
+        if isinstance(value, OperationDescription):
+            inner, names = _written(f"{name}.{key}", value.options, value.tensors, all_tensors)
+            held = {"kind": value.kind, "operation": value.operation, "options": inner, "tensors": names}
+            written[key] = {"operation": held}
+        else:
+            written[key] = encode(value)
+    names = {key: f"{name}.{key}" for key in tensors}
+    all_tensors.update({names[key]: tensor for key, tensor in tensors.items()})
+    return written, names
+
+
+def _read(
+    one: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What `_written` wrote of the options and tensors."""
+    options: dict[str, Any] = {}
+    for key, value in _field(one, "options", dict, where).items():
+        if isinstance(value, dict) and set(value) == {"operation"}:
+            within = f"{where}, in {key}"
+            held = _field(value, "operation", dict, within)
+            kind, operation = (_field(held, part, str, within) for part in ("kind", "operation"))
+            options[key] = OperationDescription(kind, operation, *_read(held, tensors, within))
+        else:
+            options[key] = decode(value)
+    found = {}
+    for key, tensor in _field(one, "tensors", dict, where).items():
+        if not isinstance(tensor, str) or not isinstance(tensors.get(tensor), Tensor):
+            raise FormatError(f"{where} lacks the tensor {tensor!r}, its {key}; the file is incomplete.")
+        found[key] = tensors[tensor]
+    return options, found
+
+
+def _field(document: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
+    value = document.get(key)
+    if not isinstance(value, kind):
+        raise FormatError(f"{where} has {value!r} as {key}; it must be of type {kind.__name__}.")
+    return value

@@ -1,0 +1,264 @@
+"""A converted network on trial: what corrections may run, look at and adjust before it is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from ..compat import is_plain_if, reset_net
+from ..errors import CorrectionError
+
+__all__ = ["Activation", "Activations", "Trial", "TrialSite"]
+
+T_co = TypeVar("T_co")
+
+Activation = Callable[["TrialSite", Tensor], Tensor]
+"""Takes a site and its currents ``[T, N, ...]``, yields what the site emits, of the same shape and in the same unit."""
+
+
+class TrialSite:
+    """One spiking neuron of the network on trial, with what is adjusted there so far.
+
+    Currents and outputs are in units of one spike as the mode scaled it (λ, for an IF neuron), whatever `scale` says.
+
+    Attributes:
+        name: Qualified name of the layer.
+        shape: Of one sample: ``[C, ...]``.
+        binary: True for a neuron that emits 0 or 1, SpikingJelly's plain IF.
+        scale: Factor of λ, ``[C]``.
+        bias: Added to the current at every step, ``[C]``, in the same units as the current.
+        initial_potential: Membrane potential after a reset, in units of the (adjusted) threshold: ``[C, ...]``, or
+            anything that broadcasts to it.
+        largest_scale: What `scale` may be at the most, ``[C]``, where the activation has an upper bound (ReLU6); None
+            elsewhere.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        neuron: nn.Module,
+        start: float,
+        like: Tensor,
+        largest_scale: Tensor | None = None,
+    ) -> None:
+        self.name, self.shape, self.largest_scale = name, shape, largest_scale
+        self.binary = is_plain_if(neuron)
+        self.scale = torch.ones(self.channels, dtype=like.dtype, device=like.device)
+        self.bias = torch.zeros_like(self.scale)
+        self.initial_potential = torch.full((1,) * len(shape), start, dtype=like.dtype, device=like.device)
+        self._neuron, self._start = neuron, start
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        return self.shape[0]
+
+    def along_channels(self, value: Tensor) -> Tensor:
+        """A vector ``[C]`` so that it broadcasts over ``[C, ...]``."""
+        return value.view(-1, *(1,) * (len(self.shape) - 1))
+
+    @torch.no_grad()
+    def fire(
+        self,
+        currents: Tensor,
+        *,
+        scale: Tensor | None = None,
+        bias: Tensor | None = None,
+        initial_potential: Tensor | None = None,
+    ) -> Tensor:
+        """What the neuron emits from a reset on, with other adjustments than its own where they are given.
+
+        Args:
+            currents: ``[T, N, C, ...]``.
+            scale: ``[C]``.
+            bias: ``[C]``.
+            initial_potential: Broadcasts to ``[C, ...]``.
+
+        Returns:
+            Of the shape of `currents`, without gradient.
+        """
+        factor = self.along_channels(self.scale if scale is None else scale)
+        potential = self.initial_potential if initial_potential is None else initial_potential
+        driven = (currents + self.along_channels(self.bias if bias is None else bias)) / factor
+        driven[0] += potential - self._start
+        reset_net(self._neuron)
+        self._neuron.step_mode = "m"  # type: ignore[assignment]
+        emitted: Tensor = self._neuron(driven) * factor
+        reset_net(self._neuron)
+        return emitted
+
+    @property
+    def added_potential(self) -> Tensor | None:
+        """What is added to the potential that the neuron starts from by itself; None for nothing."""
+        added = self.initial_potential - self._start
+        return added if bool(added.any()) else None
+
+    def __repr__(self) -> str:
+        return f"TrialSite({self.name!r}, shape={self.shape})"
+
+
+@dataclass(frozen=True)
+class Activations:
+    """What the ANN computes.
+
+    Attributes:
+        sites: For every site its activation ``[N, C, ...]``, in the same units as its currents.
+        output: The ANN's answer.
+    """
+
+    sites: dict[str, Tensor]
+    output: Any
+
+
+class Trial:
+    """A converted network on trial, its calibration data and the ANN that it stands for; see `Correction`.
+
+    Attributes:
+        sites: Its spiking neurons, in the order of execution. Pairs of neurons that stand for one activation of both
+            signs run along and are not among them.
+        adjusts_output: True if the network's answer comes from one layer, whose bias can be adjusted.
+        output_bias: Added to the network's answer so far, ``[classes]``.
+        readout: Name and options of the readout that the network is adjusted for; None for any.
+    """
+
+    def __init__(
+        self,
+        sites: Iterable[TrialSite],
+        *,
+        output_channels: int | None,
+        like: Tensor,
+        inputs: Callable[[], tuple[Any, ...]],
+        activations: Callable[[tuple[Any, ...]], Activations],
+        run: Callable[[tuple[Any, ...], int, Activation], Any],
+        progress: bool,
+    ) -> None:
+        self.sites = tuple(sites)
+        self.adjusts_output = output_channels is not None
+        self.output_bias = torch.zeros(output_channels or 0, dtype=like.dtype, device=like.device)
+        self.readout: tuple[str, dict[str, Any]] | None = None
+        self._load_inputs, self._find_activations, self._run = inputs, activations, run
+        self._progress = progress
+
+    def __getitem__(self, name: str) -> TrialSite:
+        """The site called `name`."""
+        for site in self.sites:
+            if site.name == name:
+                return site
+        raise KeyError(f"{name!r} is no site on trial; there are {', '.join(site.name for site in self.sites)}")
+
+    def inputs(self, samples: int | None = None) -> Any:
+        """The calibration inputs, joined: all of them, or the first `samples`; a tuple where the network takes several.
+
+        Raises:
+            CalibrationError: The loader can be gone through only once.
+        """
+        joined = self._load_inputs()
+        taken = tuple(value[:samples] if isinstance(value, Tensor) and value.dim() else value for value in joined)
+        return taken[0] if len(taken) == 1 else taken
+
+    @torch.no_grad()
+    def activations(self, inputs: Any) -> Activations:
+        """What the ANN computes for `inputs` at every site, and its answer."""
+        return self._find_activations(_as_tuple(inputs))
+
+    def run(self, inputs: Any, steps: int, activation: Activation | None = None) -> Any:
+        """The network's answers ``[T, N, ...]`` at each of the first `steps` steps.
+
+        Everything between the sites propagates gradients.
+
+        Args:
+            inputs: As the network takes them; a tuple for several.
+            steps: T.
+            activation: What a site emits for its currents ``[T, N, C, ...]``; by default what the neuron does, as it
+                is adjusted so far.
+        """
+        outputs = self._run(_as_tuple(inputs), steps, activation or _fire)
+        return outputs + self.output_bias if self.adjusts_output else outputs
+
+    def adjust(
+        self,
+        name: str,
+        *,
+        scale: Tensor | None = None,
+        bias: Tensor | None = None,
+        initial_potential: Tensor | None = None,
+    ) -> None:
+        """Set what is given for the site called `name`, in place of what it was.
+
+        A scale is held at `TrialSite.largest_scale`: a neuron that saturates later than the activation would answer
+        otherwise than the ANN.
+
+        Raises:
+            CorrectionError: A value has the wrong shape, is not finite, or a scale is not positive.
+        """
+        site = self[name]
+        for what, value in (("scale", scale), ("bias", bias)):
+            if value is not None:
+                setattr(site, what, _checked(value, (site.channels,), site.scale, f"the {what} of {name}"))
+        if initial_potential is not None:
+            site.initial_potential = _checked(
+                initial_potential, site.shape, site.scale, f"the initial potential of {name}", broadcasts=True
+            )
+        if scale is not None and not bool((scale > 0).all()):
+            raise CorrectionError(f"The scale of {name} must be positive; it was set to {_extremes(scale)}.")
+        if scale is not None and site.largest_scale is not None:
+            site.scale = site.scale.minimum(site.largest_scale)
+
+    def adjust_output(self, bias: Tensor) -> None:
+        """Set what is added to the network's answer, ``[classes]``, in the ANN's units.
+
+        Raises:
+            CorrectionError: It has the wrong shape or is not finite, or the answer comes from no layer with a bias.
+        """
+        if not self.adjusts_output:
+            raise CorrectionError("The network's answer does not come from one layer, so that its bias stays as it is.")
+        self.output_bias = _checked(bias, tuple(self.output_bias.shape), self.output_bias, "the output's bias")
+
+    def suggest_readout(self, name: str, **options: Any) -> None:
+        """Say which readout the network is adjusted for; `simulate` and `evaluate` take it unless told another.
+
+        Args:
+            name: Of a readout.
+            options: Its options.
+        """
+        self.readout = name, options
+
+    def progress(self, items: Iterable[T_co], what: str) -> Iterator[T_co]:
+        """`items`, behind a progress bar if the caller wants one."""
+        yield from tqdm(items, desc=what, disable=not self._progress)
+
+
+def _fire(site: TrialSite, currents: Tensor) -> Tensor:
+    return site.fire(currents)
+
+
+def _as_tuple(inputs: Any) -> tuple[Any, ...]:
+    return inputs if isinstance(inputs, tuple) else (inputs,)
+
+
+def _checked(value: Any, shape: tuple[int, ...], like: Tensor, what: str, *, broadcasts: bool = False) -> Tensor:
+    fits = isinstance(value, Tensor) and (
+        tuple(value.shape) == shape or (broadcasts and _broadcasts(tuple(value.shape), shape))
+    )
+    if not fits:
+        given = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+        wanted = f"a tensor that broadcasts to {shape}" if broadcasts else f"a tensor of shape {shape}"
+        raise CorrectionError(f"{what[:1].upper()}{what[1:]} was set to {given}; it must be {wanted}.")
+    if not bool(value.isfinite().all()):
+        raise CorrectionError(f"{what[:1].upper()}{what[1:]} was set to a value that is not finite.")
+    found: Tensor = value.detach().to(like).clone()
+    return found
+
+
+def _broadcasts(given: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    return len(given) == len(shape) and all(one in (1, other) for one, other in zip(given, shape, strict=True))
+
+
+def _extremes(value: Tensor) -> str:
+    return f"values from {float(value.min()):.4g} to {float(value.max()):.4g}"

@@ -1,0 +1,221 @@
+"""Runs the calibration data through the ANN once, with an observer at every spiking site."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from tqdm.auto import tqdm
+
+from ..contracts.normalization import Observer
+from ..errors import CalibrationError, NonFiniteError, PluginError
+from ..support.batches import Signature, describe_batch, run_batch
+from ..support.blame import WHAT_TO_DO, blame
+from .memory_growth import Growth
+
+__all__ = ["Calibrated", "CalibrationData", "calibrate"]
+
+MAX_PASSES = 100
+
+
+class CalibrationData:
+    """The calibration loader, with its first batch at hand and nothing lost of a one-shot iterator."""
+
+    def __init__(self, loader: Iterable[Any] | None) -> None:
+        if loader is None:
+            raise CalibrationError(
+                "No calibration data: Converter(dataloader=...) takes an iterable of batches (a DataLoader, a list "
+                "of tensors) of some hundred training images."
+            )
+        self.loader = loader
+        try:
+            if isinstance(loader, nn.Module):
+                raise TypeError(loader)  # a Sequential can be iterated, but not over batches
+            iterator = iter(loader)
+        except TypeError:
+            raise CalibrationError(
+                f"The calibration data is {describe_batch(loader)}; Converter(dataloader=...) takes an iterable of "
+                "batches (a DataLoader, a list of tensors)."
+            ) from None
+        try:
+            self.first = next(iterator)
+        except StopIteration:
+            raise CalibrationError(
+                "The calibration data is empty: the dataloader yields no batch. Give it some training images."
+            ) from None
+        self._opened: Iterator[Any] | None = itertools.chain([self.first], iterator)
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._opened is not None:
+            opened, self._opened = self._opened, None
+            return opened
+        return iter(self.loader)
+
+    def __len__(self) -> int:
+        return len(self.loader)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What a calibration says besides what the observers know.
+
+    Attributes:
+        batches: Number of batches in a pass.
+        fired: The nodes whose activation was positive anywhere.
+    """
+
+    batches: int
+    fired: frozenset[fx.Node]
+
+
+class _Calibrator(fx.Interpreter):
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        observers: dict[fx.Node, Observer],
+        slopes: dict[fx.Node, Tensor],
+        behind: Collection[fx.Node],
+        mode: str,
+    ) -> None:
+        super().__init__(module)
+        self.extra_traceback = False  # messages are to stand alone
+        self.observers, self.slopes, self.behind, self.mode = observers, slopes, behind, mode
+        self.batch = 0
+        self.fired: set[fx.Node] = set()
+        self._growth = {node: Growth() for node in observers}
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        observer = self.observers.get(n)
+        if observer is None:
+            return result
+        _require_finite(result, observer.site.name, self.batch)
+        slope = self.slopes.get(n)
+        if slope is None:
+            altered = self._observed(n, observer, result)
+            return result if altered is None else altered
+        # Both signs make spikes, so it is the magnitude of the current that must fit under λ.
+        current = result if n in self.behind else self.env[n.all_input_nodes[0]]
+        altered = self._observed(n, observer, current.abs())
+        return result if altered is None else torch.where(current > 0, altered, -altered * slope)
+
+    def require_constant_memory(self, node: fx.Node) -> None:
+        """Raises:
+        PluginError: The observer of `node` keeps what it is shown.
+        """
+        observer = self.observers[node]
+        found = self._growth[node].hoarded(observer)
+        if found is not None:
+            grown, shown = found
+            raise PluginError(
+                f"{self.mode} keeps the calibration data: its observer of {observer.site.name} grew by {grown:,} "
+                f"values while it was shown {shown:,}. An observer has constant memory: keep sums, extremes or a "
+                f"QuantileSketch instead of activations. {WHAT_TO_DO}"
+            )
+
+    def _observed(self, node: fx.Node, observer: Observer, x: Tensor) -> Tensor | None:
+        name = observer.site.name
+        if node not in self.fired and bool((x > 0).any()):
+            self.fired.add(node)
+        with blame(f"{self.mode}, observing {name},"):
+            altered: Any = observer.observe(x)
+        self._growth[node].shown(x.numel(), observer)
+        if self._growth[node].due:
+            self.require_constant_memory(node)
+        if altered is None or (isinstance(altered, Tensor) and altered.shape == x.shape):
+            return altered
+        given = f"a tensor of shape {tuple(altered.shape)}" if isinstance(altered, Tensor) else repr(altered)
+        raise PluginError(
+            f"{self.mode} returned {given} from observe() for {name}; allowed are None and a tensor of the shape it "
+            f"was shown, {tuple(x.shape)}."
+        )
+
+
+def calibrate(
+    module: fx.GraphModule,
+    observers: dict[fx.Node, Observer],
+    data: CalibrationData,
+    *,
+    signature: Signature,
+    device: torch.device,
+    slopes: dict[fx.Node, Tensor] | None = None,
+    behind: Collection[fx.Node] = (),
+    mode: str = "the mode",
+    progress: bool = True,
+) -> Calibrated:
+    """Show every observer the activations of its node, in as many passes as the observers ask for.
+
+    Args:
+        module: The canonical ANN.
+        observers: One per spiking node.
+        data: The calibration data.
+        signature: The network's inputs.
+        device: Where it lies.
+        slopes: Of nodes that spike for both signs, the slope below zero; broadcasts over the activation.
+        behind: Nodes whose neuron stands behind them and is driven by what they yield.
+        mode: What to call the normalization in messages.
+        progress: Show a progress bar.
+
+    Raises:
+        CalibrationError: The data does not fit the network, or an observer asks for passes without end.
+        PluginError: An observer fails, or keeps the data it is shown.
+        NonFiniteError: An activation is NaN or infinite.
+    """
+    calibrator = _Calibrator(module, observers, slopes or {}, behind, mode)
+    for number in itertools.count(1):
+        count = _one_pass(calibrator, data, signature, device, progress, number)
+        if not count:
+            raise CalibrationError(
+                f"The calibration data ran out: pass {number} found no batch. The mode needs several passes; "
+                "give a dataloader that can be iterated again instead of an iterator."
+            )
+        for node in observers:
+            calibrator.require_constant_memory(node)
+        with blame(f"{mode}, at the end of a pass,"):
+            # All of them are asked: each has a pass of its own to end.
+            asking = [observer for observer in observers.values() if observer.end_pass()]
+        if not asking:
+            return Calibrated(count, frozenset(calibrator.fired))
+        if number >= MAX_PASSES:
+            raise CalibrationError(f"{mode} still asks for another pass after {MAX_PASSES} of them.")
+    raise AssertionError("unreachable")
+
+
+def _one_pass(
+    calibrator: _Calibrator,
+    data: CalibrationData,
+    signature: Signature,
+    device: torch.device,
+    progress: bool,
+    number: int,
+) -> int:
+    try:
+        total: int | None = len(data)
+    except TypeError:
+        total = None
+    label = "calibrating" if number == 1 else f"calibrating, pass {number}"
+    count = 0
+    with torch.no_grad(), tqdm(iter(data), total=total, desc=label, unit="batch", disable=not progress) as bar:
+        for index, batch in enumerate(bar):
+            calibrator.batch = index
+            run_batch(calibrator.run, batch, index, signature, device)
+            count += 1
+    return count
+
+
+def _require_finite(x: Tensor, name: str, batch: int) -> None:
+    # The sum is finite unless a value is not, or the sum itself overflows; only then look closer.
+    if bool(torch.isfinite(x.sum(dtype=torch.float32 if x.dtype.itemsize < 4 else None))):
+        return
+    bad = ~torch.isfinite(x)
+    if bool(bad.any()):
+        kind = "NaN" if bool(torch.isnan(x).any()) else "infinite"
+        samples = bad.flatten(1).any(1).nonzero().flatten()[:5].tolist()
+        raise NonFiniteError(
+            f"The activation of {name} is {kind} in calibration batch {batch} ({int(bad.sum())} values, samples "
+            f"{', '.join(map(str, samples))} of the batch among them). Check the input and the weights before it."
+        )

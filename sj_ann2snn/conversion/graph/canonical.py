@@ -1,0 +1,116 @@
+"""Brings a traced ANN into canonical form: one module per call, BatchNorm absorbed, nothing unused."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from ...errors import ConversionError
+from ...layers import ChannelAffine
+from .naming import copied_attribute, node_label
+from .records import Record, TensorRecord
+from .tracing import LEAF
+from .weights import batchnorm_factors, scaled_layer
+
+__all__ = ["ORIGIN", "absorb_batchnorm", "isolate_attributes", "remove_unused", "unshare_modules"]
+
+ORIGIN = "ann2snn_origin"
+"""Key of a node's meta: the ANN's operations that the node stands for, where it is not the node's own."""
+
+
+def unshare_modules(module: fx.GraphModule) -> None:
+    """Give every call of a module a module of its own, so that each call has its own scales and neuron.
+
+    The first call keeps the name, later ones get ``#2``, ``#3`` and so on.
+    """
+    # Names first: they count calls of the same target.
+    labels = {node: node_label(module, node) for node in module.graph.nodes if node.op == "call_module"}
+    for node, label in labels.items():
+        if label != node.target:
+            module.add_submodule(label, copy.copy(module.get_submodule(str(node.target))))
+            node.target = label
+    module.recompile()
+
+
+def isolate_attributes(module: fx.GraphModule) -> None:
+    """Give parameters and buffers that are read besides the call of their layer a place of their own.
+
+    The layer's will have BatchNorm and scales folded in.
+    """
+    layers = {str(node.target) for node in module.graph.nodes if node.op == "call_module"}
+    for node in module.graph.nodes:
+        target = str(node.target)
+        if node.op != "get_attr" or not any(target.startswith(f"{layer}.") for layer in layers):
+            continue
+        name = f"{target.replace('.', '_')}_read_apart"
+        if not hasattr(module, name):
+            value = copied_attribute(module, target)
+            if isinstance(value, nn.Parameter):
+                module.register_parameter(name, value)
+            else:
+                module.register_buffer(name, value)
+        node.target = name
+    module.recompile()
+
+
+def absorb_batchnorm(module: fx.GraphModule, record: Record, *, fuse: bool = True) -> None:
+    """Fold every BatchNorm into the layer before it; where there is none it becomes a `ChannelAffine`.
+
+    Args:
+        module: Changed in place; weights are replaced, never written to.
+        record: What the nodes yield.
+        fuse: False leaves every BatchNorm as an affine map of its own.
+
+    Raises:
+        ConversionError: A BatchNorm has no running statistics.
+    """
+    for node in list(module.graph.nodes):
+        if node.op != "call_module" or node.meta.get(LEAF):
+            continue
+        batchnorm = module.get_submodule(str(node.target))
+        if not isinstance(batchnorm, _BatchNorm):
+            continue
+        if batchnorm.running_mean is None:
+            raise ConversionError(
+                f"{node.target} ({type(batchnorm).__name__}) has no running statistics "
+                "(track_running_stats=False): it normalizes with the batch at hand, which a spiking network "
+                "cannot. Train it with track_running_stats=True."
+            )
+        factor, shift = batchnorm_factors(batchnorm)
+        before = node.args[0] if node.args else node.kwargs["input"]
+        assert isinstance(before, fx.Node)
+        if fuse and _absorbs(module, before, record):
+            layer = scaled_layer(module.get_submodule(str(before.target)), outputs=factor, shift=shift)
+            module.set_submodule(str(before.target), layer)
+            node.replace_all_uses_with(before)
+            module.graph.erase_node(node)
+            before.meta[ORIGIN] = f"{type(layer).__name__} + {type(batchnorm).__name__}"
+            continue
+        found = record[before]
+        affine = ChannelAffine(factor.to(batchnorm.running_mean), shift.to(batchnorm.running_mean), len(found.shape))
+        module.set_submodule(str(node.target), affine.eval())
+        node.args, node.kwargs = (before,), {}
+        node.meta[ORIGIN] = type(batchnorm).__name__
+    module.recompile()
+
+
+def _absorbs(module: fx.GraphModule, before: fx.Node, record: Record) -> bool:
+    if before.op != "call_module" or before.meta.get(LEAF) or len(before.users) != 1:
+        return False
+    layer = module.get_submodule(str(before.target))
+    if isinstance(layer, nn.Linear):
+        # Over [N, ..., F] a BatchNorm works on dimension 1, which is not the layer's output.
+        found = record[before]
+        return isinstance(found, TensorRecord) and len(found.shape) == 2
+    return isinstance(layer, _ConvNd)
+
+
+def remove_unused(module: fx.GraphModule) -> None:
+    """Remove calls whose result nobody reads, and the modules they leave behind."""
+    module.graph.eliminate_dead_code()
+    module.delete_all_unused_submodules()
+    module.graph.lint()
+    module.recompile()

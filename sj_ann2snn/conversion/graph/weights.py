@@ -1,0 +1,131 @@
+"""Folds factors into the weights of layers: BatchNorm into its neighbour, scales into all of them."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from ...contracts.replacements import Spike
+from ...layers import ChannelAffine
+from .records import TensorRecord
+
+__all__ = ["broadcast_slope", "channel_axis", "foldable", "scaled_layer", "with_parameters"]
+
+
+CHUNK = 1 << 16
+"""Weights that are scaled at a time."""
+
+
+def foldable(module: nn.Module | None) -> bool:
+    """True for layers whose weights have a layout known here."""
+    return isinstance(module, (nn.Linear, _ConvNd, ChannelAffine))
+
+
+def channel_axis(module: nn.Module, ndim: int) -> int:
+    """The axis of a layer's input and output along which its weights tell channels apart."""
+    return ndim - 1 if isinstance(module, nn.Linear) else 1
+
+
+def scaled_layer(
+    module: nn.Module,
+    inputs: Tensor | None = None,
+    outputs: Tensor | None = None,
+    shift: Tensor | None = None,
+) -> nn.Module:
+    """A copy of `module` with ``W[o, i] * outputs[o] * inputs[i]`` and ``b[o] * outputs[o] + shift[o]``.
+
+    Args:
+        module: Linear, Conv, ConvTranspose (any groups) or ChannelAffine.
+        inputs: Factor per input channel, or a scalar.
+        outputs: Factor per output channel, or a scalar.
+        shift: Added to the bias, per output channel.
+    """
+    weight: Tensor = module.weight.detach()  # type: ignore[operator]
+    bias = None if module.bias is None else module.bias.detach().double()  # type: ignore[operator]
+    factors = []
+    if outputs is not None:
+        factors.append(_output_factor(module, weight, outputs.double()))
+        bias = None if bias is None else bias * outputs.double().reshape(_bias_shape(bias, outputs))
+    if inputs is not None:
+        factors.append(_input_factor(module, weight, inputs.double()))
+    if shift is not None:
+        bias = shift.double() if bias is None else bias + shift.double().reshape(_bias_shape(bias, shift))
+    return with_parameters(module, _product(weight, factors), None if bias is None else bias.to(weight.dtype))
+
+
+def with_parameters(module: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
+    """A copy of a layer that has these parameters instead of its own."""
+    layer = copy.copy(module)
+    layer._parameters = dict(module._parameters)
+    _set_parameter(layer, module, "weight", weight)
+    if bias is not None:
+        _set_parameter(layer, module, "bias", bias)
+    return layer
+
+
+def _product(weight: Tensor, factors: list[Tensor]) -> Tensor:
+    """`weight` times all of `factors` in float64, rounded once, a few rows at a time to stay in the cache."""
+    result = torch.empty_like(weight)
+    rows = max(1, CHUNK * weight.shape[0] // max(1, weight.numel()))
+    for start in range(0, weight.shape[0], rows):
+        here = slice(start, start + rows)
+        part = weight[here].double()
+        for factor in factors:
+            part = part * (factor[here] if factor.dim() and factor.shape[0] > 1 else factor)
+        result[here] = part
+    return result
+
+
+def _set_parameter(layer: nn.Module, like: nn.Module, name: str, value: Tensor) -> None:
+    old: Tensor = like.weight  # type: ignore[assignment]
+    layer.register_parameter(name, nn.Parameter(value, requires_grad=old.requires_grad))
+
+
+def _bias_shape(bias: Tensor, factor: Tensor) -> tuple[int, ...]:
+    return (-1, *(1,) * (bias.dim() - 1)) if factor.dim() else ()
+
+
+def _output_factor(module: nn.Module, weight: Tensor, factor: Tensor) -> Tensor:
+    if not factor.dim():
+        return factor
+    if isinstance(module, _ConvTransposeNd):
+        # [in, out / groups, ...], the input channels of a group lying together
+        per_group = factor.reshape(module.groups, 1, -1)
+        per_group = per_group.expand(-1, weight.shape[0] // module.groups, -1).flatten(0, 1)
+        return per_group.reshape(*per_group.shape, *(1,) * (weight.dim() - 2))
+    return factor.reshape(-1, *(1,) * (weight.dim() - 1))
+
+
+def _input_factor(module: nn.Module, weight: Tensor, factor: Tensor) -> Tensor:
+    if not factor.dim():
+        return factor
+    if isinstance(module, (_ConvTransposeNd, ChannelAffine)):
+        return factor.reshape(-1, *(1,) * (weight.dim() - 1))
+    if isinstance(module, _ConvNd):
+        # [out, in / groups, ...], the output channels of a group lying together
+        per_group = factor.reshape(module.groups, 1, -1)
+        per_group = per_group.expand(-1, weight.shape[0] // module.groups, -1).flatten(0, 1)
+        return per_group.reshape(*per_group.shape, *(1,) * (weight.dim() - 2))
+    return factor.reshape(1, -1)
+
+
+def batchnorm_factors(batchnorm: nn.Module) -> tuple[Tensor, Tensor]:
+    """``γ/σ`` and ``β - μγ/σ`` of a BatchNorm with fixed statistics, as float64."""
+    mean: Tensor = batchnorm.running_mean.detach().double()  # type: ignore[operator]
+    variance: Tensor = batchnorm.running_var.detach().double()  # type: ignore[operator]
+    factor = torch.rsqrt(variance + float(batchnorm.eps))  # type: ignore[arg-type]
+    if batchnorm.weight is not None:
+        factor = factor * batchnorm.weight.detach().double()  # type: ignore[operator]
+    shift = -mean * factor
+    if batchnorm.bias is not None:
+        shift = shift + batchnorm.bias.detach().double()  # type: ignore[operator]
+    return factor, shift
+
+
+def broadcast_slope(spike: Spike, activation: TensorRecord) -> Tensor:
+    """The slope in the activation's dtype: a scalar, or without sample dimension ``[C, 1, 1]``."""
+    slope = torch.as_tensor(spike.negative_slope, dtype=activation.dtype).detach()
+    return slope.reshape(-1, *(1,) * (len(activation.shape) - 2)) if slope.numel() > 1 else slope.reshape(())

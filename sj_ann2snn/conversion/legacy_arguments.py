@@ -1,0 +1,98 @@
+"""The arguments of SpikingJelly's own converters, and what stands for each of them here."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import LegacyArgumentWarning, OptionError
+
+__all__ = ["UNSET", "instead_of", "instead_of_attribute", "translate_options", "warn_of_momentum"]
+
+UNSET: Any = object()
+"""Stands for an argument that was not given, where None is a value."""
+
+_INSTEAD = {
+    "recipe": (
+        "This Converter takes what a recipe holds, Converter(dataloader=..., mode=...). For SpikingJelly 2.0's own "
+        "Converter, sj_ann2snn.recipe(dataloader=..., mode=...) makes a recipe."
+    ),
+    "channel_dim": "Leave it out: channels are axis 1.",
+    "pre_spike_maxpool": "SpikingJelly's pre_spike_maxpool=True is maxpool='pre-spike' here.",
+    "half_threshold": "SpikingJelly's half_threshold=True is initial_potential=0.5 here.",
+    "eps": "Leave it out: a channel that never fired takes the λ of its layer.",
+    "neuron_factory": (
+        "SpikingJelly's neuron_factory is neuron=... here, the name of a neuron or an instance of NeuronMaker, whose "
+        "make(site) returns the neuron."
+    ),
+}
+"""For every argument of SpikingJelly's own that is no keyword here, what to do."""
+
+_NAMES = ("FXConverter", "LocalThresholdBalancingRecipe", "ModuleConverter", "RateCodingRecipe", "download_url")
+
+_SWITCHES = {"half_threshold": ("initial_potential", 0.5), "pre_spike_maxpool": ("maxpool", "pre-spike")}
+
+
+def instead_of(name: str) -> str:
+    """What to do instead of giving SpikingJelly's argument `name`; nothing if it has none of that name.
+
+    >>> instead_of("half_threshold")
+    "SpikingJelly's half_threshold=True is initial_potential=0.5 here."
+    """
+    return _INSTEAD.get(name, "")
+
+
+def instead_of_attribute(name: str) -> str:
+    """Where SpikingJelly's own `name` is, for a script whose import line names this package; else nothing.
+
+    >>> instead_of_attribute("download_url")
+    " SpikingJelly's own names are in sj_ann2snn.ann2snn: from sj_ann2snn import ann2snn."
+    """
+    if name not in _NAMES:
+        return ""
+    return " SpikingJelly's own names are in sj_ann2snn.ann2snn: from sj_ann2snn import ann2snn."
+
+
+def warn_of_momentum(momentum: Any, *, stacklevel: int) -> None:
+    """Warn that statistics know no momentum here, at the caller's line."""
+    warnings.warn(
+        f"momentum={momentum!r} has no effect: statistics are exact over all of the calibration data, "
+        "where SpikingJelly averages those of batches. Leave the argument out. "
+        "(The momentum of the max-pooling gate is maxpool_momentum.)",
+        LegacyArgumentWarning,
+        stacklevel=stacklevel,
+    )
+
+
+def translate_options(options: Mapping[str, Any], *, stacklevel: int) -> dict[str, Any]:
+    """`options` with the arguments of SpikingJelly's `RateCodingRecipe` put in this package's words.
+
+    >>> translate_options({"half_threshold": True, "channel_dim": 1}, stacklevel=1)
+    {'initial_potential': 0.5}
+
+    Raises:
+        OptionError: An argument has a value that nothing here stands for, or contradicts the one that stands for it.
+    """
+    given = dict(options)
+    for name, (ours, value) in _SWITCHES.items():
+        asked = given.pop(name, False)
+        if not isinstance(asked, bool):
+            raise OptionError(f"{name}={asked!r} is not allowed: it is True or False.")
+        if asked and ours in given:
+            raise OptionError(f"{name}=True and {ours}={given[ours]!r} say the same thing twice. {instead_of(name)}")
+        if asked:
+            given[ours] = value
+    channel_dim = given.pop("channel_dim", 1)
+    if channel_dim != 1:
+        raise OptionError(
+            f"channel_dim={channel_dim!r} is not allowed: channels are axis 1, as convolutions have them. "
+            "Leave the argument out, or move the axis in the network."
+        )
+    if given.pop("neuron_factory", None) is not None:
+        raise OptionError(f"neuron_factory is not supported. {instead_of('neuron_factory')}")
+    if "eps" in given:
+        warnings.warn(
+            f"eps={given.pop('eps')!r} has no effect. {instead_of('eps')}", LegacyArgumentWarning, stacklevel=stacklevel
+        )
+    return given

@@ -1,0 +1,202 @@
+"""Brings an ANN into the form that is planned and calibrated: traced, canonical, tried on two samples."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from ..contracts.site import Varies
+from ..errors import CalibrationError, ConversionError, InputError
+from ..support.batches import HALF, Signature, forward_signature, move, run_batch, to_full_precision
+from ..support.trees import map_tensors
+from ..support.wording import first_line
+from .graph.batch_mixing import mixing_nodes
+from .graph.canonical import absorb_batchnorm, isolate_attributes, remove_unused, unshare_modules
+from .graph.functionalize import functionalize
+from .graph.naming import node_label, operation_name
+from .graph.records import Record, record
+from .graph.tracing import SOURCE, owned_copy, remove_hooks, trace
+from .plan import MapperFinder, Plan, Problem, make_plan
+from .pools import APPROXIMATED, substitute
+
+__all__ = ["Prepared", "device_of", "prepare", "working_copy"]
+
+
+@dataclass
+class Prepared:
+    """An ANN ready to be planned.
+
+    Attributes:
+        module: In canonical form; shares nothing with the caller's network.
+        signature: Its inputs.
+        samples: Two samples, one value per input.
+        more: Three.
+        output: What the caller's network answers to the two.
+        problems: In-place operations that could not be followed.
+    """
+
+    module: fx.GraphModule
+    signature: Signature
+    samples: tuple[Any, ...]
+    more: tuple[Any, ...]
+    output: Any
+    problems: tuple[Problem, ...]
+
+    def plan(self, find: MapperFinder, claimed: Collection[type[nn.Module]]) -> tuple[Record, Plan]:
+        """What becomes of every node, exchanging pools in the module itself where the plan says so."""
+        recorded, plan = self._plan(find, claimed)
+        if not plan.problems and substitute(self.module, plan):
+            recorded, plan = self._plan(find, claimed)
+        return recorded, plan
+
+    def _plan(self, find: MapperFinder, claimed: Collection[type[nn.Module]]) -> tuple[Record, Plan]:
+        recorded, larger = _record(self.module, self.samples), _record(self.module, self.more)
+        mixing = mixing_nodes(self.module, self.more)
+        plan = make_plan(self.module, recorded, larger, find, claimed, self.problems, mixing)
+        if not plan.spiking:
+            # Without a neuron nothing varies over time, and nothing would stand in the way; say what does.
+            plan = make_plan(self.module, recorded, larger, find, claimed, self.problems, mixing, Varies.VARYING)
+        return recorded, plan
+
+    @property
+    def expected(self) -> Any:
+        """What the network with folded scales must answer to the two samples."""
+        if not any(APPROXIMATED in node.meta for node in self.module.graph.nodes):
+            return self.output
+        with torch.no_grad():
+            return self.module(*map_tensors(self.samples, Tensor.clone))
+
+
+def device_of(ann: nn.Module, asked: torch.device | None) -> torch.device:
+    """Where to convert.
+
+    Raises:
+        ConversionError: It is no network, or it lies on several devices and nothing says which one to use.
+    """
+    if not isinstance(ann, nn.Module):
+        raise ConversionError(f"Only a torch.nn.Module can be converted, not {type(ann).__name__}.")
+    if asked is not None:
+        return asked
+    devices = sorted({tensor.device for tensor in (*ann.parameters(), *ann.buffers())}, key=str)
+    if len(devices) > 1:
+        raise ConversionError(
+            f"The network lies on several devices ({', '.join(map(str, devices))}); say where to convert it "
+            "with Converter(device=...)."
+        )
+    return devices[0] if devices else torch.device("cpu")
+
+
+def prepare(
+    ann: nn.Module,
+    batch: Any,
+    *,
+    device: torch.device,
+    leaf_types: Collection[type[nn.Module]],
+    leaf_modules: Sequence[str],
+    fuse_batchnorm: bool,
+) -> Prepared:
+    """A canonical copy of `ann`, which is left as it is.
+
+    Args:
+        ann: The trained network.
+        batch: The first calibration batch.
+        device: Where to work.
+        leaf_types: Module types that are not traced into.
+        leaf_modules: Qualified names of modules that are not traced into.
+        fuse_batchnorm: Fold BatchNorm into the layers before it.
+
+    Raises:
+        ConversionError: The network cannot be copied, traced or run on the batch.
+    """
+    copied = working_copy(ann, device)
+    # Before hooks are dropped, to find out whether one of them changes what the network computes.
+    asked = forward_signature(copied)
+    more = _samples(asked, batch, device, 3)
+    samples = tuple(value[:2] if isinstance(value, Tensor) and value.dim() else value for value in more)
+    versions = _versions(copied)
+    with torch.no_grad():
+        output = run_batch(asked.caller(copied), map_tensors(samples, Tensor.clone), 0, asked, device)
+    _require_unchanged(copied, versions)
+    remove_hooks(copied)
+    module = trace(copied, leaf_types, leaf_modules)
+    refused = functionalize(module, _record(module, samples))
+    problems = tuple(_problem(module, node, why) for node, why in refused)
+    isolate_attributes(module)
+    unshare_modules(module)
+    remove_unused(module)
+    absorb_batchnorm(module, _record(module, samples), fuse=fuse_batchnorm)
+    remove_unused(module)
+    return Prepared(module, Signature.of(module), samples, more, output, problems)
+
+
+def working_copy(ann: nn.Module, device: torch.device) -> nn.Module:
+    """A copy of `ann` in eval mode on `device`, in single precision at least.
+
+    Raises:
+        ConversionError: It cannot be copied.
+    """
+    copied = owned_copy(ann).to(device)
+    if any(tensor.dtype in HALF for tensor in (*copied.parameters(), *copied.buffers())):
+        # Membrane potentials add up over many steps, for which half precision is too coarse.
+        copied = copied.float()
+    return copied
+
+
+def _versions(module: nn.Module) -> dict[str, int]:
+    """How often each parameter and buffer was written to in place."""
+    return {name: tensor._version for name, tensor in (*module.named_parameters(), *module.named_buffers())}
+
+
+def _require_unchanged(module: nn.Module, before: dict[str, int]) -> None:
+    after = _versions(module)
+    changed = [name for name, version in before.items() if after.get(name) != version]
+    if changed:
+        raise ConversionError(
+            f"The network keeps state between calls: it changes a parameter or buffer in place ({', '.join(changed)}), "
+            "and a spiking network calls it once per step. Compute the value without writing to it."
+        )
+
+
+def _samples(signature: Signature, batch: Any, device: torch.device, count: int) -> tuple[Any, ...]:
+    """The first `count` samples of a batch, its samples repeated where it has fewer."""
+    try:
+        inputs = signature.inputs_of(batch)
+    except InputError as error:
+        raise CalibrationError(f"Calibration batch 0 does not fit the network. {error}") from error
+
+    def take(value: Any) -> Any:
+        if not isinstance(value, Tensor) or not value.dim():
+            return value
+        if not value.shape[0]:
+            raise CalibrationError("Calibration batch 0 holds no samples.")
+        taken = to_full_precision(torch.cat([value] * (1 + count // value.shape[0]))[:count])
+        if taken.is_floating_point() and value.shape[0] < count:
+            # Repeated samples are told apart, or nothing would show whether the network mixes them.
+            factors = 1 + 0.125 * torch.arange(count, device=taken.device).div(value.shape[0], rounding_mode="floor")
+            taken = taken * factors.to(taken.dtype).reshape(-1, *(1,) * (taken.dim() - 1))
+        return move(taken, device)
+
+    return tuple(take(value) for value in inputs)
+
+
+def _record(module: fx.GraphModule, samples: tuple[Any, ...]) -> Record:
+    try:
+        return record(module, map_tensors(samples, Tensor.clone))
+    except Exception as error:
+        raise ConversionError(
+            f"The traced network fails on {len(samples[0])} samples ({type(error).__name__}: {first_line(error)}). "
+            "A forward that writes a fixed batch size into its code (view(32, -1)) is the usual cause; use x.size(0) "
+            "or flatten(1)."
+        ) from error
+
+
+def _problem(module: fx.GraphModule, node: fx.Node, why: str) -> Problem:
+    if node.op == "call_module":
+        operation = type(module.get_submodule(str(node.target))).__name__
+    else:
+        operation = operation_name(node.target)
+    return Problem(node_label(module, node), operation, node.meta.get(SOURCE, ""), why, "Write it out of place.")

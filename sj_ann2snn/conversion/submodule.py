@@ -1,0 +1,106 @@
+"""Converts one submodule of a network and leaves the rest as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import CalibrationError, OptionError
+from ..support.batches import forward_signature, run_batch
+from ..support.trees import map_tensors
+from ..support.wording import did_you_mean
+
+__all__ = ["SubmoduleInputs", "module_name", "module_names", "require_submodule"]
+
+
+def module_name(option: str, name: object) -> str:
+    """`name`, which the value of a converter's `option` holds, if it is a qualified name.
+
+    Raises:
+        OptionError: It is something else.
+    """
+    if isinstance(name, str):
+        return name
+    kind = f"the class {name.__name__}" if isinstance(name, type) else f"a {type(name).__name__}"
+    raise OptionError(
+        f"{option} takes qualified names of submodules, such as 'layer1.0' (see network.named_modules()), not {kind}."
+    )
+
+
+def module_names(option: str, given: object) -> tuple[str, ...]:
+    """The qualified names that `given`, one or several of them, holds.
+
+    Raises:
+        OptionError: It holds something else.
+    """
+    names = given if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+    return tuple(module_name(option, name) for name in names)
+
+
+def require_submodule(ann: nn.Module, name: str) -> nn.Module:
+    """The submodule of `ann` called `name`.
+
+    Raises:
+        OptionError: There is none.
+    """
+    found: dict[str, nn.Module] = dict(ann.named_modules())
+    if not name or name not in found:
+        hint = did_you_mean(name, filter(None, found)) or "See network.named_modules()."
+        raise OptionError(f"convert_only names {name!r}, which is not a submodule of the network. {hint}")
+    return found[name]
+
+
+class _Reached(Exception):  # noqa: N818 - not an error: it ends the forward once the inputs are known
+    """The submodule was called."""
+
+
+class SubmoduleInputs:
+    """What a submodule receives while its network runs over the calibration data.
+
+    Args:
+        network: In eval mode.
+        name: Qualified name of the submodule.
+        loader: Calibration data of the whole network.
+        device: Where the network lies.
+    """
+
+    def __init__(self, network: nn.Module, name: str, loader: Iterable[Any], device: torch.device) -> None:
+        self.network, self.name, self.loader, self.device = network, name, loader, device
+        self.signature = forward_signature(network)
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        for index, batch in enumerate(self.loader):
+            yield self._inputs(batch, index)
+
+    def __len__(self) -> int:
+        return len(self.loader)  # type: ignore[arg-type]
+
+    def _inputs(self, batch: Any, index: int) -> tuple[Any, ...]:
+        received: list[tuple[Any, ...]] = []
+
+        def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            received.append((*args, *kwargs.values()))
+            raise _Reached
+
+        handle = self.network.get_submodule(self.name).register_forward_pre_hook(keep, with_kwargs=True)
+
+        def run(*inputs: Any) -> None:
+            # Copies: the network may write to its inputs, and these are the caller's.
+            try:
+                self.signature.caller(self.network)(*map_tensors(inputs, Tensor.clone))
+            except _Reached:
+                return
+
+        try:
+            with torch.no_grad():
+                run_batch(run, batch, index, self.signature, self.device)
+        finally:
+            handle.remove()
+        if not received:
+            raise CalibrationError(
+                f"convert_only names {self.name!r}, which the network did not call on calibration batch {index}."
+            )
+        return received[0]

@@ -1,0 +1,132 @@
+"""Runs a network on trial: its own graph, with a probe where each neuron will stand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from ..compat import MemoryModule, reset_net
+from ..contracts.trial import Activation, Activations, TrialSite
+from ..errors import CalibrationError, CorrectionError
+from ..simulation.engine.flow import Flow
+from ..simulation.engine.outputs import plain
+from ..simulation.engine.runner import Runner
+from ..simulation.engine.tiling import Tiling
+from ..support.batches import Signature, move, to_full_precision
+
+__all__ = ["Probe", "Trying"]
+
+
+class Probe(MemoryModule):  # type: ignore[misc]  # SpikingJelly is untyped
+    """Stands where the neuron of a site will stand, and hands its currents to whoever tries the network out."""
+
+    emit: Activation | None = None
+
+    def __init__(self, site: TrialSite) -> None:
+        super().__init__()
+        self.site = site
+
+    def multi_step_forward(self, x_seq: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        assert self.emit is not None
+        emitted: Any = self.emit(self.site, x_seq)
+        if not isinstance(emitted, Tensor) or emitted.shape != x_seq.shape:
+            given = f"shape {tuple(emitted.shape)}" if isinstance(emitted, Tensor) else repr(emitted)
+            raise CorrectionError(
+                f"The activation given to run() answered {given} at {self.site.name}; it must answer a tensor of the "
+                f"shape of the currents, {tuple(x_seq.shape)}."
+            )
+        return emitted
+
+
+class Trying:
+    """What a `Trial` does, behind its back.
+
+    Args:
+        network: The rewritten network with a `Probe` at every site.
+        ann: The ANN in canonical form.
+        units: For the ANN's nodes that are sites the name and the value of a spike.
+        batches: The calibration data.
+        signature: The ANN's inputs.
+        device: Where to work.
+    """
+
+    def __init__(
+        self,
+        network: fx.GraphModule,
+        ann: fx.GraphModule,
+        units: Mapping[fx.Node, tuple[str, Tensor]],
+        *,
+        batches: Iterable[Any],
+        signature: Signature,
+        device: torch.device,
+    ) -> None:
+        self._network, self._ann, self._units = network, ann, units
+        self._batches, self._signature, self._device = batches, signature, device
+        self._probes = [module for module in network.modules() if isinstance(module, Probe)]
+        self._inputs: tuple[Any, ...] | None = None
+        flow = Flow.of(network)
+        assert flow is not None, "probes and neurons are modules with memory"
+        # Values are kept as they are: whoever runs the network may want gradients.
+        self._flow = replace(flow, exclusive=frozenset(), sums={})
+
+    def inputs(self) -> tuple[Any, ...]:
+        """All calibration inputs, joined.
+
+        Raises:
+            CalibrationError: The loader can be gone through only once.
+        """
+        if self._inputs is None:
+            batches = [self._moved(batch) for batch in self._batches]
+            if not batches:
+                raise CalibrationError(
+                    "The calibration data can be gone through only once, and a correction needs it again. Give "
+                    "Converter(dataloader=...) something that can be iterated repeatedly: a DataLoader or a list."
+                )
+            self._inputs = tuple(
+                torch.cat(values) if isinstance(values[0], Tensor) and values[0].dim() else values[0]
+                for values in zip(*batches, strict=True)
+            )
+        return self._inputs
+
+    def activations(self, inputs: tuple[Any, ...]) -> Activations:
+        """What the ANN computes."""
+        recorder = _Recorder(self._ann, self._units)
+        with torch.no_grad():
+            output = recorder.run(*inputs)
+        return Activations(recorder.seen, output)
+
+    def run(self, inputs: tuple[Any, ...], steps: int, emit: Activation) -> Any:
+        """The network's answers ``[T, N, ...]``, `emit` standing for its neurons."""
+        for probe in self._probes:
+            probe.emit = emit
+        runner = Runner(self._network, self._flow, steps, Tiling("cpu", steps), own_memories=False, shortcuts=False)
+        try:
+            return plain(runner.outputs(inputs))
+        finally:
+            for probe in self._probes:
+                probe.emit = None
+            reset_net(self._network)
+
+    def _moved(self, batch: Any) -> tuple[Any, ...]:
+        return tuple(move(to_full_precision(value), self._device) for value in self._signature.inputs_of(batch))
+
+
+class _Recorder(fx.Interpreter):
+    """Runs the ANN and keeps the activations of the sites, in their units."""
+
+    def __init__(self, ann: fx.GraphModule, units: Mapping[fx.Node, tuple[str, Tensor]]) -> None:
+        super().__init__(ann)
+        self.extra_traceback = False
+        self.units = units
+        self.seen: dict[str, Tensor] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if n in self.units:
+            name, unit = self.units[n]
+            self.seen[name] = result / unit
+        return result

@@ -1,0 +1,49 @@
+"""Compares the rewritten network with the ANN itself."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import torch
+
+from ..errors import VerificationError
+from ..support.trees import tensors
+
+__all__ = ["TOLERANCE", "verify"]
+
+TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}
+"""Relative L2 error that the network with folded scales may have against the ANN, by dtype."""
+
+
+def verify(got: Any, wanted: Any) -> None:
+    """Compare two outputs: tensors, or tuples, lists and dicts of them.
+
+    Raises:
+        VerificationError: They differ by more than rounding explains.
+    """
+    error, tolerance = relative_error(got, wanted)
+    if not error <= tolerance:
+        raise VerificationError(
+            f"The network with folded scales differs from the ANN by a relative error of {error:.2g} "
+            f"(allowed: {tolerance:g}) on the first two calibration samples, so no spiking network is returned. "
+            "A forward hook that changes results, randomness at inference or state kept between calls are the "
+            "usual causes: torch.fx cannot see them. A mapper that describes an operation as something else than it "
+            "is has the same effect. Please report it if it is none of these; verify=False turns the check off."
+        )
+
+
+def relative_error(got: Any, wanted: Any) -> tuple[float, float]:
+    """The largest relative L2 error over all output tensors, and what is allowed."""
+    worst, tolerance = 0.0, 0.0
+    for one, other in itertools.zip_longest(tensors(got), tensors(wanted)):
+        if one is None or other is None or one.shape != other.shape:
+            return float("inf"), 0.0
+        if not bool(torch.isfinite(other).all()):
+            return float("nan"), 0.0
+        scale = other.double().norm().item()
+        error = (one.double() - other.double()).norm().item() / (scale or 1.0)
+        if not error <= worst:  # NaN, too, is worse than any number
+            worst = error
+        tolerance = max(tolerance, TOLERANCE.get(other.dtype, 1e-3))
+    return worst, tolerance

@@ -1,0 +1,1 @@
+"""Accuracy over time steps, and what the network spends for it."""

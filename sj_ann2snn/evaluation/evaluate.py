@@ -1,0 +1,148 @@
+"""Accuracy over time steps, and what the network spends for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from tqdm.auto import tqdm
+
+from ..contracts.exit_rule import ExitRule
+from ..contracts.readout import Readout
+from ..errors import EvaluationInterrupted, InputError, OptionError
+from ..hooks.discovery import load_plugins
+from ..simulation.answers import readout_for
+from ..simulation.engine import Simulator
+from ..support.batches import Signature, explain_rejection, forward_signature, move
+from .result import EvaluationResult
+from .tally import Tally, TileTally
+
+__all__ = ["accuracy_of", "evaluate"]
+
+
+def evaluate(
+    snn: nn.Module,
+    loader: Iterable[Any],
+    T: int,  # noqa: N803 - the field's name for the number of time steps
+    *,
+    readout: str | Readout | None = None,
+    early_exit: float | str | ExitRule | None = None,
+    precision: str = "float32",
+    progress: bool = True,
+) -> EvaluationResult:
+    """Classify all of `loader` and say how accurate the network is after every number of steps.
+
+    >>> import torch
+    >>> from sj_ann2snn import Converter, evaluate
+    >>> ann = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    >>> x = torch.rand(64, 4)
+    >>> snn = Converter([x], mode="max", progress=False)(ann)
+    >>> result = evaluate(snn, [(x, ann(x).argmax(1))], T=100, progress=False)
+    >>> len(result.accuracy), result.accuracy[-1] > 0.8
+    (100, True)
+    >>> evaluate(snn, [(x, ann(x).argmax(1))], T=100, early_exit=2.0, progress=False).steps_per_sample < 100
+    True
+
+    Args:
+        snn: A converted network whose output is ``[N, classes]``.
+        loader: Batches of inputs and labels: tuples, lists or dicts; the last one may be smaller.
+        T: Number of time steps, at least 1.
+        readout: What makes the answer of the outputs over time: `"mean"`, `"delayed"`, `"exponential"`, `"last"`,
+            `"potential"`, the name of any plugin's readout, or an instance with options,
+            ``builtin.readouts.Delayed(delay=2)``; by default the one that a correction adjusted the network for, or
+            the mean.
+        early_exit: Stop simulating a sample once its answer is settled, the others going on: a number, by which the
+            summed output of the best class has to lead the next one's (`builtin.exits.Margin`); the name of a rule;
+            or an `ExitRule`.
+        precision: Of the products, as for `simulate`.
+        progress: Show a progress bar.
+
+    Raises:
+        InputError: `T` is not a positive integer, the loader is empty, or a batch has no labels or does
+            not fit the network.
+        OptionError: `early_exit` names no rule; `readout` is not known, or has no answer after `T` steps; there is no
+            such `precision` where the network lies.
+        EvaluationInterrupted: Ctrl-C was pressed; its `result` covers the samples that were done by then. It is
+            a `KeyboardInterrupt`.
+    """
+    rule = _exit_rule(early_exit)
+    simulator = Simulator(snn, T, precision)
+    answering = readout_for(snn, readout, T)
+    signature = Signature.of(snn) if isinstance(snn, fx.GraphModule) else forward_signature(snn)
+    totals = Tally(T)
+    index = -1
+    try:
+        with tqdm(loader, desc=f"simulating T={T}", unit="batch", disable=not progress) as bar:
+            for index, batch in enumerate(bar):
+                inputs, labels = signature.inputs_of(batch), _class_indices(signature.labels_of(batch))
+                if labels.shape[0] != inputs[0].shape[0]:
+                    raise InputError(
+                        f"Batch {index} holds {inputs[0].shape[0]} samples and {labels.shape[0]} labels; there must be "
+                        "one label for each sample."
+                    )
+                with totals.timed():
+                    try:
+                        simulator.run_all(inputs, partial(TileTally, totals, labels, T, answering, rule))
+                    except InputError as error:
+                        raise InputError(f"Batch {index} does not fit the network. {error}") from error
+                bar.set_postfix(accuracy=f"{totals.accuracy()[-1]:.4f}")
+    except KeyboardInterrupt as interrupt:
+        if not totals.samples:
+            raise
+        raise EvaluationInterrupted(totals.result()) from interrupt
+    if index < 0:
+        raise InputError("The loader is empty: it yields no batch to evaluate.")
+    return totals.result()
+
+
+def accuracy_of(ann: nn.Module, loader: Iterable[Any]) -> float:
+    """Share of the samples of `loader` that an ANN classifies right; it is put back in its mode.
+
+    Raises:
+        InputError: The loader is empty or has no labels.
+    """
+    signature = forward_signature(ann)
+    device = next((p.device for p in ann.parameters()), torch.device("cpu"))
+    modes = [(module, module.training) for module in ann.modules()]
+    right = samples = 0
+    try:
+        ann.eval()
+        with torch.no_grad():
+            for batch in loader:
+                labels = _class_indices(signature.labels_of(batch))
+                inputs = tuple(move(value, device) for value in signature.inputs_of(batch))
+                with explain_rejection(batch):
+                    output = signature.caller(ann)(*inputs)
+                right += int((output.argmax(1).cpu() == labels).sum())
+                samples += labels.shape[0]
+    finally:
+        for module, training in modes:
+            module.training = training
+    if not samples:
+        raise InputError("The loader is empty: it yields no batch to evaluate.")
+    return right / samples
+
+
+def _exit_rule(given: object) -> ExitRule | None:
+    """The rule that the argument `early_exit` means."""
+    if given is None or isinstance(given, ExitRule):
+        return given
+    registry = load_plugins()
+    if isinstance(given, str):
+        rule: ExitRule = registry.find_exit_rule(given).cls()
+        return rule
+    if isinstance(given, (int, float)) and not isinstance(given, bool):
+        margin: ExitRule = registry.find_exit_rule("margin").cls(threshold=given)
+        return margin
+    raise OptionError(
+        f"early_exit={given!r} is not allowed: give the margin at which a sample is settled (a number), the name of a "
+        f"rule ({', '.join(repr(one.name) for one in registry.exit_rules)}) or an instance of ExitRule."
+    )
+
+
+def _class_indices(labels: Tensor) -> Tensor:
+    labels = labels.detach().cpu()
+    return labels.argmax(1) if labels.dim() == 2 and labels.shape[1] > 1 else labels.reshape(-1)

@@ -1,0 +1,70 @@
+"""What an evaluation measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["EvaluationResult", "LayerActivity"]
+
+
+@dataclass(frozen=True)
+class LayerActivity:
+    """What one spiking layer did.
+
+    Attributes:
+        name: Qualified name of the layer.
+        neurons: Number of neurons.
+        spikes_per_sample: Spikes per sample, summed over its neurons and all steps.
+        firing_rate: Spikes per neuron and step.
+        emissions_per_sample: How often one of its neurons emitted anything, per sample. Binary spikes are as many; a
+            graded spike of value k is one emission and k spikes, so that spikes by emissions is the mean level.
+    """
+
+    name: str
+    neurons: int
+    spikes_per_sample: float
+    firing_rate: float
+    emissions_per_sample: float
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What `evaluate` measured.
+
+    Attributes:
+        accuracy: ``accuracy[t - 1]`` is the share of samples that are right when stopping after t steps; a sample that
+            stopped earlier keeps its answer.
+        samples: Number of samples.
+        steps_per_sample: Steps until a sample's answer was taken, on average: T without an early exit.
+        spikes_per_sample: Spikes of all neurons over all steps, per sample (with an early exit up to the end of the few
+            steps that are computed at a time); a graded spike of value k counts k times, a
+            negative one like a positive one.
+        synops_per_sample: Synaptic operations per sample: for every non-zero value that reaches a Linear,
+            Conv or ConvTranspose layer at a step, the number of its connections there. The layers in front
+            of the first neuron see a constant input; they are computed once and not counted.
+        seconds: Time the simulation took, data loading excluded.
+        layers: The spiking layers, in order.
+        emissions_per_sample: How often a neuron emitted anything, per sample: less than `spikes_per_sample` where
+            spikes are graded.
+    """
+
+    accuracy: tuple[float, ...]
+    samples: int
+    steps_per_sample: float
+    spikes_per_sample: float
+    synops_per_sample: float
+    seconds: float
+    layers: tuple[LayerActivity, ...]
+    emissions_per_sample: float
+
+    def __str__(self) -> str:
+        steps = len(self.accuracy)
+        shown = sorted({1, *(2**k for k in range(1, steps.bit_length()) if 2**k < steps), steps})
+        curve = ", ".join(f"{self.accuracy[t - 1]:.4f} (T={t})" for t in shown)
+        early = f"{self.steps_per_sample:.4g} steps, " if self.steps_per_sample < steps else ""
+        graded = self.emissions_per_sample != self.spikes_per_sample
+        emissions = f" in {self.emissions_per_sample:.4g} emissions" if graded else ""
+        return (
+            f"accuracy {curve}; {self.samples} samples, {early}{self.spikes_per_sample:.4g} spikes{emissions} and "
+            f"{self.synops_per_sample:.4g} synaptic operations per sample, {self.seconds:.2f} s"
+        )

@@ -1,0 +1,126 @@
+"""Finds plugins through entry points and loads each one on its own.
+
+pluggy's own loader lets one broken plugin break all, loses duplicates and accepts misspelt hooks in
+silence; hence this loop. A plugin that fails is recorded, reported once, and takes nothing else down.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+import os
+import re
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from .._version import __version__
+from ..errors import PluginWarning
+from .registry import BUILTIN, Owner, PluginFailure, Registry
+from .specs import PROJECT
+from .validation import one_line, register_plugin
+
+__all__ = [
+    "BUILTIN_PLUGINS",
+    "forget_plugins",
+    "installed_plugins",
+    "load_plugins",
+    "using",
+]
+
+BUILTIN_PLUGINS = (
+    "sj_ann2snn.builtin.normalizations",
+    "sj_ann2snn.builtin.layer_mappers",
+    "sj_ann2snn.builtin.pool_mappers",
+    "sj_ann2snn.builtin.neurons",
+    "sj_ann2snn.builtin.exits",
+    "sj_ann2snn.builtin.readouts",
+    "sj_ann2snn.builtin.exporters",
+)
+"""The built-ins are plugins like any other."""
+
+ALLOW_VARIABLE = "SJ_ANN2SNN_LOAD_PLUGINS"
+DENY_VARIABLE = "SJ_ANN2SNN_DISABLE_PLUGINS"
+
+_in_use: ContextVar[Registry | None] = ContextVar("_in_use", default=None)
+"""What stands in for the installed plugins."""
+
+
+def load_plugins() -> Registry:
+    """The registry of the built-ins and of every installed plugin.
+
+    Loaded once per process and setting of the environment variables; `SJ_ANN2SNN_LOAD_PLUGINS` (an
+    allow-list of distributions or entry points, separated by commas; empty: built-ins only) and
+    `SJ_ANN2SNN_DISABLE_PLUGINS` (the ones to leave out).
+    """
+    return _in_use.get() or _load(os.environ.get(ALLOW_VARIABLE), os.environ.get(DENY_VARIABLE, ""))
+
+
+@contextmanager
+def using(registry: Registry) -> Iterator[None]:
+    """Have `load_plugins` answer `registry` inside, for this thread.
+
+    >>> with using(Registry()):
+    ...     load_plugins().normalizations
+    []
+    """
+    token = _in_use.set(registry)
+    try:
+        yield
+    finally:
+        _in_use.reset(token)
+
+
+def forget_plugins() -> None:
+    """Have the next `load_plugins` look for plugins anew."""
+    _load.cache_clear()
+
+
+@functools.lru_cache(maxsize=8)
+def _load(allow: str | None, deny: str) -> Registry:
+    registry = Registry()
+    for name in BUILTIN_PLUGINS:
+        register_plugin(registry, importlib.import_module(name), Owner(BUILTIN, __version__, name))
+    allowed = None if allow is None else _names(allow)
+    denied = _names(deny)
+    for owner, entry_point in installed_plugins():
+        names = {_normalized(owner.distribution), _normalized(owner.entry_point)}
+        if (allowed is not None and not names & allowed) or names & denied:
+            continue
+        try:
+            register_plugin(registry, entry_point.load(), owner)
+        except (Exception, SystemExit) as error:
+            failure = PluginFailure(owner, one_line(error), traceback.format_exc())
+            registry.failures.append(failure)
+            warnings.warn(
+                f"A plugin could not be loaded: {failure}. Everything else works without it; "
+                "`sj-ann2snn plugins` shows the traceback.",
+                PluginWarning,
+                stacklevel=2,
+            )
+    return registry
+
+
+def installed_plugins() -> Iterator[tuple[Owner, importlib.metadata.EntryPoint]]:
+    """Every entry point of the group, with the distribution it comes from, in a fixed order."""
+    found: dict[tuple[str, str], tuple[Owner, importlib.metadata.EntryPoint]] = {}
+    for distribution in importlib.metadata.distributions():
+        for entry_point in distribution.entry_points:
+            if entry_point.group == PROJECT:
+                name = str(distribution.metadata["Name"])
+                owner = Owner(name, distribution.version, entry_point.name)
+                # A distribution may lie on the path twice; the first one is what Python imports.
+                found.setdefault((_normalized(name), entry_point.name), (owner, entry_point))
+    yield from sorted(found.values(), key=lambda item: item[0])
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(_normalized(part.strip()) for part in text.split(",") if part.strip())
+
+
+def _normalized(name: str) -> str:
+    """A distribution's name as package indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()

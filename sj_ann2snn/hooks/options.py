@@ -1,0 +1,48 @@
+"""Options that a plugin class declares: the keyword-only parameters of its constructor."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import OptionError
+from ..support.wording import did_you_mean
+
+__all__ = ["construct", "declared_options", "instantiate"]
+
+
+def declared_options(cls: type) -> dict[str, inspect.Parameter]:
+    """The options a plugin class understands, by name.
+
+    >>> class Gate:
+    ...     def __init__(self, *, momentum: float = 0.9) -> None: ...
+    >>> list(declared_options(Gate))
+    ['momentum']
+    """
+    parameters = inspect.signature(cls).parameters
+    return {name: p for name, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def instantiate(cls: type, options: Mapping[str, Any]) -> Any:
+    """`cls`, constructed with those of `options` that it declares."""
+    known = declared_options(cls)
+    return cls(**{name: value for name, value in options.items() if name in known})
+
+
+def construct(cls: type, options: Mapping[str, Any], called: str) -> Any:
+    """`cls`, constructed with all of `options`.
+
+    Raises:
+        OptionError: It declares no such option; the message begins with what it is `called`.
+    """
+    known = declared_options(cls)
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        hint = did_you_mean(unknown[0], known, count=1)
+        raise OptionError(
+            f"{called[:1].upper()}{called[1:]} got the unknown option{'s' if len(unknown) > 1 else ''} "
+            f"{', '.join(unknown)}. {hint}{' ' if hint else ''}"
+            + (f"It knows: {', '.join(known)}." if known else "It has no options.")
+        )
+    return cls(**options)

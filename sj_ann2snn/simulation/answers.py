@@ -1,0 +1,145 @@
+"""Readouts at work: which one is meant, and what it makes of the outputs of a tile."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..contracts.readout import SUGGESTED, Readout
+from ..errors import OptionError, PluginError
+from ..hooks.discovery import load_plugins
+from ..hooks.options import construct
+from ..support.batches import describe_batch
+from ..support.blame import blame
+from ..support.trees import map_tensors, tensors
+from .engine import Collector
+
+__all__ = ["AnswerAtEnd", "Decoder", "find_readout", "readout_for"]
+
+
+def readout_for(snn: nn.Module, given: object, steps: int) -> Readout:
+    """The readout that the argument `readout` means; for None the one that the network was adjusted for, or the mean.
+
+    Raises:
+        OptionError: As for `find_readout`.
+    """
+    if given is not None:
+        return find_readout(given, steps)
+    suggested = getattr(snn, "meta", {}).get(SUGGESTED)
+    if suggested is not None:
+        with suppress(OptionError):  # meant for more steps than these, or brought by a plugin that is gone
+            return find_readout(suggested[0], steps, suggested[1])
+    return find_readout("mean", steps)
+
+
+def find_readout(given: object, steps: int, options: Mapping[str, Any] | None = None) -> Readout:
+    """The readout that `given` means, once it has agreed to `steps` steps.
+
+    Args:
+        given: Its name, or an instance.
+        steps: Number of time steps.
+        options: For one that is given by name.
+
+    Raises:
+        OptionError: There is none of that name, an option is unknown, or it has no answer after `steps` steps.
+    """
+    if isinstance(given, str):
+        readout: Readout = construct(load_plugins().find_readout(given).cls, options or {}, f"readout {given!r}")
+    elif isinstance(given, Readout):
+        readout = given
+    else:
+        known = ", ".join(repr(one.name) for one in load_plugins().readouts)
+        raise OptionError(
+            f"readout={given!r} is not allowed: give the name of a readout ({known}) or an instance of Readout."
+        )
+    with blame(f"Readout {readout.name!r}, asked about T={steps},"):
+        readout.check(steps)
+    return readout
+
+
+class Decoder:
+    """Answers from the outputs of one tile, and what the readout remembers of them."""
+
+    def __init__(self, readout: Readout) -> None:
+        self._readout = readout
+        self._state: Any = None
+        self.done = 0
+
+    def answers(self, outputs: Tensor) -> Tensor:
+        """The answers ``[t, n, ...]`` after each of the next steps, up to `divisor`."""
+        with blame(self._asked()):
+            answers, self._state = self._readout.answers(outputs, self._state, self.done)
+        self.done += len(outputs)
+        return self._checked(answers, "answers()", tuple(outputs.shape[:2]))
+
+    def last_answer(self, outputs: Tensor) -> Tensor:
+        """The answer ``[n, ...]`` after the last of the next steps, up to `divisor`."""
+        with blame(self._asked()):
+            answer, self._state = self._readout.last_answer(outputs, self._state, self.done)
+        self.done += len(outputs)
+        return self._checked(answer, "last_answer()", (outputs.shape[1],))
+
+    def divisors(self, steps: range) -> list[float]:
+        """By what the answers after each of `steps` are to be divided."""
+        with blame(f"Readout {self._readout.name!r}, asked for divisors from step {steps.start} on,"):
+            divisors: list[Any] = [self._readout.divisor(step) for step in steps]
+        for step, divisor in zip(steps, divisors, strict=True):
+            if not isinstance(divisor, (int, float)) or not 0 < divisor < math.inf:
+                raise PluginError(
+                    f"Readout {self._readout.name!r} returned {divisor!r} from divisor({step}); "
+                    "it must return a finite, positive number."
+                )
+        return divisors
+
+    def select(self, rows: Tensor, samples: int) -> None:
+        """Forget all of the `samples` but those in `rows`."""
+
+        def selected(x: Tensor) -> Tensor:
+            if not x.dim() or x.shape[0] != samples:
+                raise PluginError(
+                    f"Readout {self._readout.name!r} remembers {describe_batch(x)} for {samples} samples; every tensor "
+                    "in its state must have one row for each sample, so that those that leave early can be taken out."
+                )
+            return x[rows.to(x.device)]
+
+        self._state = map_tensors(self._state, selected)
+
+    def _asked(self) -> str:
+        return f"Readout {self._readout.name!r}, given the outputs after step {self.done},"
+
+    def _checked(self, answers: Any, method: str, shape: tuple[int, ...]) -> Tensor:
+        if not isinstance(answers, Tensor) or tuple(answers.shape[: len(shape)]) != shape:
+            raise PluginError(
+                f"Readout {self._readout.name!r} returned {describe_batch(answers)} from {method}; it must return a "
+                f"tensor of shape [{', '.join(map(str, shape))}, ...] and the state."
+            )
+        return answers
+
+
+class AnswerAtEnd(Collector):
+    """The answer after the last step, in memory that does not grow with the number of steps."""
+
+    def __init__(self, readout: Readout) -> None:
+        self._readout = readout
+        self._decoders: list[Decoder] = []
+        self._answer: Any = None
+
+    def add(self, outputs: Any) -> None:
+        found = tensors(outputs)
+        self._decoders = self._decoders or [Decoder(self._readout) for _ in found]
+        answers = iter([one.last_answer(x) for one, x in zip(self._decoders, found, strict=True)])
+        self._answer = map_tensors(outputs, lambda _: next(answers))
+
+    def result(self) -> Any:
+        decoders = iter(self._decoders)
+
+        def divided(answer: Tensor) -> Tensor:
+            decoder = next(decoders)
+            (divisor,) = decoder.divisors(range(decoder.done, decoder.done + 1))
+            return answer if divisor == 1 else answer / divisor
+
+        return map_tensors(self._answer, divided)

@@ -1,0 +1,91 @@
+"""Neurons over many steps without temporaries.
+
+For SpikingJelly's IF neuron on a CPU it is the neuron's own arithmetic, step by step, but in place:
+``v += x; s = v >= 1; v -= s``.
+SpikingJelly 2.0 stores the potential of every step on a CPU, which costs more than the update itself.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ...compat import is_neuron, is_plain_if
+from ...layers import InPlaceNeuron
+from ...layers.neuron import total
+from ...support.compiled import compiled_loop
+from . import loops
+from .loops import flat, is_dense
+
+__all__ = ["can_fire_in_place", "count_emissions", "fire", "is_spiking"]
+
+
+def is_spiking(module: nn.Module) -> bool:
+    """True for a neuron, SpikingJelly's own or not."""
+    return is_neuron(module) or isinstance(module, InPlaceNeuron)
+
+
+def count_emissions(neuron: nn.Module, spikes: Tensor) -> tuple[int, int]:
+    """How many spikes ``[T, N, ...]`` `neuron` emitted when it was last run, and at how many places there were any."""
+    if isinstance(neuron, InPlaceNeuron):
+        return neuron.count_spikes(spikes), neuron.count_emissions(spikes)
+    if is_plain_if(neuron):
+        count = total(spikes)
+        return count, count
+    return total(spikes.abs()), int(spikes.count_nonzero())
+
+
+def can_fire_in_place(neuron: nn.Module, x_seq: Tensor) -> bool:
+    """True if `fire` does all that the neuron itself would do."""
+    if neuron._forward_hooks or neuron._forward_pre_hooks:
+        return False
+    if isinstance(neuron, InPlaceNeuron):
+        return True
+    return is_plain_if(neuron) and x_seq.device.type == "cpu" and x_seq.dtype in (torch.float32, torch.float64)
+
+
+def fire(neuron: nn.Module, x_seq: Tensor, *, overwrite: bool) -> Tensor:
+    """The spikes of `neuron` for the currents ``[T, N, ...]``; its membrane potential is carried on.
+
+    Args:
+        neuron: For which `can_fire_in_place` holds.
+        x_seq: The currents.
+        overwrite: Write the spikes where the currents are.
+    """
+    spikes = x_seq if overwrite else _empty_like_steps(x_seq)
+    if isinstance(neuron, InPlaceNeuron):
+        neuron.fire(x_seq, spikes)
+        return spikes
+    first = x_seq[0]
+    potential = neuron.v
+    if not isinstance(potential, Tensor) or potential.shape != first.shape:
+        start = float(potential) if isinstance(potential, (int, float)) else 0.0
+        potential = torch.full_like(first, start)
+    _integrate(x_seq, spikes, potential, float(neuron.v_threshold))  # type: ignore[arg-type]
+    neuron.v = potential
+    return spikes
+
+
+def _integrate(x_seq: Tensor, spikes: Tensor, potential: Tensor, threshold: float) -> None:
+    """``v += x; s = v >= threshold; v -= threshold * s`` for every step."""
+    if potential.stride() == x_seq.stride()[1:] == spikes.stride()[1:] and potential.numel() and is_dense(potential):
+        v, steps = flat(potential.unsqueeze(0)), x_seq.shape[0]
+        limit = v.dtype.type(threshold)
+        if x_seq is spikes and (loop := compiled_loop(loops.fire_in_place)):
+            loop(flat(x_seq), v, limit, steps, x_seq.stride(0))
+            return
+        if x_seq is not spikes and (loop := compiled_loop(loops.fire)):
+            loop(flat(x_seq), flat(spikes), v, limit, steps, x_seq.stride(0), spikes.stride(0))
+            return
+    # As a tensor it is not converted anew at every step.
+    limit = torch.tensor(threshold, dtype=potential.dtype)
+    for x, s in zip(x_seq.unbind(0), spikes.unbind(0), strict=True):
+        potential += x
+        torch.ge(potential, limit, out=s)
+        potential.sub_(s, alpha=threshold)
+
+
+def _empty_like_steps(x_seq: Tensor) -> Tensor:
+    """Memory for as many steps, each laid out as one step of `x_seq` is (which may be one step repeated)."""
+    step = torch.empty_like(x_seq[0])
+    return torch.empty_strided(x_seq.shape, (step.numel(), *step.stride()), dtype=x_seq.dtype, device=x_seq.device)

@@ -1,0 +1,41 @@
+"""Arithmetic on outputs; an output may be a tensor, or tuples, lists and dicts of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...support.trees import map_leaves
+
+__all__ = ["Constant", "concatenate", "plain"]
+
+
+class Constant:
+    """An output that depends neither on the input nor on time."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def plain(tree: Any) -> Any:
+    """Outputs with constants taken out of their wrapping."""
+    return map_leaves(tree, lambda leaf: leaf.value if isinstance(leaf, Constant) else leaf)
+
+
+def concatenate(pieces: list[Any]) -> Any:
+    """Outputs as one: ``[n, ...]`` of tiles of samples, or ``[t, n, ...]`` of stretches of time."""
+    return _zipped(pieces, lambda parts: torch.cat(parts))
+
+
+def _zipped(trees: list[Any], join: Callable[[list[Tensor]], Any]) -> Any:
+    first = trees[0]
+    if isinstance(first, Tensor):
+        return join(trees)
+    if isinstance(first, (tuple, list)):
+        return type(first)(_zipped(list(items), join) for items in zip(*trees, strict=True))
+    if isinstance(first, dict):
+        return {name: _zipped([tree[name] for tree in trees], join) for name in first}
+    return first

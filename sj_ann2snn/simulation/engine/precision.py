@@ -1,0 +1,95 @@
+"""Layers with weights in fewer bits, by the user's word only."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from ...errors import OptionError
+
+__all__ = [
+    "PRECISIONS",
+    "check_precision",
+    "likes_channels_last",
+    "product_precision",
+    "rounded_layer",
+    "type_of_products",
+]
+
+PRECISIONS = ("float32", "tf32", "bfloat16")
+"""What `precision=` may be. With "float32" no product is rounded to fewer bits than the network's own."""
+
+
+def check_precision(precision: object, device: torch.device) -> str:
+    """`precision`, if there is such a one on `device`.
+
+    Raises:
+        OptionError: There is none.
+    """
+    if precision not in PRECISIONS:
+        raise OptionError(f"precision={precision!r} is not known. Allowed are {', '.join(map(repr, PRECISIONS))}.")
+    if precision == "tf32" and device.type != "cuda":
+        raise OptionError(
+            f"precision='tf32' is a format of CUDA devices, and the network lies on {device}. Move it with "
+            'snn.to("cuda"), or leave the argument out.'
+        )
+    return str(precision)
+
+
+def type_of_products(precision: str) -> torch.dtype | None:
+    """The type that layers behind the first neuron multiply in; None for the network's own."""
+    return torch.bfloat16 if precision == "bfloat16" else None
+
+
+def likes_channels_last(precision: str, device: torch.device) -> bool:
+    """True where convolutions are fastest with the channels of images innermost.
+
+    So they are on a CPU and on tensor cores. In full single precision cuDNN converts such images back and forth and
+    takes Fourier transforms for some layers: on an H100 a ResNet-20 with 100 samples took 2.4 times as long, although
+    with 1,000 samples 0.55 times (benchmarks/results/cuda_layout.txt).
+    """
+    return device.type != "cuda" or precision != "float32"
+
+
+@contextmanager
+def product_precision(precision: str, device: torch.device) -> Iterator[None]:
+    """On CUDA allow TF32 for "tf32" only: torch's own default takes it for convolutions without being asked."""
+    if device.type != "cuda":
+        yield
+        return
+    matmul: Any = torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = precision == "tf32"
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+def rounded_layer(module: nn.Module, dtype: torch.dtype) -> Callable[[Any, Tensor, bool], Tensor] | None:
+    """A shortcut that computes `module` with weights and inputs of `dtype`; None for a module without weights.
+
+    Spikes are exact in any type, so that behind a neuron only the weights and the sums are rounded; the bias is added
+    in the network's own type.
+    """
+    if not isinstance(module, (nn.Linear, _ConvNd)) or not hasattr(module, "step_mode"):
+        return None
+    low: Any = copy.copy(module)
+    low._parameters = {"weight": nn.Parameter(module.weight.detach().to(dtype), requires_grad=False), "bias": None}
+    low.step_mode = "m"
+    bias = module.bias
+    if bias is not None and isinstance(module, _ConvNd):
+        bias = bias.view(-1, *(1,) * len(module.kernel_size))
+
+    def compute(_: Any, x_seq: Tensor, overwrite: bool) -> Tensor:
+        y: Tensor = low(x_seq.to(dtype)).to(x_seq.dtype)
+        return y if bias is None else y.add_(bias)
+
+    return compute

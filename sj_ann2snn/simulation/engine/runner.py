@@ -1,0 +1,247 @@
+"""Runs one tile of samples through a network's graph, layer by layer over time."""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from ...compat import MemoryModule, memories
+from ...errors import InputError
+from ...support.trees import map_tensors, tensors
+from .collectors import Collector
+from .flow import Flow
+from .outputs import Constant
+from .shortcuts import shortcut_of
+from .tiling import Tiling
+
+__all__ = ["Runner"]
+
+
+class Runner:
+    """Runs tiles one after the other. Several may run side by side if each has memories of its own.
+
+    Args:
+        snn: The network.
+        flow: What its graph tells.
+        steps: Number of time steps.
+        tiling: Says how many of them to take at a time.
+        own_memories: Copy the modules that have a memory, parameters shared, instead of using the network's.
+        dtype: Of the weights and inputs of the layers behind the first neuron; None for the network's own.
+        shortcuts: Let layers take faster ways than their own, which propagate no gradients.
+        channels_last: Lay images out with their channels innermost, if no layer forbids it.
+    """
+
+    def __init__(
+        self,
+        snn: nn.Module,
+        flow: Flow,
+        steps: int,
+        tiling: Tiling,
+        *,
+        own_memories: bool,
+        dtype: torch.dtype | None = None,
+        shortcuts: bool = True,
+        channels_last: bool = True,
+    ) -> None:
+        self.snn, self.flow, self.steps, self.tiling = snn, flow, steps, tiling
+        self.modules = _with_own_memories(snn, flow.modules) if own_memories else flow.modules
+        self._shortcuts = {
+            name: shortcut_of(module, dtype) if shortcuts else None for name, module in self.modules.items()
+        }
+        self._channels_last = channels_last and flow.any_layout
+        self._merged_into_sums = {one.scaled for one in flow.sums.values()}
+        self._memories = [module for module in self.modules.values() if isinstance(module, MemoryModule)]
+
+    @torch.no_grad()
+    def run(self, inputs: tuple[Any, ...], collector: Collector) -> Any:
+        """Simulate one tile, and hand the outputs of each stretch of time to `collector`; its result."""
+        for module in self._memories:
+            module.reset()
+        self._watch = collector.watch
+        static = self._run_static(inputs)
+        samples = int(inputs[0].shape[0])
+        done = 0
+        while done < self.steps and samples:
+            steps = min(self.tiling.steps(samples), self.steps - done)
+            going_on = collector.add(self._run_varying(static, steps))
+            done += steps
+            if going_on is not None and len(going_on) < samples:
+                static.select(going_on, samples)
+                for module in self._memories:
+                    select_samples(module, going_on, samples)
+                samples = len(going_on)
+        return collector.result()
+
+    def outputs(self, inputs: tuple[Any, ...]) -> Any:
+        """The outputs of one tile at all steps, with gradients where they are wanted."""
+        for module in self._memories:
+            module.reset()
+        self._watch = None
+        return self._run_varying(self._run_static(inputs), self.steps)
+
+    def _run_static(self, inputs: tuple[Any, ...]) -> _Static:
+        """Everything that does not vary over time, as the ANN computes it."""
+        static = _Static({}, set())
+        values = static.values
+        given = iter(inputs)
+        for node in self.flow.graph.nodes:
+            if node in self.flow.varying or node.op == "output":
+                continue
+            if node.op == "placeholder":
+                values[node] = next(given, node.args[0] if node.args else None)
+            elif node.op == "get_attr":
+                values[node] = operator.attrgetter(str(node.target))(self.snn)
+            else:
+                values[node] = self._call(node, values.__getitem__, "s")
+            static.note(node)
+            if self._channels_last and node in static.carrying:
+                # Time and again, too: a convolution of images with one channel forgets that they are channels_last.
+                values[node] = map_tensors(values[node], _channels_last)
+        return static
+
+    def _run_varying(self, static: _Static, steps: int) -> Any:
+        values: dict[fx.Node, Any] = {}
+        readers = {node: len(node.users) for node in self.flow.varying}
+        shapes: dict[fx.Node, Any] = {}
+
+        def read(node: fx.Node) -> Any:
+            if node in values:
+                return values[node]
+            if node in static.carrying:
+                return map_tensors(static.values[node], lambda x: x.expand(steps, *x.shape))
+            return self._merged(node, static, shapes, steps)
+
+        for node in self.flow.graph.nodes:
+            if node.op == "output":
+                return fx.map_arg(node.args[0], lambda source: self._output(source, read, static))
+            if node not in self.flow.varying or node in self._merged_into_sums:
+                continue
+            values[node] = self._sum(node, read) if node in self.flow.sums else self._call(node, read, "m")
+            self.tiling.note(values[node])
+            for source in self._sources(node):
+                if source in readers:
+                    readers[source] -= 1
+                    if not readers[source]:
+                        del values[source]
+        raise AssertionError("a graph ends with its output")
+
+    def _output(self, node: fx.Node, read: Callable[[fx.Node], Any], static: _Static) -> Any:
+        moves = node in self.flow.varying or node in static.carrying
+        value = read(node) if moves else static.values[node]
+        if not tensors(value):
+            raise InputError(
+                f"The network returns {value!r} ({node.name}), a size or another value that is no tensor; "
+                "simulate runs tiles of samples and steps, which have other sizes. Return tensors only."
+            )
+        return value if moves else Constant(value)
+
+    def _merged(self, node: fx.Node, static: _Static, shapes: dict[fx.Node, Any], steps: int) -> Any:
+        """A size or a constant as it is where time and samples are merged: ``x.size(0)`` is T * N."""
+        if node.op in ("get_attr", "placeholder"):
+            return static.values[node]
+        if node not in shapes:
+
+            def read(source: fx.Node) -> Any:
+                if source in static.carrying:
+                    # Only its shape matters, which costs nothing on the meta device.
+                    return map_tensors(static.values[source], lambda x: x.to("meta").expand(steps, *x.shape))
+                return self._merged(source, static, shapes, steps)
+
+            shapes[node] = self._call(node, read, "m")
+        return shapes[node]
+
+    def _sources(self, node: fx.Node) -> list[fx.Node]:
+        """The nodes whose values `node` reads."""
+        merged = self.flow.sums.get(node)
+        return [merged.total, merged.addend] if merged else node.all_input_nodes
+
+    def _sum(self, node: fx.Node, read: Callable[[fx.Node], Any]) -> Any:
+        """A sum with a scaled operand, in one pass where the shapes allow it."""
+        merged = self.flow.sums[node]
+        total, addend = read(merged.total), read(merged.addend)
+        scaler = self.modules[str(merged.scaled.target)]
+        if total.shape == addend.shape and total.dtype == addend.dtype:
+            return total.addcmul_(addend, scaler.scale)
+        known = {merged.total: total, merged.scaled: scaler(addend)}
+        return self._call(node, known.__getitem__, "m")
+
+    def _call(self, node: fx.Node, read: Callable[[fx.Node], Any], step_mode: str) -> Any:
+        args: Any = fx.map_arg(node.args, read)
+        kwargs: Any = fx.map_arg(node.kwargs, read)
+        if node.op == "call_method":
+            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        if node.op == "call_function":
+            function: Any = node.target
+            return function(*args, **kwargs)
+        module = self.modules[str(node.target)]
+        if getattr(module, "step_mode", step_mode) != step_mode:
+            module.step_mode = step_mode  # type: ignore[assignment]
+        if node not in self.flow.varying:
+            return module(*args, **kwargs)
+        shortcut = self._shortcuts[str(node.target)]
+        result = shortcut(module, args[0], node.args[0] in self.flow.exclusive) if shortcut and args else None
+        if result is None:
+            result = module(*args, **kwargs)
+        if self._watch is not None:
+            self._watch(str(node.target), module, args[0] if args else None, result)
+        return result
+
+
+@dataclass
+class _Static:
+    """What one tile yields before the first neuron."""
+
+    values: dict[fx.Node, Any]
+    carrying: set[fx.Node]
+    """Nodes with tensors that are computed from the input's values, rather than from its size."""
+
+    def note(self, node: fx.Node) -> None:
+        """Find out whether `node`, whose value is known, carries the input's values."""
+        from_input = node.op == "placeholder" or any(source in self.carrying for source in node.all_input_nodes)
+        if from_input and tensors(self.values[node]):
+            self.carrying.add(node)
+
+    def select(self, rows: Tensor, samples: int) -> None:
+        """Drop all samples but `rows`."""
+        for node in self.carrying:
+            self.values[node] = map_tensors(self.values[node], lambda x: select_rows(x, rows, samples))
+
+
+def select_samples(module: nn.Module, rows: Tensor, samples: int) -> None:
+    """Drop from the memories of `module` all samples but `rows`."""
+    for name, value in memories(module).items():
+        setattr(module, name, map_tensors(value, lambda x: select_rows(x, rows, samples)))
+
+
+def select_rows(x: Tensor, rows: Tensor, samples: int) -> Tensor:
+    """The `rows` of a batch; one that is finer than the samples (windows of them) keeps all parts of each."""
+    if not x.dim() or x.shape[0] % samples:
+        return x
+    if x.shape[0] == samples:
+        return x[rows.to(x.device)]
+    parts = x.view(samples, -1, *x.shape[1:])
+    return parts[rows.to(x.device)].flatten(0, 1)
+
+
+def _with_own_memories(snn: nn.Module, modules: dict[str, nn.Module]) -> dict[str, nn.Module]:
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in _tensors_of(snn)}
+    return {
+        name: copy.deepcopy(module, shared) if isinstance(module, MemoryModule) else module
+        for name, module in modules.items()
+    }
+
+
+def _tensors_of(snn: nn.Module) -> Iterator[Tensor]:
+    yield from snn.parameters()
+    yield from snn.buffers()
+
+
+def _channels_last(value: Tensor) -> Tensor:
+    """Images with their channels innermost, as convolutions on a CPU and on tensor cores like them."""
+    return value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value

@@ -1,0 +1,240 @@
+"""Cuts a batch into tiles and runs them, side by side where there are several cores, smaller where memory is short."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from ...compat import reset_net, step_modes
+from ...errors import InputError, MemoryWarning, OptionError, OutOfMemoryError
+from ...support.batches import HALF, describe_batch, explain_rejection
+from ...support.trees import map_tensors
+from ...support.wording import first_line
+from .backend import fastest_neurons
+from .collectors import Collector
+from .flow import Flow
+from .precision import check_precision, likes_channels_last, product_precision, type_of_products
+from .runner import Runner
+from .threads import in_threads
+from .tiling import Tiling
+
+__all__ = ["Simulator"]
+
+
+class Simulator:
+    """Runs one network for a fixed number of steps; see `simulate`.
+
+    Args:
+        snn: The network.
+        steps: Number of time steps.
+        precision: Of the products: "float32", "tf32" or "bfloat16".
+    """
+
+    def __init__(self, snn: nn.Module, steps: int, precision: str = "float32") -> None:
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+            raise InputError(f"T={steps!r} is not allowed: the number of time steps is an integer from 1 up.")
+        self.snn, self.steps = snn, steps
+        weights = [t for t in (*snn.parameters(), *snn.buffers()) if t.is_floating_point()]
+        self.device = weights[0].device if weights else torch.device("cpu")
+        self.dtype = weights[0].dtype if weights else None
+        self.precision = check_precision(precision, self.device)
+        self.flow = Flow.of(snn)
+        if self.flow is None and type_of_products(self.precision):
+            raise OptionError(
+                f"precision={precision!r} needs a network that the converter made; {type(snn).__name__} is none. "
+                "Leave the argument out."
+            )
+        self._tiling = Tiling(self.device.type, steps)
+        self._runners: list[Runner] = []
+
+    def run_all(self, inputs: tuple[Any, ...], collect: Callable[[slice], Collector]) -> list[Any]:
+        """The results of the collectors that `collect` makes, one for each tile, in the order of the samples.
+
+        Args:
+            inputs: Of the network.
+            collect: Makes the collector for the tile with these samples; called from several threads.
+
+        Raises:
+            InputError: The network cannot take the inputs.
+            OutOfMemoryError: There is not enough memory for a single sample.
+        """
+        samples = self._samples(inputs)
+        with (
+            explain_rejection(inputs[0] if len(inputs) == 1 else inputs),
+            _left_as_it_was(self.snn),
+            nullcontext() if self.flow is None else fastest_neurons(self.snn, self.device),
+            product_precision(self.precision, self.device),
+        ):
+            if self.flow is None:
+                everything = slice(0, samples)
+                return [self._step_by_step(self._cut(inputs, samples, everything), collect(everything))]
+
+            def run(runner: Runner, tile: slice) -> list[Any]:
+                return self._run(runner, tile, lambda part: self._cut(inputs, samples, part), collect)
+
+            first = self._runner(0)
+            # The first tile is a small one, from which the size of the others follows.
+            start = min(samples, self._tiling.samples())
+            results = run(first, slice(0, start))
+            workers = self._workers()
+            tiles = self._tiles(start, samples, workers)
+            workers = min(workers, len(tiles))
+            if workers < 2:
+                pieces = [run(first, tile) for tile in tiles]
+            else:
+                pieces = in_threads([partial(run, self._runner(index)) for index in range(workers)], tiles)
+            return results + [result for piece in pieces for result in piece]
+
+    def _run(
+        self,
+        runner: Runner,
+        tile: slice,
+        cut: Callable[[slice], tuple[Any, ...]],
+        collect: Callable[[slice], Collector],
+    ) -> list[Any]:
+        """The results of one tile, or of several smaller ones if memory does not suffice for it."""
+        try:
+            return [runner.run(cut(tile), collect(tile))]
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            # Its text only: the error itself holds on to what was computed so far.
+            shortage = first_line(error)
+        samples = tile.stop - tile.start
+        steps = self._tiling.steps(samples)
+        if samples == steps == 1:
+            raise OutOfMemoryError(
+                f"There is not enough memory on {self.device} to simulate a single sample for a single step: {shortage}"
+            )
+        self._tiling.shrink(samples)
+        warnings.warn(
+            f"There was not enough memory on {self.device} to simulate {samples} sample(s) for {steps} step(s) at a "
+            f"time ({shortage}); going on with half as much at a time.",
+            MemoryWarning,
+            stacklevel=2,
+        )
+        middle = (tile.start + tile.stop) // 2
+        parts = [slice(tile.start, middle), slice(middle, tile.stop)] if samples > 1 else [tile]
+        return [result for part in parts for result in self._run(runner, part, cut, collect)]
+
+    def _samples(self, inputs: tuple[Any, ...]) -> int:
+        if not inputs or not isinstance(inputs[0], Tensor) or not inputs[0].dim():
+            given = describe_batch(inputs[0]) if len(inputs) == 1 else describe_batch(inputs)
+            raise InputError(f"The input must be a tensor [N, ...] or a tuple that starts with one, not {given}.")
+        if isinstance(self.snn, fx.GraphModule):
+            names = [str(node.target) for node in self.snn.graph.nodes if node.op == "placeholder"]
+            if len(inputs) > len(names):
+                raise InputError(
+                    f"The network takes {len(names)} input(s), {', '.join(names)}; it was given {len(inputs)}."
+                )
+        samples = int(inputs[0].shape[0])
+        if not samples:
+            raise InputError(f"The input has no samples: its shape is {tuple(inputs[0].shape)}.")
+        return samples
+
+    def _tiles(self, start: int, samples: int, workers: int) -> list[slice]:
+        """The samples from `start` on in tiles of equal size, as many for each worker."""
+        count = math.ceil((samples - start) / self._tiling.samples())
+        count = min(math.ceil(count / workers) * workers, samples - start)
+        bounds = [start + (samples - start) * index // count for index in range(count + 1)] if count else []
+        return [slice(begin, end) for begin, end in itertools.pairwise(bounds)]
+
+    def _cut(self, inputs: tuple[Any, ...], samples: int, part: slice) -> tuple[Any, ...]:
+        return tuple(self._placed(value[part]) if _has_samples(value, samples) else value for value in inputs)
+
+    def _placed(self, x: Tensor) -> Tensor:
+        """`x` where the network lies, half precision raised to the network's own."""
+        half = x.dtype in HALF
+        return x.to(device=self.device, dtype=self.dtype if half and self.dtype else x.dtype)
+
+    def _workers(self) -> int:
+        """How many tiles may run at a time."""
+        assert self.flow is not None
+        alone = self.device.type != "cpu" or not self.flow.divisible or torch.is_autocast_enabled("cpu")
+        return 1 if alone else torch.get_num_threads()
+
+    def _runner(self, index: int) -> Runner:
+        """One for each worker; the first one works on the network itself."""
+        assert self.flow is not None
+        while len(self._runners) <= index:
+            runner = Runner(
+                self.snn,
+                self.flow,
+                self.steps,
+                self._tiling,
+                own_memories=bool(self._runners),
+                dtype=type_of_products(self.precision),
+                channels_last=likes_channels_last(self.precision, self.device),
+            )
+            self._runners.append(runner)
+        return self._runners[index]
+
+    @torch.no_grad()
+    def _step_by_step(self, inputs: tuple[Any, ...], collector: Collector) -> Any:
+        """The result for a network that is no graph; samples that have left are simulated along with the others."""
+        reset_net(self.snn)
+        for module, _ in step_modes(self.snn):
+            module.step_mode = "s"  # type: ignore[assignment]
+        rows: Tensor | None = None
+        with _watched(self.snn, collector.watch):
+            for _ in range(self.steps):
+                outputs = map_tensors(self.snn(*inputs), partial(_as_one_step, rows))
+                going_on = collector.add(outputs)
+                if going_on is not None:
+                    rows = going_on if rows is None else rows[going_on]
+                    if not len(rows):
+                        break
+        return collector.result()
+
+
+def _as_one_step(rows: Tensor | None, y: Tensor) -> Tensor:
+    return (y if rows is None else y[rows.to(y.device)]).unsqueeze(0)
+
+
+@contextmanager
+def _watched(snn: nn.Module, watch: Any) -> Iterator[None]:
+    """Shows `watch` every module of a network that is no graph."""
+
+    def show(name: str, module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+        if args and isinstance(args[0], Tensor) and isinstance(out, Tensor):
+            watch(name, module, args[0].unsqueeze(0), out.unsqueeze(0))
+
+    handles = [
+        module.register_forward_hook(partial(show, name)) for name, module in snn.named_modules() if watch is not None
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """True if a device's or the machine's memory is used up; torch has several ways of saying so."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def _has_samples(value: Any, samples: int) -> bool:
+    return isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == samples
+
+
+@contextmanager
+def _left_as_it_was(snn: nn.Module) -> Iterator[None]:
+    """Restores step modes and resets the network, whatever happens in between."""
+    modes = step_modes(snn)
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.step_mode = mode  # type: ignore[assignment]
+        reset_net(snn)

@@ -1,0 +1,32 @@
+"""Names the plugin where an exception comes out of a plugin's code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..errors import Ann2SnnError, PluginError
+
+__all__ = ["WHAT_TO_DO", "blame"]
+
+WHAT_TO_DO = "Report it to that distribution, or leave it out with SJ_ANN2SNN_DISABLE_PLUGINS."
+"""How messages about a plugin's fault end."""
+
+
+@contextmanager
+def blame(what: str) -> Iterator[None]:
+    """Turn whatever goes wrong inside into a `PluginError` that says `what` failed.
+
+    >>> with blame("Mode 'm' (some-plugin 1.0), observing relu1,"):  # doctest: +ELLIPSIS
+    ...     1 / 0
+    Traceback (most recent call last):
+    sj_ann2snn.errors.PluginError: Mode 'm' (some-plugin 1.0), observing relu1, failed with ZeroDivisionError: ...
+
+    The package's own errors pass through: a plugin raises them on purpose.
+    """
+    try:
+        yield
+    except Ann2SnnError:
+        raise
+    except Exception as error:
+        raise PluginError(f"{what} failed with {type(error).__name__}: {error}. {WHAT_TO_DO}") from error
