@@ -22,7 +22,7 @@ from sj_ann2snn import (
     VerificationError,
     errors,
 )
-from sj_ann2snn.conversion.verify import relative_error, verify
+from sj_ann2snn.conversion.verify import relative_error, require_same
 
 from .networks import Written, convert
 
@@ -206,10 +206,10 @@ def test_randomness_at_inference_is_found_out() -> None:
 def test_outputs_are_compared_wherever_they_are() -> None:
     one = {"a": torch.ones(3), "b": [torch.zeros(2), (torch.full((2,), 5.0), "text", None)]}
     same = {"a": torch.ones(3), "b": [torch.zeros(2), (torch.full((2,), 5.0), "text", None)]}
-    verify(same, one)
+    require_same(same, one)
     same["b"][1][0][1] = 5.1  # type: ignore[index]
     with pytest.raises(VerificationError):
-        verify(same, one)
+        require_same(same, one)
     assert relative_error(same, one)[0] == pytest.approx(0.1 / 50**0.5, rel=1e-4)
 
 
@@ -226,15 +226,15 @@ def test_outputs_are_compared_wherever_they_are() -> None:
 )
 def test_outputs_that_are_not_comparable_differ(got: Any, wanted: Any) -> None:
     with pytest.raises(VerificationError):
-        verify(got, wanted)
+        require_same(got, wanted)
 
 
 @pytest.mark.parametrize(("dtype", "allowed", "too_much"), [(torch.float32, 5e-4, 5e-3), (torch.float64, 5e-9, 5e-8)])
 def test_what_rounding_explains_is_allowed(dtype: torch.dtype, allowed: float, too_much: float) -> None:
     wanted = torch.ones(10, dtype=dtype)
-    verify(wanted * (1 + allowed), wanted)
+    require_same(wanted * (1 + allowed), wanted)
     with pytest.raises(VerificationError):
-        verify(wanted * (1 + too_much), wanted)
+        require_same(wanted * (1 + too_much), wanted)
 
 
 # Networks ---------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from ..compat import is_plain_if, reset_net
 from ..errors import CorrectionError
 
-__all__ = ["Activation", "Activations", "Trial", "TrialSite"]
+__all__ = ["Activation", "Activations", "Trial", "TrialRunner", "TrialSite"]
 
 T_co = TypeVar("T_co")
 
@@ -116,6 +116,19 @@ class Activations:
     output: Any
 
 
+class TrialRunner(Protocol):
+    """Runs the network on trial and the ANN that it stands for."""
+
+    def inputs(self) -> tuple[Any, ...]:
+        """All calibration inputs, joined."""
+
+    def activations(self, inputs: tuple[Any, ...]) -> Activations:
+        """What the ANN computes."""
+
+    def run(self, inputs: tuple[Any, ...], steps: int, emit: Activation) -> Any:
+        """The network's answers ``[T, N, ...]``, `emit` in place of its neurons."""
+
+
 class Trial:
     """A converted network on trial, its calibration data and the ANN that it stands for; see `Correction`.
 
@@ -130,20 +143,17 @@ class Trial:
     def __init__(
         self,
         sites: Iterable[TrialSite],
+        runner: TrialRunner,
         *,
         output_channels: int | None,
         like: Tensor,
-        inputs: Callable[[], tuple[Any, ...]],
-        activations: Callable[[tuple[Any, ...]], Activations],
-        run: Callable[[tuple[Any, ...], int, Activation], Any],
         progress: bool,
     ) -> None:
         self.sites = tuple(sites)
         self.adjusts_output = output_channels is not None
         self.output_bias = torch.zeros(output_channels or 0, dtype=like.dtype, device=like.device)
         self.readout: tuple[str, dict[str, Any]] | None = None
-        self._load_inputs, self._find_activations, self._run = inputs, activations, run
-        self._progress = progress
+        self._runner, self._progress = runner, progress
 
     def __getitem__(self, name: str) -> TrialSite:
         """The site called `name`."""
@@ -158,14 +168,14 @@ class Trial:
         Raises:
             CalibrationError: The loader can be gone through only once.
         """
-        joined = self._load_inputs()
+        joined = self._runner.inputs()
         taken = tuple(value[:samples] if isinstance(value, Tensor) and value.dim() else value for value in joined)
         return taken[0] if len(taken) == 1 else taken
 
     @torch.no_grad()
     def activations(self, inputs: Any) -> Activations:
         """What the ANN computes for `inputs` at every site, and its answer."""
-        return self._find_activations(_as_tuple(inputs))
+        return self._runner.activations(_as_tuple(inputs))
 
     def run(self, inputs: Any, steps: int, activation: Activation | None = None) -> Any:
         """The network's answers ``[T, N, ...]`` at each of the first `steps` steps.
@@ -178,7 +188,7 @@ class Trial:
             activation: What a site emits for its currents ``[T, N, C, ...]``; by default what the neuron does, as it
                 is adjusted so far.
         """
-        outputs = self._run(_as_tuple(inputs), steps, activation or _fire)
+        outputs = self._runner.run(_as_tuple(inputs), steps, activation or _fire)
         return outputs + self.output_bias if self.adjusts_output else outputs
 
     def adjust(

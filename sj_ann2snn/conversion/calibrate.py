@@ -1,23 +1,25 @@
-"""Runs the calibration data through the ANN once, with an observer at every spiking site."""
+"""Finds λ of every spiking site: runs the calibration data through the ANN, with an observer at each site."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from tqdm.auto import tqdm
 
-from ..contracts.normalization import Observer
+from ..contracts.normalization import CalibrationSite, Normalization, Observer
 from ..errors import CalibrationError, NonFiniteError, PluginError
 from ..support.batches import Signature, describe_batch, run_batch
 from ..support.blame import WHAT_TO_DO, blame
+from .draft import Draft
+from .graph.weights import broadcast_slope
 from .memory_growth import Growth
+from .scale_checks import check_scale
 
-__all__ = ["Calibrated", "CalibrationData", "calibrate"]
+__all__ = ["MAX_PASSES", "CalibrationData", "calibrate"]
 
 MAX_PASSES = 100
 
@@ -59,31 +61,91 @@ class CalibrationData:
         return len(self.loader)  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True)
-class Calibrated:
-    """What a calibration says besides what the observers know.
+def calibrate(
+    draft: Draft, normalization: Normalization, who: str, data: CalibrationData, *, channel_wise: bool, progress: bool
+) -> Draft:
+    """Show observers the activations of every spiking node, in as many passes as they ask for.
 
-    Attributes:
-        batches: Number of batches in a pass.
-        fired: The nodes whose activation was positive anywhere.
+    Args:
+        draft: Planned.
+        normalization: The mode.
+        who: What to call it in messages.
+        data: The calibration data.
+        channel_wise: One λ per channel.
+        progress: Show a progress bar.
+
+    Returns:
+        With `lambdas`.
+
+    Raises:
+        CalibrationError: The data does not fit the network, or an observer asks for passes without end.
+        PluginError: An observer fails, or keeps the data it is shown.
+        NonFiniteError: An activation is NaN or infinite.
+        DeadLayerError, ScaleError: See `check_scale`.
     """
+    observers = {
+        node: _observer(draft, node, index, normalization, who, channel_wise)
+        for index, node in enumerate(draft.plan.spikes)
+    }
+    calibrator = _Calibrator(draft, observers, who)
+    batches = _passes(calibrator, draft, data, progress)
+    samples = f"{batches} calibration batch{'es' if batches > 1 else ''}"
+    lambdas = {
+        node: check_scale(observer, who, samples, fired=node in calibrator.fired, device=draft.device)
+        for node, observer in observers.items()
+    }
+    return draft.evolve(lambdas=lambdas)
 
-    batches: int
-    fired: frozenset[fx.Node]
+
+def _observer(
+    draft: Draft, node: fx.Node, index: int, normalization: Normalization, who: str, channel_wise: bool
+) -> Observer:
+    shape = draft.record[node].shape
+    per_channel = channel_wise and len(shape) > 1
+    site = CalibrationSite(
+        name=draft.plan.decisions[node].site.name,
+        channel_axis=1 if per_channel else None,
+        channels=shape[1] if per_channel else None,
+        maximum=draft.plan.spikes[node].maximum,
+        index=index,
+    )
+    with blame(f"{who}, asked to observe {site.name},"):
+        observer: Any = normalization.observer(site)
+    if not isinstance(observer, Observer):
+        raise PluginError(f"{who} returned {observer!r} from observer(); it must return an Observer.")
+    return observer
+
+
+def _passes(calibrator: _Calibrator, draft: Draft, data: CalibrationData, progress: bool) -> int:
+    """Go through the data until no observer asks for another pass; the number of batches."""
+    for number in itertools.count(1):
+        count = _one_pass(calibrator, data, draft.signature, draft.device, progress, number)
+        if not count:
+            raise CalibrationError(
+                f"The calibration data ran out: pass {number} found no batch. The mode needs several passes; "
+                "give a dataloader that can be iterated again instead of an iterator."
+            )
+        if not calibrator.end_pass():
+            return count
+        if number >= MAX_PASSES:
+            raise CalibrationError(f"{calibrator.mode} still asks for another pass after {MAX_PASSES} of them.")
+    raise AssertionError("unreachable")
 
 
 class _Calibrator(fx.Interpreter):
-    def __init__(
-        self,
-        module: fx.GraphModule,
-        observers: dict[fx.Node, Observer],
-        slopes: dict[fx.Node, Tensor],
-        behind: Collection[fx.Node],
-        mode: str,
-    ) -> None:
-        super().__init__(module)
+    """Runs the ANN and shows each observer the activation of its node."""
+
+    def __init__(self, draft: Draft, observers: Mapping[fx.Node, Observer], mode: str) -> None:
+        super().__init__(draft.module)
         self.extra_traceback = False  # messages are to stand alone
-        self.observers, self.slopes, self.behind, self.mode = observers, slopes, behind, mode
+        self.observers, self.mode = observers, mode
+        spikes = draft.plan.spikes
+        self.slopes = {
+            node: broadcast_slope(spike, draft.record[node]).to(draft.device)
+            for node, spike in spikes.items()
+            if spike.two_sided
+        }
+        self.behind = {node for node, spike in spikes.items() if spike.behind}
         self.batch = 0
         self.fired: set[fx.Node] = set()
         self._growth = {node: Growth() for node in observers}
@@ -103,7 +165,16 @@ class _Calibrator(fx.Interpreter):
         altered = self._observed(n, observer, current.abs())
         return result if altered is None else torch.where(current > 0, altered, -altered * slope)
 
-    def require_constant_memory(self, node: fx.Node) -> None:
+    def end_pass(self) -> bool:
+        """True if an observer asks for another pass."""
+        for node in self.observers:
+            self._require_constant_memory(node)
+        with blame(f"{self.mode}, at the end of a pass,"):
+            # All of them are asked: each has a pass of its own to end.
+            asking = [observer for observer in self.observers.values() if observer.end_pass()]
+        return bool(asking)
+
+    def _require_constant_memory(self, node: fx.Node) -> None:
         """Raises:
         PluginError: The observer of `node` keeps what it is shown.
         """
@@ -125,7 +196,7 @@ class _Calibrator(fx.Interpreter):
             altered: Any = observer.observe(x)
         self._growth[node].shown(x.numel(), observer)
         if self._growth[node].due:
-            self.require_constant_memory(node)
+            self._require_constant_memory(node)
         if altered is None or (isinstance(altered, Tensor) and altered.shape == x.shape):
             return altered
         given = f"a tensor of shape {tuple(altered.shape)}" if isinstance(altered, Tensor) else repr(altered)
@@ -133,56 +204,6 @@ class _Calibrator(fx.Interpreter):
             f"{self.mode} returned {given} from observe() for {name}; allowed are None and a tensor of the shape it "
             f"was shown, {tuple(x.shape)}."
         )
-
-
-def calibrate(
-    module: fx.GraphModule,
-    observers: dict[fx.Node, Observer],
-    data: CalibrationData,
-    *,
-    signature: Signature,
-    device: torch.device,
-    slopes: dict[fx.Node, Tensor] | None = None,
-    behind: Collection[fx.Node] = (),
-    mode: str = "the mode",
-    progress: bool = True,
-) -> Calibrated:
-    """Show every observer the activations of its node, in as many passes as the observers ask for.
-
-    Args:
-        module: The canonical ANN.
-        observers: One per spiking node.
-        data: The calibration data.
-        signature: The network's inputs.
-        device: Where it lies.
-        slopes: Of nodes that spike for both signs, the slope below zero; broadcasts over the activation.
-        behind: Nodes whose neuron stands behind them and is driven by what they yield.
-        mode: What to call the normalization in messages.
-        progress: Show a progress bar.
-
-    Raises:
-        CalibrationError: The data does not fit the network, or an observer asks for passes without end.
-        PluginError: An observer fails, or keeps the data it is shown.
-        NonFiniteError: An activation is NaN or infinite.
-    """
-    calibrator = _Calibrator(module, observers, slopes or {}, behind, mode)
-    for number in itertools.count(1):
-        count = _one_pass(calibrator, data, signature, device, progress, number)
-        if not count:
-            raise CalibrationError(
-                f"The calibration data ran out: pass {number} found no batch. The mode needs several passes; "
-                "give a dataloader that can be iterated again instead of an iterator."
-            )
-        for node in observers:
-            calibrator.require_constant_memory(node)
-        with blame(f"{mode}, at the end of a pass,"):
-            # All of them are asked: each has a pass of its own to end.
-            asking = [observer for observer in observers.values() if observer.end_pass()]
-        if not asking:
-            return Calibrated(count, frozenset(calibrator.fired))
-        if number >= MAX_PASSES:
-            raise CalibrationError(f"{mode} still asks for another pass after {MAX_PASSES} of them.")
-    raise AssertionError("unreachable")
 
 
 def _one_pass(

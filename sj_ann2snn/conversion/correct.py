@@ -1,9 +1,8 @@
-"""Lets corrections adjust a converted network on trial, and says what is then to be built."""
+"""Lets corrections adjust a converted network before it is built."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -11,158 +10,112 @@ from torch import Tensor, fx, nn
 
 from ..compat import starting_potential
 from ..contracts.correction import Correction
-from ..contracts.replacements import Spike
 from ..contracts.trial import Trial, TrialSite
-from ..support.batches import Signature
 from ..support.blame import blame
-from .absorb import Adjustment, absorb_bias, layer_behind
-from .graph.records import Record, TensorRecord
-from .plan import Decision, Plan
-from .rewrite import rewrite
-from .scale import ScalePlan
-from .trial_runner import Probe, Trying
+from .absorb import absorb_bias, layer_behind
+from .draft import Adjustment, Draft
+from .neurons import Neurons
+from .rewrite import rewrite_spiking
+from .scale import scale_values
+from .trial_runner import GraphRunner, Probe
 
-__all__ = ["Canonical", "Corrected", "correct"]
-
-
-@dataclass(frozen=True)
-class Canonical:
-    """A planned and calibrated network before it is rewritten.
-
-    Attributes:
-        module: In canonical form.
-        record: What its nodes yield.
-        plan: What becomes of them.
-        scales: Folds and scalers.
-        lambdas: λ of every spiking node.
-        units: Value of one spike there.
-    """
-
-    module: fx.GraphModule
-    record: Record
-    plan: Plan
-    scales: ScalePlan
-    lambdas: Mapping[fx.Node, Tensor]
-    units: Mapping[fx.Node, Tensor]
-
-
-@dataclass(frozen=True)
-class Corrected:
-    """What corrections left.
-
-    Attributes:
-        lambdas: λ of every spiking node.
-        adjustments: What spiking nodes get in addition to their current.
-        rescaled: Some λ is another than before.
-        readout: Name and options of the readout that the network is adjusted for.
-    """
-
-    lambdas: dict[fx.Node, Tensor]
-    adjustments: dict[fx.Node, Adjustment]
-    rescaled: bool = False
-    readout: tuple[str, dict[str, Any]] | None = None
+__all__ = ["correct"]
 
 
 def correct(
+    draft: Draft,
     corrections: Sequence[tuple[Correction, str]],
-    network: Canonical,
-    make_neuron: Callable[[Decision, fx.Node], nn.Module],
-    *,
+    neurons: Neurons,
     batches: Iterable[Any],
-    signature: Signature,
-    device: torch.device,
+    *,
     progress: bool,
-) -> Corrected:
-    """Have `corrections` adjust the network, one after the other; biases are put into its layers at once.
+) -> Draft:
+    """Have `corrections` adjust the network, one after the other.
 
     Args:
+        draft: With scales.
         corrections: Each with its name and owner for messages.
-        network: The network.
-        make_neuron: Makes the neuron of a spiking node.
+        neurons: Makes the neurons.
         batches: The calibration data.
-        signature: The network's inputs.
-        device: Where to work.
         progress: Show progress bars.
+
+    Returns:
+        With the λ, biases, initial potentials and the readout that they chose.
 
     Raises:
         CorrectionError: A correction set something that a network cannot have.
         PluginError: A correction failed.
     """
-    trial, sites = _on_trial(network, make_neuron, batches, signature, device, progress)
+    if not corrections:
+        return draft
+    sites: dict[fx.Node, TrialSite] = {}
+    trial = _trial(draft, neurons, sites, batches, progress)
     for correction, who in corrections:
         with blame(who):
             correction.correct(trial)
-    lambdas, adjustments = dict(network.lambdas), {}
-    for node, site in sites.items():
-        lambdas[node] = _adjusted_scale(network, node, site)
-        unit = network.units[node].to(site.bias)
-        bias = site.bias * unit
-        left: Tensor | None = bias
-        current = node.all_input_nodes[0]
-        if not bool(site.bias.any()) or (
-            not _behind(network.plan, node) and absorb_bias(network.module, network.record, network.plan, current, bias)
-        ):
-            left = None
-        adjustments[node] = Adjustment(left, site.added_potential)
-    if bool(trial.output_bias.any()):
-        absorb_bias(network.module, network.record, network.plan, _answer(network.module), trial.output_bias)
-    rescaled = any(lambdas[node] is not network.lambdas[node] for node in sites)
-    return Corrected(lambdas, adjustments, rescaled, trial.readout)
+    return _adjusted(draft, trial, sites, neurons)
 
 
-def _on_trial(
-    network: Canonical,
-    make_neuron: Callable[[Decision, fx.Node], nn.Module],
-    batches: Iterable[Any],
-    signature: Signature,
-    device: torch.device,
-    progress: bool,
-) -> tuple[Trial, dict[fx.Node, TrialSite]]:
-    sites: dict[fx.Node, TrialSite] = {}
+def _trial(
+    draft: Draft, neurons: Neurons, sites: dict[fx.Node, TrialSite], batches: Iterable[Any], progress: bool
+) -> Trial:
+    """What the corrections are given; `sites` receives the nodes that they may adjust."""
 
-    def probe(decision: Decision, node: fx.Node) -> nn.Module:
-        neuron = make_neuron(decision, node)
-        spike, found = decision.replacement, network.record[node]
-        assert isinstance(spike, Spike)
-        assert isinstance(found, TensorRecord)
-        if spike.two_sided or len(found.shape) < 2:
+    def probe(draft: Draft, node: fx.Node) -> nn.Module:
+        neuron = neurons.make(draft, node)
+        found = draft.record[node]
+        if draft.plan.spikes[node].two_sided or len(found.shape) < 2:
             return neuron
-        like = torch.zeros((), dtype=found.dtype, device=device)
-        largest = None
-        if spike.maximum is not None:
-            largest = (spike.maximum / network.lambdas[node]).to(like).expand(found.shape[1]).clone()
-        shape, start = found.shape[1:], starting_potential(neuron)
-        sites[node] = TrialSite(decision.site.name, shape, neuron, start, like, largest)
+        sites[node] = _site(draft, node, neuron)
         return Probe(sites[node])
 
-    module, record, plan = network.module, network.record, network.plan
-    rewritten = rewrite(module, record, plan, network.scales, probe).to(device)
-    answer = _answer(module)
-    adjustable = isinstance(answer, fx.Node) and layer_behind(module, record, plan, answer) is not None
+    network = rewrite_spiking(draft, probe)
+    answer = draft.output
+    adjustable = isinstance(answer, fx.Node) and layer_behind(draft, answer) is not None
     dtypes = [site.scale.dtype for site in sites.values()]
-    trying = Trying(
-        rewritten,
-        module,
-        {node: (site.name, _over_samples(network.units[node], site)) for node, site in sites.items()},
-        batches=batches,
-        signature=signature,
-        device=device,
-    )
-    trial = Trial(
+    units = {node: (site.name, _over_samples(draft.units[node], site)) for node, site in sites.items()}
+    return Trial(
         sites.values(),
-        output_channels=record[answer].shape[1] if adjustable else None,
-        like=torch.zeros((), dtype=dtypes[0] if dtypes else None, device=device),
-        inputs=trying.inputs,
-        activations=trying.activations,
-        run=trying.run,
+        GraphRunner(network, draft, units, batches),
+        output_channels=draft.record[answer].shape[1] if adjustable else None,
+        like=torch.zeros((), dtype=dtypes[0] if dtypes else None, device=draft.device),
         progress=progress,
     )
-    return trial, sites
 
 
-def _answer(module: fx.GraphModule) -> Any:
-    (output,) = (node for node in module.graph.nodes if node.op == "output")
-    return output.args[0]
+def _site(draft: Draft, node: fx.Node, neuron: nn.Module) -> TrialSite:
+    found, maximum = draft.record[node], draft.plan.spikes[node].maximum
+    like = torch.zeros((), dtype=found.dtype, device=draft.device)
+    largest = None
+    if maximum is not None:
+        largest = (maximum / draft.lambdas[node]).to(like).expand(found.shape[1]).clone()
+    name, shape = draft.plan.decisions[node].site.name, found.shape[1:]
+    return TrialSite(name, shape, neuron, starting_potential(neuron), like, largest)
+
+
+def _adjusted(draft: Draft, trial: Trial, sites: dict[fx.Node, TrialSite], neurons: Neurons) -> Draft:
+    """The draft with what the corrections left at `trial` and its `sites`."""
+    adjustments: dict[fx.Node, Adjustment] = {}
+    for node, site in sites.items():
+        bias: Tensor | None = None
+        if bool(site.bias.any()):
+            bias = site.bias * draft.units[node].to(site.bias)
+            # Behind an operation, a bias in front of it would have to pass the operation.
+            behind = draft.plan.spikes[node].behind
+            absorbed = None if behind else absorb_bias(draft, node.all_input_nodes[0], bias)
+            if absorbed is not None:
+                draft, bias = absorbed, None
+        adjustments[node] = Adjustment(bias, site.added_potential)
+    if bool(trial.output_bias.any()):
+        draft = absorb_bias(draft, draft.output, trial.output_bias) or draft
+    lambdas = {
+        node: _adjusted_scale(draft, node, sites[node]) if node in sites else scale
+        for node, scale in draft.lambdas.items()
+    }
+    draft = draft.evolve(adjustments=adjustments, readout=trial.readout)
+    if all(lambdas[node] is scale for node, scale in draft.lambdas.items()):
+        return draft
+    return scale_values(draft.evolve(lambdas=lambdas), neurons.unit)
 
 
 def _over_samples(unit: Tensor, site: TrialSite) -> Tensor:
@@ -170,18 +123,10 @@ def _over_samples(unit: Tensor, site: TrialSite) -> Tensor:
     return site.along_channels(unit) if unit.dim() else unit
 
 
-def _behind(plan: Plan, node: fx.Node) -> bool:
-    """True if the neuron stands behind an operation, which a bias in front of it would have to pass."""
-    replacement = plan.decisions[node].replacement
-    return isinstance(replacement, Spike) and replacement.behind
-
-
-def _adjusted_scale(network: Canonical, node: fx.Node, site: TrialSite) -> Tensor:
+def _adjusted_scale(draft: Draft, node: fx.Node, site: TrialSite) -> Tensor:
     """λ times the site's factor, up to the activation's own maximum."""
-    scale = network.lambdas[node]
+    scale, maximum = draft.lambdas[node], draft.plan.spikes[node].maximum
     if bool((site.scale == 1).all()):
         return scale
-    spike = network.plan.decisions[node].replacement
-    assert isinstance(spike, Spike)
     adjusted = scale * site.scale.to(scale)
-    return adjusted if spike.maximum is None else adjusted.clamp(max=spike.maximum)
+    return adjusted if maximum is None else adjusted.clamp(max=maximum)

@@ -7,148 +7,88 @@ time. Here that is checked for the whole graph; all that is not is listed in one
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from typing import Any
 
 from torch import fx, nn
 
-from ..contracts.replacements import (
-    Analog,
-    Average,
-    Linear,
-    NeuronAfterPool,
-    Product,
-    Refuse,
-    Remove,
-    Replacement,
-    Spike,
-    Stateful,
-    Weighted,
-)
+from ..contracts.replacements import Average, Linear, NeuronAfterPool, Replacement, Spike
 from ..contracts.site import Site, Value, Varies
-from ..errors import PluginError, UnsupportedError
+from ..errors import PluginError
 from ..support.blame import WHAT_TO_DO
 from ..support.trees import map_leaves
+from .draft import COMMUTED, Decision, Draft, Plan, Problem
+from .graph.batch_mixing import mixing_nodes
 from .graph.naming import attribute, node_label
 from .graph.records import Record, TensorRecord
 from .graph.refusals import explain
 from .graph.snapshot import Snapshot
 from .graph.tracing import LEAF, SOURCE
+from .pools import exchange_pools
+from .prepare import record_of
 
-__all__ = ["COMMUTED", "Decision", "Plan", "Problem", "make_plan"]
-
-COMMUTED = "ann2snn_commuted"
-"""Key of a node's meta: True for a max pool that was moved in front of its neuron."""
+__all__ = ["MapperFinder", "make_plan"]
 
 _SHAPE_METHODS = frozenset({"size", "dim", "ndimension", "numel", "nelement", "stride", "is_contiguous", "type"})
 _SHAPE_ATTRIBUTES = frozenset({"shape", "dtype", "device", "ndim", "is_cuda", "layout", "requires_grad"})
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What becomes of one node, and whose decision that is."""
-
-    site: Site
-    replacement: Replacement | None
-    """None where no mapper claims the operation (it then runs on what does not vary)."""
-    mapper: str
-    owner: str
-    varies: Varies
-    """How the node's own result varies."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """An operation that stands in the way of an exact conversion."""
-
-    name: str
-    operation: str
-    source: str
-    why: str
-    help: str
-
-    def __str__(self) -> str:
-        at = f" at {self.source}" if self.source else ""
-        return f"{self.name} ({self.operation}){at}: {self.why}. {self.help}".rstrip()
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The decisions for a whole graph."""
-
-    decisions: dict[fx.Node, Decision]
-    varies: dict[fx.Node, Varies]
-    batched: frozenset[fx.Node]
-    """Nodes whose tensors have the samples in dimension 0."""
-    problems: tuple[Problem, ...]
-
-    @property
-    def spiking(self) -> list[fx.Node]:
-        """The nodes that become neurons, in the order of execution."""
-        return [node for node, one in self.decisions.items() if isinstance(one.replacement, Spike)]
-
-    @property
-    def analog(self) -> list[fx.Node]:
-        """The nodes that become modules with memory which do not spike, in the order of execution."""
-        return [node for node, one in self.decisions.items() if isinstance(one.replacement, Analog)]
-
-    def require_exact(self) -> None:
-        """Raises:
-        UnsupportedError: Something stands in the way; the message lists all of it.
-        """
-        if self.problems:
-            count = len(self.problems)
-            raise UnsupportedError(
-                f"{count} operation{'s' if count > 1 else ''} of the network cannot be converted exactly:\n"
-                + "\n".join(f"  - {problem}" for problem in self.problems),
-                self.problems,
-            )
 
 
 MapperFinder = Callable[[Site], tuple[Replacement | None, str, str]]
 """Answers a site with the replacement, the mapper's name and its owner."""
 
 
-def make_plan(
-    module: fx.GraphModule,
-    record: Record,
-    larger: Record,
-    find: MapperFinder,
-    claimed: Collection[type[nn.Module]] = (),
-    problems: Sequence[Problem] = (),
-    mixing: Collection[fx.Node] = (),
-    inputs: Varies = Varies.STATIC,
-) -> Plan:
-    """Decide what becomes of every node.
+def make_plan(draft: Draft, find: MapperFinder, claimed: Collection[type[nn.Module]]) -> Draft:
+    """Decide what becomes of every node, and exchange the pools that the decisions exchange.
 
     Args:
-        module: In canonical form.
-        record: What the nodes yield for two samples.
-        larger: What they yield for three samples; tells which dimension holds the samples.
+        draft: In canonical form.
         find: Asks the mappers.
         claimed: Module types that a mapper claims.
-        problems: What earlier passes could not do.
-        mixing: Nodes at which a sample begins to depend on the others.
-        inputs: How the network's inputs vary.
+
+    Returns:
+        With `record` and `plan`; the plan lists what prevents an exact conversion.
     """
-    return _Planner(module, record, larger, find, frozenset(claimed), list(problems), frozenset(mixing), inputs).run()
+    planned = _planned(draft, find, claimed)
+    if planned.plan.problems:
+        return planned
+    exchanged = exchange_pools(planned)
+    return planned if exchanged is planned else _planned(exchanged, find, claimed)
+
+
+def _planned(draft: Draft, find: MapperFinder, claimed: Collection[type[nn.Module]]) -> Draft:
+    recorded, larger = (record_of(draft.module, samples) for samples in (draft.samples, draft.more))
+    mixing = mixing_nodes(draft.module, draft.more)
+    draft = draft.evolve(record=recorded)
+    plan = _Planner(draft, larger, find, frozenset(claimed), mixing, Varies.STATIC).run()
+    if not plan.spikes:
+        # Without a neuron nothing varies over time and everything is linear: say what a spiking input would meet.
+        plan = _Planner(draft, larger, find, frozenset(claimed), mixing, Varies.VARYING).run()
+    return draft.evolve(plan=plan)
 
 
 class _Planner:
+    """Visits the nodes in order of execution.
+
+    Args:
+        draft: With a record for two samples.
+        larger: The record for three samples; tells which dimension holds the samples.
+        find: Asks the mappers.
+        claimed: Module types that a mapper claims.
+        mixing: Nodes at which a sample begins to depend on the others.
+        inputs: How the network's inputs vary.
+    """
+
     def __init__(
         self,
-        module: fx.GraphModule,
-        record: Record,
+        draft: Draft,
         larger: Record,
         find: MapperFinder,
         claimed: frozenset[type[nn.Module]],
-        problems: list[Problem],
         mixing: frozenset[fx.Node],
         inputs: Varies,
     ) -> None:
-        self.module, self.record, self.larger, self.find = module, record, larger, find
-        self.claimed, self.problems, self.mixing, self.inputs = claimed, problems, mixing, inputs
+        self.module, self.record, self.larger, self.find = draft.module, draft.record, larger, find
+        self.claimed, self.problems, self.mixing, self.inputs = claimed, list(draft.problems), mixing, inputs
         self.varies: dict[fx.Node, Varies] = {}
         self.decisions: dict[fx.Node, Decision] = {}
         self.batched: set[fx.Node] = set()
@@ -208,11 +148,8 @@ class _Planner:
                 return Average(exact=False), mapper, owner
             if not self._can_commute(node):
                 replacement = replacement.otherwise
-        if isinstance(replacement, (Stateful, Average)) and site.varies < Varies.VARYING:
-            # Nothing changes over time yet, so the ANN's own operation is exact.
-            return Average(), mapper, owner
-        if isinstance(replacement, Analog) and site.varies < Varies.VARYING:
-            return Linear(), mapper, owner
+        if replacement is not None and site.varies < Varies.VARYING:
+            replacement = replacement.when_static()
         return replacement, mapper, owner
 
     def _can_commute(self, node: fx.Node) -> bool:
@@ -227,31 +164,10 @@ class _Planner:
         )
 
     def _check_linear(self, site: Site, replacement: Replacement | None) -> None:
-        values = site.values
-        varying = [position for position, value in enumerate(values) if value.varies is Varies.VARYING]
-        if replacement is None:
-            self._refuse(site, *explain(site))
-        elif isinstance(replacement, Refuse):
-            self._refuse(site, replacement.why, replacement.help)
-        elif isinstance(replacement, Product):
-            if len(varying) > 1:
-                self._refuse(
-                    site, "it multiplies two spike streams, and the mean of a product is not the product of the means"
-                )
-            elif self._divides_by_spikes(site, replacement):
-                self._refuse(site, "it divides by a spike stream")
-        elif isinstance(replacement, Linear) and replacement.varying is not None:
-            if not set(varying) <= set(replacement.varying):
-                self._refuse(site, "its weights would be spikes: it is linear in its input only")
-        elif isinstance(replacement, (Stateful, Remove, Weighted, Average)) and len(values) > 1 and varying != [0]:
-            self._refuse(site, "only its first argument may vary over time")
-
-    @staticmethod
-    def _divides_by_spikes(site: Site, product: Product) -> bool:
-        if product.divisor is None:
-            return False
-        divisor = site.argument("other", product.divisor)
-        return isinstance(divisor, Value) and divisor.varies is Varies.VARYING
+        varying = [position for position, value in enumerate(site.values) if value.varies is Varies.VARYING]
+        objection = explain(site) if replacement is None else replacement.objection(site, varying)
+        if objection is not None:
+            self._refuse(site, *objection)
 
     def _refuse(self, site: Site, why: str, help: str = "") -> None:
         help = help or (

@@ -1,49 +1,58 @@
-"""Carries out the replacements that change the ANN itself, before it is calibrated."""
+"""Exchanges pools in the ANN, before it is calibrated, where mappers ask for another way of pooling."""
 
 from __future__ import annotations
 
-from torch import fx
+from torch import fx, nn
 
 from ..contracts.replacements import Average, NeuronAfterPool
-from .plan import COMMUTED, Plan
+from .draft import APPROXIMATED, COMMUTED, Draft
+from .graph.copies import copied_graph
 
-__all__ = ["APPROXIMATED", "substitute"]
-
-APPROXIMATED = "ann2snn_approximated"
-"""Key of a node's meta: what the node stands for, where it is another function than the ANN's."""
+__all__ = ["exchange_pools"]
 
 
-def substitute(module: fx.GraphModule, plan: Plan) -> bool:
+def exchange_pools(draft: Draft) -> Draft:
     """Put other pools in place and move pools in front of neurons, as the plan says.
 
     Returns:
-        True if the graph has changed, and with it what its nodes yield.
+        The draft itself if the plan exchanges nothing; otherwise one with another module, not yet planned.
     """
-    changed = False
-    for node, decision in plan.decisions.items():
+    decisions = draft.plan.decisions
+    averages = {
+        node: one
+        for node, one in decisions.items()
+        if isinstance(one.replacement, Average) and one.replacement.make is not None
+    }
+    moving = [node for node, one in decisions.items() if isinstance(one.replacement, NeuronAfterPool)]
+    if not averages and not moving:
+        return draft
+    module, copies = copied_graph(draft.module)
+    for node, decision in averages.items():
         replacement = decision.replacement
-        if isinstance(replacement, Average) and replacement.make is not None:
-            layer = replacement.make()
-            if node.op == "call_module":
-                module.set_submodule(str(node.target), layer)
-            else:
-                name = f"{decision.site.name}_average"
-                module.add_submodule(name, layer)
-                node.op, node.target = "call_module", name
-            node.args, node.kwargs = (node.all_input_nodes[0],), {}
-            if not replacement.exact:
-                node.meta[APPROXIMATED] = decision.site.operation_name
-            changed = True
-        elif isinstance(replacement, NeuronAfterPool):
-            _move_behind(module, node.all_input_nodes[0], node)
-            changed = True
-    if changed:
-        module.graph.lint()
-        module.recompile()
-    return changed
+        assert isinstance(replacement, Average)
+        assert replacement.make is not None
+        _put_module(module, copies[node], f"{decision.site.name}_average", replacement.make())
+        if not replacement.exact:
+            copies[node].meta[APPROXIMATED] = decision.site.operation_name
+    for node in moving:
+        _move_in_front(copies[node.all_input_nodes[0]], copies[node])
+    module.graph.lint()
+    module.recompile()
+    return Draft(module, draft.signature, draft.device, draft.samples, draft.more, draft.answer, draft.problems)
 
 
-def _move_behind(module: fx.GraphModule, activation: fx.Node, pool: fx.Node) -> None:
+def _put_module(module: fx.GraphModule, node: fx.Node, name: str, layer: nn.Module) -> None:
+    """Have `node` call `layer` on its first argument."""
+    if node.op == "call_module":
+        module.set_submodule(str(node.target), layer)
+    else:
+        module.add_submodule(name, layer)
+        node.op, node.target = "call_module", name
+    node.args, node.kwargs = (node.all_input_nodes[0],), {}
+
+
+def _move_in_front(activation: fx.Node, pool: fx.Node) -> None:
+    """Have `pool` act on the current of `activation`, whose result it reads now."""
     current = activation.all_input_nodes[0]
     pool.replace_all_uses_with(activation)
     pool.replace_input_with(activation, current)

@@ -3,72 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from ..contracts.site import Varies
 from ..errors import CalibrationError, ConversionError, InputError
 from ..support.batches import HALF, Signature, forward_signature, move, run_batch, to_full_precision
 from ..support.trees import map_tensors
 from ..support.wording import first_line
-from .graph.batch_mixing import mixing_nodes
+from .draft import Draft, Problem
 from .graph.canonical import absorb_batchnorm, isolate_attributes, remove_unused, unshare_modules
 from .graph.functionalize import functionalize
 from .graph.naming import node_label, operation_name
 from .graph.records import Record, record
 from .graph.tracing import SOURCE, owned_copy, remove_hooks, trace
-from .plan import MapperFinder, Plan, Problem, make_plan
-from .pools import APPROXIMATED, substitute
 
-__all__ = ["Prepared", "device_of", "prepare", "working_copy"]
-
-
-@dataclass
-class Prepared:
-    """An ANN ready to be planned.
-
-    Attributes:
-        module: In canonical form; shares nothing with the caller's network.
-        signature: Its inputs.
-        samples: Two samples, one value per input.
-        more: Three.
-        output: What the caller's network answers to the two.
-        problems: In-place operations that could not be followed.
-    """
-
-    module: fx.GraphModule
-    signature: Signature
-    samples: tuple[Any, ...]
-    more: tuple[Any, ...]
-    output: Any
-    problems: tuple[Problem, ...]
-
-    def plan(self, find: MapperFinder, claimed: Collection[type[nn.Module]]) -> tuple[Record, Plan]:
-        """What becomes of every node, exchanging pools in the module itself where the plan says so."""
-        recorded, plan = self._plan(find, claimed)
-        if not plan.problems and substitute(self.module, plan):
-            recorded, plan = self._plan(find, claimed)
-        return recorded, plan
-
-    def _plan(self, find: MapperFinder, claimed: Collection[type[nn.Module]]) -> tuple[Record, Plan]:
-        recorded, larger = _record(self.module, self.samples), _record(self.module, self.more)
-        mixing = mixing_nodes(self.module, self.more)
-        plan = make_plan(self.module, recorded, larger, find, claimed, self.problems, mixing)
-        if not plan.spiking:
-            # Without a neuron nothing varies over time, and nothing would stand in the way; say what does.
-            plan = make_plan(self.module, recorded, larger, find, claimed, self.problems, mixing, Varies.VARYING)
-        return recorded, plan
-
-    @property
-    def expected(self) -> Any:
-        """What the network with folded scales must answer to the two samples."""
-        if not any(APPROXIMATED in node.meta for node in self.module.graph.nodes):
-            return self.output
-        with torch.no_grad():
-            return self.module(*map_tensors(self.samples, Tensor.clone))
+__all__ = ["device_of", "prepare", "record_of", "working_copy"]
 
 
 def device_of(ann: nn.Module, asked: torch.device | None) -> torch.device:
@@ -98,8 +49,8 @@ def prepare(
     leaf_types: Collection[type[nn.Module]],
     leaf_modules: Sequence[str],
     fuse_batchnorm: bool,
-) -> Prepared:
-    """A canonical copy of `ann`, which is left as it is.
+) -> Draft:
+    """A canonical copy of `ann`, which is left as it is; nothing is planned yet.
 
     Args:
         ann: The trained network.
@@ -123,14 +74,14 @@ def prepare(
     _require_unchanged(copied, versions)
     remove_hooks(copied)
     module = trace(copied, leaf_types, leaf_modules)
-    refused = functionalize(module, _record(module, samples))
+    refused = functionalize(module, record_of(module, samples))
     problems = tuple(_problem(module, node, why) for node, why in refused)
     isolate_attributes(module)
     unshare_modules(module)
     remove_unused(module)
-    absorb_batchnorm(module, _record(module, samples), fuse=fuse_batchnorm)
+    absorb_batchnorm(module, record_of(module, samples), fuse=fuse_batchnorm)
     remove_unused(module)
-    return Prepared(module, Signature.of(module), samples, more, output, problems)
+    return Draft(module, Signature.of(module), device, samples, more, output, problems)
 
 
 def working_copy(ann: nn.Module, device: torch.device) -> nn.Module:
@@ -183,7 +134,12 @@ def _samples(signature: Signature, batch: Any, device: torch.device, count: int)
     return tuple(take(value) for value in inputs)
 
 
-def _record(module: fx.GraphModule, samples: tuple[Any, ...]) -> Record:
+def record_of(module: fx.GraphModule, samples: tuple[Any, ...]) -> Record:
+    """What the nodes of `module` yield for `samples`.
+
+    Raises:
+        ConversionError: The traced network fails on that number of samples.
+    """
     try:
         return record(module, map_tensors(samples, Tensor.clone))
     except Exception as error:

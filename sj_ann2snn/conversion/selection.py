@@ -21,6 +21,7 @@ from ..hooks.validation import register_plugin
 from ..support.blame import blame
 from ..support.wording import did_you_mean
 from .legacy_arguments import instead_of
+from .neurons import Neurons
 
 __all__ = ["Selection"]
 
@@ -84,8 +85,14 @@ class Selection:
             for cls, instance, owner in found
         ]
         self.neuron: NeuronMaker = neuron if isinstance(neuron, NeuronMaker) else instantiate(neuron_class, options)
+        self.neurons = Neurons(self.neuron, str(self.neuron_owner))
         self._mappers = {id(one.cls): instantiate(one.cls, options) for one in self._registry.mappers}
         self._own_mappers = {name: self._own_mapper(mapper) for name, mapper in mappers.items()}
+
+    @property
+    def mode_label(self) -> str:
+        """What to call the mode in messages."""
+        return f"Mode {str(self.normalization)!r} ({self.mode_owner})"
 
     @property
     def claimed_types(self) -> frozenset[type[nn.Module]]:
@@ -93,10 +100,16 @@ class Selection:
         own = {claim for mapper in self._own_mappers.values() for claim in mapper.claims if isinstance(claim, type)}
         return self._registry.claimed_types() | own
 
-    @property
-    def own_sites(self) -> tuple[str, ...]:
-        """The layers for which the caller named a mapper."""
-        return tuple(self._own_mappers)
+    def check_sites(self, names: Sequence[str]) -> None:
+        """Raises:
+        OptionError: The caller named a mapper for a layer that is not among `names`, the sites of the network.
+        """
+        for name in self._own_mappers:
+            if name not in names:
+                raise OptionError(
+                    f"mappers names the layer {name!r}, which is not a site of the network. "
+                    f"Its sites are {', '.join(names)}."
+                )
 
     def find_replacement(self, site: Site) -> tuple[Replacement | None, str, str]:
         """What becomes of `site`, by which mapper, owned by whom; None if no mapper claims it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,8 +13,10 @@ from ..errors import CalibrationError, OptionError
 from ..support.batches import forward_signature, run_batch
 from ..support.trees import map_tensors
 from ..support.wording import did_you_mean
+from .calibrate import CalibrationData
+from .prepare import device_of, working_copy
 
-__all__ = ["SubmoduleInputs", "module_name", "module_names", "require_submodule"]
+__all__ = ["Part", "SubmoduleInputs", "module_name", "module_names", "part_to_convert", "require_submodule"]
 
 
 def module_name(option: str, name: object) -> str:
@@ -51,6 +54,51 @@ def require_submodule(ann: nn.Module, name: str) -> nn.Module:
         hint = did_you_mean(name, filter(None, found)) or "See network.named_modules()."
         raise OptionError(f"convert_only names {name!r}, which is not a submodule of the network. {hint}")
     return found[name]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What of a network is converted.
+
+    Attributes:
+        ann: The network, or the submodule of a copy of it.
+        data: The calibration data, as `ann` takes it.
+        device: Where to work.
+        network: The copy that the submodule belongs to; None if the whole network is converted.
+        name: The submodule's qualified name.
+    """
+
+    ann: nn.Module
+    data: CalibrationData
+    device: torch.device
+    network: nn.Module | None = None
+    name: str = ""
+
+    def put_back(self, converted: nn.Module) -> nn.Module:
+        """The network with `converted` in place of the submodule."""
+        if self.network is None:
+            return converted
+        self.network.set_submodule(self.name, converted)
+        return self.network
+
+
+def part_to_convert(
+    ann: nn.Module, name: str | None, dataloader: Iterable[Any] | None, device: torch.device | None
+) -> Part:
+    """The part of `ann` called `name`, or all of it for None.
+
+    Raises:
+        ConversionError: `ann` is no network, or lies on several devices.
+        CalibrationError: There is no calibration data.
+        OptionError: There is no such submodule.
+    """
+    loader = CalibrationData(dataloader)
+    place = device_of(ann, device)
+    if name is None:
+        return Part(ann, loader, place)
+    network = working_copy(ann, place)
+    part = require_submodule(network, name)
+    return Part(part, CalibrationData(SubmoduleInputs(network, name, loader, place)), place, network, name)
 
 
 class _Reached(Exception):  # noqa: N818 - not an error: it ends the forward once the inputs are known

@@ -16,13 +16,14 @@ from ..simulation.engine.flow import Flow
 from ..simulation.engine.outputs import plain
 from ..simulation.engine.runner import Runner
 from ..simulation.engine.tiling import Tiling
-from ..support.batches import Signature, move, to_full_precision
+from ..support.batches import move, to_full_precision
+from .draft import Draft
 
-__all__ = ["Probe", "Trying"]
+__all__ = ["GraphRunner", "Probe"]
 
 
 class Probe(MemoryModule):  # type: ignore[misc]  # SpikingJelly is untyped
-    """Stands where the neuron of a site will stand, and hands its currents to whoever tries the network out."""
+    """Stands where the neuron of a site will stand, and gives its currents to the activation under trial."""
 
     emit: Activation | None = None
 
@@ -42,30 +43,25 @@ class Probe(MemoryModule):  # type: ignore[misc]  # SpikingJelly is untyped
         return emitted
 
 
-class Trying:
-    """What a `Trial` does, behind its back.
+class GraphRunner:
+    """Runs a network and its ANN for a `Trial`; see `TrialRunner`.
 
     Args:
         network: The rewritten network with a `Probe` at every site.
-        ann: The ANN in canonical form.
+        draft: What it was rewritten from.
         units: For the ANN's nodes that are sites the name and the value of a spike.
         batches: The calibration data.
-        signature: The ANN's inputs.
-        device: Where to work.
     """
 
     def __init__(
         self,
         network: fx.GraphModule,
-        ann: fx.GraphModule,
+        draft: Draft,
         units: Mapping[fx.Node, tuple[str, Tensor]],
-        *,
         batches: Iterable[Any],
-        signature: Signature,
-        device: torch.device,
     ) -> None:
-        self._network, self._ann, self._units = network, ann, units
-        self._batches, self._signature, self._device = batches, signature, device
+        self._network, self._ann, self._units = network, draft.module, units
+        self._batches, self._signature, self._device = batches, draft.signature, draft.device
         self._probes = [module for module in network.modules() if isinstance(module, Probe)]
         self._inputs: tuple[Any, ...] | None = None
         flow = Flow.of(network)
@@ -94,7 +90,7 @@ class Trying:
 
     def activations(self, inputs: tuple[Any, ...]) -> Activations:
         """What the ANN computes."""
-        recorder = _Recorder(self._ann, self._units)
+        recorder = _ActivationRecorder(self._ann, self._units)
         with torch.no_grad():
             output = recorder.run(*inputs)
         return Activations(recorder.seen, output)
@@ -115,7 +111,7 @@ class Trying:
         return tuple(move(to_full_precision(value), self._device) for value in self._signature.inputs_of(batch))
 
 
-class _Recorder(fx.Interpreter):
+class _ActivationRecorder(fx.Interpreter):
     """Runs the ANN and keeps the activations of the sites, in their units."""
 
     def __init__(self, ann: fx.GraphModule, units: Mapping[fx.Node, tuple[str, Tensor]]) -> None:

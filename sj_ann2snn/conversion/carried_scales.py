@@ -1,0 +1,140 @@
+"""In which scale values are carried so far, and what it takes to read one in another scale."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from ..contracts.replacements import ScaleFlow, Weighted
+from ..contracts.site import Varies
+from ..support.trees import leaves
+from .draft import Decision, Draft, ScalePlan
+from .graph.records import TensorRecord
+from .graph.weights import foldable
+
+__all__ = ["ONE", "CarriedScales", "compressed", "is_per_channel", "is_same", "node_leaves"]
+
+ONE = torch.ones((), dtype=torch.float64)
+
+
+class CarriedScales:
+    """The scales of a network's values while they are planned.
+
+    Args:
+        draft: Planned.
+        units: λ, or the value of a spike, of every spiking node: a scalar or per channel (dimension 1).
+
+    Attributes:
+        draft: As given.
+        units: As scales.
+        wanted: For every node the scale in which its users would read it without a scaler; None if any will do.
+        scales: For every node visited so far the scale of its result.
+        folds: For a weighted layer the factors of its input and output channels.
+        scalers: For (user, argument) the factor that multiplies the argument in front of the user.
+    """
+
+    def __init__(self, draft: Draft, units: Mapping[fx.Node, Tensor]) -> None:
+        self.draft = draft
+        self.units = {node: self._as_scale(value, node) for node, value in units.items()}
+        self.wanted: dict[fx.Node, Tensor | None] = {}
+        self.scales: dict[fx.Node, Any] = {}
+        self.folds: dict[fx.Node, tuple[Tensor, Tensor]] = {}
+        self.scalers: dict[tuple[fx.Node, fx.Node], Tensor] = {}
+
+    def plan(self) -> ScalePlan:
+        """What was found."""
+        return ScalePlan(self.scales, self.folds, self.scalers)
+
+    def bring(self, user: fx.Node, arg: fx.Node, wanted: Tensor) -> None:
+        """Have `user` read `arg` in the scale `wanted`."""
+        scale = self.scale_of(arg)
+        if not is_same(scale, wanted):
+            self.scalers[user, arg] = scale / wanted
+
+    def scale_of(self, node: fx.Node) -> Tensor:
+        """The scale of `node`; several results that are read as a whole are in the ANN's units."""
+        scale: Any = self.scales[node]
+        return scale if isinstance(scale, Tensor) else ONE
+
+    def reranked(self, scale: Tensor | None, node: fx.Node) -> Tensor | None:
+        """A scale per channel for `node`, whose value may have another rank; None if it has other channels."""
+        if scale is None or not scale.dim():
+            return scale
+        found = self.draft.tensor(node)
+        if found is None or len(found.shape) < 2 or not is_per_channel(scale):
+            return None
+        if found.shape[1] != scale.shape[1]:
+            return None
+        return scale.reshape(1, -1, *(1,) * (len(found.shape) - 2))
+
+    def flow(self, node: fx.Node, decision: Decision) -> ScaleFlow:
+        """How scales pass through `node`; through a layer whose weights cannot be scaled they do not."""
+        replacement = decision.replacement
+        if replacement is None:
+            return ScaleFlow.STOPPED
+        if isinstance(replacement, Weighted) and not (
+            node.op == "call_module" and foldable(self.draft.module.get_submodule(str(node.target)))
+        ):
+            return ScaleFlow.STOPPED
+        if replacement.scale_flow is ScaleFlow.SHARED and not self._sums_inputs(node):
+            return ScaleFlow.STOPPED
+        return replacement.scale_flow
+
+    def picks(self, node: fx.Node) -> bool:
+        """True for ``chunks[0]``, which picks one of several results."""
+        source = node.args[0] if node.args else None
+        return (
+            node.target is operator.getitem
+            and isinstance(source, fx.Node)
+            and not isinstance(self.draft.record[source], TensorRecord)
+            and self.draft.record.is_tensor(source)
+        )
+
+    def joins_constants(self, node: fx.Node) -> bool:
+        """True if a parameter is among what is joined; it has the ANN's units."""
+        return any(
+            self.draft.plan.varies[one] is Varies.CONSTANT and self.draft.record.is_tensor(one)
+            for one in node_leaves(node)
+        )
+
+    def _sums_inputs(self, node: fx.Node) -> bool:
+        """True if no operand is a parameter, which a scale would have to divide as well."""
+        return all(self.draft.plan.varies[one] > Varies.CONSTANT for one in node_leaves(node))
+
+    def _as_scale(self, value: Tensor, node: fx.Node) -> Tensor:
+        value = value.detach().double().cpu()
+        if not value.dim():
+            return value
+        return compressed(value.reshape(1, -1, *(1,) * (len(self.draft.record[node].shape) - 2)))
+
+
+def node_leaves(node: fx.Node) -> list[fx.Node]:
+    """The arguments that are nodes, each as often as it is one."""
+    return [leaf for leaf in leaves((node.args, node.kwargs)) if isinstance(leaf, fx.Node)]
+
+
+def compressed(scale: Tensor) -> Tensor:
+    """`scale` with every dimension along which it does not change shrunk to one."""
+    for dim in range(scale.dim()):
+        first = scale.narrow(dim, 0, 1)
+        if scale.shape[dim] > 1 and bool((scale == first).all()):
+            scale = first
+    return scale.reshape(()) if scale.numel() == 1 else scale.contiguous()
+
+
+def is_per_channel(scale: Tensor) -> bool:
+    """True if a scale varies along dimension 1 only."""
+    return all(size == 1 for dim, size in enumerate(scale.shape) if dim != 1)
+
+
+def is_same(one: Tensor, other: Tensor) -> bool:
+    """True for equal scales of the same form."""
+    if one is other:
+        return True
+    if not one.dim() and not other.dim():
+        return bool(one == other)
+    return one.shape == other.shape and bool((one == other).all())

@@ -1,0 +1,183 @@
+"""What the stages of a conversion pass on: a network on its way from ANN to SNN."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from ..contracts.replacements import Analog, Replacement, Spike
+from ..contracts.site import Site, Varies
+from ..errors import UnsupportedError
+from ..support.batches import Signature
+from .graph.records import Record, TensorRecord
+
+__all__ = ["APPROXIMATED", "COMMUTED", "Adjustment", "Decision", "Draft", "Plan", "Problem", "ScalePlan"]
+
+APPROXIMATED = "ann2snn_approximated"
+"""Key of a node's meta: the ANN's operation, where a node computes another function than that."""
+
+COMMUTED = "ann2snn_commuted"
+"""Key of a node's meta: True for a max pool that was moved in front of its neuron."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What one node becomes, and who decided it."""
+
+    site: Site
+    replacement: Replacement | None
+    """None where no mapper claims the operation (it then runs on values that do not vary)."""
+    mapper: str
+    owner: str
+    varies: Varies
+    """How the node's own result varies."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An operation that prevents an exact conversion."""
+
+    name: str
+    operation: str
+    source: str
+    why: str
+    help: str
+
+    def __str__(self) -> str:
+        at = f" at {self.source}" if self.source else ""
+        return f"{self.name} ({self.operation}){at}: {self.why}. {self.help}".rstrip()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The decisions for a whole graph."""
+
+    decisions: Mapping[fx.Node, Decision] = field(default_factory=dict)
+    varies: Mapping[fx.Node, Varies] = field(default_factory=dict)
+    batched: frozenset[fx.Node] = frozenset()
+    """Nodes whose tensors have the samples in dimension 0."""
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def spikes(self) -> dict[fx.Node, Spike]:
+        """The nodes that become neurons, in order of execution."""
+        return {
+            node: decision.replacement
+            for node, decision in self.decisions.items()
+            if isinstance(decision.replacement, Spike)
+        }
+
+    @property
+    def analog(self) -> dict[fx.Node, Decision]:
+        """The nodes that become modules with memory which do not spike, in order of execution."""
+        return {node: one for node, one in self.decisions.items() if isinstance(one.replacement, Analog)}
+
+    def require_exact(self) -> None:
+        """Raises:
+        UnsupportedError: The network cannot be converted exactly; the message lists every obstacle.
+        """
+        if self.problems:
+            count = len(self.problems)
+            raise UnsupportedError(
+                f"{count} operation{'s' if count > 1 else ''} of the network cannot be converted exactly:\n"
+                + "\n".join(f"  - {problem}" for problem in self.problems),
+                self.problems,
+            )
+
+
+@dataclass(frozen=True)
+class ScalePlan:
+    """In which scale every value is carried, and how it gets there.
+
+    Scales are float64: 0-dimensional, or of the value's rank with a first dimension of one.
+    """
+
+    scales: Mapping[fx.Node, Any] = field(default_factory=dict)
+    folds: Mapping[fx.Node, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """For a weighted layer the factors of its input and output channels."""
+    scalers: Mapping[tuple[fx.Node, fx.Node], Tensor] = field(default_factory=dict)
+    """For (user, argument) the factor that multiplies the argument in front of the user."""
+
+
+@dataclass(frozen=True)
+class Adjustment:
+    """What corrections add to the current of a neuron.
+
+    Attributes:
+        bias: Added at every step, per channel, in the ANN's units; None where a layer's bias contains it.
+        potential: Added at the first step, in units of the threshold, without sample dimension.
+    """
+
+    bias: Tensor | None = None
+    potential: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A network on its way from ANN to SNN: every stage takes one and returns the next, and changes none.
+
+    Attributes:
+        module: The ANN in canonical form; shares nothing with the caller's network.
+        signature: Its inputs.
+        device: Where the conversion works.
+        samples: Two samples, one value per input.
+        more: Three.
+        answer: The answer of the caller's network to the two samples.
+        problems: In-place operations that could not be followed.
+        record: What every node yields for the two samples.
+        plan: What becomes of every node.
+        lambdas: λ of every spiking node.
+        units: The value of one spike there.
+        scales: Folds and scalers.
+        adjustments: What corrections add to the currents of neurons.
+        layers: Layers to which corrections gave another bias, by qualified name; see `layer`.
+        readout: Name and options of the readout that corrections adjusted the network for.
+    """
+
+    module: fx.GraphModule
+    signature: Signature
+    device: torch.device
+    samples: tuple[Any, ...]
+    more: tuple[Any, ...]
+    answer: Any
+    problems: tuple[Problem, ...] = ()
+    record: Record = field(default_factory=lambda: Record({}))
+    plan: Plan = field(default_factory=Plan)
+    lambdas: Mapping[fx.Node, Tensor] = field(default_factory=dict)
+    units: Mapping[fx.Node, Tensor] = field(default_factory=dict)
+    scales: ScalePlan = field(default_factory=ScalePlan)
+    adjustments: Mapping[fx.Node, Adjustment] = field(default_factory=dict)
+    layers: Mapping[str, nn.Module] = field(default_factory=dict)
+    readout: tuple[str, dict[str, Any]] | None = None
+
+    def evolve(self, **changes: Any) -> Draft:
+        """A draft with these attributes, the others as they are."""
+        return replace(self, **changes)
+
+    def layer(self, node: fx.Node) -> nn.Module:
+        """The module that a ``call_module`` node calls."""
+        name = str(node.target)
+        return self.layers[name] if name in self.layers else self.module.get_submodule(name)
+
+    def tensor(self, node: fx.Node) -> TensorRecord | None:
+        """What is known of a node's one result; None if it yields several, or no tensor."""
+        found = self.record[node]
+        return found if isinstance(found, TensorRecord) else None
+
+    def inputs(self, node: fx.Node) -> list[fx.Node]:
+        """The arguments of `node` whose tensors depend on the network's input."""
+        return [
+            source
+            for source in node.all_input_nodes
+            if self.plan.varies[source] > Varies.CONSTANT and self.record.is_tensor(source)
+        ]
+
+    @property
+    def output(self) -> Any:
+        """The nodes that the network returns, nested as it returns them."""
+        (output,) = (node for node in self.module.graph.nodes if node.op == "output")
+        return output.args[0]

@@ -1,0 +1,69 @@
+"""Fills in the report of a conversion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import fx
+
+from ..contracts.replacements import Analog, Spike
+from ..layers import ChannelAffine, Scaler
+from .draft import APPROXIMATED, Decision, Draft
+from .graph.canonical import ORIGIN
+from .report import ConversionCheck, ConversionReport, ReportEntry
+from .selection import Selection
+
+__all__ = ["make_check", "make_report"]
+
+
+def make_report(draft: Draft, selection: Selection, network: fx.GraphModule) -> ConversionReport:
+    """The report of the conversion that turned `draft` into `network`."""
+    return ConversionReport(
+        mode=str(selection.normalization),
+        mode_owner=str(selection.mode_owner),
+        neuron=selection.neuron.name,
+        neuron_owner=str(selection.neuron_owner),
+        corrections=tuple(who for _, who in selection.corrections),
+        entries=tuple(_entries(draft, selection.neuron.name)),
+        scalers=tuple(name for name, module in network.named_modules() if isinstance(module, Scaler)),
+    )
+
+
+def make_check(draft: Draft, selection: Selection) -> ConversionCheck:
+    """What a conversion of `draft`, which is planned, would do."""
+    return ConversionCheck(tuple(_entries(draft, selection.neuron.name)), draft.plan.problems)
+
+
+def _entries(draft: Draft, neuron: str) -> Iterator[ReportEntry]:
+    for node, decision in draft.plan.decisions.items():
+        site, scale = decision.site, draft.lambdas.get(node)
+        stands_for, analog = node.meta.get(APPROXIMATED), _analog(decision)
+        exact = analog.is_exact if analog else decision.replacement is None or decision.replacement.is_exact
+        yield ReportEntry(
+            name=site.name,
+            operation=stands_for or node.meta.get(ORIGIN, site.operation_name),
+            becomes=_becomes(decision, stands_for, neuron),
+            mapper=decision.mapper,
+            owner=decision.owner,
+            scale=None if scale is None else (float(scale.min()), float(scale.max())),
+            exact=not stands_for and exact,
+            source=site.source,
+            analog=analog is not None,
+        )
+
+
+def _becomes(decision: Decision, stands_for: str | None, neuron: str) -> str:
+    site, replacement = decision.site, decision.replacement
+    if stands_for and not isinstance(replacement, Spike):
+        return site.operation_name
+    if site.operation is ChannelAffine:
+        return "affine map"
+    return "itself" if replacement is None else replacement.becomes(site, neuron)
+
+
+def _analog(decision: Decision) -> Analog | None:
+    """The module at a site that does not spike, also where a neuron stands behind it."""
+    replacement = decision.replacement
+    if isinstance(replacement, Spike):
+        return replacement.analog_at(decision.site)
+    return replacement if isinstance(replacement, Analog) else None

@@ -1,0 +1,231 @@
+"""How scales pass through operations: a rule for every `ScaleFlow`."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, fx
+
+from ..contracts.replacements import Analog, Product, ScaleFlow, Spike
+from ..support.trees import map_leaves, map_tensors, tensors
+from .carried_scales import ONE, CarriedScales, compressed, is_per_channel, is_same, node_leaves
+from .draft import Decision
+from .graph.records import TensorRecord
+from .graph.weights import channel_axis
+
+__all__ = ["RULES", "ScaleRule"]
+
+
+class ScaleRule(abc.ABC):
+    """What happens to scales at nodes of one kind."""
+
+    def wish(self, carried: CarriedScales, node: fx.Node, arg: fx.Node, decision: Decision) -> Tensor | None:
+        """The scale in which `node` would read `arg` without a scaler; None if any will do."""
+        return ONE
+
+    @abc.abstractmethod
+    def carry(self, carried: CarriedScales, node: fx.Node, decision: Decision) -> Any:
+        """The scale of the result of `node`, once its arguments are brought to the scales that it needs."""
+
+
+class Stopped(ScaleRule):
+    """The operation reads and yields the ANN's units."""
+
+    def carry(self, carried: CarriedScales, node: fx.Node, decision: Decision) -> Any:
+        return in_units(carried, node)
+
+
+class Own(ScaleRule):
+    """A neuron: its current and its output have the scale of its site. An analog module in front reads ANN units."""
+
+    def wish(self, carried: CarriedScales, node: fx.Node, arg: fx.Node, decision: Decision) -> Tensor | None:
+        return ONE if _analog(decision) else carried.reranked(carried.units[node], arg)
+
+    def carry(self, carried: CarriedScales, node: fx.Node, decision: Decision) -> Tensor:
+        for arg in carried.draft.inputs(node):
+            wish = self.wish(carried, node, arg, decision)
+            carried.bring(node, arg, ONE if wish is None else wish)
+        return carried.units[node]
+
+
+class Folded(ScaleRule):
+    """Weights take up both scales: W' = W · s_in / s_out, b' = b / s_out."""
+
+    def wish(self, carried: CarriedScales, node: fx.Node, arg: fx.Node, decision: Decision) -> Tensor | None:
+        return None
+
+    def carry(self, carried: CarriedScales, node: fx.Node, decision: Decision) -> Tensor:
+        record = carried.draft.record
+        layer = carried.draft.module.get_submodule(str(node.target))
+        (arg,) = carried.draft.inputs(node)
+        incoming = _along_channels(layer, carried.scales[arg], len(record[arg].shape))
+        if incoming is None:
+            carried.bring(node, arg, ONE)
+            incoming = ONE
+        wanted = carried.wanted[node]
+        outgoing = None if wanted is None else _along_channels(layer, wanted, len(record[node].shape))
+        if wanted is None or outgoing is None:
+            wanted, outgoing = ONE, ONE
+        carried.folds[node] = (incoming, 1.0 / outgoing)
+        return wanted
+
+
+class Unchanged(ScaleRule):
+    """The result is the input."""
+
+    def wish(self, carried: CarriedScales, node: fx.Node, arg: fx.Node, decision: Decision) -> Tensor | None:
+        return carried.wanted[node]
+
+    def carry(self, carried: CarriedScales, node: fx.Node, decision: Decision) -> Any:
+        return carried.scales[node.all_input_nodes[0]]
+
+
+class PerChannel(ScaleRule):
+    """One scale per channel passes, whatever becomes of the other dimensions."""
+
+    def wish(self, carried: CarriedScales, node: fx.Node, arg: fx.Node, decision: Decision) -> Tensor | None:
+        return carried.reranked(carried.wanted[node], arg)
+
+    def carry(self, carried: CarriedScales, node: fx.Node, decision: Decision) -> Tensor:
+        arg = carried.draft.inputs(node)[0]
+        scale: Tensor = carried.scales[arg]
+        if not scale.dim():
+            return scale
+        shape, out_shape = carried.draft.record[arg].shape, carried.draft.record[node].shape
+        if not is_per_channel(scale) or len(out_shape) < 2 or shape[1] != out_shape[1]:
+            carried.bring(node, arg, ONE)
+            return ONE
+        return scale.reshape(1, -1, *(1,) * (len(out_shape) - 2))
+
+
+class Shared(ScaleRule):
+    """All operands are brought to one scale."""
+
+    def wish(self, carried: CarriedScales, node: fx.Node, arg: fx.Node, decision: Decision) -> Tensor | None:
+        return carried.reranked(carried.wanted[node], arg)
+
+    def carry(self, carried: CarriedScales, node: fx.Node, decision: Decision) -> Tensor:
+        wanted = carried.wanted[node]
+        arguments = carried.draft.inputs(node)
+        if wanted is None:
+            # No user insists: the output of a neuron keeps its scale, the rest follows.
+            fixed = [arg for arg in arguments if arg in carried.units]
+            wanted = carried.scale_of(fixed[0] if fixed else arguments[0])
+        shape = carried.draft.record[node].shape
+        if wanted.dim() and any(carried.draft.record[arg].shape != shape for arg in arguments):
+            wanted = ONE
+        for arg in arguments:
+            carried.bring(node, arg, wanted)
+        return wanted
+
+
+class Moved(ScaleRule):
+    """Every scale moves along with its element, as the operation itself moves it."""
+
+    def wish(self, carried: CarriedScales, node: fx.Node, arg: fx.Node, decision: Decision) -> Tensor | None:
+        return ONE if carried.joins_constants(node) else _scalar(carried.wanted[node])
+
+    def carry(self, carried: CarriedScales, node: fx.Node, decision: Decision) -> Any:
+        record, arguments = carried.draft.record, carried.draft.inputs(node)
+        if _is_read_whole(carried, node) or carried.joins_constants(node):
+            return in_units(carried, node)
+        scales = [carried.scale_of(arg) for arg in arguments]
+        if all(not scale.dim() and is_same(scale, scales[0]) for scale in scales):
+            return map_leaves(record[node], lambda leaf: scales[0])
+        if not all(isinstance(record[arg], TensorRecord) for arg in arguments):
+            return in_units(carried, node)
+        full = {arg: _broadcast(scale, record[arg].shape) for arg, scale in zip(arguments, scales, strict=True)}
+        result = map_tensors(_computed(carried, node, full), compressed)
+        # Scales that differ between the samples of a batch would depend on the batch's size.
+        moved = any(scale.dim() and scale.shape[0] != 1 for scale in tensors(result))
+        return in_units(carried, node) if moved else result
+
+
+class Multiplied(ScaleRule):
+    """The scales of the operands are multiplied, or divided."""
+
+    def wish(self, carried: CarriedScales, node: fx.Node, arg: fx.Node, decision: Decision) -> Tensor | None:
+        return _scalar(carried.wanted[node])
+
+    def carry(self, carried: CarriedScales, node: fx.Node, decision: Decision) -> Tensor:
+        product, record = decision.replacement, carried.draft.record
+        assert isinstance(product, Product)
+        arguments = carried.draft.inputs(node)
+        result = ONE
+        for arg in arguments:
+            scale = carried.scale_of(arg)
+            same_shape = record[arg].shape == record[node].shape
+            if scale.dim() and not (product.elementwise and same_shape):
+                carried.bring(node, arg, ONE)
+                scale = ONE
+            divides = product.divisor is not None and len(node.args) > product.divisor
+            if divides and node.args[product.divisor] is arg:  # type: ignore[index]
+                scale = 1.0 / scale
+            result = result * scale
+        if len(arguments) == 1 and sum(one is arguments[0] for one in node_leaves(node)) > 1:
+            # ``x * x`` of something static: the square's scale is not the value's.
+            carried.bring(node, arguments[0], ONE)
+            return ONE
+        return result
+
+
+RULES: dict[ScaleFlow, ScaleRule] = {
+    ScaleFlow.OWN: Own(),
+    ScaleFlow.FOLDED: Folded(),
+    ScaleFlow.UNCHANGED: Unchanged(),
+    ScaleFlow.PER_CHANNEL: PerChannel(),
+    ScaleFlow.SHARED: Shared(),
+    ScaleFlow.MOVED: Moved(),
+    ScaleFlow.MULTIPLIED: Multiplied(),
+    ScaleFlow.STOPPED: Stopped(),
+}
+
+
+def in_units(carried: CarriedScales, node: fx.Node) -> Any:
+    """Have `node` read the ANN's units; the scale of its result is then one."""
+    for arg in carried.draft.inputs(node):
+        carried.bring(node, arg, ONE)
+    return map_leaves(carried.draft.record[node], lambda leaf: ONE)
+
+
+def _analog(decision: Decision) -> Analog | None:
+    return decision.replacement.analog if isinstance(decision.replacement, Spike) else None
+
+
+def _scalar(scale: Tensor | None) -> Tensor | None:
+    return scale if scale is not None and not scale.dim() else None
+
+
+def _along_channels(layer: Any, scale: Tensor, ndim: int) -> Tensor | None:
+    """The scale as a vector over the layer's channels; None if it varies along other dimensions."""
+    if not scale.dim():
+        return scale
+    axis = channel_axis(layer, ndim)
+    if any(size != 1 for dim, size in enumerate(scale.shape) if dim != axis):
+        return None
+    return scale.flatten() if scale.shape[axis] > 1 else scale.reshape(())
+
+
+def _is_read_whole(carried: CarriedScales, node: fx.Node) -> bool:
+    """True for several results that are not only picked from one by one."""
+    if isinstance(carried.draft.record[node], TensorRecord):
+        return False
+    return any(not (carried.picks(user) and isinstance(user.args[1], int)) for user in node.users)
+
+
+def _computed(carried: CarriedScales, node: fx.Node, scales: Mapping[fx.Node, Tensor]) -> Any:
+    """What the operation of `node` makes of scales instead of values."""
+
+    def value(leaf: Any) -> Any:
+        if not isinstance(leaf, fx.Node):
+            return leaf
+        return scales[leaf] if leaf in scales else carried.draft.record[leaf]
+
+    call = getattr(fx.Interpreter(carried.draft.module, garbage_collect_values=False), node.op)
+    return call(node.target, map_leaves(node.args, value), map_leaves(node.kwargs, value))
+
+
+def _broadcast(scale: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return scale.expand(shape).clone() if scale.dim() else scale.reshape((1,) * len(shape)).expand(shape).clone()
