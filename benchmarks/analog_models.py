@@ -170,20 +170,22 @@ def page(rows: dict[str, dict[str, Row]]) -> str:
 PAGE = """\
 # torchvision's models with smooth activations, gates, normalization and attention
 
-They convert with `plugins/sj-ann2snn-analog`, as hybrids: what no neuron can do is computed on analog values.
+With `plugins/sj-ann2snn-analog`, these models convert to hybrids: operations that no neuron can do are computed on
+analog values.
 
-Random weights, ten classes, BatchNorm statistics settled by three batches of normal noise. 16 images of normal noise
-calibrate, in the smallest size of 64, 75, 96, 128 and 224 pixels that a model takes; as many of them as the table says
-are simulated. Scales are the maximum per channel. A cell holds the relative L2 error of the mean output against the
-ANN at T = 16, 64 and 256, and in brackets the number of spiking layers. The output layer of ViT, which torchvision
-starts at zero, is drawn at random, and so are the factors of ConvNeXt's blocks (1e-6 in torchvision), between 0.5 and
-1.5.
+The models have random weights and ten classes. Their BatchNorm statistics come from three batches of normal noise. The
+calibration uses 16 images of normal noise, in the smallest of the sizes 64, 75, 96, 128 and 224 pixels that a model
+accepts; the table states how many of them are simulated. Scales are the maximum per channel. A cell shows the relative
+L2 error of the mean output against the ANN at T = 16, 64 and 256, and in brackets the number of spiking layers. Two
+initializations are replaced by random values: the output layer of ViT, which is zero in torchvision, and the factors of
+ConvNeXt's blocks, which are 1e-6 in torchvision and here between 0.5 and 1.5.
 
-- **IF**: IF neurons where the ANN has ReLUs, starting at half a threshold.
-- **signed**: signed neurons there (`neuron="signed", levels={levels}`, from `plugins/sj-ann2snn-signed`).
-- **signed, everywhere**: the same, and behind every smooth activation and normalization (`analog_neuron=True`).
-- **differential, everywhere**: differential neurons in these places (`neuron="differential", thresholds={sizes}`, from
-  `plugins/sj-ann2snn-differential`).
+- **IF**: IF neurons in place of the ANN's ReLUs, starting at half a threshold.
+- **signed**: signed neurons in place of the ReLUs (`neuron="signed", levels={levels}`, from
+  `plugins/sj-ann2snn-signed`).
+- **signed, everywhere**: also behind every smooth activation and normalization (`analog_neuron=True`).
+- **differential, everywhere**: differential neurons in the same places (`neuron="differential", thresholds={sizes}`,
+  from `plugins/sj-ann2snn-differential`).
 
 {table}
 
@@ -191,22 +193,24 @@ starts at zero, is drawn at random, and so are the factors of ConvNeXt's blocks 
 
 ![One SiLU at work, and the error over time](images/analog.png)
 
-Left: two IF neurons drive one SiLU. It is computed on the mean of its current, not on the current of each step, and the
-mean of what it emits is SiLU of that mean. Right: the column "signed, everywhere".
+Left: two IF neurons drive one SiLU. The SiLU is computed on the mean of its current, not on the current of each step,
+and the mean of its output is SiLU of that mean. Right: the column "signed, everywhere".
 
-A model without a spiking layer answers a constant input with the ANN's answer at every step. What is left elsewhere
-is the rounding of the neurons' rates, which every layer of random weights passes on ([table](torchvision.md)): with the
-same analog operations, several spikes a step (signed neurons, or `neuron="burst", levels={levels}`) leave a tenth of
-it or less, and differential neurons less than that after 16 steps.
+For a constant input, a model without a spiking layer gives the ANN's answer at every step. The error of the other
+models is the rounding of the neurons' rates, which every layer of random weights passes on ([table](torchvision.md)).
+With the same analog operations, several spikes per step (signed neurons, or `neuron="burst", levels={levels}`) reduce
+it to a tenth or less, and differential neurons to less than that after 16 steps.
 
 ## Measure it yourself
 
-    pip install . ./plugins/sj-ann2snn-analog ./plugins/sj-ann2snn-signed ./plugins/sj-ann2snn-differential
-    python benchmarks/analog_models.py --results rows
-    python benchmarks/analog_models.py --results rows --page docs/analog.md
-    python benchmarks/analog_figure.py --results rows --picture docs/images/analog.png
+```console
+pip install . ./plugins/sj-ann2snn-analog ./plugins/sj-ann2snn-signed ./plugins/sj-ann2snn-differential
+python benchmarks/analog_models.py --results rows
+python benchmarks/analog_models.py --results rows --page docs/analog.md
+python benchmarks/analog_figure.py --results rows --picture docs/images/analog.png
+```
 
-It goes on where it was stopped. {versions}.
+An interrupted run continues where it stopped. Measured with {versions}.
 """
 
 

@@ -43,7 +43,7 @@ failed=0
 tests() {
     "$python" -W ignore -c 'import torch, sj_ann2snn.compat as c; print(f"\nSpikingJelly {c.spikingjelly_version()}, torch {torch.__version__}, {torch.cuda.get_device_name()}")'
     # The versions of other packages are that machine's own: what they warn of is no failure of ours.
-    "$python" -m pytest tests/test_gpu.py -n 0 -q -rs -W ignore -p no:cacheprovider || failed=1
+    "$python" -m pytest tests/behaviour/test_gpu.py -n 0 -q -rs -W ignore -p no:cacheprovider || failed=1
 }
 {
     tests

@@ -282,27 +282,29 @@ def page(rows: dict[str, dict[str, Row]]) -> str:
 PAGE = """\
 # torchvision's classification models
 
-{converted} of {models} convert; the others are refused with the list of what stands in the way.
+{converted} of {models} models convert. The others are refused, with a list of the operations that prevent the
+conversion.
 
-Random weights, ten classes, BatchNorm statistics settled by three batches of normal noise. 64 images of normal noise
-calibrate, in the smallest size of 64, 75, 96, 128 and 224 pixels that a model takes; {samples} of them are simulated.
-Scales are the maximum per channel; IF neurons and bursts start at half a threshold. A cell holds the relative L2 error
-of the mean output against the ANN at T = 32, 128 and 512, and in brackets the share of the images whose largest output
-is the ANN's after the last of these. *Layers* are the weighted ones on the longest path.
+The models have random weights and ten classes. Their BatchNorm statistics come from three batches of normal noise.
+The calibration uses 64 images of normal noise, in the smallest of the sizes 64, 75, 96, 128 and 224 pixels that a
+model accepts; {samples} of them are simulated. Scales are the maximum per channel; IF neurons and bursts start at
+half a threshold. A cell shows the relative L2 error of the mean output against the ANN at T = 32, 128 and 512, and in
+brackets the share of images whose largest output is the ANN's after the last of these. *Layers* counts the weighted
+layers on the longest path.
 
 - **IF**: SpikingJelly's IF neurons.
-- **burst**: up to {levels} spikes a step (`neuron="burst", levels={levels}`, from `plugins/sj-ann2snn-burst`).
+- **burst**: up to {levels} spikes per step (`neuron="burst", levels={levels}`, from `plugins/sj-ann2snn-burst`).
 - **differential**: spikes of {thresholds} sizes (`neuron="differential", thresholds={thresholds}`, from
   `plugins/sj-ann2snn-differential`), at T = 32 only.
-- **SpikingJelly**: `RateCodingRecipe` of SpikingJelly {spikingjelly} with the same settings, its network run step by
+- **SpikingJelly**: `RateCodingRecipe` of SpikingJelly {spikingjelly} with the same settings; its network runs step by
   step.
 
 {table}
 
 {verdicts}
 
-Where the error of plain IF neurons stays high no single layer is wrong: every layer adds the rounding of its rates, and
-a random deep network passes it on and makes a little more of it. Trained networks are far more forgiving.
+Where the error of plain IF neurons stays high, no single layer is wrong: every layer adds the rounding of its rates,
+and a random deep network passes it on and amplifies it a little. Trained networks are far more forgiving.
 
 ## What is refused
 
@@ -310,11 +312,13 @@ a random deep network passes it on and makes a little more of it. Trained networ
 
 ## Measure it yourself
 
-    pip install . ./plugins/sj-ann2snn-burst ./plugins/sj-ann2snn-differential
-    python benchmarks/torchvision_models.py --results rows --samples 2
-    python benchmarks/torchvision_models.py --results rows --page docs/torchvision.md
+```console
+pip install . ./plugins/sj-ann2snn-burst ./plugins/sj-ann2snn-differential
+python benchmarks/torchvision_models.py --results rows --samples 2
+python benchmarks/torchvision_models.py --results rows --page docs/torchvision.md
+```
 
-It goes on where it was stopped. {versions}.
+An interrupted run continues where it stopped. Measured with {versions}.
 """
 
 

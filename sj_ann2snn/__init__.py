@@ -14,6 +14,7 @@ from .contracts.layer_mapper import LayerMapper
 from .contracts.network_description import NetworkDescription, NodeDescription, OperationDescription
 from .contracts.neuron_maker import NeuronMaker, NeuronSite
 from .contracts.normalization import CalibrationSite, Normalization, Observer, channels_last_2d, fill_dead_channels
+from .contracts.option_checks import require_flag, require_integer, require_number
 from .contracts.quantiles import QuantileSketch
 from .contracts.readout import Readout
 from .contracts.replacements import (
@@ -68,9 +69,27 @@ from .evaluation.evaluate import evaluate
 from .evaluation.result import EvaluationResult, LayerActivity
 from .hooks.specs import API_VERSION, hookimpl
 from .interchange.files import export, load_network
-from .layers import ChannelAffine, CumulativeMaxPool, InitialPotential, InPlaceNeuron, MomentumMaxPool, Scaler, Stepwise
+from .layers import (
+    ChannelAffine,
+    CumulativeMax,
+    CumulativeMaxPool,
+    InitialPotential,
+    InPlaceNeuron,
+    MomentumMaxPool,
+    Scaler,
+    Stepwise,
+    call_operation,
+)
 from .simulation.simulate import simulate
 from .spikingjelly_recipe import ConverterRecipe, recipe
+from .support.shapes import along_axis
+from .support.trees import map_tensors, tensors
+
+if TYPE_CHECKING:
+    from .builtin.exits import Margin
+    from .builtin.neurons import IFNeuron
+    from .builtin.normalizations import Fraction, Max, Percentile
+    from .builtin.readouts import Delayed, Exponential, Last, Mean, Potential
 
 __all__ = [
     "API_VERSION",
@@ -91,21 +110,30 @@ __all__ = [
     "ConverterRecipe",
     "Correction",
     "CorrectionError",
+    "CumulativeMax",
     "CumulativeMaxPool",
     "DeadLayerError",
+    "Delayed",
     "EvaluationInterrupted",
     "EvaluationResult",
     "ExitRule",
+    "Exponential",
     "ExportError",
     "Exporter",
     "FormatError",
+    "Fraction",
+    "IFNeuron",
     "InPlaceNeuron",
     "InitialPotential",
     "InputError",
+    "Last",
     "LayerActivity",
     "LayerMapper",
     "LegacyArgumentWarning",
     "Linear",
+    "Margin",
+    "Max",
+    "Mean",
     "MemoryWarning",
     "ModeError",
     "MomentumMaxPool",
@@ -122,8 +150,10 @@ __all__ = [
     "OperationDescription",
     "OptionError",
     "OutOfMemoryError",
+    "Percentile",
     "PluginError",
     "PluginWarning",
+    "Potential",
     "Product",
     "QuantileSketch",
     "Readout",
@@ -148,6 +178,8 @@ __all__ = [
     "VerificationError",
     "VersionError",
     "Weighted",
+    "along_axis",
+    "call_operation",
     "channels_last_2d",
     "evaluate",
     "export",
@@ -155,13 +187,36 @@ __all__ = [
     "hookimpl",
     "load_network",
     "make_if_neuron",
+    "map_tensors",
     "recipe",
+    "require_flag",
+    "require_integer",
+    "require_number",
     "simulate",
+    "tensors",
 ]
+
+_BUILTIN_PLUGINS = {
+    "Delayed": "readouts",
+    "Exponential": "readouts",
+    "Fraction": "normalizations",
+    "IFNeuron": "neurons",
+    "Last": "readouts",
+    "Margin": "exits",
+    "Max": "normalizations",
+    "Mean": "readouts",
+    "Percentile": "normalizations",
+    "Potential": "readouts",
+}
+"""Classes of the built-in plugins, which import this package, and the modules of `builtin` that hold them."""
 
 if not TYPE_CHECKING:  # a type checker would take every name to exist
 
     def __getattr__(name):
+        if name in _BUILTIN_PLUGINS:
+            from importlib import import_module
+
+            return getattr(import_module(f"{__name__}.builtin.{_BUILTIN_PLUGINS[name]}"), name)
         from .conversion.legacy_arguments import instead_of_attribute
 
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}.{instead_of_attribute(name)}", name=name)

@@ -1,13 +1,13 @@
-"""SpikingJelly's package `ann2snn` with this package's conversion in it: a script changes one import line.
+"""SpikingJelly's package `ann2snn` with this package's conversion: a script changes only its import line.
 
 >>> from sj_ann2snn import ann2snn  # instead of: from spikingjelly.activation_based import ann2snn
->>> ann2snn.download_url.__module__  # whatever has nothing to do with ReLU networks is SpikingJelly's
+>>> ann2snn.download_url.__module__  # everything unrelated to ReLU networks is SpikingJelly's
 'spikingjelly.activation_based.ann2snn.utils'
 
 | name | what it is |
 |---|---|
 | `RateCodingRecipe` | `sj_ann2snn.recipe`; SpikingJelly 2.0 only |
-| `Converter` | called with a recipe SpikingJelly's own converter, called as that of 0.0.0.0.14 `sj_ann2snn.Converter` |
+| `Converter` | with a recipe, SpikingJelly's own converter; with the arguments of 0.0.0.0.14, `sj_ann2snn.Converter` |
 | any other | SpikingJelly's |
 """
 
@@ -25,7 +25,7 @@ def _has_recipes() -> bool:
 
 
 def _either_converter(*args: Any, **keywords: Any) -> Any:
-    """SpikingJelly's converter where a recipe is given, else this package's."""
+    """SpikingJelly's converter if a recipe is given, otherwise this package's."""
     theirs = own_ann2snn()
     recipes = (str, theirs.FXConversionRecipe, theirs.ModuleConversionRecipe)
     if "recipe" in keywords or isinstance(args[0] if args else None, recipes):
@@ -34,7 +34,7 @@ def _either_converter(*args: Any, **keywords: Any) -> Any:
 
 
 def __getattr__(name: str) -> Any:
-    # Python itself asks for names such as __path__, which would make this a package.
+    # Python itself looks up names such as __path__, which would make this a package.
     if name.startswith("__"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "Converter":

@@ -1,6 +1,6 @@
-"""All that the package knows of the differences between SpikingJelly 0.0.0.0.14 and 2.0.
+"""Everything that the package knows about the differences between SpikingJelly 0.0.0.0.14 and 2.0.
 
-Nothing else in the package asks which line is installed.
+No other module checks which line is installed.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ import torch
 from torch import nn
 
 with warnings.catch_warnings():
-    # The 0.0.0.0.14 line applies torch.jit.script while it is imported; current torch calls that
-    # deprecated. The user can do nothing about it.
+    # The 0.0.0.0.14 line applies torch.jit.script at import, which current torch deprecates. Users cannot fix that.
     warnings.filterwarnings("ignore", message=r".*torch\.jit\.script.*is deprecated")
     from spikingjelly.activation_based import base, functional, layer, neuron
 
@@ -57,11 +56,11 @@ NEURONS_TAKE_BACKEND = "backend" in inspect.signature(neuron.IFNode.__init__).pa
 """True on the 0.0.0.0.14 line, whose neurons take `backend="torch"` or `"cupy"`."""
 
 _BACKEND_NAMED = "backend_named"
-"""Attribute of neurons whose backend the caller has named."""
+"""Attribute that marks neurons whose backend the caller has named."""
 
 
 def spikingjelly_version() -> str:
-    """The installed SpikingJelly's version, or ``"unknown"`` where it has no metadata."""
+    """The version of the installed SpikingJelly, or ``"unknown"`` if it has no metadata."""
     try:
         return importlib.metadata.version("spikingjelly")
     except importlib.metadata.PackageNotFoundError:
@@ -69,7 +68,7 @@ def spikingjelly_version() -> str:
 
 
 def is_neuron(module: nn.Module) -> bool:
-    """True for SpikingJelly's spiking neurons (and whatever subclasses them)."""
+    """True for SpikingJelly's spiking neurons and their subclasses."""
     return isinstance(module, neuron.BaseNode)
 
 
@@ -89,9 +88,9 @@ def make_if_neuron(*, initial_potential: float = 0.0, backend: str | None = None
 
     Args:
         initial_potential: Membrane potential after a reset, as a fraction of the threshold.
-        backend: `None` leaves the choice open: the simulator takes CuPy on a CUDA device where there is CuPy.
-            `"torch"` and `"cupy"` reach the neurons of the 0.0.0.0.14 line; on 2.0 the neurons choose Triton or
-            native CUDA themselves, and asking for one warns.
+        backend: `None` leaves the choice to the simulator, which uses CuPy on a CUDA device if it is installed.
+            `"torch"` and `"cupy"` apply to the neurons of the 0.0.0.0.14 line. The neurons of 2.0 choose Triton or
+            native CUDA by themselves; naming a backend there warns.
 
     Raises:
         BackendError: `backend` is unknown, or CuPy or CUDA is missing.
@@ -106,9 +105,9 @@ def make_if_neuron(*, initial_potential: float = 0.0, backend: str | None = None
 
 
 def if_neuron_options(module: Any) -> dict[str, Any] | None:
-    """What makes SpikingJelly's own IF neuron anew with `if_neuron_from`; None for any other module.
+    """The options with which `if_neuron_from` rebuilds SpikingJelly's own IF neuron; None for any other module.
 
-    The backend is none of it: which there is depends on the machine.
+    The backend is not among them, because it depends on the machine.
     """
     if type(module) is not neuron.IFNode:
         return None
@@ -120,7 +119,7 @@ def if_neuron_options(module: Any) -> dict[str, Any] | None:
 
 
 def if_neuron_from(*, v_threshold: float, v_reset: float | None, initial_potential: float) -> nn.Module:
-    """The IF neuron of such options."""
+    """The IF neuron with the options from `if_neuron_options`."""
     node = make_if_neuron(initial_potential=initial_potential)
     node.v_threshold, node.v_reset = v_threshold, v_reset  # type: ignore[assignment]
     return node
@@ -141,7 +140,7 @@ def _new_if(backend: str | None) -> neuron.IFNode:
         return neuron.IFNode(v_threshold=1.0, v_reset=None)
     if backend == "cupy":
         _require_cupy()
-    # The backend is checked against the step mode in force, and CuPy is multi-step only.
+    # The neuron checks the backend against its step mode, and CuPy is multi-step only.
     node = neuron.IFNode(v_threshold=1.0, v_reset=None, step_mode="m", backend=backend)
     node.step_mode = "s"
     return node
@@ -163,8 +162,8 @@ def _require_cupy() -> None:
 def _give_cupy_kernels_np_int() -> None:
     """Let the 0.0.0.0.14 line's CuPy kernels run beside NumPy 1.24 or newer.
 
-    They compare types with ``np.int``, which NumPy took away, so that every launch ends in an AttributeError. Their
-    module alone is given a NumPy that has it.
+    They compare types with ``np.int``, which NumPy removed, so every launch ends in an AttributeError. Only their
+    module sees a NumPy that has it.
     """
     from spikingjelly.activation_based.auto_cuda import base as kernels
 
@@ -173,7 +172,7 @@ def _give_cupy_kernels_np_int() -> None:
 
 
 class _NumpyWithInt(ModuleType):
-    """NumPy with the alias that it had before 1.24."""
+    """NumPy with the alias ``int`` that it had before 1.24."""
 
     int = int
 
@@ -182,12 +181,12 @@ class _NumpyWithInt(ModuleType):
 
 
 def backend_is_open(node: nn.Module) -> bool:
-    """True for a neuron of the 0.0.0.0.14 line for which nobody has named a backend."""
+    """True for a neuron of the 0.0.0.0.14 line whose backend the caller has not named."""
     return NEURONS_TAKE_BACKEND and not getattr(node, _BACKEND_NAMED, False)
 
 
 def cupy_works() -> bool:
-    """True where the 0.0.0.0.14 line's CuPy neurons can run."""
+    """True if the CuPy neurons of the 0.0.0.0.14 line can run here."""
     if not NEURONS_TAKE_BACKEND:
         return False
     try:
@@ -198,7 +197,7 @@ def cupy_works() -> bool:
 
 
 def starting_potential(neuron: nn.Module) -> float:
-    """The membrane potential that a neuron starts from after a reset; zero where it does not say."""
+    """The membrane potential of a neuron after a reset; zero if the neuron does not declare one."""
     value: Any = getattr(neuron, "initial_potential", None)
     if value is None:
         value = getattr(neuron, "_memories_rv", {}).get("v")
@@ -207,10 +206,10 @@ def starting_potential(neuron: nn.Module) -> float:
 
 @contextmanager
 def cupy_backend(network: nn.Module, others: Sequence[nn.Module] = ()) -> Iterator[None]:
-    """Let neurons whose backend is CuPy, and `others` too, really run on it while the context is open.
+    """While the context is open, run `others` and the neurons whose backend is CuPy on CuPy.
 
-    The 0.0.0.0.14 line takes its CuPy path only for neurons in training mode and in step mode "m"; the flag changes
-    nothing else about a soft-reset IF neuron.
+    The 0.0.0.0.14 line uses CuPy only for neurons in training mode and in step mode "m"; training mode changes nothing
+    else about a soft-reset IF neuron.
     """
     given = [m for m in network.modules() if is_neuron(m) and getattr(m, "backend", None) == "cupy" and not m.training]
     before = [(module, module.training) for module in (*given, *others)]
@@ -229,17 +228,17 @@ def cupy_backend(network: nn.Module, others: Sequence[nn.Module] = ()) -> Iterat
 
 
 def memories(module: nn.Module) -> dict[str, Any]:
-    """What a module with a memory holds at present, by name of the attribute."""
+    """The current memory of a module, by attribute name."""
     return dict(module._memories)  # type: ignore[arg-type]
 
 
 def step_modes(network: nn.Module) -> list[tuple[nn.Module, str]]:
-    """Every step-mode-aware module of `network` with its present step mode, to restore it later."""
+    """Every step-mode-aware module of `network` with its current step mode, to restore it later."""
     return [(module, str(module.step_mode)) for module in network.modules() if hasattr(module, "step_mode")]
 
 
 def own_ann2snn() -> ModuleType:
-    """SpikingJelly's own conversion package. No conversion needs it, so it is imported only here and only now."""
+    """SpikingJelly's own conversion package, imported on demand because no conversion needs it."""
     from spikingjelly.activation_based import ann2snn
 
     module: ModuleType = ann2snn
@@ -247,7 +246,7 @@ def own_ann2snn() -> ModuleType:
 
 
 def recipe_base() -> type:
-    """The class whose instances SpikingJelly 2.0's own `Converter` takes as recipes.
+    """The base class of the recipes that SpikingJelly 2.0's own `Converter` takes.
 
     Raises:
         VersionError: The installed SpikingJelly has no recipes.

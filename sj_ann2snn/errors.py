@@ -1,7 +1,7 @@
-"""Every error and warning the package raises.
+"""Every error and warning that the package raises.
 
-An error message stands alone: what was given, what is allowed, where (the qualified name of
-the layer) and what to do about it.
+An error message stands alone: it says what was given, what is allowed, where (the qualified name of the layer) and
+what to do.
 """
 
 from __future__ import annotations
@@ -55,19 +55,19 @@ class ModeError(Ann2SnnError, ValueError):
 
 
 class OptionError(Ann2SnnError, TypeError):
-    """A keyword is unknown or has a value that is not allowed."""
+    """A keyword is unknown, or its value is not allowed."""
 
 
 class ConflictError(Ann2SnnError):
-    """Two plugins claim the same name, mode or site and nothing says which one wins."""
+    """Several plugins claim the same name, mode or site, and nothing says which one wins."""
 
 
 class CorrectionError(Ann2SnnError, ValueError):
-    """A correction set something that a network cannot have."""
+    """A correction set a value that the network cannot take."""
 
 
 class PluginError(Ann2SnnError):
-    """A plugin does not keep the contract of the hook it implements."""
+    """A plugin breaks the contract of the hook that it implements."""
 
 
 class ConversionError(Ann2SnnError):
@@ -82,7 +82,7 @@ class UnsupportedError(ConversionError):
     """Operations in the network have no exact spiking counterpart; the message lists them all.
 
     Attributes:
-        problems: The same as data, each with the fields `name`, `operation`, `source`, `why` and `help`.
+        problems: The same list as data, each item with the fields `name`, `operation`, `source`, `why` and `help`.
     """
 
     def __init__(self, message: str, problems: tuple[Any, ...] = ()) -> None:
@@ -103,22 +103,22 @@ class NonFiniteError(CalibrationError):
 
 
 class DeadLayerError(CalibrationError):
-    """A layer was zero over the whole calibration set, so nothing tells its scale."""
+    """A layer was zero over the whole calibration set, so its scale is unknown."""
 
 
 class ScaleError(PluginError):
-    """A normalization returned a scale that is not finite, positive and of the right shape."""
+    """A normalization returned a scale that is not finite, not positive or of the wrong shape."""
 
 
 class InputError(Ann2SnnError, ValueError):
-    """What was given to `simulate`, `evaluate` or the command line cannot be used."""
+    """An input to `simulate`, `evaluate` or the command line cannot be used."""
 
 
 class ExportError(Ann2SnnError):
     """A converted network cannot be written to a file.
 
     Attributes:
-        problems: Where something in the network stands in the way: the name of the layer and why.
+        problems: For everything in the network that cannot be written, the name of the layer and the reason.
     """
 
     def __init__(self, message: str, problems: tuple[tuple[str, str], ...] = ()) -> None:
@@ -127,14 +127,14 @@ class ExportError(Ann2SnnError):
 
 
 class FormatError(Ann2SnnError, ValueError):
-    """A file holds no network that can be read."""
+    """A file does not hold a readable network."""
 
 
 class EvaluationInterrupted(KeyboardInterrupt):
     """Ctrl-C was pressed during `evaluate`.
 
     Attributes:
-        result: The `EvaluationResult` of the samples that were done by then.
+        result: The `EvaluationResult` of the samples that were finished by then.
     """
 
     def __init__(self, result: Any) -> None:
@@ -143,7 +143,7 @@ class EvaluationInterrupted(KeyboardInterrupt):
 
 
 class OutOfMemoryError(Ann2SnnError, MemoryError):
-    """Memory does not suffice to simulate a single sample."""
+    """There is not enough memory to simulate a single sample."""
 
 
 class BackendError(Ann2SnnError):
@@ -151,19 +151,19 @@ class BackendError(Ann2SnnError):
 
 
 class VersionError(Ann2SnnError):
-    """The installed SpikingJelly lacks what this is made for; another line of it has that."""
+    """The installed SpikingJelly line lacks something that another line has."""
 
 
 class BackendWarning(UserWarning):
-    """A backend was requested that this SpikingJelly line chooses by itself."""
+    """A backend was requested, but this SpikingJelly line chooses it by itself."""
 
 
 class LegacyArgumentWarning(UserWarning):
-    """An argument of SpikingJelly's own converter that has no effect here."""
+    """An argument of SpikingJelly's own converter has no effect here."""
 
 
 class MemoryWarning(UserWarning):
-    """Memory was short; the simulation goes on with less at a time."""
+    """Memory ran short; the simulation continues with smaller tiles."""
 
 
 class NoSpikesWarning(UserWarning):

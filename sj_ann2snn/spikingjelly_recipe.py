@@ -1,4 +1,4 @@
-"""A recipe with which SpikingJelly 2.0's own converter makes what `Converter` makes."""
+"""A recipe that lets SpikingJelly 2.0's own converter produce what `Converter` produces."""
 
 from __future__ import annotations
 
@@ -38,27 +38,27 @@ def recipe(
     ...     recipe = sj_ann2snn.recipe(dataloader=[torch.rand(100, 4)], mode="99.9%", progress=False)
     ...     snn = ann2snn.Converter(recipe=recipe, device="cpu").convert(ann)
 
-    The network is the one that `sj_ann2snn.Converter(dataloader, mode=mode, ...)(ann)` returns, on the device of
-    SpikingJelly's converter. `ann` itself stays as it is.
+    The result is the network that `sj_ann2snn.Converter(dataloader, mode=mode, ...)(ann)` returns, on the device of
+    SpikingJelly's converter. `ann` itself is left as it is.
 
     Args:
         dataloader: Calibration data, as for `Converter`.
         mode: As for `Converter`: `"max"`, `"99.9%"`, `0.5`, the name of any plugin's mode, or an instance.
-        momentum: Without effect.
+        momentum: No effect.
         fuse_flag: False keeps every BatchNorm as an affine map.
         channel_wise: One scale per channel instead of one per layer.
-        options: Any other keyword of `Converter` but `device`. Of SpikingJelly's `RateCodingRecipe`, whose positional
-            arguments are the first five, `half_threshold=True` stands for `initial_potential=0.5` and
-            `pre_spike_maxpool=True` for `maxpool="pre-spike"`, be it per channel or per layer.
+        options: Any other keyword of `Converter` except `device`. The first five arguments are the positional arguments
+            of SpikingJelly's `RateCodingRecipe`. Of its keywords, `half_threshold=True` means `initial_potential=0.5`,
+            and `pre_spike_maxpool=True` means `maxpool="pre-spike"`, per channel or per layer.
 
     Raises:
-        VersionError: SpikingJelly has no recipes: the installed one is 0.0.0.0.14.
+        VersionError: The installed SpikingJelly is 0.0.0.0.14, which has no recipes.
         ModeError, OptionError, ConflictError: As for `Converter`.
     """
     made = _recipe_class()
     if "device" in options:
         raise OptionError(
-            f"recipe got device={options['device']!r}. The device is an argument of SpikingJelly's converter: "
+            f"recipe got device={options['device']!r}. Give the device to SpikingJelly's converter: "
             "Converter(recipe=..., device=...)."
         )
     if momentum is not UNSET:
@@ -71,33 +71,33 @@ def recipe(
 class ConverterRecipe:
     """What `recipe` returns; also an `FXConversionRecipe` of SpikingJelly.
 
-    SpikingJelly's converter calls the methods in the order in which they stand here. It traces the network by
-    itself, which fewer networks allow than `Converter` takes; so the whole conversion is done before that, and what
-    it traces is a stand-in.
+    SpikingJelly's converter calls the methods in the order in which they are defined here. It traces the network by
+    itself, which works for fewer networks than `Converter` can convert. So the recipe does the whole conversion before
+    that, and SpikingJelly traces a placeholder.
 
     Attributes:
-        converter: The converter behind it, for `converter.check(ann)` and `converter.normalization`.
+        converter: The converter that the recipe uses, for `converter.check(ann)` and `converter.normalization`.
     """
 
     def __init__(self, converter: Converter) -> None:
         self.converter = converter
         self._report: ConversionReport | None = None
-        # By SpikingJelly's converter, as one recipe may serve several.
+        # Keyed by SpikingJelly's converter, because several converters may share a recipe.
         self._converted: WeakKeyDictionary[Any, nn.Module] = WeakKeyDictionary()
 
     @property
     def report(self) -> ConversionReport:
-        """What the last conversion mapped to what, by whom, with which scale.
+        """The report of the last conversion: what each operation became, which mapper decided, with which scale.
 
         Raises:
-            ConversionError: Nothing was converted yet.
+            ConversionError: Nothing has been converted yet.
         """
         if self._report is None:
             raise ConversionError("There is no report yet: convert a network first, Converter(recipe).convert(ann).")
         return self._report
 
     def before_trace(self, converter: Any, ann: nn.Module) -> nn.Module:
-        """Convert `ann`, and give SpikingJelly's converter something else to trace."""
+        """Convert `ann`, and return a placeholder for SpikingJelly's converter to trace."""
         own = copy.copy(self.converter)
         own.device = torch.device(converter.device)
         self._converted[converter] = own(ann)
@@ -105,11 +105,11 @@ class ConverterRecipe:
         return nn.Identity()
 
     def after_trace(self, converter: Any, fx_model: fx.GraphModule) -> nn.Module:
-        """The converted network, which the steps that follow leave as it is."""
+        """The converted network; the following methods leave it as it is."""
         return self._converted.pop(converter)
 
 
 @functools.cache
 def _recipe_class() -> type[ConverterRecipe]:
-    """`ConverterRecipe` as a class that SpikingJelly knows, made only where somebody wants a recipe."""
+    """`ConverterRecipe` as a subclass of SpikingJelly's recipe, made only when a recipe is requested."""
     return type("ConverterRecipe", (ConverterRecipe, recipe_base()), {"__module__": __name__})

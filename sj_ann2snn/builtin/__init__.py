@@ -1,1 +1,1 @@
-"""The built-in plugins. They use the public names of `sj_ann2snn` and nothing private."""
+"""The built-in plugins. They use only public names of `sj_ann2snn`."""

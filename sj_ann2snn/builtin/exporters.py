@@ -1,4 +1,4 @@
-"""The built-in formats: an archive that anything can read, and a file of torch's own."""
+"""The built-in formats: an archive that any program can read, and a torch file."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from sj_ann2snn import Exporter, FormatError, NetworkDescription, hookimpl
 ANN2SNN_API = 1
 
 EARLIEST = (1980, 1, 1, 0, 0, 0)
-"""The date of all members, so that the same network gives the same file."""
+"""The date of all members; a fixed date makes the same network give the same file."""
 
 STAND_INS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-"""Integers of each size in bytes, in which dtypes that NumPy lacks are written bit by bit."""
+"""Integers by size in bytes, to hold the bits of dtypes that NumPy lacks."""
 
 
 class Archive(Exporter):
@@ -41,10 +41,10 @@ class Archive(Exporter):
     ...     zipfile.ZipFile(path).namelist(), Archive().load(path) == network
     (['network.json'], True)
 
-    `docs/export.md` describes it.
+    `docs/export.md` describes the format.
 
     Args:
-        compress: Make the file smaller; it takes longer.
+        compress: Write a smaller file, which takes longer.
     """
 
     name = "archive"
@@ -83,12 +83,12 @@ class Archive(Exporter):
                 listed = document.get("tensors", {}) if isinstance(document, dict) else {}
                 tensors = {name: _from_numpy(archive.read(one["file"]), one["dtype"]) for name, one in listed.items()}
         except (zipfile.BadZipFile, KeyError, TypeError, AttributeError, ValueError, EOFError) as error:
-            raise FormatError(f"it is no archive of a network ({type(error).__name__}: {error}).") from error
+            raise FormatError(f"it is not an archive of a network ({type(error).__name__}: {error}).") from error
         return NetworkDescription.from_document(document, tensors)
 
 
 class Torch(Exporter):
-    """One file of `torch.save`, read with ``weights_only=True``: a dict of the document and the tensors.
+    """A file of `torch.save`, read with ``weights_only=True``: a dict of the document and the tensors.
 
     >>> from sj_ann2snn.builtin.exporters import Torch
     >>> Torch().suffixes
@@ -112,13 +112,13 @@ class Torch(Exporter):
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, IndexError) as error:
             raise FormatError(f"torch.load refuses it ({type(error).__name__}: {error}).") from error
         if not isinstance(content, dict) or set(content) != {"document", "tensors"}:
-            raise FormatError("it is a file of torch, but not one that holds a network of sj-ann2snn.")
+            raise FormatError("it is a torch file, but does not hold a network of sj-ann2snn.")
         return NetworkDescription.from_document(content["document"], content["tensors"])
 
 
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of `path` once all is written."""
+    """A path to write to; it replaces `path` once everything is written."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         yield part
@@ -142,7 +142,7 @@ def _from_numpy(content: bytes, dtype: str) -> Tensor:
     tensor = torch.from_numpy(np.load(io.BytesIO(content), allow_pickle=False))
     wanted = getattr(torch, dtype)
     if not isinstance(wanted, torch.dtype):
-        raise ValueError(f"{dtype!r} is no dtype")
+        raise ValueError(f"{dtype!r} is not a dtype")
     return tensor if tensor.dtype == wanted else tensor.view(wanted)
 
 

@@ -17,10 +17,10 @@ class IFNeuron(NeuronMaker):
     0.5
 
     Args:
-        initial_potential: Membrane potential after a reset, as a fraction of the threshold. Zero is the
-            tutorial's; one half rounds the rate to the nearest step instead of down.
-        backend: `"torch"` or `"cupy"` for the neurons of SpikingJelly 0.0.0.0.14; None leaves it to
-            SpikingJelly.
+        initial_potential: Membrane potential after a reset, as a fraction of the threshold. Zero is the tutorial's
+            value; one half rounds the rate to the nearest step instead of down.
+        backend: `"torch"` or `"cupy"` for the neurons of SpikingJelly 0.0.0.0.14; None leaves the choice to the
+            simulator.
 
     Source: Rueckauer et al. 2017, equation 2 (soft reset, "reset by subtraction"); Bu et al. 2022,
     "Optimized potential initialization for low-latency spiking neural networks".
@@ -31,7 +31,8 @@ class IFNeuron(NeuronMaker):
     def __init__(self, *, initial_potential: float = 0.0, backend: str | None = None) -> None:
         if not 0 <= initial_potential < 1:
             raise OptionError(
-                f"initial_potential={initial_potential!r} is not allowed: it is a fraction of the threshold in [0, 1)."
+                f"initial_potential={initial_potential!r} is not allowed: it must be a fraction of the threshold "
+                "in [0, 1)."
             )
         self.initial_potential = float(initial_potential)
         self.backend = backend

@@ -25,7 +25,7 @@ ANN2SNN_API = 1
 
 
 class MaxObserver(Observer):
-    """Keeps the true maximum, times `factor`."""
+    """Keeps the true maximum; λ is `factor` times the maximum."""
 
     def __init__(self, site: CalibrationSite, factor: float = 1.0) -> None:
         super().__init__(site)
@@ -128,7 +128,7 @@ class PercentileObserver(Observer):
         return rows if self.site.channel_axis is not None else rows[0]
 
     def _robust(self, sketch: QuantileSketch) -> Tensor:
-        # Where so few activations fire that the percentile itself is zero, the maximum stands in.
+        # If so few activations fire that the percentile is zero, use the maximum.
         quantile = sketch.quantile(self.percentile / 100)
         return torch.where(quantile > 0, quantile, sketch.maxima.double())
 
@@ -139,12 +139,12 @@ class Percentile(Normalization):
     >>> str(Percentile.parse("99.9%"))
     '99.9%'
 
-    All activations count, zeros included, as `numpy.percentile` counts them. Constant memory, one pass;
-    relative error at most ``2**-(bits + 1)`` (see `QuantileSketch`): 0.012 % per layer, 0.4 % per channel.
+    All activations count, including zeros, as in `numpy.percentile`. Constant memory, one pass; the relative error is
+    at most ``2**-(bits + 1)`` (see `QuantileSketch`): 0.012 % per layer, 0.4 % per channel.
 
     Args:
         percentile: In (0, 100].
-        percentile_bits: Precision of the counters; by default 12 for a layer, 7 for a channel.
+        percentile_bits: Precision of the counters; by default 12 per layer, 7 per channel.
 
     Source: Rueckauer et al. 2017, "Conversion of continuous-valued deep networks to efficient event-driven
     networks for image classification", section 2.2.2, robust normalization.
@@ -155,9 +155,13 @@ class Percentile(Normalization):
 
     def __init__(self, percentile: float, *, percentile_bits: int | None = None) -> None:
         if not 0 < percentile <= 100:
-            raise ModeError(f"mode='{percentile:g}%' is not allowed: a percentage lies in (0, 100], as '99.9%' does.")
+            raise ModeError(
+                f"mode='{percentile:g}%' is not allowed: a percentage must be in (0, 100], such as '99.9%'."
+            )
         if percentile_bits is not None and not 1 <= percentile_bits <= 16:
-            raise OptionError(f"percentile_bits={percentile_bits!r} is not allowed: 1 to 16 are.")
+            raise OptionError(
+                f"percentile_bits={percentile_bits!r} is not allowed: it must be an integer from 1 to 16."
+            )
         self.percentile = float(percentile)
         self.bits = percentile_bits
 
@@ -172,7 +176,7 @@ class Percentile(Normalization):
             if isinstance(error, ModeError):
                 raise
             raise ModeError(
-                f"mode={mode!r} is not allowed: in front of the % stands a number in (0, 100], as in '99.9%'."
+                f"mode={mode!r} is not allowed: write a number in (0, 100] before the %, as in '99.9%'."
             ) from None
 
     def observer(self, site: CalibrationSite) -> PercentileObserver:
@@ -184,8 +188,8 @@ class Percentile(Normalization):
 
 def _out_of_range(mode: object) -> str:
     return (
-        f"mode={mode!r} is not allowed: a fraction of the maximum lies in (0, 1], as 0.5 does. "
-        "For a percentile write a string, mode='99.9%'."
+        f"mode={mode!r} is not allowed: a fraction of the maximum must be in (0, 1], such as 0.5. "
+        "For a percentile, write a string, mode='99.9%'."
     )
 
 

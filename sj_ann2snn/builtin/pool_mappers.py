@@ -33,7 +33,7 @@ MAXPOOLS = ("cumulative", "momentum", "pre-spike", "avg")
 
 
 class AveragePoolMapper(LayerMapper):
-    """Average pooling is spatial averaging of spikes, with an optional neuron behind it.
+    """Average pooling averages spikes over space, with an optional neuron behind it.
 
     Args:
         avgpool_neuron: Put an IF neuron behind every average pool, so that the next layer receives spikes.
@@ -94,8 +94,8 @@ class MaxPoolMapper(LayerMapper):
 
     Args:
         maxpool: `"cumulative"` (exact at every step), `"momentum"` (gate on momentum-averaged rates),
-            `"pre-spike"` (pool the currents, then fire; an approximation) or `"avg"` (average instead;
-            another function than the ANN's).
+            `"pre-spike"` (pool the currents, then fire; an approximation) or `"avg"` (average instead, which is not
+            the ANN's function).
         maxpool_momentum: Momentum of the gate, in [0, 1).
     """
 
@@ -116,7 +116,7 @@ class MaxPoolMapper(LayerMapper):
         if maxpool not in MAXPOOLS:
             raise OptionError(f"maxpool={maxpool!r} is not known. Allowed are {', '.join(map(repr, MAXPOOLS))}.")
         if not 0 <= maxpool_momentum < 1:
-            raise OptionError(f"maxpool_momentum={maxpool_momentum!r} is not allowed: it lies in [0, 1).")
+            raise OptionError(f"maxpool_momentum={maxpool_momentum!r} is not allowed: it must be in [0, 1).")
         self.maxpool = maxpool
         self.momentum = maxpool_momentum
 
@@ -138,7 +138,7 @@ class MaxPoolMapper(LayerMapper):
             return NeuronAfterPool(otherwise=cumulative)
         if any(dilation != 1 for dilation in _tuple(geometry["dilation"])):
             return Refuse(
-                f"maxpool='avg' cannot stand for a dilation of {geometry['dilation']}: average pooling has none",
+                f"maxpool='avg' does not support the dilation {geometry['dilation']}: average pooling has no dilation",
                 "use maxpool='cumulative'",
             )
         return Average(make=_average_pool(spatial, geometry), exact=False)
@@ -148,7 +148,7 @@ def _geometry(site: Site) -> dict[str, Any]:
     kernel_size = site.argument("kernel_size", 1)
     return {
         "kernel_size": kernel_size,
-        # An empty stride is how torch.max_pool2d writes "the kernel's size".
+        # torch.max_pool2d writes an empty stride for the kernel size.
         "stride": site.argument("stride", 2) or kernel_size,
         "padding": site.argument("padding", 3, 0),
         "dilation": site.argument("dilation", 4, 1),

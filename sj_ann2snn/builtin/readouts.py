@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sj_ann2snn import OptionError, Readout, hookimpl
+from sj_ann2snn import OptionError, Readout, hookimpl, require_integer, require_number
 
 ANN2SNN_API = 1
 
@@ -42,14 +42,15 @@ class Mean(Readout):
 
 
 class Potential(Mean):
-    """The membrane potential of output neurons that integrate without leak and never fire: the sum of the outputs.
+    """The sum of the outputs: the membrane potential of output neurons that integrate without leak and never fire.
 
     >>> import torch
     >>> from sj_ann2snn.builtin.readouts import Potential
     >>> Potential().last_answer(torch.tensor([[[2.0]], [[4.0]]]), None, 0)[0].item()
     6.0
 
-    Its best class is that of the mean. In the ANN's units times steps; an exit rule that expects means sees these sums.
+    The best class is the same as for the mean. The answer is in the ANN's units times steps; an exit rule that expects
+    means receives these sums.
 
     Source: Rathi et al. 2020, "Enabling deep spiking neural networks with hybrid conversion and spike timing dependent
     backpropagation", section 4: the output layer accumulates its input without leak and does not fire.
@@ -62,7 +63,7 @@ class Potential(Mean):
 
 
 class Delayed(Readout):
-    """The mean of the outputs after a delay, while the first spikes are still on their way; until then that so far.
+    """The mean of the outputs after a delay, in which the first spikes arrive; up to the delay, the mean so far.
 
     >>> import torch
     >>> from sj_ann2snn.builtin.readouts import Delayed
@@ -70,13 +71,13 @@ class Delayed(Readout):
     >>> [(one / delayed.divisor(step)).item() for step, one in enumerate(delayed.answers(outputs, None, 0)[0], 1)]
     [9.0, 2.0, 3.0]
 
-    The delay is part of T: with T=8 and delay=2 the answer is the mean of steps 3 to 8.
+    The delay is part of T: with T=8 and delay=2, the answer is the mean of steps 3 to 8.
 
     Args:
         delay: Number of steps at the beginning whose outputs do not count, at least 0 and less than T.
 
     Raises:
-        OptionError: `delay` is no such number.
+        OptionError: `delay` is not an integer of at least 0.
 
     Source: Hwang et al. 2021, "Low-latency spiking neural networks using pre-charged membrane potential and delayed
     evaluation".
@@ -85,9 +86,7 @@ class Delayed(Readout):
     name = "delayed"
 
     def __init__(self, *, delay: int = 4) -> None:
-        if isinstance(delay, bool) or not isinstance(delay, int) or delay < 0:
-            raise OptionError(f"delay={delay!r} is not allowed: the delay of a readout is an integer from 0 up.")
-        self.delay = delay
+        self.delay = require_integer("delay", delay, 0, what="the delay of a readout")
 
     def answers(self, outputs: Tensor, state: Any, done: int) -> tuple[Tensor, Any]:
         early, late = self._parts(outputs, done)
@@ -110,28 +109,28 @@ class Delayed(Readout):
     def check(self, steps: int) -> None:
         if self.delay >= steps:
             raise OptionError(
-                f"A readout with delay={self.delay} is not allowed for T={steps}: the delay is part of T, and no step "
-                f"is left to average over. Allowed are delays from 0 to T - 1 = {steps - 1}, "
+                f"A readout with delay={self.delay} is not allowed for T={steps}: the delay is part of T, so no step "
+                f"is left to average over. Use a delay from 0 to T - 1 = {steps - 1}, "
                 f"as in readout=Delayed(delay={steps // 4}), or more steps."
             )
 
     def _parts(self, outputs: Tensor, done: int) -> tuple[Tensor, Tensor]:
-        """The outputs up to the delay, and those after it."""
+        """The outputs up to the delay, and the outputs after it."""
         count = min(len(outputs), max(0, self.delay - done))
         return outputs[:count], outputs[count:]
 
 
 class Last(Readout):
-    """The output of the last step alone.
+    """Only the output of the last step.
 
     >>> import torch
     >>> from sj_ann2snn.builtin.readouts import Last
     >>> Last().last_answer(torch.tensor([[[2.0]], [[4.0]]]), None, 0)[0].item()
     4.0
 
-    Meant for networks whose output is a potential already, such as one that ends with a neuron of one's own which
-    integrates and does not fire (Neftci et al. 2019, "Surrogate gradient learning in spiking neural networks"). Where
-    the output is the current of the last layer, a single step says little.
+    For networks whose output is already a potential, such as a network that ends with your own neuron which integrates
+    and does not fire (Neftci et al. 2019, "Surrogate gradient learning in spiking neural networks"). If the output is
+    the current of the last layer, a single step says little.
     """
 
     name = "last"
@@ -141,7 +140,7 @@ class Last(Readout):
 
 
 class Exponential(Readout):
-    """The mean with weights that decay with age: the membrane potential of leaky output neurons that never fire.
+    """A mean with weights that decay with age: the membrane potential of leaky output neurons that never fire.
 
     >>> import torch
     >>> from sj_ann2snn.builtin.readouts import Exponential
@@ -151,14 +150,14 @@ class Exponential(Readout):
     [6.0, 2.0]
 
     The potential is ``v[t] = decay * v[t - 1] + output[t]``, the answer ``v[t] / (1 + decay + ... + decay**(t - 1))``,
-    in the ANN's units from the first step on. It forgets the start as `Delayed` does, without a step to choose.
+    in the ANN's units from the first step on. Like `Delayed`, it forgets the start, but needs no delay.
 
     Args:
-        decay: What is left of the potential after a step, greater than 0 (the last output alone) and less than 1 (the
-            mean of all).
+        decay: Share of the potential that remains after a step, greater than 0 (only the last output) and less than 1
+            (the mean of all outputs).
 
     Raises:
-        OptionError: `decay` is no such number.
+        OptionError: `decay` is not in (0, 1).
 
     Source: leaky output neurons as in Bellec et al. 2018, "Long short-term memory and learning-to-learn in networks of
     spiking neurons"; the weights' sum as in Kingma and Ba 2015, "Adam", section 3.
@@ -167,12 +166,8 @@ class Exponential(Readout):
     name = "exponential"
 
     def __init__(self, *, decay: float = 0.9) -> None:
-        if isinstance(decay, bool) or not isinstance(decay, (int, float)) or not 0 < decay < 1:
-            raise OptionError(
-                f"decay={decay!r} is not allowed: it lies between 0 and 1, both excluded. "
-                "For 0 there is the readout 'last', for 1 'mean'."
-            )
-        self.decay = float(decay)
+        hint = "For 0 use the readout 'last', for 1 'mean'."
+        self.decay = require_number("decay", decay, above=0, below=1, hint=hint)
 
     def answers(self, outputs: Tensor, state: Any, done: int) -> tuple[Tensor, Any]:
         potentials = []

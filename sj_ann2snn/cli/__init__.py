@@ -1,4 +1,4 @@
-"""The command line ``sj-ann2snn``: one module per command, `main` in front.
+"""The command line ``sj-ann2snn``: one module per command; `main` runs them.
 
 >>> from sj_ann2snn.cli import main
 >>> status = main(["modes", "--json"])  # doctest: +ELLIPSIS
@@ -44,10 +44,10 @@ EXIT_ERROR, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 2, 130, 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status.
+    """Run one command and return its exit status.
 
     Args:
-        argv: The arguments, by default those of the process.
+        argv: The arguments; by default the process's own.
     """
     _tolerate_narrow_encodings()
     parser = build_parser()
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(interrupt, file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader (head, less) is gone. Python would complain once more when it flushes at exit.
+        # The reader (head, less) has closed the pipe. Python would raise the error again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     return status
@@ -91,7 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 class _Version(argparse.Action):
-    """Like argparse's own, but looks the versions up only when asked."""
+    """Like argparse's own action, but looks up the versions only on request."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         import platform
@@ -107,7 +107,7 @@ class _Version(argparse.Action):
 
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Print the package's own warnings as one line each, without a place in its source."""
+    """Print each of the package's own warnings on one line, without its source location."""
     with warnings.catch_warnings():
         others = warnings.showwarning
 
@@ -129,7 +129,7 @@ def _plain_warnings() -> Iterator[None]:
 
 
 def _tolerate_narrow_encodings() -> None:
-    """A terminal that knows no λ shows a question mark in its place."""
+    """Show a question mark on a terminal that cannot print λ."""
     for stream in (sys.stdout, sys.stderr):
         encoding = (getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "")
         if encoding != "utf8" and hasattr(stream, "reconfigure"):

@@ -1,4 +1,4 @@
-"""What several commands share in reading their arguments."""
+"""Arguments that several commands share, and how they are read."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = [
 TUTORIAL_MODES = ("max", "99.9%", "1/2", "1/3", "1/4", "1/5")
 
 CONVERTER_KEYWORDS = ("convert_only", "corrections", "fuse_flag", "leaf_modules", "neuron", "prefer", "verify")
-"""Keywords of the converter itself that can be given as options."""
+"""The converter's own keywords that can be given as options."""
 
 LAYER_NAMES = ("convert_only", "leaf_modules")
 """Keywords that name layers."""
@@ -59,18 +59,18 @@ def add_run_arguments(parser: argparse.ArgumentParser, out: str) -> None:
         "--readout",
         nargs="+",
         metavar=("NAME", "OPTION=VALUE"),
-        help="what makes the answer of the outputs over time, with its options: mean, delayed delay=4, potential, or "
-        "any that `sj-ann2snn plugins` lists (default: what the mode is meant for, or else the mean)",
+        help="how to turn the outputs over time into the answer, with its options: mean, delayed delay=4, potential, "
+        "or any that `sj-ann2snn plugins` lists (default: the mode's choice, otherwise the mean)",
     )
-    parser.add_argument("--device", default=None, help="where to compute, such as cpu or cuda:0 (default: cpu)")
+    parser.add_argument("--device", default=None, help="device, such as cpu or cuda:0 (default: cpu)")
     parser.add_argument(
-        "--out", type=Path, default=Path(out), metavar="DIR", help=f"folder for what is written (default: {out})"
+        "--out", type=Path, default=Path(out), metavar="DIR", help=f"folder for the results (default: {out})"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
 
 
 def add_trained_network(parser: argparse.ArgumentParser, *, used: str = "") -> None:
-    """Add the arguments that name the user's network and data; `used` ends the help on what is taken of the data."""
+    """Add the arguments that name the user's network and data; `used` is appended to the help for the data."""
     parser.add_argument("network", metavar="MODULE:FACTORY", help="function that returns the trained network")
     parser.add_argument(
         "--data",
@@ -81,14 +81,14 @@ def add_trained_network(parser: argparse.ArgumentParser, *, used: str = "") -> N
 
 
 def add_option_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the argument of every command that hands options to the converter."""
+    """Add the argument of every command that passes options to the converter."""
     parser.add_argument(
         "--option",
         action="append",
         default=[],
         type=named_value,
         metavar="NAME=VALUE",
-        help="option of a mode, a mapper or the neuron, as Converter takes it (maxpool=momentum); may be repeated",
+        help="option of a mode, a mapper or the neuron, as for Converter (maxpool=momentum); may be repeated",
     )
 
 
@@ -97,28 +97,28 @@ def converter_options(given: Sequence[tuple[str, Any]], own_arguments: Mapping[s
 
     Args:
         given: As read by `named_value`.
-        own_arguments: Keywords for which the command has an argument of its own, and which one.
+        own_arguments: Keywords for which the command has its own argument, and the name of that argument.
 
     Raises:
-        OptionError: The command line takes a keyword otherwise, or not at all.
+        OptionError: The command has another argument for a keyword, or does not take it at all.
     """
     for name, _ in given:
         if name in own_arguments:
-            raise OptionError(f"--option {name}=... is not allowed: say it with {own_arguments[name]}.")
+            raise OptionError(f"--option {name}=... is not allowed: use {own_arguments[name]} instead.")
         if name in REFUSED:
             raise OptionError(
-                f"--option {name}=... is not allowed on the command line. Of the converter's own keywords "
-                f"{', '.join(CONVERTER_KEYWORDS)} are, besides the options of modes, mappers and the neuron."
+                f"--option {name}=... is not allowed on the command line. Allowed are the converter's keywords "
+                f"{', '.join(CONVERTER_KEYWORDS)} and the options of modes, mappers and the neuron."
             )
-    # A layer may be called 0, which is no number here.
+    # A layer may be called 0, which is a name here.
     return {name: str(value) if name in LAYER_NAMES and isinstance(value, int) else value for name, value in given}
 
 
 def readout_of(given: Sequence[str] | None, steps: int) -> Readout | None:
-    """The readout that ``--readout NAME OPTION=VALUE ...`` means; None where it is not given.
+    """The readout that ``--readout NAME OPTION=VALUE ...`` means; None if it is not given.
 
     Raises:
-        OptionError: It or an option is unknown, or it has no answer after that number of steps.
+        OptionError: The readout or an option is unknown, or it has no answer after that number of steps.
     """
     if given is None:
         return None
@@ -131,7 +131,7 @@ def readout_of(given: Sequence[str] | None, steps: int) -> Readout | None:
 
 
 def positive(text: str) -> int:
-    """A whole number from 1 up.
+    """Parse an integer of at least 1.
 
     >>> positive("50")
     50
@@ -141,12 +141,12 @@ def positive(text: str) -> int:
     except ValueError:
         number = 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: it must be a whole number from 1 up")
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: it must be an integer of at least 1")
     return number
 
 
 def named_value(text: str) -> tuple[str, Any]:
-    """An option as ``name=value``; the value is read as Python where it can be, else it is text.
+    """Parse an option ``name=value``; the value is read as a Python literal if possible, otherwise as text.
 
     >>> named_value("maxpool=momentum"), named_value("maxpool_momentum=0.5"), named_value("fuse_flag=false")
     (('maxpool', 'momentum'), ('maxpool_momentum', 0.5), ('fuse_flag', False))
@@ -154,7 +154,7 @@ def named_value(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     name = name.strip().replace("-", "_")
     if not equals or not name.isidentifier():
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: an option is written name=value")
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: write an option as name=value")
     value = value.strip()
     words = {"true": True, "false": False, "none": None}
     if value.lower() in words:
@@ -166,10 +166,10 @@ def named_value(text: str) -> tuple[str, Any]:
 
 
 def checked_device(name: str | None) -> torch.device:
-    """The device called `name`, or the processor.
+    """The device called `name`; for None, the CPU.
 
     Raises:
-        OptionError: There is no such device here.
+        OptionError: The device is not available here.
     """
     try:
         device = torch.device(name or "cpu")
@@ -177,28 +177,28 @@ def checked_device(name: str | None) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise OptionError(
-            f"--device {name} cannot be used here: {reason} Allowed are cpu and, where torch sees one, cuda or cuda:N."
+            f"--device {name} cannot be used here: {reason} Allowed are cpu and, if torch finds one, cuda or cuda:N."
         ) from error
     return device
 
 
 def writable(folder: Path) -> Path:
-    """`folder`, which exists from now on.
+    """Create `folder` if necessary, and return it.
 
     Raises:
-        OptionError: It cannot be made.
+        OptionError: The folder cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OptionError(
-            f"--out {folder} cannot be used: {error.strerror or error}. Name a folder that exists or can be made."
+            f"--out {folder} cannot be used: {error.strerror or error}. Name a folder that exists or can be created."
         ) from error
     return folder
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON can hold it; anything else as its `repr`."""
+    """`value` in a form that JSON can hold; anything else as its `repr`."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (tuple, list)):

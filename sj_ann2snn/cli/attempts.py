@@ -1,4 +1,4 @@
-"""Tries what plugins contribute on a small network, each class by itself."""
+"""Tries every class of the installed plugins on a small network, one at a time."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ WORKS = "works"
 SAMPLES = 32
 
 ARGUMENTS: tuple[tuple[int, ...], ...] = ((), (2,), (4,), (2, 4), (4, 4))
-"""With which a claimed operation is called or constructed; the first that do are taken."""
+"""Arguments to call or construct a claimed operation with; the first that work are used."""
 
 
 def try_plugins(registry: Registry) -> list[dict[str, str]]:
-    """Every class of a third party with its hook, its name, its origin, and as `status` `WORKS` or what went wrong.
+    """Every third-party class with its hook, name and origin; its `status` is `WORKS` or what went wrong.
 
-    Each is tried as if its distribution alone were installed, and whatever it does wrong is its own affair.
+    Each class is tried as if no other distribution were installed, and its errors affect no other class.
     """
     found = []
     for hook, attempt in ATTEMPTS.items():
@@ -116,7 +116,7 @@ def _require_constant_memory(mode: Normalization) -> None:
     if any(one() is not None for one in held) or grown >= 4 * shown:
         raise PluginError(
             f"Its observer keeps the activations that it is shown: it grew by {grown} values while it was shown "
-            f"{8 * shown}. Keep a statistic of them, such as a sum, a maximum or a QuantileSketch."
+            f"{8 * shown}. Keep a statistic instead, such as a sum, a maximum or a QuantileSketch."
         )
 
 
@@ -153,7 +153,7 @@ def _try_exporter(one: Registered) -> None:
         if one.cls.load is not Exporter.load:
             loaded = load_network(path, one.name)
             if not torch.equal(simulate(loaded, x, STEPS), simulate(snn, x, STEPS)):
-                raise PluginError("The network answers otherwise once it is read back.")
+                raise PluginError("After reading the network back, its answers differ.")
 
 
 def _try_mapper(one: Registered) -> None:
@@ -166,12 +166,12 @@ def _try_mapper(one: Registered) -> None:
         try:
             _, snn = _convert(ann, x)
         except (UnsupportedError, CalibrationError):
-            continue  # a refusal is an answer, and these few values may never make the operation fire
+            continue  # a refusal is a valid answer, and these few values may never make the operation fire
         _require_answer(simulate(snn, x, STEPS), SAMPLES)
 
 
 class _Calling(nn.Module):
-    """A spiking layer, and a function or method on what it emits."""
+    """A spiking layer, and a function or method applied to its spikes."""
 
     def __init__(self, first: nn.Module, operation: Callable[..., Any] | str, arguments: tuple[int, ...]) -> None:
         super().__init__()
@@ -185,7 +185,7 @@ class _Calling(nn.Module):
 
 
 def _with_operation(claim: type[nn.Module] | Callable[..., Any] | str) -> Iterator[tuple[nn.Module, Tensor]]:
-    """Networks with a claimed operation behind a neuron, where it can be made and run without knowing more of it."""
+    """Networks with a claimed operation behind a neuron, if it runs with one of `ARGUMENTS`."""
     inputs: list[tuple[Callable[[], nn.Module], tuple[int, ...]]] = [
         (lambda: nn.Conv2d(1, 4, 3), (1, 8, 8)),
         (lambda: nn.Linear(6, 4), (6,)),
@@ -209,7 +209,7 @@ def _with_operation(claim: type[nn.Module] | Callable[..., Any] | str) -> Iterat
 
 
 def _is_usable(answer: Any) -> bool:
-    """Infinite answers, such as the logarithm of zero, are refused with good reason."""
+    """False for infinite answers, such as the logarithm of zero, which are rightly refused."""
     return (
         isinstance(answer, Tensor)
         and answer.shape[:1] == (SAMPLES,)
@@ -227,4 +227,4 @@ ATTEMPTS: dict[str, Callable[[Registered], None]] = {
     "ann2snn_readouts": _try_readout,
     "ann2snn_exporters": _try_exporter,
 }
-"""How each hook's classes are tried."""
+"""The function that tries the classes of each hook."""

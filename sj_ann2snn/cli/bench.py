@@ -1,4 +1,4 @@
-"""``sj-ann2snn bench``: how fast the user's network runs here, beside a loop by hand and plain passes of the ANN."""
+"""``sj-ann2snn bench``: how fast the user's network runs here, compared with a loop by hand and passes of the ANN."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from .targets import current_directory_importable, load_loaders, load_network
 __all__ = ["BenchResult", "Timing", "add_parser", "run", "time_ways", "where_time_goes"]
 
 OWN_ARGUMENTS = {"T": "--T", "dataloader": "--input or --data", "device": "--device", "mode": "--mode"}
-"""Keywords of the converter that have an argument of their own."""
+"""Keywords of the converter for which the command has its own argument."""
 
 SIMULATE, LOOP, MULTI_STEP, ANN = "simulate", "loop by hand", "multi-step", "ANN passes"
 
@@ -45,7 +45,7 @@ examples:
     sj-ann2snn bench models:trained --input 3x32x32 --samples 100 --T 32
     sj-ann2snn bench models:trained --data models:loaders --threads 2 --json
 
-Compared are, taking turns, after one run each that does not count:
+These ways take turns, after one run each that is not timed:
 
     simulate      sj_ann2snn.simulate(snn, x, T)
     loop by hand  the converted network step by step, as SpikingJelly's tutorial runs it
@@ -56,7 +56,7 @@ Compared are, taking turns, after one run each that does not count:
 
 @dataclass(frozen=True)
 class Timing:
-    """One way of computing: median seconds, or why there are none."""
+    """One way of computing: the median seconds, or why it was not timed."""
 
     way: str
     seconds: float | None
@@ -65,17 +65,17 @@ class Timing:
 
 @dataclass(frozen=True)
 class BenchResult:
-    """What was timed.
+    """The result of one benchmark.
 
     Attributes:
-        network: As it was named.
-        samples: How many were simulated.
+        network: The network, as named on the command line.
+        samples: Number of simulated samples.
         T: Number of time steps.
-        device: Where.
-        threads: Of torch.
-        timings: One for each way.
-        shares: Share of the time of `simulate`, on one core, by kind of layer.
-        versions: Of what ran.
+        device: The device.
+        threads: Number of threads of torch.
+        timings: One for each way of computing.
+        shares: Share of the time of `simulate` on one core, by kind of layer.
+        versions: Versions of the packages involved.
     """
 
     network: str
@@ -115,34 +115,34 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "bench",
         help="time your network on this machine",
-        description="Convert a network of yours and time its simulation beside a loop by hand, SpikingJelly's "
-        "multi-step mode and as many plain passes of the ANN; medians, and where the time goes.",
+        description="Convert your network and time its simulation, a loop by hand, SpikingJelly's multi-step mode and "
+        "the same number of passes of the ANN. Prints medians, and where the time goes.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("network", metavar="MODULE:FACTORY", help="function that returns the network")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
-        "--input", type=input_tensor, metavar="SHAPE", help="shape of one sample, 3x32x32; random values are made up"
+        "--input", type=input_tensor, metavar="SHAPE", help="shape of one sample, 3x32x32, filled with random values"
     )
     source.add_argument(
         "--data",
         metavar="MODULE:LOADERS",
-        help="function that returns (calibration_loader, test_loader); samples are taken from the test loader",
+        help="function that returns (calibration_loader, test_loader); the samples come from the test loader",
     )
     parser.add_argument("--mode", default="max", help="mode of the conversion (default: max)")
     parser.add_argument("--samples", type=positive, default=100, metavar="N", help="samples (default: 100)")
     parser.add_argument("--T", type=positive, default=32, metavar="STEPS", help="time steps (default: 32)")
-    parser.add_argument("--repeats", type=positive, default=5, help="timed runs of each way (default: 5)")
-    parser.add_argument("--threads", type=positive, help="threads of torch (default: as torch has them)")
-    parser.add_argument("--device", default=None, help="where to compute, such as cpu or cuda:0 (default: cpu)")
+    parser.add_argument("--repeats", type=positive, default=5, help="timed runs of each (default: 5)")
+    parser.add_argument("--threads", type=positive, help="threads of torch (default: torch's own setting)")
+    parser.add_argument("--device", default=None, help="device, such as cpu or cuda:0 (default: cpu)")
     add_option_argument(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Time the ways and print them."""
+    """Time every way of computing and print the result."""
     options = converter_options(args.option, OWN_ARGUMENTS)
     device = checked_device(args.device)
     with current_directory_importable(), threads(args.threads) as count:
@@ -176,7 +176,7 @@ def run(args: argparse.Namespace) -> int:
 
 @contextmanager
 def threads(count: int | None) -> Iterator[int]:
-    """Lets torch use that many threads, and says how many those are."""
+    """While the context is open, let torch use that many threads; yields their number."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:
@@ -196,19 +196,19 @@ def first_samples(ann: nn.Module, loader: Any, count: int) -> Tensor:
         inputs = signature.inputs_of(batch)
         if len(inputs) != 1 or not isinstance(inputs[0], Tensor):
             raise InputError(
-                f"bench times networks with one input; a batch of the test loader is {describe_batch(batch)}."
+                f"bench only times networks with one input; a batch of the test loader is {describe_batch(batch)}."
             )
         found.append(inputs[0])
         samples += len(inputs[0])
         if samples >= count:
             break
     if not found:
-        raise InputError("The test loader is empty: it yields no batch to simulate.")
+        raise InputError("The test loader is empty: it yields no batches to simulate.")
     return torch.cat(found)[:count]
 
 
 def time_ways(ann: nn.Module, snn: nn.Module, x: Tensor, steps: int, repeats: int) -> tuple[Timing, ...]:
-    """Median seconds of every way; they take turns, and a way that does not run here is left out."""
+    """Median seconds of every way; the ways take turns, and one that does not run here has no timing."""
 
     def by_hand() -> None:
         total: Any = 0.0
@@ -256,7 +256,7 @@ def time_ways(ann: nn.Module, snn: nn.Module, x: Tensor, steps: int, repeats: in
 
 @torch.no_grad()
 def timed(compute: Callable[[], Any], device: torch.device) -> float:
-    """Seconds until the device has done it."""
+    """Seconds until the device has finished."""
     synchronize(device)
     start = time.perf_counter()
     compute()
@@ -277,7 +277,7 @@ class Shares(Collector):
         self._last = time.perf_counter()
 
     def watch(self, name: str, module: nn.Module, x: Any, y: Any) -> None:
-        """The layer that has just been computed."""
+        """Charge the time since the last layer to the one just computed."""
         self._tick(kind_of(module))
 
     def add(self, outputs: Any) -> None:
@@ -304,9 +304,9 @@ def kind_of(module: nn.Module) -> str:
 
 
 def where_time_goes(snn: nn.Module, x: Tensor, steps: int) -> dict[str, float]:
-    """Share of the time of a simulation on one core by kind of layer.
+    """Share of a simulation's time on one core, by kind of layer.
 
-    What is computed once, in front of the first neurons, counts as theirs.
+    The layers in front of the first neurons, which are computed once, count towards these neurons.
     """
     seconds: dict[str, float] = defaultdict(float)
     with threads(1):

@@ -1,4 +1,4 @@
-"""``sj-ann2snn check``: what would become of every layer of the user's network, without calibrating."""
+"""``sj-ann2snn check``: what every layer of the user's network would become, without calibrating."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .targets import current_directory_importable, load_loaders, load_network
 __all__ = ["add_parser", "input_tensor", "run"]
 
 OWN_ARGUMENTS = {"dataloader": "--input or --data"}
-"""Keywords of the converter that have an argument of their own."""
+"""Keywords of the converter for which the command has its own argument."""
 
 SAMPLES = 3
-"""Samples of a made-up input: as many as tell samples apart from everything else."""
+"""Samples of a random input: enough to distinguish the samples from other dimensions."""
 
 EXAMPLE = """\
 examples:
@@ -26,7 +26,7 @@ examples:
     sj-ann2snn check torchvision.models:mobilenet_v3_small --input 3x64x64
     sj-ann2snn check models:trained --data models:loaders --option leaf_modules=head
 
-The exit status is 0 if the network can be converted, 1 if something stands in the way, 2 if it could not be checked.
+The exit status is 0 if the network can be converted, 1 if something prevents it, 2 if it could not be checked.
 """
 
 
@@ -34,10 +34,10 @@ def add_parser(commands: Subparsers) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         "check",
-        help="say what would become of every layer of your network",
-        description="Trace a network of yours and print, for every call in it, what a conversion would make of it and "
-        "everything that stands in the way, each with its place in your code and what would help. Nothing is "
-        "calibrated and no weights need to be trained.",
+        help="show what every layer of your network would become",
+        description="Trace your network and print what every call in it would become, and everything that prevents a "
+        "conversion, with its place in your code and what would help. Nothing is calibrated, and the network need not "
+        "be trained.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -48,13 +48,13 @@ def add_parser(commands: Subparsers) -> None:
         nargs="+",
         type=input_tensor,
         metavar="SHAPE",
-        help="shape of one sample, 3x32x32, for each input of the network; random values are made up. Another dtype "
-        "than float32 is written behind it, 16:int64",
+        help="shape of one sample, 3x32x32, for each input of the network, filled with random values. Append a dtype "
+        "other than float32, as in 16:int64",
     )
     source.add_argument(
         "--data",
         metavar="MODULE:LOADERS",
-        help="function that returns (calibration_loader, test_loader); one batch is looked at",
+        help="function that returns (calibration_loader, test_loader); one batch is used",
     )
     add_option_argument(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
@@ -81,14 +81,14 @@ def input_tensor(text: str) -> torch.Tensor:
     sizes, _, name = text.partition(":")
     dtype: Any = getattr(torch, name or "float32", None)
     if not isinstance(dtype, torch.dtype):
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: {name!r} is no dtype of torch")
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: {name!r} is not a dtype of torch")
     try:
         shape = tuple(int(size) for size in sizes.lower().replace("×", "x").split("x"))
     except ValueError:
         shape = (0,)
     if min(shape) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: the shape of one sample is written 3x32x32")
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: write the shape of one sample as 3x32x32")
     if dtype.is_floating_point:
         return torch.rand(SAMPLES, *shape, dtype=dtype)
-    # A table of embeddings may have two rows only.
+    # An embedding may have only two rows.
     return torch.randint(0, 2, (SAMPLES, *shape)).to(dtype)

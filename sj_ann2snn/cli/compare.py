@@ -1,4 +1,4 @@
-"""``sj-ann2snn compare``: several modes on the user's own network and data, beside the ANN."""
+"""``sj-ann2snn compare``: several modes and the ANN on the user's own network and data."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OWN_ARGUMENTS = {
     "device": "--device",
     "mode": "--modes",
 }
-"""Keywords of the converter that have an argument of their own."""
+"""Keywords of the converter for which the command has its own argument."""
 
 EXAMPLE = """\
 example: with models.py in the current directory,
@@ -54,8 +54,8 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "compare",
         help="compare modes on your own network and data",
-        description="Convert a trained network of yours in several modes, simulate every one on your test data, print "
-        "a table beside the ANN's accuracy and write a picture of accuracy over time steps.",
+        description="Convert your trained network in several modes, simulate each on your test data, print a table "
+        "with the ANN's accuracy and draw accuracy over time steps.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -28,7 +28,7 @@ class ImageData:
     test_labels: Tensor
 
     def to(self, device: torch.device) -> ImageData:
-        """The same on `device`."""
+        """The same data on `device`."""
         return ImageData(
             self.name,
             self.train_images.to(device),
@@ -64,17 +64,17 @@ def digits() -> ImageData:
     found = load_digits()
     images = torch.as_tensor(found.images, dtype=torch.float32).unsqueeze(1) / 16
     labels = torch.as_tensor(found.target, dtype=torch.int64)
-    # The file is ordered by writer, so its end alone would test on other hands than those trained on.
+    # The file is ordered by writer, so testing on its end would test on other writers.
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     train, test = order[:-500], order[-500:]
     return ImageData("scikit-learn digits", images[train], labels[train], images[test], labels[test])
 
 
 def mnist(folder: Path) -> ImageData:
-    """MNIST as it lies in `folder`: torchvision's layout, or idx files, plain or compressed.
+    """MNIST from `folder`: torchvision's layout, or idx files, plain or compressed.
 
-    Where only the test images are there, the first four fifths of them (0..7999 of 10,000) train and the
-    others (8000..9999) test.
+    If only the test images are there, the first four fifths of them (0..7999 of 10,000) are for training and the
+    rest (8000..9999) for testing.
 
     Raises:
         InputError: The files are missing or damaged.
@@ -87,14 +87,14 @@ def _by_torchvision(folder: Path) -> ImageData | None:
         return None
     try:
         from torchvision.datasets import MNIST
-    except (ImportError, RuntimeError, OSError):  # a torchvision built for another torch fails in any of these ways
+    except (ImportError, RuntimeError, OSError):  # a torchvision built for another torch raises any of these
         return None
     try:
         parts = [MNIST(str(folder), train=train, download=False) for train in (True, False)]
-    except RuntimeError:  # not all of its files are there
+    except RuntimeError:  # some of its files are missing
         return None
     (train_images, train_labels), (test_images, test_labels) = ((part.data, part.targets) for part in parts)
-    return ImageData("MNIST", _scaled(train_images), train_labels, _scaled(test_images), test_labels)
+    return ImageData("MNIST", _to_unit_range(train_images), train_labels, _to_unit_range(test_images), test_labels)
 
 
 def _from_idx(folder: Path) -> ImageData:
@@ -109,9 +109,9 @@ def _from_idx(folder: Path) -> ImageData:
         cut = len(images) * 4 // 5
         return ImageData("MNIST", images[:cut], labels[:cut], images[cut:], labels[cut:])
     raise InputError(
-        f"No MNIST in {folder.resolve()}. Looked for t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte there and in "
-        "MNIST/raw below it, each plain or with .gz, with train-images-idx3-ubyte and train-labels-idx1-ubyte beside "
-        f"them if the training images are to be used, and for torchvision's layout. "
+        f"No MNIST in {folder.resolve()}. Looked there and in MNIST/raw below it for t10k-images-idx3-ubyte and "
+        "t10k-labels-idx1-ubyte, plain or with .gz, optionally with train-images-idx3-ubyte and "
+        "train-labels-idx1-ubyte, and for torchvision's layout. "
         f"{'' if folder.is_dir() else 'The folder does not exist. '}Name the folder with --data-dir DIR."
     )
 
@@ -123,14 +123,14 @@ def _read_pair(folder: Path, part: str) -> tuple[Tensor, Tensor] | None:
         return None
     if image_path is None or label_path is None:
         missing, present = (image_name, label_path) if image_path is None else (label_name, image_path)
-        raise InputError(f"{present} is there, and {missing} (plain or .gz) beside it is missing.")
+        raise InputError(f"{present} is there, but {missing} (plain or .gz) is missing in the same folder.")
     images, labels = read_idx(image_path, 3), read_idx(label_path, 1)
     if len(images) != len(labels):
-        raise InputError(f"{image_path} holds {len(images)} images, and {label_path} {len(labels)} labels.")
-    return _scaled(torch.from_numpy(images.copy())), torch.from_numpy(labels.astype("int64"))
+        raise InputError(f"{image_path} holds {len(images)} images, but {label_path} holds {len(labels)} labels.")
+    return _to_unit_range(torch.from_numpy(images.copy())), torch.from_numpy(labels.astype("int64"))
 
 
-def _scaled(images: Tensor) -> Tensor:
+def _to_unit_range(images: Tensor) -> Tensor:
     return images.unsqueeze(1).float() / 255
 
 

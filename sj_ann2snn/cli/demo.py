@@ -1,4 +1,4 @@
-"""``sj-ann2snn demo``: trains the tutorial's network, converts it in six modes and draws what comes of it."""
+"""``sj-ann2snn demo``: trains the tutorial's network, converts it in six modes and draws the results."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "demo",
         help="train, convert and simulate a small network; no network access needed",
-        description="Train the network of SpikingJelly's conversion tutorial on scikit-learn's digits (or on MNIST "
-        "that you have), convert it in six modes, simulate every one, print a table and write two pictures: accuracy "
-        "over time steps, and firing rate against input.",
+        description="Train the network of SpikingJelly's conversion tutorial on scikit-learn's digits (or on your copy "
+        "of MNIST), convert it in six modes, simulate each, print a table and draw two pictures: accuracy over time "
+        "steps, and firing rate against input.",
     )
-    parser.add_argument("--data", choices=("digits", "mnist"), default="digits", help="what to train and test on")
+    parser.add_argument("--data", choices=("digits", "mnist"), default="digits", help="data for training and testing")
     parser.add_argument(
         "--data-dir",
         type=Path,
         metavar="DIR",
-        help="where MNIST lies: torchvision's folder, or idx files (plain or .gz); the test images alone are enough",
+        help="folder with MNIST: torchvision's folder, or idx files (plain or .gz); the test images alone are enough",
     )
     parser.add_argument(
         "--epochs", type=positive, help="training epochs " + str(EPOCHS).translate(str.maketrans("{}'", "() "))
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     if args.data == "mnist" and args.data_dir is None:
         args.parser.error("--data mnist needs --data-dir DIR")
     if args.data == "digits" and args.data_dir is not None:
-        args.parser.error("--data-dir belongs to --data mnist")
+        args.parser.error("--data-dir is only for --data mnist")
     check_modes(args.modes, {})
     readout = readout_of(args.readout, args.T)
     require_matplotlib()
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     epochs = args.epochs or EPOCHS[args.data]
 
     with _threads_for(data):
-        ann = _trained(data, epochs, args.seed, device)
+        ann = _train(data, epochs, args.seed, device)
         sweep = run_modes(ann, args.modes, data.calibration, data.test, args.T, device=device, readout=readout)
         rates = _rates(ann, sweep, data)
     accuracy_picture(sweep, f"{data.name}, {len(data.test_images)} test images", out / ACCURACY_PICTURE)
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
 
 @contextmanager
 def _threads_for(data: ImageData) -> Iterator[None]:
-    """One thread for small images: more gain nothing there, and on a busy machine they wait long for each other."""
+    """Use one thread for small images: more gain nothing there, and on a busy machine they wait for each other."""
     threads = torch.get_num_threads()
     if data.train_images[0].numel() < SMALL_IMAGE:
         torch.set_num_threads(1)
@@ -106,7 +106,7 @@ def _threads_for(data: ImageData) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _trained(data: ImageData, epochs: int, seed: int, device: torch.device) -> nn.Module:
+def _train(data: ImageData, epochs: int, seed: int, device: torch.device) -> nn.Module:
     tell(f"training on {len(data.train_images)} images of {data.name}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

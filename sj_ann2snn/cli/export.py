@@ -21,7 +21,7 @@ OWN_ARGUMENTS = {
     "device": "--device",
     "mode": "--mode",
 }
-"""Keywords of the converter that have an argument of their own."""
+"""Keywords of the converter for which the command has its own argument."""
 
 EXAMPLE = """\
 examples:
@@ -38,32 +38,31 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "export",
         help="convert your network and write it to a file",
-        description="Convert a trained network of yours and write the spiking network to a file: its topology, "
-        "weights, thresholds, scales and initial potentials.",
+        description="Convert your trained network and write the spiking network to a file: its topology, weights, "
+        "thresholds, scales and initial potentials.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_trained_network(parser, used="; the first one is used")
+    add_trained_network(parser, used="; the first loader is used")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")
     parser.add_argument(
         "--format",
         metavar="NAME",
-        help="archive, torch, or any that `sj-ann2snn plugins` lists (default: the one that the suffix of the file "
-        "belongs to)",
+        help="archive, torch, or any that `sj-ann2snn plugins` lists (default: the format of the file's suffix)",
     )
-    parser.add_argument("--mode", default="max", help="as Converter takes it: max, 99.9%%, 0.5 (default: max)")
+    parser.add_argument("--mode", default="max", help="mode of the conversion: max, 99.9%%, 0.5 (default: max)")
     parser.add_argument(
         "--T", type=positive, metavar="STEPS", help="time steps that the network is meant for (default: any number)"
     )
     parser.add_argument("--channel-wise", action="store_true", help="one scale per channel instead of per layer")
-    parser.add_argument("--device", default=None, help="where to compute, such as cpu or cuda:0 (default: cpu)")
+    parser.add_argument("--device", default=None, help="device, such as cpu or cuda:0 (default: cpu)")
     add_option_argument(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert, write and say what was written."""
+    """Convert the network, write the file and print a summary."""
     options = converter_options(args.option, OWN_ARGUMENTS)
     exporter = find_exporter(args.out, args.format, {})
     device = None if args.device is None else checked_device(args.device)

@@ -1,4 +1,4 @@
-"""Measures firing rates: of one neuron against its input, of a network's neurons against the ANN's activations."""
+"""Measures firing rates: of one neuron over its input, and of a network's neurons over the ANN's activations."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def neuron_rates(inputs: Tensor, steps: int) -> Tensor:
 
 
 def ann_inputs(ann: nn.Module, layers: Iterable[str], images: Tensor) -> dict[str, Tensor]:
-    """What every named activation layer of the ANN gets as input, with all its neurons in one dimension."""
+    """The input of every named activation layer of the ANN, with all neurons in one dimension."""
     found: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[..., None]:
@@ -50,7 +50,7 @@ def ann_inputs(ann: nn.Module, layers: Iterable[str], images: Tensor) -> dict[st
 def firing_rates(snn: nn.Module, layers: Iterable[str], images: Tensor, steps: int) -> dict[str, Tensor]:
     """Spikes per step of every neuron of the named layers, with all neurons in one dimension.
 
-    The network is stepped by hand with SpikingJelly, and reset before and after.
+    The network is stepped by hand, as in SpikingJelly, and reset before and after.
     """
     spikes: dict[str, Tensor] = {}
 

@@ -28,7 +28,7 @@ def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
 
     Args:
         path: The file.
-        dimensions: How many the array must have: 3 for images, 1 for labels.
+        dimensions: The required number of dimensions: 3 for images, 1 for labels.
 
     Raises:
         InputError: The file cannot be read or is not such an array.
@@ -37,20 +37,20 @@ def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             content = file.read()
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} cannot be read: {error}. Fetch the file again.") from error
+        raise InputError(f"{path} cannot be read: {error}. Download the file again.") from error
     if len(content) < 4 or content[:3] != bytes((0, 0, UNSIGNED_BYTE)) or content[3] != dimensions:
         raise InputError(
             f"{path} is not an idx file of unsigned bytes with {dimensions} dimension(s): it must start with the "
-            f"bytes 0 0 8 {dimensions}, and it starts with {' '.join(map(str, content[:4])) or 'nothing'}."
+            f"bytes 0 0 8 {dimensions}, but starts with {' '.join(map(str, content[:4])) or 'nothing'}."
         )
     header = 4 + 4 * dimensions
     if len(content) < header:
-        raise InputError(f"{path} ends inside its header. Fetch the file again.")
+        raise InputError(f"{path} ends inside its header. Download the file again.")
     shape = struct.unpack(f">{dimensions}I", content[4:header])
     expected = int(np.prod(shape, dtype=np.int64))
     if len(content) - header != expected:
         raise InputError(
-            f"{path} is damaged: its header promises an array of shape {shape}, {expected} bytes, and "
-            f"{len(content) - header} bytes follow. Fetch the file again."
+            f"{path} is damaged: its header announces an array of shape {shape}, {expected} bytes, but "
+            f"{len(content) - header} bytes follow. Download the file again."
         )
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)

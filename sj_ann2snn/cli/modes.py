@@ -1,4 +1,4 @@
-"""``sj-ann2snn modes``: every normalization mode that can be used here."""
+"""``sj-ann2snn modes``: every available normalization mode."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 from ..hooks.discovery import load_plugins
+from ..hooks.kinds import MODES
 from ..hooks.options import declared_options
 from ..hooks.registry import Registered
 from .arguments import Subparsers, plain
@@ -20,8 +21,8 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "modes",
         help="list every mode for Converter(mode=...)",
-        description="List every normalization mode that Converter(mode=...) understands here: the built-in ones and "
-        "those of installed plugins, with the distribution each comes from and its options.",
+        description="List every normalization mode that Converter(mode=...) takes here: the built-in ones and the "
+        "modes of installed plugins, each with its distribution and its options.",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.set_defaults(run=run)
@@ -29,7 +30,7 @@ def add_parser(commands: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the modes."""
-    found = [describe_mode(one) for one in load_plugins().normalizations]
+    found = [describe_mode(one) for one in load_plugins().registered(MODES)]
     if args.json:
         print(json.dumps({"modes": found}, indent=2, ensure_ascii=False))
         return 0
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe_mode(one: Registered) -> dict[str, Any]:
-    """What there is to say about a mode, as plain data."""
+    """A mode's name, origin and options, as plain data."""
     return {
         "mode": one.cls.example or one.name,
         "name": one.name,

@@ -1,4 +1,4 @@
-"""``sj-ann2snn new-plugin``: writes a plugin distribution that works, to be changed from there."""
+"""``sj-ann2snn new-plugin``: writes a working plugin distribution to start from."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ KINDS = {
     "readout": ("Readout", "ann2snn_readouts"),
     "exporter": ("Exporter", "ann2snn_exporters"),
 }
-"""What can be written: what the description calls it, and its hook. Each has a folder of templates of its name."""
+"""The kinds of plugins: the word for each in its description, and its hook. The templates are in a folder per kind."""
 
 SUFFIXES = ("", "Mode", "Observer", "Layer", "Mapper", "Maker", "Neuron", "Correction", "Rule", "Readout", "Exporter")
-"""What the templates put behind the plugin's name to name a class."""
+"""The suffixes that the templates append to the plugin's name to name classes."""
 
 PREFIX = "sj-ann2snn-"
 LONGEST = 40
 NAME = re.compile(r"[A-Z0-9]([A-Z0-9._-]*[A-Z0-9])?", re.IGNORECASE)
-"""A distribution's name as PEP 508 has it."""
+"""A distribution's name as defined by PEP 508."""
 
 EXAMPLE = """\
 examples:
@@ -47,7 +47,7 @@ examples:
     sj-ann2snn new-plugin low-latency --kind normalization
     sj-ann2snn new-plugin sj-ann2snn-lif --kind neuron --directory plugins/lif --author "Ada Lovelace"
 
-Then, in the folder that was written: pip install -e ".[test]" && pytest
+Then, in the new folder: pip install -e ".[test]" && pytest
 """
 
 
@@ -57,11 +57,11 @@ def add_parser(commands: Subparsers) -> None:
         "new-plugin",
         help="write a plugin distribution to start from",
         description="Write a plugin distribution that can be installed, works, and passes the conformance tests of its "
-        "hook. What it does is an example; change it to what you need.",
+        "hook. Replace the example in it with your own code.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("name", metavar="NAME", help="name of the distribution; what it adds is called the same")
+    parser.add_argument("name", metavar="NAME", help="name of the distribution and of what it adds")
     parser.add_argument("--kind", required=True, choices=list(KINDS), help="what the plugin adds")
     parser.add_argument("--directory", type=Path, metavar="DIR", help="folder to write (default: the name)")
     parser.add_argument(
@@ -71,7 +71,7 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the distribution and say where."""
+    """Write the distribution and print where it is."""
     folder, files = new_plugin(args.name, args.kind, args.directory, args.author)
     print(f"Wrote {folder}:")
     for path in files:
@@ -83,19 +83,19 @@ def run(args: argparse.Namespace) -> int:
 def new_plugin(
     name: str, kind: str, directory: Path | None = None, author: str | None = None
 ) -> tuple[Path, list[PurePosixPath]]:
-    """Write a distribution; its folder, and the files in it.
+    """Write a distribution; returns its folder and the files in it.
 
     Args:
-        name: Of the distribution.
+        name: Name of the distribution.
         kind: One of `KINDS`.
-        directory: The folder, by default the name in the current one.
-        author: For the licence and the metadata.
+        directory: The folder to write; by default, a folder with that name in the current one.
+        author: Author in the licence and the metadata.
 
     Raises:
-        InputError: The name cannot be used, or the folder holds something or cannot be written.
+        InputError: The name cannot be used, or the folder is not empty or cannot be written.
     """
-    distribution = _checked_name(name)
-    plugin = _checked_plugin_name(distribution, kind)
+    distribution = _check_name(name)
+    plugin = _check_plugin_name(distribution, kind)
     words = {
         "api_version": str(API_VERSION),
         "author": _author(author),
@@ -110,10 +110,10 @@ def new_plugin(
     folder = Path(distribution) if directory is None else directory
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(
-            f"{folder} exists and is {'not empty' if folder.is_dir() else 'no folder'}; nothing was written. "
+            f"{folder} exists and is {'not empty' if folder.is_dir() else 'not a folder'}; nothing was written. "
             "Name another folder with --directory, or remove it first."
         )
-    files = dict(sorted(_rendered(kind, words)))
+    files = dict(sorted(_render(kind, words)))
     try:
         for path, text in files.items():
             target = folder / path
@@ -124,13 +124,13 @@ def new_plugin(
     return folder, list(files)
 
 
-def _rendered(kind: str, words: dict[str, str]) -> Iterator[tuple[PurePosixPath, str]]:
+def _render(kind: str, words: dict[str, str]) -> Iterator[tuple[PurePosixPath, str]]:
     """Every file of the distribution: its path in the folder and its text."""
     templates = importlib.resources.files(__package__) / "templates"
     for part in ("common", kind):
         for path, template in _files(templates / part):
             text = Template(template.read_text(encoding="utf-8")).substitute(words)
-            yield _renamed(path, words["package"]), text
+            yield _target_path(path, words["package"]), text
 
 
 def _files(folder: Traversable, inside: PurePosixPath | None = None) -> Iterator[tuple[PurePosixPath, Traversable]]:
@@ -142,18 +142,18 @@ def _files(folder: Traversable, inside: PurePosixPath | None = None) -> Iterator
             yield path, one
 
 
-def _renamed(template: PurePosixPath, package: str) -> PurePosixPath:
-    """Where the file of a template goes."""
+def _target_path(template: PurePosixPath, package: str) -> PurePosixPath:
+    """The path of a template's file in the distribution."""
     parts = [package if part == "package" else part for part in template.parts[:-1]]
     return PurePosixPath(*parts, template.name.removesuffix(".template").replace("PACKAGE", package))
 
 
-def _checked_name(name: str) -> str:
-    """`name` as package indexes write it (PEP 503)."""
+def _check_name(name: str) -> str:
+    """Check `name`, and return it as package indexes write it (PEP 503)."""
     if not NAME.fullmatch(name) or len(name) > LONGEST:
         raise InputError(
-            f"{name!r} is no name for a distribution: letters, digits, '-', '_' and '.' are allowed, a letter or digit "
-            f"first and last, {LONGEST} characters at most, as in low-latency."
+            f"{name!r} is not a valid name for a distribution: use letters, digits, '-', '_' and '.', with a letter or "
+            f"digit first and last, at most {LONGEST} characters, as in low-latency."
         )
     distribution = re.sub(r"[-_.]+", "-", name).lower()
     package = distribution.replace("-", "_")
@@ -161,28 +161,28 @@ def _checked_name(name: str) -> str:
         raise InputError(f"{name!r} gives the package {package}, which Python cannot import. Begin with a letter.")
     if package in sys.stdlib_module_names or package in ("sj_ann2snn", "spikingjelly", "torch"):
         raise InputError(
-            f"{name!r} gives the package {package}, which would hide the one of that name. Use another name, such as "
+            f"{name!r} gives the package {package}, which would hide an existing package. Use another name, such as "
             f"{PREFIX}{distribution.removeprefix('sj-ann2snn')}."
         )
     return distribution
 
 
-def _checked_plugin_name(distribution: str, kind: str) -> str:
-    """What the plugin is called in a user's code: the name without ``sj-ann2snn-``."""
+def _check_plugin_name(distribution: str, kind: str) -> str:
+    """Check and return the plugin's name in a user's code: the distribution's without ``sj-ann2snn-``."""
     import sj_ann2snn
 
     name = distribution.removeprefix(PREFIX)
     taken = [one for one in load_plugins().classes[KINDS[kind][1]] if one.name.lower() == name]
     if taken:
         raise InputError(
-            f"There is a {KINDS[kind][0].lower()} {name!r} already, of {taken[0].owner}. Use another name."
+            f"There is already a {KINDS[kind][0].lower()} {name!r}, from {taken[0].owner}. Use another name."
         )
     class_name = _class_name(name)
     hidden = [class_name + suffix for suffix in SUFFIXES if class_name + suffix in sj_ann2snn.__all__]
     if hidden or not class_name.isidentifier() or class_name.startswith("Test"):
         shown = hidden[0] if hidden else class_name
         raise InputError(
-            f"{distribution!r} gives classes the name {shown}, which means something else already. Use another name."
+            f"{distribution!r} gives classes the name {shown}, which already means something else. Use another name."
         )
     return name
 
@@ -192,10 +192,10 @@ def _class_name(name: str) -> str:
 
 
 def _author(given: str | None) -> str:
-    """The author's name, fit for a line of TOML."""
+    """The author's name, checked to fit in a line of TOML."""
     name = (given or _git_user() or "the authors").strip()
     if not name.isprintable() or set('"\\') & set(name):
-        raise InputError(f"--author {name!r} is not allowed: a name without quotes and backslashes, on one line.")
+        raise InputError(f"--author {name!r} is not allowed: give a name on one line, without quotes and backslashes.")
     return name
 
 
@@ -209,5 +209,5 @@ def _git_user() -> str:
 
 
 def _release() -> str:
-    """Version of sj-ann2snn that is written into the requirements: this one, to the minor number."""
+    """Version of sj-ann2snn for the requirements: the current one, major and minor."""
     return ".".join(__version__.split(".")[:2])

@@ -1,6 +1,6 @@
 """The pictures of `demo` and `compare`.
 
-Matplotlib is imported here and nowhere else, and its global state is left alone.
+Only this module imports Matplotlib, and it leaves Matplotlib's global state alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .sweep import Sweep, shown_steps
 
 __all__ = ["LayerRates", "accuracy_picture", "firing_rate_picture", "require_matplotlib", "spread"]
 
-# Okabe and Ito 2008, distinguishable with every common kind of colour blindness; yellow is too pale on white.
+# Okabe and Ito 2008, distinguishable with all common kinds of colour blindness; yellow is too pale on white.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
 LINES = ("-", (0, (4, 1.5)), (0, (1, 1)))
 DARK = "#303030"
@@ -56,13 +56,13 @@ class LayerRates:
 
     @property
     def saturated(self) -> float:
-        """Of the inputs above zero the share above λ, where the rate can follow no further."""
+        """Share of the inputs above zero that exceed λ, where the rate saturates."""
         active = self.inputs > 0
         return float((self.inputs > 1).sum() / active.sum()) if active.any() else 0.0
 
 
 def require_matplotlib() -> None:
-    """Find out early that no picture can be drawn.
+    """Fail early if no picture can be drawn.
 
     Raises:
         InputError: Matplotlib is not installed.
@@ -119,7 +119,7 @@ def firing_rate_picture(modes: Mapping[str, Sequence[LayerRates]], steps: int, p
         right.subplots_adjust(left=0.62 / widths[1], right=0.985, bottom=0.14, top=0.87, wspace=0.1, hspace=0.3)
         _many_neurons(list(grid.flat), modes)
         for axes in list(grid.flat)[max(0, len(modes) - columns) : len(modes)]:
-            axes.tick_params(labelbottom=True)  # the lowest of its column, if not in the last row
+            axes.tick_params(labelbottom=True)  # the lowest plot of its column, which may not be in the last row
         middle = (0.62 / widths[1] + 0.985) / 2
         right.supxlabel("ANN input of the activation / λ", fontsize=9, x=middle, y=0.015)
         right.supylabel(f"firing rate, T = {steps}", fontsize=9, x=0.1 / widths[1], y=0.505)
@@ -196,25 +196,25 @@ def _many_neurons(grid: Sequence[Any], modes: Mapping[str, Sequence[LayerRates]]
 
 
 def _some(chosen: Tensor, limit: int = 4000) -> Tensor:
-    """Indices of at most `limit` true elements, the same ones every time."""
+    """Indices of at most `limit` true elements, always the same ones."""
     indices = chosen.nonzero().flatten()
     order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(0))
     return indices[order[:limit]]
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Positions at least `gap` apart within [low, high], as near to `wanted` as that allows.
+    """Positions at least `gap` apart within [low, high], as close to `wanted` as possible.
 
     >>> spread([0.0, 0.0, 5.0], gap=1.0, low=-9.0, high=9.0)
     [-0.5, 0.5, 5.0]
 
-    Where there is no room for the gap, all stand evenly.
+    If there is no room for the gap, the positions are evenly spaced.
     """
     count = len(wanted)
     if count > 1:
         gap = min(gap, (high - low) / (count - 1))
     order = sorted(range(count), key=lambda index: wanted[index])
-    # Without the gaps the positions only have to rise: pool neighbours that do not, each pool at its mean.
+    # Without the gaps, positions only have to rise: pool neighbours that do not, and place each pool at its mean.
     pools: list[list[float]] = []
     for place, index in enumerate(order):
         pools.append([wanted[index] - place * gap])
@@ -234,7 +234,7 @@ def _mean(values: Sequence[float]) -> float:
 
 @contextmanager
 def _figure(width: float, height: float) -> Iterator[Any]:
-    """A figure with Matplotlib's own defaults, whatever the user's settings file says, on the Agg canvas."""
+    """A figure on the Agg canvas with Matplotlib's defaults, regardless of the user's settings file."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -255,7 +255,7 @@ def _line(index: int) -> dict[str, Any]:
 
 
 def _time_axis(axes: Any, first: int, steps: int) -> None:
-    """Logarithmic where it spans enough: accuracy changes most in the first steps."""
+    """Logarithmic if it spans enough steps, because accuracy changes most in the first steps."""
     axes.set_xlim(first - 0.5 if steps == first else first, steps + 0.5 if steps == first else steps)
     if steps < 10:
         axes.set_xticks(range(first, steps + 1))
@@ -263,13 +263,13 @@ def _time_axis(axes: Any, first: int, steps: int) -> None:
     axes.set_xscale("log")
     ticks = [t for t in shown_steps(steps) if t >= first]
     if len(ticks) > 2 and steps / ticks[-2] < 1.5:
-        del ticks[-2]  # its label would touch the last one's
+        del ticks[-2]  # its label would touch the last one
     axes.set_xticks(ticks, [str(t) for t in ticks])
     axes.set_xticks([], minor=True)
 
 
 def _close_up(final: Sequence[float], ann: float) -> tuple[float, float]:
-    """Limits that tell apart the end values within ten points of the ANN, or else the best of them."""
+    """Limits that separate the end values within ten points of the ANN, or the best values if there are none."""
     near = [value for value in final if value >= ann - 0.1] or [max(final)]
     low, high = min(*near, ann), max(*near, ann)
     margin = max(0.3 * (high - low), 0.01)
@@ -279,20 +279,20 @@ def _close_up(final: Sequence[float], ann: float) -> tuple[float, float]:
 def _label_ends(
     axes: Any, values: Sequence[float], names: Sequence[str], lines: Sequence[Mapping[str, Any]], *, room: float
 ) -> None:
-    """Name every line at its right end, in the order of the values; an arrow marks those below the limits.
+    """Label every line at its right end, in the order of the values; an arrow marks lines below the limits.
 
     Args:
-        axes: Where the lines are.
-        values: What they end at.
-        names: What they are called.
-        lines: Their styles.
+        axes: The axes with the lines.
+        values: End values of the lines.
+        names: Names of the lines.
+        lines: Styles of the lines.
         room: Inches to the right of the axes.
     """
     low, high = axes.get_ylim()
     box, (figure_width, figure_height) = axes.get_position(), axes.figure.get_size_inches()
     inch, gap = 1 / (box.width * figure_width), 8.5 * 1.3 / 72 / (box.height * figure_height)
     heights = [(value - low) / (high - low) for value in values]
-    # Those below the limits all belong at the bottom; a tiny part of their value keeps them in order.
+    # Lines below the limits are labelled at the bottom; a tiny part of their value keeps them in order.
     places = spread([max(height, 1e-3 * height) for height in heights], gap, gap / 4, 1.0)
     for value, height, place, name, line in zip(values, heights, places, names, lines, strict=True):
         free: dict[str, Any] = {"transform": axes.transAxes, "clip_on": False}

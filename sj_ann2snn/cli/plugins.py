@@ -1,4 +1,4 @@
-"""``sj-ann2snn plugins``: what is plugged in, what failed to load and why, and with ``--check`` what works in use."""
+"""``sj-ann2snn plugins``: which plugins are loaded, which failed and why, and with ``--check`` which of them work."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from contextlib import redirect_stdout
 from typing import Any
 
 from ..errors import PluginWarning
+from ..hooks.conflicts import open_conflicts
 from ..hooks.discovery import ALLOW_VARIABLE, DENY_VARIABLE, installed_plugins, load_plugins
 from ..hooks.registry import Owner, Registry
 from .arguments import Subparsers
@@ -27,12 +28,12 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "plugins",
         help="list the loaded plugins and those that failed",
-        description="List every plugin distribution with the hooks and classes it contributes, then the plugins that "
-        "could not be loaded, each with its traceback, and what several plugins claim. The exit status is 1 if one "
-        "failed or such a conflict is open.",
+        description="List every plugin distribution with its hooks and classes, then the plugins that could not be "
+        "loaded, each with its traceback, and the conflicts between plugins. The exit status is 1 if a plugin failed "
+        "or a conflict is open.",
     )
     parser.add_argument(
-        "--check", action="store_true", help="try every class of the installed plugins on a small network, too"
+        "--check", action="store_true", help="also try every class of the installed plugins on a small network"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.set_defaults(run=run)
@@ -40,20 +41,20 @@ def add_parser(commands: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the plugins; 1 if one does not work."""
-    # What a plugin prints is no part of the list.
+    # A plugin's own output is not part of the list.
     with redirect_stdout(sys.stderr), warnings.catch_warnings():
-        # This command is where the warning sends its readers.
+        # The warning refers to this command.
         warnings.simplefilter("ignore", PluginWarning)
         registry = load_plugins()
         tried = try_plugins(registry) if args.check else None
     found: dict[str, Any] = {
-        "plugins": _loaded(registry),
+        "plugins": _list_loaded(registry),
         "failed": [
-            {**_place(failure.owner), "error": failure.error, "traceback": failure.traceback}
+            {**_owner_as_dict(failure.owner), "error": failure.error, "traceback": failure.traceback}
             for failure in registry.failures
         ],
-        "conflicts": [{"hook": hook, "error": error} for hook, error in registry.conflicts()],
-        "unused": [_place(owner) for owner in _unused(registry)],
+        "conflicts": [{"hook": hook, "error": error} for hook, error in open_conflicts(registry)],
+        "unused": [_owner_as_dict(owner) for owner in _list_unused(registry)],
         "environment": {name: os.environ.get(name) for name in ENVIRONMENT},
     }
     if tried is not None:
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     return 1 if registry.failures or found["conflicts"] or broken else 0
 
 
-def _loaded(registry: Registry) -> list[dict[str, Any]]:
+def _list_loaded(registry: Registry) -> list[dict[str, Any]]:
     """Every plugin that contributes classes: the built-ins first, then by distribution."""
     by_owner: dict[Owner, dict[str, list[dict[str, str]]]] = {}
     for hook, classes in registry.classes.items():
@@ -73,17 +74,17 @@ def _loaded(registry: Registry) -> list[dict[str, Any]]:
                 {"name": one.name, "class": one.cls.__qualname__, "module": one.cls.__module__}
             )
     owners = sorted(by_owner, key=lambda owner: (owner.distribution != "sj-ann2snn", owner))
-    return [{**_place(owner), "hooks": by_owner[owner]} for owner in owners]
+    return [{**_owner_as_dict(owner), "hooks": by_owner[owner]} for owner in owners]
 
 
-def _unused(registry: Registry) -> list[Owner]:
-    """Installed plugins that contribute nothing here: the environment leaves them out, or they are empty."""
+def _list_unused(registry: Registry) -> list[Owner]:
+    """Installed plugins that contribute nothing here, because the environment disables them or they have no class."""
     known = {one.owner for classes in registry.classes.values() for one in classes}
     known |= {failure.owner for failure in registry.failures}
     return [owner for owner, _ in installed_plugins() if owner not in known]
 
 
-def _place(owner: Owner) -> dict[str, str]:
+def _owner_as_dict(owner: Owner) -> dict[str, str]:
     return {"distribution": owner.distribution, "version": owner.version, "entry_point": owner.entry_point}
 
 
@@ -102,9 +103,9 @@ def _text(found: dict[str, Any]) -> str:
                 subsequent_indent="      ",
             )
     for plugin in found["unused"]:
-        lines += ["", f"{_named(plugin)} is installed and not in use: {_why_unused(found['environment'])}"]
+        lines += ["", f"{_title(plugin)} is installed but not in use: {_why_unused(found['environment'])}"]
     for plugin in found["failed"]:
-        lines += ["", f"{_named(plugin)} could not be loaded: {plugin['error']}"]
+        lines += ["", f"{_title(plugin)} could not be loaded: {plugin['error']}"]
         lines += textwrap.indent(plugin["traceback"].rstrip(), "    ").splitlines()
     for conflict in found["conflicts"]:
         lines += ["", f"Conflict in {conflict['hook']}: {conflict['error']}"]
@@ -115,19 +116,19 @@ def _text(found: dict[str, Any]) -> str:
 
 def _tried_text(tried: list[dict[str, str]]) -> list[str]:
     if not tried:
-        return ["Nothing to try: no plugin but the built-ins contributes a class."]
-    lines = [f"Tried on a small network for T={STEPS}, each distribution as if it alone were installed:"]
+        return ["Nothing to try: no installed plugin contributes a class."]
+    lines = [f"Tried on a small network for T={STEPS}, each distribution as if no other were installed:"]
     for one in tried:
         lines.append(f"  {one['distribution']} {one['version']} {one['hook']} {one['name']!r}: {one['status']}")
     return lines
 
 
-def _named(plugin: dict[str, str]) -> str:
+def _title(plugin: dict[str, str]) -> str:
     return f"{plugin['distribution']} {plugin['version']} (entry point {plugin['entry_point']})"
 
 
 def _why_unused(environment: dict[str, str | None]) -> str:
     in_force = [f"{name}={value!r}" for name, value in environment.items() if value is not None]
     if in_force:
-        return f"{' and '.join(in_force)} leaves it out, or it contributes no class."
+        return f"{' and '.join(in_force)} disables it, or it contributes no class."
     return "it contributes no class."

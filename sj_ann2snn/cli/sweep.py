@@ -1,4 +1,4 @@
-"""Converts one network in several modes and measures each: what `demo` and `compare` share."""
+"""Converts one network in several modes and measures each, for `demo` and `compare`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from ..conversion.report import format_table
 from ..evaluation.evaluate import accuracy_of, evaluate
 from ..evaluation.result import EvaluationResult
 from ..hooks.discovery import load_plugins
+from ..hooks.kinds import LAYER_MAPPERS, NEURONS
+from ..hooks.modes import find_mode
 from ..hooks.options import declared_options
 
 __all__ = ["ModeRun", "Sweep", "check_modes", "options_of_mode", "run_modes", "tell"]
@@ -26,7 +28,7 @@ __all__ = ["ModeRun", "Sweep", "check_modes", "options_of_mode", "run_modes", "t
 
 @dataclass(frozen=True)
 class ModeRun:
-    """One mode: how it was written, what it was understood as, and what came of it."""
+    """One mode: as written, as understood, and its results."""
 
     mode: str
     normalization: str
@@ -38,7 +40,7 @@ class ModeRun:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Several modes beside the ANN that they were converted from."""
+    """Several modes and the ANN that they were converted from."""
 
     ann_accuracy: float
     steps: int
@@ -106,10 +108,10 @@ def run_modes(
 ) -> Sweep:
     """Convert `ann` in every mode, and simulate each for `steps` steps on the test data.
 
-    An option that only some of the modes know goes to those.
+    An option that only some of the modes take is passed to these modes only.
 
     Raises:
-        Ann2SnnError: A mode is unknown, or the network or the data does not allow the conversion.
+        Ann2SnnError: A mode is unknown, the network cannot be converted, or the data does not fit it.
     """
     options = dict(options or {})
     bars = sys.stderr.isatty()
@@ -136,34 +138,38 @@ def run_modes(
 
 
 def check_modes(modes: Sequence[str], options: Mapping[str, Any]) -> None:
-    """Find out that a mode or an option is unknown before a network is trained or data is read.
+    """Check modes and options before a network is trained or data is read.
 
     Raises:
         ModeError: A mode is unknown or out of range.
-        OptionError: An option is unknown or has a value that is not allowed.
-        ConflictError: Several plugins claim the same.
+        OptionError: An option is unknown, or its value is not allowed.
+        ConflictError: Several plugins claim the same thing.
     """
     for mode in modes:
         Converter(mode=mode, **options_of_mode(mode, modes, options))
 
 
 def options_of_mode(mode: str, modes: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of `options` that concern `mode`: all but those that only others of `modes` declare.
+    """The options for `mode`: all of `options` except those that only other modes in `modes` declare.
 
-    An option that nothing declares stays, so that the converter names it in its error.
+    An option that no mode declares is kept, so that the converter's error names it.
     """
     registry = load_plugins()
 
     def declared(one: str) -> set[str]:
-        return set(declared_options(registry.find_mode(one, options, _preferred(options))[1].cls))
+        return set(declared_options(find_mode(registry, one, options, _preferred(options))[1].cls))
 
-    shared = {name for one in (*registry.mappers, *registry.neurons) for name in declared_options(one.cls)}
+    shared = {
+        name
+        for one in (*registry.registered(LAYER_MAPPERS), *registry.registered(NEURONS))
+        for name in declared_options(one.cls)
+    }
     foreign = {name for other in modes for name in declared(other)} - declared(mode) - shared
     return {name: value for name, value in options.items() if name not in foreign}
 
 
 def shown_steps(steps: int) -> list[int]:
-    """1, 2, 5, 10, ... up to `steps`, which always ends the list.
+    """1, 2, 5, 10, ... up to `steps`, which always comes last.
 
     >>> shown_steps(50)
     [1, 2, 5, 10, 20, 50]
@@ -178,7 +184,7 @@ def shown_steps(steps: int) -> list[int]:
 
 
 def tell(line: str) -> None:
-    """Say on stderr what is going on."""
+    """Report progress on stderr."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -211,6 +217,6 @@ def _scale_text(scale: tuple[float, float] | None) -> str:
 
 
 def _right_aligned(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Numbers under each other: every column but the first padded on the left."""
+    """Right-align numbers: pad every column but the first on the left."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [(row[0], *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))) for row in rows]

@@ -1,4 +1,4 @@
-"""Gets the user's own network and data: ``MODULE:NAME`` on the command line."""
+"""Loads the user's network and data, given as ``MODULE:NAME`` on the command line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["current_directory_importable", "load_loaders", "load_network"]
 
 @contextmanager
 def current_directory_importable() -> Iterator[None]:
-    """Modules in the current directory can be imported, as under ``python -m``."""
+    """While the context is open, modules in the current directory can be imported, as under ``python -m``."""
     before = list(sys.path)
     sys.path.insert(0, str(Path.cwd()))
     importlib.invalidate_caches()
@@ -30,14 +30,14 @@ def current_directory_importable() -> Iterator[None]:
 
 
 def load_network(target: str) -> nn.Module:
-    """The network that ``MODULE:FACTORY`` makes; FACTORY may also be a network itself.
+    """The network that ``MODULE:FACTORY`` returns; FACTORY may also be a network itself.
 
     Raises:
-        InputError: There is no such thing, it fails, or it makes something else.
+        InputError: The factory does not exist, fails, or returns something else.
     """
-    made = _made(target, "a function that returns the trained network, such as models:trained")
+    made = _load(target, "a function that returns the trained network, such as models:trained")
     if not isinstance(made, nn.Module):
-        raise InputError(f"{target} gives {_article(made)}; it must give a trained torch.nn.Module.")
+        raise InputError(f"{target} returns {_article(made)}; it must return a trained torch.nn.Module.")
     return made
 
 
@@ -45,33 +45,33 @@ def load_loaders(target: str) -> tuple[Any, Any]:
     """The calibration loader and the test loader that ``MODULE:LOADERS`` returns.
 
     Raises:
-        InputError: There is no such thing, it fails, or it returns something else.
+        InputError: The function does not exist, fails, or returns something else.
     """
-    made = _made(target, "a function that returns (calibration_loader, test_loader), such as models:loaders")
+    made = _load(target, "a function that returns (calibration_loader, test_loader), such as models:loaders")
     if not isinstance(made, (tuple, list)) or len(made) != 2:
         held = f" of {len(made)}" if isinstance(made, (tuple, list)) else ""
         raise InputError(
-            f"--data {target} gives {_article(made)}{held}; it must give two: (calibration_loader, test_loader)."
+            f"--data {target} returns {_article(made)}{held}; it must return two: (calibration_loader, test_loader)."
         )
     for which, loader in zip(("calibration", "test"), made, strict=True):
         if not hasattr(loader, "__iter__") and not hasattr(loader, "__getitem__"):
             raise InputError(
-                f"--data {target} gives {_article(loader)} as {which} loader; it must be an iterable of batches, such "
-                "as a DataLoader or a list."
+                f"--data {target} returns {_article(loader)} as {which} loader; it must be an iterable of batches, "
+                "such as a DataLoader or a list."
             )
         if isinstance(loader, Iterator):
             raise InputError(
-                f"--data {target} gives {_article(loader)} as {which} loader, which can be read only once; every mode "
-                "reads it. Give a DataLoader or a list."
+                f"--data {target} returns {_article(loader)} as {which} loader, which can be read only once, but every "
+                "mode reads it. Return a DataLoader or a list."
             )
     return made[0], made[1]
 
 
-def _made(target: str, wanted: str) -> Any:
+def _load(target: str, wanted: str) -> Any:
     module_name, colon, attribute = target.partition(":")
     if not colon or not module_name or not attribute:
         raise InputError(f"{target!r} is not MODULE:NAME. Name {wanted}.")
-    found = _imported(target, module_name)
+    found = _import(target, module_name)
     for name in attribute.split("."):
         if not hasattr(found, name):
             public = ", ".join(sorted(key for key in vars(found) if not key.startswith("_"))) or "nothing public"
@@ -82,28 +82,27 @@ def _made(target: str, wanted: str) -> Any:
     try:
         return found()
     except Exception as error:
-        _theirs(f"{target}: calling it failed with", error)
+        _raise_user_error(f"{target}: calling it failed with", error)
 
 
-def _imported(target: str, module_name: str) -> Any:
+def _import(target: str, module_name: str) -> Any:
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            _theirs(f"{target}: importing {module_name} failed with", error)
+            _raise_user_error(f"{target}: importing {module_name} failed with", error)
         hint = ""
         if module_name.endswith(".py"):
             hint = f" Write the module's name, not the file's: {module_name[:-3].replace('/', '.')}."
         raise InputError(
-            f"{target}: there is no module {module_name!r}. Looked in {Path.cwd()} and among the installed packages."
-            + hint
+            f"{target}: there is no module {module_name!r} in {Path.cwd()} or among the installed packages." + hint
         ) from error
     except Exception as error:
-        _theirs(f"{target}: importing {module_name} failed with", error)
+        _raise_user_error(f"{target}: importing {module_name} failed with", error)
 
 
-def _theirs(what: str, error: Exception) -> NoReturn:
-    """Raise an error for one in the user's code, with that code's traceback as a note."""
+def _raise_user_error(what: str, error: Exception) -> NoReturn:
+    """Wrap an error in the user's code, with that code's traceback as a note."""
     text = str(error).strip()
     wrapped = InputError(f"{what} {type(error).__name__}{f': {text}' if text else ''}")
     own = str(Path(__file__))

@@ -17,21 +17,21 @@ CHANNELS, CLASSES, BLOCKS = 32, 10, 3
 
 
 def tutorial_network(size: int) -> nn.Sequential:
-    """Three times conv, BatchNorm, ReLU, average pooling, then linear and ReLU, for images of `size` by `size`.
+    """Three times conv, BatchNorm, ReLU and average pooling, then linear and ReLU, for images of `size` by `size`.
 
     >>> [name for name, _ in tutorial_network(28).named_children()][:4]
     ['conv1', 'bn1', 'relu1', 'pool1']
 
-    The convolutions are unpadded as in the tutorial where three poolings fit that way (from 22 pixels up),
-    padded by one where the images are too small for it.
+    The convolutions are unpadded, as in the tutorial, if three poolings fit (from 22 pixels up); for smaller images
+    they are padded by one.
 
     Raises:
-        InputError: The images are too small even so.
+        InputError: The images are too small even with padding.
     """
     padding = 0 if _left_over(size, 0) >= 1 else 1
     left = _left_over(size, padding)
     if left < 1:
-        raise InputError(f"Images of {size} by {size} pixels are too small for three poolings; 8 by 8 are enough.")
+        raise InputError(f"Images of {size} by {size} pixels are too small for three poolings; 8 by 8 is enough.")
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for block in range(1, BLOCKS + 1):
         layers[f"conv{block}"] = nn.Conv2d(1 if block == 1 else CHANNELS, CHANNELS, 3, padding=padding)
@@ -57,8 +57,8 @@ def train(
 ) -> None:
     """Train with Adam on the cross-entropy, and leave the network in eval mode.
 
-    The loss looks at what the last ReLU gets, not at what it returns: a class whose output is negative for
-    all images would get no gradient through it and stay lost.
+    The loss uses the input of the last ReLU, not its output: otherwise a class whose output is negative for all images
+    would never get a gradient.
     """
     logits = network[:-1]
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)

@@ -1,1 +1,1 @@
-"""What plugin authors implement, and what they are told. All of it is public: see `sj_ann2snn.__all__`."""
+"""The base classes that plugins implement, and the data that they receive. All public: see `sj_ann2snn.__all__`."""

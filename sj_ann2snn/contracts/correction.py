@@ -1,4 +1,4 @@
-"""The base class of corrections: what is adjusted in a converted network so that it answers as the ANN does."""
+"""The base class of corrections, which adjust a converted network to the ANN."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Correction(abc.ABC):
     True
 
     A plugin offers it by name through the hook `ann2snn_corrections`; ``Converter(corrections="output-bias", T=4)``
-    then finds it. Several are applied in the order in which the caller names them, each to what the ones before left.
-    Options are the keyword-only parameters of the constructor, all with defaults.
+    then finds it. Several corrections are applied in the order in which the caller names them, each to the result of
+    the previous ones. Options are the keyword-only parameters of the constructor, all with defaults.
     """
 
     name: ClassVar[str]
@@ -39,8 +39,8 @@ class Correction(abc.ABC):
 
     @abc.abstractmethod
     def correct(self, trial: Trial) -> None:
-        """Try the network out and adjust it.
+        """Run the network on trial and adjust it.
 
         Args:
-            trial: The network on trial, its calibration data and the ANN's activations on them.
+            trial: The network on trial, its calibration data and the ANN's activations on that data.
         """

@@ -1,4 +1,4 @@
-"""The base class of exit rules: when a sample's answer counts as settled."""
+"""The base class of exit rules, which decide when a sample's answer is settled."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["ExitRule"]
 
 
 class ExitRule(abc.ABC):
-    """Says after every step which samples need no further ones.
+    """Decides after every step which samples may stop.
 
     >>> from sj_ann2snn import ExitRule
     >>> class Certain(ExitRule):
@@ -31,10 +31,9 @@ class ExitRule(abc.ABC):
         """Which samples may stop.
 
         Args:
-            answers: What the readout makes of the outputs up to and including this step, ``[N, classes]``; by default
-                their mean, in the ANN's units. Samples that have stopped are no longer among them, so that N falls from
-                step to step.
-            step: Number of this step, from 1.
+            answers: The readout's answers after this step, ``[N, classes]``; by default the mean output, in the ANN's
+                units. Samples that have stopped are left out, so N falls from step to step.
+            step: Number of this step, starting at 1.
 
         Returns:
             ``[N]``, bool.

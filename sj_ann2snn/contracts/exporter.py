@@ -1,4 +1,4 @@
-"""The base class of exporters: what writes a converted network to a format."""
+"""The base class of exporters, which write converted networks to a file format."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Exporter"]
 
 
 class Exporter(abc.ABC):
-    """Writes the description of a converted network to a file, and may read it back.
+    """Writes the description of a converted network to a file, and optionally reads it back.
 
     >>> from pathlib import Path
     >>> from sj_ann2snn import Exporter
@@ -27,12 +27,12 @@ class Exporter(abc.ABC):
     and ``format="names"`` or the suffix of the path then finds it. Options are keyword-only parameters of the
     constructor with defaults.
 
-    What it needs of the network stands in the description; it has no business with the modules themselves. A format of
-    its own may be built from the nodes, or from ``network.as_document()`` and
-    ``NetworkDescription.from_document(...)``, which are a JSON document and tensors.
+    The description holds everything that an exporter needs; it never sees the modules. Build the format from the nodes,
+    or from ``network.as_document()`` and ``NetworkDescription.from_document(...)``, which convert to and from a JSON
+    document and tensors.
 
     Attributes:
-        suffixes: With which the names of its files end, the dot included; for ``format=None``.
+        suffixes: Suffixes of its files, including the dot; used for ``format=None``.
     """
 
     name: ClassVar[str]
@@ -44,15 +44,15 @@ class Exporter(abc.ABC):
         """Write `network` to `path`.
 
         Raises:
-            ExportError: The format has no form for something in the network.
-            OSError: The file cannot be written; the message is made of it.
+            ExportError: The format cannot represent something in the network.
+            OSError: The file cannot be written; the core turns this into an `ExportError`.
         """
 
     def load(self, path: Path) -> NetworkDescription:
-        """The network in the file `path`, which `export` wrote. It must not run anything that the file contains.
+        """Read the network from `path`, which `export` wrote. This must not execute anything in the file.
 
         Raises:
-            FormatError: The format can only be written, or the file is not of it.
-            OSError: The file cannot be read; the message is made of it.
+            FormatError: The format can only be written, or the file has another format.
+            OSError: The file cannot be read; the core turns this into a `FormatError`.
         """
         raise FormatError(f"the format {self.name!r} can be written but not read back")

@@ -1,4 +1,4 @@
-"""The base class of layer mappers: what becomes of an operation in the spiking network."""
+"""The base class of layer mappers, which define what an operation becomes in the spiking network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Claim = type[nn.Module] | Callable[..., Any] | str
 
 
 class LayerMapper(abc.ABC):
-    """Says what becomes of the operations it claims.
+    """Defines what the operations that it claims become.
 
     >>> import torch
     >>> from sj_ann2snn import LayerMapper, Spike
@@ -28,25 +28,25 @@ class LayerMapper(abc.ABC):
     ...     def map(self, site):
     ...         return Spike(maximum=6.0)
 
-    Options are the keyword-only parameters of the constructor; a user gives them to `Converter`.
+    Options are the keyword-only parameters of the constructor; users pass them to `Converter`.
     """
 
     name: ClassVar[str]
     claims: ClassVar[tuple[Claim, ...]]
-    """What this mapper speaks for.
+    """The operations that this mapper claims.
 
-    Types match exactly. A string is the name of a tensor method (`"relu"`), or with dots that of a function in a
-    package that need not be installed (`"torchvision.ops.stochastic_depth.stochastic_depth"`).
+    Types match exactly. A string is the name of a tensor method (`"relu"`). With dots, it is the name of a function in
+    a package that need not be installed (`"torchvision.ops.stochastic_depth.stochastic_depth"`).
     """
     replaces: ClassVar[tuple[str, ...]] = ()
-    """Names of other mappers that this one takes the place of, wherever both claim a site."""
+    """Names of other mappers that this one replaces, wherever both claim a site."""
     exports: ClassVar[tuple[type[nn.Module], ...]] = ()
-    """Those layers that it makes for a network that can be written to a file.
+    """The layers of this mapper that can be written to a file.
 
-    Each has a method `export_options()`, which returns the keywords to construct it with: numbers, text, tensors,
+    Each has a method `export_options()`, which returns the keywords with which to construct it: numbers, text, tensors,
     modules, functions of torch.
     """
 
     @abc.abstractmethod
     def map(self, site: Site) -> Replacement:
-        """Describe what becomes of `site`. It must not change the module or keep the site."""
+        """Describe what `site` becomes. This must not change the module or keep the site."""

@@ -1,4 +1,4 @@
-"""What an exporter is told of a converted network, and the document in which formats may write it down."""
+"""The description of a converted network that exporters receive, and its form as a JSON document."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ KINDS = ("input", "constant", "layer", "function", "method", "output")
 
 @dataclass(frozen=True)
 class OperationDescription:
-    """A layer or function that is made anew; among the options of a layer, an operation that it holds.
+    """A layer or function to be rebuilt; among the options of a layer, an operation that it holds.
 
     Attributes:
         kind: `"layer"` or `"function"`.
-        operation, options, tensors: As those of `NodeDescription`.
+        operation, options, tensors: As for `NodeDescription`.
     """
 
     kind: str
@@ -36,19 +36,22 @@ class NodeDescription:
     """One step of the computation.
 
     Attributes:
-        name: Unique; what `NodeReference` refers to.
+        name: Unique name, to which `NodeReference` refers.
         kind: `"input"`, `"constant"`, `"layer"`, `"function"`, `"method"` or `"output"`.
-        operation: Of a layer its type: the name of a class of `torch.nn` (`"Conv2d"`), of a module that sj-ann2snn puts
-            into networks (`"IFNode"`, `"Scaler"`), or with its package that of a plugin's (`"package.module.Neuron"`).
-            Of a function its name (`"torch.flatten"`, `"operator.add"`), of a tensor method too (`"view"`).
-        label: Qualified name of the layer in the network; of an input, the name of the argument.
+        operation: For a layer, its type: the name of a class of `torch.nn` (`"Conv2d"`), of a module that sj-ann2snn
+            puts into networks (`"IFNode"`, `"Scaler"`), or of a plugin's class, with its package
+            (`"package.module.Neuron"`). For a function or a tensor method, its name (`"torch.flatten"`,
+            `"operator.add"`, `"view"`).
+        label: Qualified name of the layer in the network; for an input, the name of the argument.
         args: Positional arguments: `NodeReference`, numbers, text, None, slices, `...`, dtypes, devices, and tuples,
-            lists and dicts of them. Of an input its default, if it has one; of the output what the network returns.
-        kwargs: Arguments by name.
-        options: With which the layer is constructed: what arguments may be, and `OperationDescription`.
-        tensors: Weights, biases, scales, initial potentials, by name; on the CPU.
-        sequences: Which tensors among the arguments vary over time, so that the operation is done anew at every step;
-            None where it depends on nothing but constants.
+            lists and dicts of these. For an input, its default, if it has one; for the output, what the network
+            returns.
+        kwargs: Keyword arguments.
+        options: Options with which to construct the layer: the same values as for arguments, and
+            `OperationDescription`.
+        tensors: Weights, biases, scales and initial potentials by name, on the CPU.
+        sequences: Which tensors among the arguments vary over time, so that the operation runs at every step; None if
+            it depends only on constants.
     """
 
     name: str
@@ -82,9 +85,9 @@ class NetworkDescription:
 
     Attributes:
         name: Name of the ANN's class.
-        nodes: In an order in which they can be computed; the last one is the output.
-        readout: Name and options of the readout that the network was adjusted for; None for the mean.
-        producer: What wrote it, with its version.
+        nodes: The nodes in an order in which they can be computed; the last node is the output.
+        readout: Name and options of the readout for which the network was adjusted; None for the mean.
+        producer: The program that wrote the description, with its version.
     """
 
     name: str
@@ -93,20 +96,20 @@ class NetworkDescription:
     producer: str = ""
 
     FORMAT: ClassVar[str] = "sj-ann2snn"
-    """How documents name themselves."""
+    """The format name in documents."""
     VERSION: ClassVar[int] = 1
-    """Version of documents that is written, and the newest that is read."""
+    """The document version that is written, and the newest that can be read."""
 
     def as_document(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """All of it but the tensors as JSON can hold it, and the tensors by a name of their own.
+        """The description as a JSON document without its tensors, and the tensors by unique name.
 
         Raises:
-            ExportError: It holds a value for which the document has no form.
+            ExportError: It holds a value that the document cannot represent.
         """
         tensors: dict[str, Tensor] = {}
         nodes = []
         for node in self.nodes:
-            options, names = _written(node.name, node.options, node.tensors, tensors)
+            options, names = _write(node.name, node.options, node.tensors, tensors)
             nodes.append(
                 {
                     "name": node.name,
@@ -136,10 +139,10 @@ class NetworkDescription:
 
     @classmethod
     def from_document(cls, document: Any, tensors: Mapping[str, Tensor]) -> NetworkDescription:
-        """The network that `as_document` wrote down.
+        """The network that `as_document` wrote.
 
         Raises:
-            FormatError: The document is of a newer version or not of that form, or a tensor is missing.
+            FormatError: The document has a newer version or another form, or a tensor is missing.
         """
         if not isinstance(document, dict) or document.get("format") != cls.FORMAT:
             raise FormatError(f"It does not hold a network that sj-ann2snn wrote (no format {cls.FORMAT!r}).")
@@ -168,7 +171,7 @@ class NetworkDescription:
 
 
 def qualified_type(cls: type) -> str:
-    """The name by which a document knows a plugin's type.
+    """The name of a plugin's type in documents.
 
     >>> qualified_type(NodeReference)
     'sj_ann2snn.contracts.values.NodeReference'
@@ -201,14 +204,14 @@ def _node(one: Any, position: int, tensors: Mapping[str, Tensor]) -> NodeDescrip
     )
 
 
-def _written(
+def _write(
     name: str, options: Mapping[str, Any], tensors: Mapping[str, Tensor], all_tensors: dict[str, Tensor]
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Options for the document, and the names under which the tensors were added to all of them."""
+    """Add `tensors` to all tensors of the document; returns the options and the names of these tensors."""
     written = {}
     for key, value in options.items():
         if isinstance(value, OperationDescription):
-            inner, names = _written(f"{name}.{key}", value.options, value.tensors, all_tensors)
+            inner, names = _write(f"{name}.{key}", value.options, value.tensors, all_tensors)
             held = {"kind": value.kind, "operation": value.operation, "options": inner, "tensors": names}
             written[key] = {"operation": held}
         else:
@@ -221,7 +224,7 @@ def _written(
 def _read(
     one: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What `_written` wrote of the options and tensors."""
+    """Read back the options and tensors that `_write` wrote."""
     options: dict[str, Any] = {}
     for key, value in _field(one, "options", dict, where).items():
         if isinstance(value, dict) and set(value) == {"operation"}:

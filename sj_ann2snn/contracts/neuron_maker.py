@@ -1,4 +1,4 @@
-"""The base class of neuron makers: which spiking neuron stands at a site."""
+"""The base class of neuron makers, which make the spiking neuron for a site."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ __all__ = ["NeuronMaker", "NeuronSite"]
 
 @dataclass(frozen=True)
 class NeuronSite:
-    """Where a neuron is to stand.
+    """The site that a neuron is made for.
 
     Attributes:
         name: Qualified name of the layer.
         shape: Shape of one sample's activation.
         scale: λ, a scalar or ``[channels]``; the neuron itself works in units of `NeuronMaker.unit`.
         dtype: The network's dtype.
-        maximum: Upper bound of the activation in the ANN's units (6 for ReLU6), None for none. λ lies at it or below. A
-            neuron that may emit more than λ on average keeps to it, or the conversion is refused.
+        maximum: Upper bound of the activation in the ANN's units (6 for ReLU6), or None. λ never exceeds it. A neuron
+            that can emit more than λ on average must keep to it, otherwise the conversion is refused.
     """
 
     name: str
@@ -35,26 +35,26 @@ class NeuronSite:
 class NeuronMaker(abc.ABC):
     """Makes the spiking neuron for a site.
 
-    The neuron is driven by ``current / unit``; the mean of its output over time approximates
-    ``clamp(activation, 0, λ) / unit``, where `unit` is λ unless the maker says otherwise. It is a
-    SpikingJelly module: cleared by `reset_net`, with the step modes "s" (``[N, ...]``) and "m"
-    (``[T, N, ...]``). `InPlaceNeuron` is a base that has all of that, at the simulator's full speed.
+    The neuron receives ``current / unit``, and its mean output over time approximates
+    ``clamp(activation, 0, λ) / unit``, where `unit` is λ unless the maker overrides it. It is a SpikingJelly module
+    that `reset_net` resets, with the step modes "s" (``[N, ...]``) and "m" (``[T, N, ...]``). The base class
+    `InPlaceNeuron` provides all of this at the simulator's full speed.
     """
 
     name: ClassVar[str]
     replaces: ClassVar[tuple[str, ...]] = ()
     exports: ClassVar[tuple[type[nn.Module], ...]] = ()
-    """Those of its neurons that can be written to a file.
+    """The neurons of this maker that can be written to a file.
 
-    Each has a method `export_options()`, which returns the keywords to construct it with: numbers, text, tensors,
+    Each has a method `export_options()`, which returns the keywords with which to construct it: numbers, text, tensors,
     modules, functions of torch.
     """
 
     def unit(self, scale: Tensor) -> Tensor:
-        """Value of one spike in the ANN's units, of the shape of `scale`.
+        """Value of one spike in the ANN's units, in the shape of `scale`.
 
-        λ by default. A neuron that emits up to k spikes in a step may answer λ / k: it then resolves
-        activations k times as finely and still saturates at λ.
+        λ by default. A neuron that emits up to k spikes in a step can return λ / k: it then resolves activations k
+        times as finely and still saturates at λ.
 
         Args:
             scale: λ, a scalar or ``[channels]``.

@@ -19,10 +19,10 @@ class CalibrationSite:
 
     Attributes:
         name: Qualified name of the layer.
-        channel_axis: The axis that gets a scale of its own per channel, or None for one scale.
+        channel_axis: The channel axis, for one scale per channel; None for one scale per layer.
         channels: Number of channels, or None.
         maximum: Upper bound of the activation (6 for ReLU6), or None.
-        index: Position among the network's spiking sites, in the order of execution.
+        index: Position among the network's spiking sites, in order of execution.
     """
 
     name: str
@@ -33,11 +33,11 @@ class CalibrationSite:
 
 
 class Observer(abc.ABC):
-    """Watches the activations of one site and says its scale.
+    """Watches the activations of one site and returns its scale.
 
-    An observer may return a tensor from `observe` to alter what the rest of the network sees, may ask
-    for further passes over the data, and is mergeable: observers that saw parts of the data, merged,
-    equal the one that saw all of it.
+    An observer may return a tensor from `observe` to change what the rest of the network sees, and may ask for further
+    passes over the data. Observers are mergeable: merging observers that each saw a part of the data gives the same
+    result as one observer that saw all of it.
     """
 
     def __init__(self, site: CalibrationSite) -> None:
@@ -53,7 +53,7 @@ class Observer(abc.ABC):
 
     @abc.abstractmethod
     def merge(self, other: Self) -> None:
-        """Take in all that `other` saw."""
+        """Take in everything that `other` saw."""
 
     def end_pass(self) -> bool:
         """Called after each pass over the data; True asks for one more."""
@@ -84,32 +84,32 @@ class Normalization(abc.ABC):
     >>> TimesMean.parse("Times-Mean", times=8.0).times
     8.0
 
-    Options are the keyword-only parameters of the constructor; a user gives them to `Converter`.
+    Options are the keyword-only parameters of the constructor; users pass them to `Converter`.
     """
 
     name: ClassVar[str]
-    """The name users write; matched without regard to case."""
+    """The name that users write; case is ignored."""
     replaces: ClassVar[tuple[str, ...]] = ()
-    """Names of other modes that this one takes the place of."""
+    """Names of other modes that this one replaces."""
     example: ClassVar[str | None] = None
-    """How the mode is written, where that is not its name (``"99.9%"``)."""
+    """An example of how to write the mode, if that is not its name (``"99.9%"``)."""
     suggests: ClassVar[Mapping[str, Any]] = {}
-    """Arguments of the converter and options of neurons and corrections that the mode is best used with; they hold
-    where the caller gives no other. Allowed of the converter's own are `channel_wise`, `neuron` and `corrections`;
-    a correction may also be a class, which is then made with the caller's options."""
+    """Arguments that the mode is best used with, unless the caller gives others: the converter's `channel_wise`,
+    `neuron` and `corrections`, and options of neurons and corrections. A correction may also be a class, which is then
+    constructed with the caller's options."""
 
     @classmethod
     def parse(cls, mode: object, **options: Any) -> Self | None:
-        """An instance if `mode` means this strategy, None if it does not.
+        """An instance if `mode` means this strategy, otherwise None.
 
         Args:
-            mode: What the user gave: a string or a number.
-            options: Those of the user's keywords that this class declares.
+            mode: The mode as the user wrote it: a string or a number.
+            options: The user's keywords that this class declares.
 
         Raises:
             ModeError: `mode` means this strategy but is out of its range.
         """
-        # Whoever takes another mode's place answers to its name.
+        # A class that replaces another mode also answers to that mode's name.
         names = {name.lower() for name in (cls.name, *cls.replaces)}
         if isinstance(mode, str) and mode.strip().lower() in names:
             return cls(**options)
@@ -124,12 +124,12 @@ class Normalization(abc.ABC):
 
 
 def channels_last_2d(x: Tensor, axis: int) -> Tensor:
-    """`x` as ``[channels, everything else]``; no copy where the layout allows."""
+    """`x` as ``[channels, everything else]``, without a copy if the layout allows it."""
     return x.movedim(axis, 0).flatten(1)
 
 
 def fill_dead_channels(scale: Tensor, layer_scale: Tensor) -> Tensor:
-    """Give channels without a scale of their own the layer's scale.
+    """Give the layer's scale to channels that never fired.
 
     A channel that was zero over the whole calibration set must still pass a signal at test time.
 

@@ -19,7 +19,7 @@ _OVERFLOW = 8
 
 
 def _count(patterns: Any, counts: Any, shift: int, base: int) -> None:
-    """Add the float32 bit patterns ``[rows, n]`` to the counters ``[rows, width]``: a loop for a compiler."""
+    """Add the float32 bit patterns ``[rows, n]`` to the counters ``[rows, width]``; a loop to be compiled."""
     width, columns = counts.shape[1], patterns.shape[1]
     fresh = np.empty(width + _OVERFLOW, np.int32)
     for row in range(patterns.shape[0]):
@@ -27,8 +27,8 @@ def _count(patterns: Any, counts: Any, shift: int, base: int) -> None:
         values = patterns[row]
         for column in range(columns):
             index = (values[column] >> shift) - base
-            # Whether a value counts is as good as random: without a branch the processor has nothing to guess, and
-            # with several counters for the rest (zeros, and negative values, with their sign bit set) nothing to await.
+            # Whether a value counts is unpredictable, so avoid a branch. Several counters for the rest (zeros, and
+            # negative values, whose sign bit is set) spare the processor waiting for the previous addition.
             fresh[np.uint32(index if index >= 0 else width + column % _OVERFLOW)] += 1
         counters = counts[row]
         for index in range(width):
@@ -36,7 +36,7 @@ def _count(patterns: Any, counts: Any, shift: int, base: int) -> None:
 
 
 class QuantileSketch:
-    """Counts values in logarithmic buckets, so that any quantile is known to a relative error.
+    """Counts values in logarithmic buckets, from which any quantile is known within a relative error.
 
     >>> import torch
     >>> sketch = QuantileSketch()
@@ -45,18 +45,17 @@ class QuantileSketch:
     True
 
     The buckets are the leading bits of the float32 pattern: `bits` of the mantissa below each of the
-    uppermost `octaves` powers of two. Zeros, negative values and what lies more than `octaves` powers of
-    two below the largest value share one bucket that stands for zero. What the sketch holds depends on the
-    multiset of values alone, so neither batch size nor order nor the split over merged sketches changes a
-    bit of the result.
+    uppermost `octaves` powers of two. Zeros, negative values and values more than `octaves` powers of two below the
+    largest value share one bucket that represents zero. The sketch depends only on the multiset of values, so batch
+    size, order and the split over merged sketches do not change a bit of the result.
 
-    Error bound: with M the largest value of all rows, the quantile that `numpy.quantile` (linear
-    interpolation between order statistics) gives is met within ``2**-(bits + 1)`` of itself, plus
-    ``M * 2**-(octaves - 1)`` where the quantile is that small. Memory: ``rows * octaves * 2**bits`` counters of
+    Error bound: with M the largest value of all rows, the result is within ``2**-(bits + 1)`` of the quantile that
+    `numpy.quantile` gives (linear interpolation between order statistics), relative to that quantile, plus
+    ``M * 2**-(octaves - 1)`` if the quantile is that small. Memory: ``rows * octaves * 2**bits`` counters of
     8 bytes.
 
     Args:
-        rows: Independent rows (channels), each with quantiles of its own.
+        rows: Independent rows (channels), each with its own quantiles.
         bits: Mantissa bits kept.
         octaves: Powers of two kept below the maximum.
     """
@@ -98,14 +97,14 @@ class QuantileSketch:
             self.counts += counted.view(self.rows, self.width + 1)[:, 1:]
 
     def merge(self, other: QuantileSketch) -> None:
-        """Take in all that `other` counted.
+        """Take in everything that `other` counted.
 
         Raises:
-            InputError: The two have different buckets or rows.
+            InputError: The sketches have different buckets or rows.
         """
         if (self.rows, self.bits, self.octaves) != (other.rows, other.bits, other.octaves):
             given, own = (f"{one.rows} rows, {one.bits} bits and {one.octaves} octaves" for one in (other, self))
-            raise InputError(f"A sketch of {given} cannot be merged into one of {own}; they must be the same.")
+            raise InputError(f"A sketch with {given} cannot be merged into one with {own}; they must be equal.")
         device = self.counts.device
         self._raise_window(other._top)
         shift = (self._top - other._top) << self.bits
@@ -135,15 +134,15 @@ class QuantileSketch:
         return torch.minimum(value, self.maxima.double())
 
     def histogram(self) -> tuple[Tensor, Tensor]:
-        """The buckets' midpoints and how many values of each row lie in them, ``[width]`` and ``[rows, width]``.
+        """The buckets' midpoints ``[width]`` and the number of values of each row in them ``[rows, width]``.
 
-        Values are float64. What shares the bucket of zero is left out.
+        Midpoints are float64. The bucket of zero is left out.
         """
         first = torch.arange(self.width, device=self.counts.device) + self._base()
         return self._midpoints(first), self.counts
 
     def _midpoints(self, bucket: Tensor) -> Tensor:
-        """Of buckets by their place among all floats."""
+        """Midpoints of buckets, given by their position among all floats."""
         bits = (bucket << (_MANTISSA_BITS - self.bits)).to(torch.int32)
         left = bits.view(torch.float32).double()
         right = (bits + (1 << (_MANTISSA_BITS - self.bits))).view(torch.float32).double()
@@ -166,7 +165,7 @@ class QuantileSketch:
         return int(x.reshape(1).view(torch.int32).item()) >> _MANTISSA_BITS
 
     def _raise_window(self, top: int) -> None:
-        # The window starts at the smallest normal number or above: below it lies zero itself.
+        # The window starts at the smallest normal number or above; everything below counts as zero.
         top = max(top, self.octaves)
         if top <= self._top:
             return

@@ -1,4 +1,4 @@
-"""The base class of readouts: what makes the answer of the outputs over time."""
+"""The base class of readouts, which turn the outputs over time into the answer."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor
 __all__ = ["SUGGESTED", "Readout"]
 
 SUGGESTED = "ann2snn_readout"
-"""Key of a converted network's `meta`: name and options of the readout that it was adjusted for."""
+"""Key of a converted network's `meta`: name and options of the readout for which it was adjusted."""
 
 
 class Readout(abc.ABC):
-    """Turns the outputs of all steps into the network's answer, stretch of time by stretch of time.
+    """Turns the outputs of all steps into the network's answer, a group of steps at a time.
 
     >>> import torch
     >>> from sj_ann2snn import Readout
@@ -31,8 +31,8 @@ class Readout(abc.ABC):
     through the hook `ann2snn_readouts`, and ``readout="largest"`` then finds it. Options are keyword-only parameters of
     the constructor with defaults.
 
-    Its methods are pure functions: they are called from several threads, for tiles of samples that take turns, so that
-    all that is remembered of the past goes through the state. The state is to be as large for many steps as for few.
+    The methods are pure functions: several threads call them, for tiles of samples that take turns, so everything to be
+    remembered goes into the state. The state must not grow with the number of steps.
     """
 
     name: ClassVar[str]
@@ -40,27 +40,27 @@ class Readout(abc.ABC):
 
     @abc.abstractmethod
     def answers(self, outputs: Tensor, state: Any, done: int) -> tuple[Tensor, Any]:
-        """The answers after each of the next steps, and what has to be remembered.
+        """The answers after each of the next steps, and the new state.
 
         Args:
-            outputs: Of the network at the next t steps, ``[t, n, ...]``, in the ANN's units; not to be written into.
-            state: None at first, then what the last call returned.
+            outputs: The network's outputs at the next t steps, ``[t, n, ...]``, in the ANN's units; do not write to it.
+            state: None at first, then the state returned by the last call.
             done: Number of steps before these.
 
         Returns:
-            The answers ``[t, n, ...]``, which `divisor` has still to divide; and the state: tensors ``[n, ...]``, alone
-            or in tuples, lists and dicts, from which the rows of samples that leave early are taken out.
+            The answers ``[t, n, ...]``, still to be divided by `divisor`; and the state: tensors ``[n, ...]``, alone or
+            in tuples, lists and dicts, from which the core removes the rows of samples that leave early.
         """
 
     def last_answer(self, outputs: Tensor, state: Any, done: int) -> tuple[Tensor, Any]:
-        """As `answers`, but for the answer ``[n, ...]`` after the last of these steps only: where that is cheaper."""
+        """Like `answers`, but only the answer ``[n, ...]`` after the last of these steps; override it to save time."""
         answers, state = self.answers(outputs, state, done)
         return answers[-1], state
 
     def divisor(self, steps: int) -> float:
         """A positive number by which the answers after `steps` steps are divided.
 
-        It is left out where it makes no difference: which class is best does not depend on it.
+        The core skips the division where only the best class matters.
         """
         return 1
 
@@ -68,5 +68,5 @@ class Readout(abc.ABC):
         """Called before a simulation of `steps` steps.
 
         Raises:
-            OptionError: There is no answer after that number of steps.
+            OptionError: The readout has no answer after that number of steps.
         """

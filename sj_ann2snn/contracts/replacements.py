@@ -1,9 +1,9 @@
-"""What a layer mapper returns: a description of what becomes of a site.
+"""What a layer mapper returns: a description of what a site becomes.
 
-A mapper describes; the core alone edits the graph. A description states everything that the stages of a conversion
-need to know about it: whether the operation is linear over time at a site, what it becomes where nothing varies over
-time, how the *scale* of a value passes through it (the spiking network carries ``value / scale``), which module with
-memory replaces the operation, and what the report calls it.
+A mapper describes; only the core edits the graph. A description states everything that the stages of a conversion
+need: whether the operation is linear over time at a site, what it becomes if nothing varies over time, how the *scale*
+of a value passes through it (the spiking network carries ``value / scale``), which module with memory replaces the
+operation, and its name in the report.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ __all__ = [
 class ScaleFlow(enum.Enum):
     """How the scale of a value passes through an operation; the network carries ``value / scale``."""
 
-    OWN = "the result has a scale of its own, and so has the input"
-    FOLDED = "weights take up the scales of input and output"
+    OWN = "result and input have the site's own scale"
+    FOLDED = "weights absorb the scales of input and output"
     UNCHANGED = "the result has the scale of the input"
-    PER_CHANNEL = "one scale per channel passes, whatever the other dimensions become"
+    PER_CHANNEL = "scales per channel pass, whatever the operation does to the other dimensions"
     SHARED = "all operands are brought to one scale"
     MOVED = "every scale moves along with its element"
     MULTIPLIED = "the scales of the operands are multiplied"
@@ -60,37 +60,37 @@ class Replacement:
     passes_bias: ClassVar[bool] = False
     """True if adding a bias to one operand adds the same bias to the result."""
     only_first_argument: ClassVar[bool] = False
-    """True if the module with memory takes the first argument of the operation and no other."""
+    """True if the module with memory takes only the first argument of the operation."""
     is_exact: ClassVar[bool] = True
-    """False if the mean over time only approximates the ANN's operation; a subclass may make it a property."""
+    """False if the mean over time only approximates the ANN's operation; a subclass may define it as a property."""
 
     def objection(self, site: Site, varying: Sequence[int]) -> tuple[str, str] | None:
-        """Why the operation is not linear in what varies over time at `site`, and what would help.
+        """Why the operation is not linear in the values that vary over time at `site`, and what would help.
 
         Args:
-            site: Some of its arguments vary over time.
-            varying: Positions of those among the tensor arguments.
+            site: A site where some arguments vary over time.
+            varying: Positions of the varying arguments among the tensor arguments.
 
         Returns:
-            None if it is linear.
+            Reason and help, or None if the operation is linear.
         """
         return None
 
     def when_static(self) -> Replacement:
-        """What becomes of the site where nothing varies over time."""
+        """What the site becomes if nothing varies over time there."""
         return self
 
     def module_with_memory(self, operation: Operation, sequences: tuple[int, ...]) -> nn.Module | None:
-        """The module that takes the place of `operation` where values vary over time; None to keep the operation.
+        """The module that replaces `operation` where values vary over time; None to keep the operation.
 
         Args:
-            operation: The ANN's.
+            operation: The ANN's operation.
             sequences: Which tensors among the arguments carry samples, and time in step mode "m".
         """
         return None
 
     def becomes(self, site: Site, neuron: str) -> str:
-        """What the report says of `site`, where `neuron` is the name of the spiking neuron."""
+        """The report's entry for what `site` becomes; `neuron` is the name of the spiking neuron."""
         return "itself"
 
 
@@ -102,7 +102,7 @@ def _only_first_argument(site: Site, varying: Sequence[int]) -> tuple[str, str] 
 
 @dataclass(frozen=True)
 class Analog(Replacement):
-    """A module with memory that does not spike takes the operation's place: for what no neuron can do.
+    """Replaces the operation by a module with memory that does not spike, for operations that no neuron can compute.
 
     >>> import torch
     >>> from sj_ann2snn import Analog, LayerMapper
@@ -112,16 +112,16 @@ class Analog(Replacement):
     ...     def map(self, site):
     ...         return Analog(MyMemoryModule, "gate on running means")
 
-    It is called as the operation is, with every argument in the ANN's units, and answers in them: scales stop in
-    front of it. Any of the arguments may vary over time. It may mix channels, but never the samples of a batch. The
-    report says that it does not spike. Where nothing varies over time the operation itself is kept.
+    The module is called with the operation's arguments, in the ANN's units, and returns its result in the ANN's units,
+    so scales stop in front of it. Any argument may vary over time. The module may mix channels, but never the samples
+    of a batch. The report says that it does not spike. If nothing varies over time, the operation itself is kept.
 
     Attributes:
         make: Makes the module from the ANN's operation (a module, a function, or the name of a tensor method) and
-            `sequences`: which tensors among the arguments (in order, nested ones included) carry samples, and time
+            `sequences`: which tensors among the arguments (in order, including nested ones) carry samples, and time
             in step mode "m"; the others are parameters. The module is a SpikingJelly `MemoryModule` with the step
-            modes "s" and "m", cleared by `reset_net`; tensors in its memory have the samples in dimension 0.
-        label: What the report calls it.
+            modes "s" and "m" that `reset_net` resets; tensors in its memory have the samples in dimension 0.
+        label: Its name in the report.
         exact: False if its mean over time only approximates the ANN's operation.
     """
 
@@ -145,16 +145,16 @@ class Analog(Replacement):
 
 @dataclass(frozen=True)
 class Spike(Replacement):
-    """A spiking neuron stands here; its scale λ comes from the normalization.
+    """A spiking neuron replaces the operation; its scale λ comes from the normalization.
 
     Attributes:
         maximum: Upper bound of the ANN's activation (6 for ReLU6): λ never exceeds it.
         keep: Keep the operation (an average pool) and put the neuron behind it.
-        negative_slope: Slope below zero, a number or one per channel. Where it is not zero, a second neuron
-            fires for the negated current, and its spikes times the slope are subtracted; λ is then the scale
-            of the current's magnitude. A slope of one carries both signs as they are.
-        analog: Stands in the operation's place, as described there, and the neuron behind it; the slope is that of
-            the neuron, zero for what is never negative and else one.
+        negative_slope: Slope below zero, a number or one per channel. If it is not zero, a second neuron fires for the
+            negated current, and its spikes times the slope are subtracted; λ is then the scale of the current's
+            magnitude. A slope of one carries both signs unchanged.
+        analog: An `Analog` that replaces the operation, with the neuron behind it. `negative_slope` is then the
+            neuron's: zero if the result is never negative, otherwise one.
     """
 
     scale_flow: ClassVar[ScaleFlow] = ScaleFlow.OWN
@@ -166,7 +166,7 @@ class Spike(Replacement):
 
     @property
     def two_sided(self) -> bool:
-        """True if negative currents make spikes, too."""
+        """True if negative currents also produce spikes."""
         return isinstance(self.negative_slope, Tensor) or self.negative_slope != 0
 
     @property
@@ -175,7 +175,7 @@ class Spike(Replacement):
         return self.keep or self.analog is not None
 
     def analog_at(self, site: Site) -> Analog | None:
-        """The analog module in front of the neuron at `site`; None where nothing varies over time."""
+        """The analog module in front of the neuron at `site`; None if nothing varies over time there."""
         return self.analog if site.varies is Varies.VARYING else None
 
     def becomes(self, site: Site, neuron: str) -> str:
@@ -188,9 +188,9 @@ class Spike(Replacement):
 
 @dataclass(frozen=True)
 class Weighted(Replacement):
-    """A layer with `weight` and perhaps `bias`, linear in its one input, whose scales the core folds.
+    """A layer with `weight` and optional `bias`, linear in its only input; the core folds scales into it.
 
-    `nn.Linear`, `nn.Conv*`, `nn.ConvTranspose*` and layers with their layout of weights.
+    `nn.Linear`, `nn.Conv*`, `nn.ConvTranspose*` and layers with the same weight layout.
     """
 
     scale_flow: ClassVar[ScaleFlow] = ScaleFlow.FOLDED
@@ -208,13 +208,13 @@ class Rearrange(Replacement):
 
 @dataclass(frozen=True)
 class Average(Replacement):
-    """Linear, without bias, and dimensions 0 and 1 (sample, channel) are kept apart.
+    """Linear, without bias, and without mixing dimensions 0 and 1 (sample, channel).
 
     Average pooling, mean over space, interpolation.
 
     Attributes:
-        make: Makes the module that takes the operation's place, or None to keep the operation.
-        exact: False if that module is another function than the ANN's.
+        make: Makes the module that replaces the operation, or None to keep the operation.
+        exact: False if that module computes another function than the ANN's operation.
     """
 
     scale_flow: ClassVar[ScaleFlow] = ScaleFlow.PER_CHANNEL
@@ -230,7 +230,7 @@ class Average(Replacement):
         return _only_first_argument(site, varying)
 
     def when_static(self) -> Replacement:
-        # Nothing changes over time yet, so the ANN's own operation is exact.
+        # Nothing varies over time, so the ANN's own operation is exact.
         return Average()
 
 
@@ -248,7 +248,7 @@ class Product(Replacement):
 
     Attributes:
         elementwise: False for matrix products, which mix channels.
-        divisor: Position of an operand that divides; it must not vary at all.
+        divisor: Position of the divisor; it must not vary at all.
     """
 
     scale_flow: ClassVar[ScaleFlow] = ScaleFlow.MULTIPLIED
@@ -267,7 +267,7 @@ class Product(Replacement):
 
 @dataclass(frozen=True)
 class Linear(Replacement):
-    """Linear in what varies over time, in a way the core need not know; scales stop in front of it.
+    """Linear in the values that vary over time, in a way that the core need not know; scales stop in front of it.
 
     Attributes:
         varying: Positions of the tensor arguments that may vary over time (None: any of them, jointly).
@@ -277,13 +277,13 @@ class Linear(Replacement):
 
     def objection(self, site: Site, varying: Sequence[int]) -> tuple[str, str] | None:
         if self.varying is not None and not set(varying) <= set(self.varying):
-            return "its weights would be spikes: it is linear in its input only", ""
+            return "its weights would be spikes, but it is linear only in its input", ""
         return None
 
 
 @dataclass(frozen=True)
 class Remove(Replacement):
-    """The identity at inference (dropout): the site's first argument takes its place."""
+    """The identity at inference (dropout): the site's first argument replaces it."""
 
     scale_flow: ClassVar[ScaleFlow] = ScaleFlow.UNCHANGED
     passes_bias: ClassVar[bool] = True
@@ -297,15 +297,15 @@ class Remove(Replacement):
 
 @dataclass(frozen=True)
 class Stateful(Replacement):
-    """A module with memory takes the operation's place, because the operation is not linear over time.
+    """Replaces the operation by a module with memory, because the operation is not linear over time.
 
-    The module is a SpikingJelly `MemoryModule`, takes the site's first argument, is cleared by
-    `reset_net`, has the step modes "s" and "m", and its output scales with its input. Dimensions 0
-    and 1 are kept apart. Where nothing varies over time the operation itself is kept.
+    The module is a SpikingJelly `MemoryModule`, takes the site's first argument, is reset by `reset_net`, has the step
+    modes "s" and "m", and its output scales with its input. It does not mix dimensions 0 and 1. If nothing varies over
+    time, the operation itself is kept.
 
     Attributes:
         make: Makes the module.
-        label: What the report calls it.
+        label: Its name in the report.
         exact: False if its mean over time only approximates the ANN's operation.
     """
 
@@ -335,10 +335,10 @@ class Stateful(Replacement):
 
 @dataclass(frozen=True)
 class NeuronAfterPool(Replacement):
-    """The operation moves in front of the neuron that feeds it: it acts on currents, then the neuron fires.
+    """Moves the operation in front of the neuron before it: it acts on currents, then the neuron fires.
 
-    Only for operations that commute with ReLU (max pooling), behind a neuron that nothing else reads;
-    elsewhere `otherwise` holds.
+    Only for operations that commute with ReLU (max pooling), behind a neuron that nothing else reads; in all other
+    cases `otherwise` applies.
     """
 
     otherwise: Replacement
@@ -346,10 +346,10 @@ class NeuronAfterPool(Replacement):
 
 @dataclass(frozen=True)
 class Refuse(Replacement):
-    """This operation has no exact counterpart here.
+    """The operation has no exact spiking counterpart.
 
     Attributes:
-        why: Why not, in a few words.
+        why: The reason, in a few words.
         help: What would make it convertible.
     """
 

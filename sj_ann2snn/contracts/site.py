@@ -1,4 +1,4 @@
-"""What a plugin is told about one call in the network: a `Site` and the `Value`s it works on."""
+"""What a plugin receives about one call in the network: a `Site` and its `Value`s."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Varies(enum.IntEnum):
     """How a value behaves while the spiking network runs on a constant input.
 
     `CONSTANT` does not depend on the input (a parameter); `STATIC` depends on the input but is the
-    same at every step (all that comes before the first neuron); `VARYING` changes from step to step.
+    same at every step (everything before the first neuron); `VARYING` changes from step to step.
     """
 
     CONSTANT = 0
@@ -30,11 +30,11 @@ class Value:
     """A tensor that flows into or out of a site.
 
     Attributes:
-        shape: Shape as seen in calibration, batch dimension included.
+        shape: Shape during calibration, including the batch dimension.
         dtype: Its dtype.
         varies: How it behaves over time.
         name: Name of the graph node that makes it.
-        constant: The tensor itself, where it is a parameter or buffer (read it, never change it).
+        constant: The tensor itself, if it is a parameter or buffer (read it, never change it).
     """
 
     shape: tuple[int, ...]
@@ -54,13 +54,13 @@ class Site:
     'ReLU'
 
     Attributes:
-        name: Qualified name of the layer; a repeated call or a function inside a module gets a suffix.
+        name: Qualified name of the layer, with a suffix for a repeated call or a function inside a module.
         operation: Exact type of the module, the function, or the name of the tensor method.
         module: The module itself (read it, never change it); None for functions and methods.
-        args: Positional arguments; tensors appear as `Value`, everything else as itself.
+        args: Positional arguments; tensors appear as `Value`, everything else as it is.
         kwargs: Keyword arguments, likewise.
         output: What the call returns: a `Value`, or a tuple of them.
-        source: File and line of the call in the user's code, where known.
+        source: File and line of the call in the user's code, if known.
     """
 
     name: str
@@ -90,14 +90,14 @@ class Site:
 
     @property
     def varies(self) -> Varies:
-        """The most that any argument varies."""
+        """The highest `Varies` among the arguments."""
         return max((value.varies for value in self.values), default=Varies.CONSTANT)
 
     def argument(self, name: str, position: int, default: Any = None) -> Any:
-        """An argument of the call wherever it was written.
+        """An argument of the call, however it was given.
 
-        The module's attribute `name` if the site is a module, else the keyword, else the positional
-        argument (the tensor itself is position 0), else `default`.
+        The module's attribute `name` if the site is a module; otherwise the keyword, the positional argument (the
+        tensor itself is position 0), or `default`, in this order.
         """
         if self.module is not None:
             return getattr(self.module, name, default)

@@ -1,4 +1,4 @@
-"""A converted network on trial: what corrections may run, look at and adjust before it is built."""
+"""A converted network on trial, which corrections can run, inspect and adjust before it is built."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from tqdm.auto import tqdm
 
 from ..compat import is_plain_if, reset_net
 from ..errors import CorrectionError
+from ..support.shapes import along_axis
 
 __all__ = ["Activation", "Activations", "Trial", "TrialRunner", "TrialSite"]
 
 T_co = TypeVar("T_co")
 
 Activation = Callable[["TrialSite", Tensor], Tensor]
-"""Takes a site and its currents ``[T, N, ...]``, yields what the site emits, of the same shape and in the same unit."""
+"""Takes a site and its currents ``[T, N, ...]``; returns what the site emits, in the same shape and unit."""
 
 
 class TrialSite:
-    """One spiking neuron of the network on trial, with what is adjusted there so far.
+    """One spiking layer of the network on trial, with its adjustments so far.
 
-    Currents and outputs are in units of one spike as the mode scaled it (λ, for an IF neuron), whatever `scale` says.
+    Currents and outputs are in units of one spike at the mode's scale (λ, for an IF neuron), regardless of `scale`.
 
     Attributes:
         name: Qualified name of the layer.
-        shape: Of one sample: ``[C, ...]``.
+        shape: Shape of one sample: ``[C, ...]``.
         binary: True for a neuron that emits 0 or 1, SpikingJelly's plain IF.
         scale: Factor of λ, ``[C]``.
-        bias: Added to the current at every step, ``[C]``, in the same units as the current.
+        bias: Added to the current at every step, ``[C]``, in the units of the current.
         initial_potential: Membrane potential after a reset, in units of the (adjusted) threshold: ``[C, ...]``, or
             anything that broadcasts to it.
-        largest_scale: What `scale` may be at the most, ``[C]``, where the activation has an upper bound (ReLU6); None
-            elsewhere.
+        largest_scale: Largest allowed `scale`, ``[C]``, if the activation has an upper bound (ReLU6); otherwise None.
     """
 
     def __init__(
@@ -60,8 +60,8 @@ class TrialSite:
         return self.shape[0]
 
     def along_channels(self, value: Tensor) -> Tensor:
-        """A vector ``[C]`` so that it broadcasts over ``[C, ...]``."""
-        return value.view(-1, *(1,) * (len(self.shape) - 1))
+        """A vector ``[C]``, reshaped to broadcast over ``[C, ...]``."""
+        return along_axis(value, len(self.shape))
 
     @torch.no_grad()
     def fire(
@@ -72,7 +72,7 @@ class TrialSite:
         bias: Tensor | None = None,
         initial_potential: Tensor | None = None,
     ) -> Tensor:
-        """What the neuron emits from a reset on, with other adjustments than its own where they are given.
+        """What the neuron emits after a reset; arguments override its own adjustments.
 
         Args:
             currents: ``[T, N, C, ...]``.
@@ -81,7 +81,7 @@ class TrialSite:
             initial_potential: Broadcasts to ``[C, ...]``.
 
         Returns:
-            Of the shape of `currents`, without gradient.
+            A tensor in the shape of `currents`, without gradient.
         """
         factor = self.along_channels(self.scale if scale is None else scale)
         potential = self.initial_potential if initial_potential is None else initial_potential
@@ -95,7 +95,7 @@ class TrialSite:
 
     @property
     def added_potential(self) -> Tensor | None:
-        """What is added to the potential that the neuron starts from by itself; None for nothing."""
+        """The potential to add to the neuron's own initial potential; None if it is zero."""
         added = self.initial_potential - self._start
         return added if bool(added.any()) else None
 
@@ -105,11 +105,11 @@ class TrialSite:
 
 @dataclass(frozen=True)
 class Activations:
-    """What the ANN computes.
+    """The ANN's activations and output.
 
     Attributes:
-        sites: For every site its activation ``[N, C, ...]``, in the same units as its currents.
-        output: The ANN's answer.
+        sites: The activation ``[N, C, ...]`` of every site, in the units of its currents.
+        output: The ANN's output.
     """
 
     sites: dict[str, Tensor]
@@ -117,27 +117,27 @@ class Activations:
 
 
 class TrialRunner(Protocol):
-    """Runs the network on trial and the ANN that it stands for."""
+    """Runs the network on trial and its ANN."""
 
     def inputs(self) -> tuple[Any, ...]:
         """All calibration inputs, joined."""
 
     def activations(self, inputs: tuple[Any, ...]) -> Activations:
-        """What the ANN computes."""
+        """The ANN's activations and output."""
 
     def run(self, inputs: tuple[Any, ...], steps: int, emit: Activation) -> Any:
-        """The network's answers ``[T, N, ...]``, `emit` in place of its neurons."""
+        """The network's outputs ``[T, N, ...]``, with `emit` in place of its neurons."""
 
 
 class Trial:
-    """A converted network on trial, its calibration data and the ANN that it stands for; see `Correction`.
+    """A converted network on trial, its calibration data and its ANN; see `Correction`.
 
     Attributes:
-        sites: Its spiking neurons, in the order of execution. Pairs of neurons that stand for one activation of both
-            signs run along and are not among them.
-        adjusts_output: True if the network's answer comes from one layer, whose bias can be adjusted.
-        output_bias: Added to the network's answer so far, ``[classes]``.
-        readout: Name and options of the readout that the network is adjusted for; None for any.
+        sites: The spiking layers, in order of execution. Pairs of neurons that replace an activation of both signs run
+            in the network but are not among the sites.
+        adjusts_output: True if the network's output comes from one layer, whose bias can be adjusted.
+        output_bias: The adjustment of the network's output so far, ``[classes]``.
+        readout: Name and options of the readout for which the network is adjusted; None for any.
     """
 
     def __init__(
@@ -160,13 +160,13 @@ class Trial:
         for site in self.sites:
             if site.name == name:
                 return site
-        raise KeyError(f"{name!r} is no site on trial; there are {', '.join(site.name for site in self.sites)}")
+        raise KeyError(f"{name!r} is not a site on trial; the sites are {', '.join(site.name for site in self.sites)}")
 
     def inputs(self, samples: int | None = None) -> Any:
-        """The calibration inputs, joined: all of them, or the first `samples`; a tuple where the network takes several.
+        """The calibration inputs, joined: all, or the first `samples`; a tuple if the network takes several inputs.
 
         Raises:
-            CalibrationError: The loader can be gone through only once.
+            CalibrationError: The loader can be iterated only once.
         """
         joined = self._runner.inputs()
         taken = tuple(value[:samples] if isinstance(value, Tensor) and value.dim() else value for value in joined)
@@ -174,19 +174,19 @@ class Trial:
 
     @torch.no_grad()
     def activations(self, inputs: Any) -> Activations:
-        """What the ANN computes for `inputs` at every site, and its answer."""
+        """The ANN's activations at every site for `inputs`, and its output."""
         return self._runner.activations(_as_tuple(inputs))
 
     def run(self, inputs: Any, steps: int, activation: Activation | None = None) -> Any:
-        """The network's answers ``[T, N, ...]`` at each of the first `steps` steps.
+        """The network's outputs ``[T, N, ...]`` at each of the first `steps` steps.
 
         Everything between the sites propagates gradients.
 
         Args:
-            inputs: As the network takes them; a tuple for several.
+            inputs: The network's input; a tuple for several inputs.
             steps: T.
-            activation: What a site emits for its currents ``[T, N, C, ...]``; by default what the neuron does, as it
-                is adjusted so far.
+            activation: Returns what a site emits for its currents ``[T, N, C, ...]``; by default, the neuron with its
+                adjustments so far.
         """
         outputs = self._runner.run(_as_tuple(inputs), steps, activation or _fire)
         return outputs + self.output_bias if self.adjusts_output else outputs
@@ -199,10 +199,10 @@ class Trial:
         bias: Tensor | None = None,
         initial_potential: Tensor | None = None,
     ) -> None:
-        """Set what is given for the site called `name`, in place of what it was.
+        """Set the given adjustments of the site called `name`, replacing earlier ones.
 
-        A scale is held at `TrialSite.largest_scale`: a neuron that saturates later than the activation would answer
-        otherwise than the ANN.
+        A scale is limited to `TrialSite.largest_scale`: a neuron that saturates above the activation's bound would
+        differ from the ANN.
 
         Raises:
             CorrectionError: A value has the wrong shape, is not finite, or a scale is not positive.
@@ -210,9 +210,9 @@ class Trial:
         site = self[name]
         for what, value in (("scale", scale), ("bias", bias)):
             if value is not None:
-                setattr(site, what, _checked(value, (site.channels,), site.scale, f"the {what} of {name}"))
+                setattr(site, what, _check_tensor(value, (site.channels,), site.scale, f"the {what} of {name}"))
         if initial_potential is not None:
-            site.initial_potential = _checked(
+            site.initial_potential = _check_tensor(
                 initial_potential, site.shape, site.scale, f"the initial potential of {name}", broadcasts=True
             )
         if scale is not None and not bool((scale > 0).all()):
@@ -221,26 +221,26 @@ class Trial:
             site.scale = site.scale.minimum(site.largest_scale)
 
     def adjust_output(self, bias: Tensor) -> None:
-        """Set what is added to the network's answer, ``[classes]``, in the ANN's units.
+        """Set the adjustment of the network's output, ``[classes]``, in the ANN's units.
 
         Raises:
-            CorrectionError: It has the wrong shape or is not finite, or the answer comes from no layer with a bias.
+            CorrectionError: It has the wrong shape or is not finite, or no single layer produces the output.
         """
         if not self.adjusts_output:
-            raise CorrectionError("The network's answer does not come from one layer, so that its bias stays as it is.")
-        self.output_bias = _checked(bias, tuple(self.output_bias.shape), self.output_bias, "the output's bias")
+            raise CorrectionError("The network's output does not come from one layer, so its bias cannot be adjusted.")
+        self.output_bias = _check_tensor(bias, tuple(self.output_bias.shape), self.output_bias, "the output's bias")
 
     def suggest_readout(self, name: str, **options: Any) -> None:
-        """Say which readout the network is adjusted for; `simulate` and `evaluate` take it unless told another.
+        """Name the readout for which the network is adjusted; `simulate` and `evaluate` use it by default.
 
         Args:
-            name: Of a readout.
+            name: Name of a readout.
             options: Its options.
         """
         self.readout = name, options
 
     def progress(self, items: Iterable[T_co], what: str) -> Iterator[T_co]:
-        """`items`, behind a progress bar if the caller wants one."""
+        """`items`, with a progress bar if the caller wants one."""
         yield from tqdm(items, desc=what, disable=not self._progress)
 
 
@@ -252,7 +252,7 @@ def _as_tuple(inputs: Any) -> tuple[Any, ...]:
     return inputs if isinstance(inputs, tuple) else (inputs,)
 
 
-def _checked(value: Any, shape: tuple[int, ...], like: Tensor, what: str, *, broadcasts: bool = False) -> Tensor:
+def _check_tensor(value: Any, shape: tuple[int, ...], like: Tensor, what: str, *, broadcasts: bool = False) -> Tensor:
     fits = isinstance(value, Tensor) and (
         tuple(value.shape) == shape or (broadcasts and _broadcasts(tuple(value.shape), shape))
     )

@@ -1,4 +1,4 @@
-"""Values that JSON lacks, as it can hold them, and back."""
+"""Converts values that JSON lacks to a form that it can hold, and back."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ __all__ = ["TORCH_VALUES", "NodeReference", "decode", "encode"]
 
 @dataclass(frozen=True)
 class NodeReference:
-    """Stands for the value of another node among the arguments of a node."""
+    """Refers to another node among the arguments of a node."""
 
     name: str
 
 
 TORCH_VALUES = {"dtype": torch.dtype, "memory_format": torch.memory_format}
-"""Constants of torch that are written by name."""
+"""Constants of torch, written by name."""
 
 
 def encode(value: Any) -> Any:
-    """`value` as JSON can hold it: tuples become arrays, whatever else JSON lacks an object with one key.
+    """`value` in a form that JSON can hold: tuples become arrays; other values that JSON lacks, an object with one key.
 
     >>> encode((1, [2], slice(None, 3), ..., torch.float32, NodeReference("x"), float("inf")))
     [1, {'list': [2]}, {'slice': [None, 3, None]}, {'ellipsis': True}, {'dtype': 'float32'}, {'node': 'x'}, \
 {'float': 'inf'}]
 
     Raises:
-        ExportError: There is no form for it.
+        ExportError: The value has no such form.
     """
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else {"float": str(float(value))}
@@ -60,19 +60,19 @@ def encode(value: Any) -> Any:
         if isinstance(value, kind):
             return {key: str(value).removeprefix("torch.")}
     raise ExportError(
-        f"it holds {value!r} of type {type(value).__name__}, which cannot be written; numbers, text, tuples, lists, "
-        "dicts, slices, dtypes and devices can"
+        f"it holds {value!r} of type {type(value).__name__}, which cannot be written; allowed are numbers, text, "
+        "tuples, lists, dicts, slices, dtypes and devices"
     )
 
 
 def decode(value: Any) -> Any:
-    """What `encode` made `value` of.
+    """The value that `encode` turned into `value`.
 
     >>> decode([1, {"list": [2]}, {"slice": [None, 3, None]}, {"ellipsis": True}])
     (1, [2], slice(None, 3, None), Ellipsis)
 
     Raises:
-        FormatError: `encode` makes no such thing.
+        FormatError: `encode` returns nothing of this form.
     """
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
@@ -84,7 +84,7 @@ def decode(value: Any) -> Any:
             return _tagged(key, content)
         except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
             pass
-    raise FormatError(f"It holds {value!r}, which stands for no value.")
+    raise FormatError(f"It holds {value!r}, which does not represent a value.")
 
 
 def _tagged(key: str, content: Any) -> Any:

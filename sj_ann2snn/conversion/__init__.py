@@ -1,1 +1,1 @@
-"""One conversion, a file per stage; `converter` runs them in order. Plugins describe, the core alone edits graphs."""
+"""One conversion, a file per stage; `converter` runs them in order. Plugins describe; only the core edits graphs."""

@@ -1,4 +1,4 @@
-"""Adds the biases that corrections found to the biases of layers, where there is one that allows it."""
+"""Adds the biases that corrections chose to the biases of layers, where a layer can take them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def absorb_bias(draft: Draft, value: fx.Node, bias: Tensor) -> Draft | None:
 
 
 def layer_behind(draft: Draft, value: fx.Node) -> fx.Node | None:
-    """The layer whose bias adds to `value` and to nothing else; None if there is none."""
+    """The layer whose bias is added to `value` and to nothing else; None if there is none."""
     decision, found = draft.plan.decisions.get(value), draft.tensor(value)
     if decision is None or decision.replacement is None or len(value.users) != 1 or found is None:
         return None
@@ -44,6 +44,6 @@ def layer_behind(draft: Draft, value: fx.Node) -> fx.Node | None:
 
 
 def _adds_only(node: fx.Node) -> bool:
-    """True for a sum that takes every operand once and as it is."""
+    """True for a sum of two operands, each taken once and unscaled."""
     added = node.target in ("add", torch.add) or getattr(node.target, "__name__", "") in ("add", "iadd")
     return added and not node.kwargs and len(node.all_input_nodes) == len(node.args) == 2

@@ -25,13 +25,13 @@ MAX_PASSES = 100
 
 
 class CalibrationData:
-    """The calibration loader, with its first batch at hand and nothing lost of a one-shot iterator."""
+    """The calibration loader with its first batch at hand; a one-shot iterator still yields that batch."""
 
     def __init__(self, loader: Iterable[Any] | None) -> None:
         if loader is None:
             raise CalibrationError(
                 "No calibration data: Converter(dataloader=...) takes an iterable of batches (a DataLoader, a list "
-                "of tensors) of some hundred training images."
+                "of tensors), a few hundred training images in all."
             )
         self.loader = loader
         try:
@@ -47,7 +47,7 @@ class CalibrationData:
             self.first = next(iterator)
         except StopIteration:
             raise CalibrationError(
-                "The calibration data is empty: the dataloader yields no batch. Give it some training images."
+                "The calibration data is empty: the dataloader yields no batches. Give it some training images."
             ) from None
         self._opened: Iterator[Any] | None = itertools.chain([self.first], iterator)
 
@@ -69,26 +69,26 @@ def calibrate(
     Args:
         draft: Planned.
         normalization: The mode.
-        who: What to call it in messages.
+        who: Name of the mode in messages.
         data: The calibration data.
         channel_wise: One λ per channel.
         progress: Show a progress bar.
 
     Returns:
-        With `lambdas`.
+        The draft with `lambdas`.
 
     Raises:
-        CalibrationError: The data does not fit the network, or an observer asks for passes without end.
+        CalibrationError: The data does not fit the network, or an observer never stops asking for passes.
         PluginError: An observer fails, or keeps the data it is shown.
         NonFiniteError: An activation is NaN or infinite.
         DeadLayerError, ScaleError: See `check_scale`.
     """
     observers = {
-        node: _observer(draft, node, index, normalization, who, channel_wise)
+        node: _make_observer(draft, node, index, normalization, who, channel_wise)
         for index, node in enumerate(draft.plan.spikes)
     }
     calibrator = _Calibrator(draft, observers, who)
-    batches = _passes(calibrator, draft, data, progress)
+    batches = _run_passes(calibrator, draft, data, progress)
     samples = f"{batches} calibration batch{'es' if batches > 1 else ''}"
     lambdas = {
         node: check_scale(observer, who, samples, fired=node in calibrator.fired, device=draft.device)
@@ -97,7 +97,7 @@ def calibrate(
     return draft.evolve(lambdas=lambdas)
 
 
-def _observer(
+def _make_observer(
     draft: Draft, node: fx.Node, index: int, normalization: Normalization, who: str, channel_wise: bool
 ) -> Observer:
     shape = draft.record[node].shape
@@ -116,19 +116,19 @@ def _observer(
     return observer
 
 
-def _passes(calibrator: _Calibrator, draft: Draft, data: CalibrationData, progress: bool) -> int:
-    """Go through the data until no observer asks for another pass; the number of batches."""
+def _run_passes(calibrator: _Calibrator, draft: Draft, data: CalibrationData, progress: bool) -> int:
+    """Iterate over the data until no observer asks for another pass; returns the number of batches."""
     for number in itertools.count(1):
-        count = _one_pass(calibrator, data, draft.signature, draft.device, progress, number)
+        count = _run_pass(calibrator, data, draft.signature, draft.device, progress, number)
         if not count:
             raise CalibrationError(
-                f"The calibration data ran out: pass {number} found no batch. The mode needs several passes; "
-                "give a dataloader that can be iterated again instead of an iterator."
+                f"The calibration data ran out: pass {number} found no batches. The mode needs several passes; "
+                "give a dataloader that can be iterated repeatedly instead of an iterator."
             )
         if not calibrator.end_pass():
             return count
         if number >= MAX_PASSES:
-            raise CalibrationError(f"{calibrator.mode} still asks for another pass after {MAX_PASSES} of them.")
+            raise CalibrationError(f"{calibrator.mode} still asks for another pass after {MAX_PASSES} passes.")
     raise AssertionError("unreachable")
 
 
@@ -137,7 +137,7 @@ class _Calibrator(fx.Interpreter):
 
     def __init__(self, draft: Draft, observers: Mapping[fx.Node, Observer], mode: str) -> None:
         super().__init__(draft.module)
-        self.extra_traceback = False  # messages are to stand alone
+        self.extra_traceback = False  # messages stand alone
         self.observers, self.mode = observers, mode
         spikes = draft.plan.spikes
         self.slopes = {
@@ -158,11 +158,11 @@ class _Calibrator(fx.Interpreter):
         _require_finite(result, observer.site.name, self.batch)
         slope = self.slopes.get(n)
         if slope is None:
-            altered = self._observed(n, observer, result)
+            altered = self._show(n, observer, result)
             return result if altered is None else altered
-        # Both signs make spikes, so it is the magnitude of the current that must fit under λ.
+        # Both signs produce spikes, so the magnitude of the current must fit under λ.
         current = result if n in self.behind else self.env[n.all_input_nodes[0]]
-        altered = self._observed(n, observer, current.abs())
+        altered = self._show(n, observer, current.abs())
         return result if altered is None else torch.where(current > 0, altered, -altered * slope)
 
     def end_pass(self) -> bool:
@@ -170,7 +170,7 @@ class _Calibrator(fx.Interpreter):
         for node in self.observers:
             self._require_constant_memory(node)
         with blame(f"{self.mode}, at the end of a pass,"):
-            # All of them are asked: each has a pass of its own to end.
+            # Ask every observer, because each must end its pass.
             asking = [observer for observer in self.observers.values() if observer.end_pass()]
         return bool(asking)
 
@@ -184,11 +184,11 @@ class _Calibrator(fx.Interpreter):
             grown, shown = found
             raise PluginError(
                 f"{self.mode} keeps the calibration data: its observer of {observer.site.name} grew by {grown:,} "
-                f"values while it was shown {shown:,}. An observer has constant memory: keep sums, extremes or a "
+                f"values while it was shown {shown:,}. An observer must use constant memory: keep sums, extremes or a "
                 f"QuantileSketch instead of activations. {WHAT_TO_DO}"
             )
 
-    def _observed(self, node: fx.Node, observer: Observer, x: Tensor) -> Tensor | None:
+    def _show(self, node: fx.Node, observer: Observer, x: Tensor) -> Tensor | None:
         name = observer.site.name
         if node not in self.fired and bool((x > 0).any()):
             self.fired.add(node)
@@ -201,12 +201,12 @@ class _Calibrator(fx.Interpreter):
             return altered
         given = f"a tensor of shape {tuple(altered.shape)}" if isinstance(altered, Tensor) else repr(altered)
         raise PluginError(
-            f"{self.mode} returned {given} from observe() for {name}; allowed are None and a tensor of the shape it "
-            f"was shown, {tuple(x.shape)}."
+            f"{self.mode} returned {given} from observe() for {name}; allowed are None and a tensor of the shape that "
+            f"it was shown, {tuple(x.shape)}."
         )
 
 
-def _one_pass(
+def _run_pass(
     calibrator: _Calibrator,
     data: CalibrationData,
     signature: Signature,
@@ -229,7 +229,7 @@ def _one_pass(
 
 
 def _require_finite(x: Tensor, name: str, batch: int) -> None:
-    # The sum is finite unless a value is not, or the sum itself overflows; only then look closer.
+    # If the sum is finite, so are all values. If it is not, it may also have overflowed, so check the values.
     if bool(torch.isfinite(x.sum(dtype=torch.float32 if x.dtype.itemsize < 4 else None))):
         return
     bad = ~torch.isfinite(x)
@@ -237,6 +237,6 @@ def _require_finite(x: Tensor, name: str, batch: int) -> None:
         kind = "NaN" if bool(torch.isnan(x).any()) else "infinite"
         samples = bad.flatten(1).any(1).nonzero().flatten()[:5].tolist()
         raise NonFiniteError(
-            f"The activation of {name} is {kind} in calibration batch {batch} ({int(bad.sum())} values, samples "
-            f"{', '.join(map(str, samples))} of the batch among them). Check the input and the weights before it."
+            f"The activation of {name} is {kind} in calibration batch {batch} ({int(bad.sum())} values; first affected "
+            f"samples: {', '.join(map(str, samples))}). Check the input and the weights before it."
         )

@@ -1,4 +1,4 @@
-"""In which scale values are carried so far, and what it takes to read one in another scale."""
+"""Tracks the scale in which every value is carried, and the scalers needed to read it in another scale."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, fx
 
 from ..contracts.replacements import ScaleFlow, Weighted
 from ..contracts.site import Varies
+from ..support.shapes import along_axis
 from ..support.trees import leaves
 from .draft import Decision, Draft, ScalePlan
 from .graph.records import TensorRecord
@@ -30,11 +31,11 @@ class CarriedScales:
 
     Attributes:
         draft: As given.
-        units: As scales.
-        wanted: For every node the scale in which its users would read it without a scaler; None if any will do.
-        scales: For every node visited so far the scale of its result.
-        folds: For a weighted layer the factors of its input and output channels.
-        scalers: For (user, argument) the factor that multiplies the argument in front of the user.
+        units: The same as scales, shaped to broadcast.
+        wanted: The scale in which a node's users would read it without a scaler; None if any scale will do.
+        scales: The scale of every node visited so far.
+        folds: For a weighted layer, the factors of its input and output channels.
+        scalers: For (user, argument), the factor by which the user's argument is multiplied.
     """
 
     def __init__(self, draft: Draft, units: Mapping[fx.Node, Tensor]) -> None:
@@ -46,7 +47,7 @@ class CarriedScales:
         self.scalers: dict[tuple[fx.Node, fx.Node], Tensor] = {}
 
     def plan(self) -> ScalePlan:
-        """What was found."""
+        """The scales planned so far."""
         return ScalePlan(self.scales, self.folds, self.scalers)
 
     def bring(self, user: fx.Node, arg: fx.Node, wanted: Tensor) -> None:
@@ -56,7 +57,7 @@ class CarriedScales:
             self.scalers[user, arg] = scale / wanted
 
     def scale_of(self, node: fx.Node) -> Tensor:
-        """The scale of `node`; several results that are read as a whole are in the ANN's units."""
+        """The scale of `node`; a tuple of results that is read as a whole is in the ANN's units."""
         scale: Any = self.scales[node]
         return scale if isinstance(scale, Tensor) else ONE
 
@@ -69,10 +70,10 @@ class CarriedScales:
             return None
         if found.shape[1] != scale.shape[1]:
             return None
-        return scale.reshape(1, -1, *(1,) * (len(found.shape) - 2))
+        return along_axis(scale.flatten(), len(found.shape), 1)
 
     def flow(self, node: fx.Node, decision: Decision) -> ScaleFlow:
-        """How scales pass through `node`; through a layer whose weights cannot be scaled they do not."""
+        """How scales pass through `node`; they stop at a layer whose weights cannot be scaled."""
         replacement = decision.replacement
         if replacement is None:
             return ScaleFlow.STOPPED
@@ -95,30 +96,28 @@ class CarriedScales:
         )
 
     def joins_constants(self, node: fx.Node) -> bool:
-        """True if a parameter is among what is joined; it has the ANN's units."""
+        """True if one of the joined tensors is a parameter, which is in the ANN's units."""
         return any(
             self.draft.plan.varies[one] is Varies.CONSTANT and self.draft.record.is_tensor(one)
             for one in node_leaves(node)
         )
 
     def _sums_inputs(self, node: fx.Node) -> bool:
-        """True if no operand is a parameter, which a scale would have to divide as well."""
+        """True if no operand is a parameter, which would have to be divided by the scale as well."""
         return all(self.draft.plan.varies[one] > Varies.CONSTANT for one in node_leaves(node))
 
     def _as_scale(self, value: Tensor, node: fx.Node) -> Tensor:
         value = value.detach().double().cpu()
-        if not value.dim():
-            return value
-        return compressed(value.reshape(1, -1, *(1,) * (len(self.draft.record[node].shape) - 2)))
+        return compressed(along_axis(value, len(self.draft.record[node].shape), 1)) if value.dim() else value
 
 
 def node_leaves(node: fx.Node) -> list[fx.Node]:
-    """The arguments that are nodes, each as often as it is one."""
+    """The arguments that are nodes, with repetitions."""
     return [leaf for leaf in leaves((node.args, node.kwargs)) if isinstance(leaf, fx.Node)]
 
 
 def compressed(scale: Tensor) -> Tensor:
-    """`scale` with every dimension along which it does not change shrunk to one."""
+    """`scale` with every dimension along which it is constant shrunk to one."""
     for dim in range(scale.dim()):
         first = scale.narrow(dim, 0, 1)
         if scale.shape[dim] > 1 and bool((scale == first).all()):
@@ -132,7 +131,7 @@ def is_per_channel(scale: Tensor) -> bool:
 
 
 def is_same(one: Tensor, other: Tensor) -> bool:
-    """True for equal scales of the same form."""
+    """True for equal scales of the same shape."""
     if one is other:
         return True
     if not one.dim() and not other.dim():

@@ -12,7 +12,8 @@ from ..contracts.correction import Correction
 from ..contracts.layer_mapper import LayerMapper
 from ..contracts.neuron_maker import NeuronMaker
 from ..contracts.normalization import Normalization
-from ..errors import ConversionError, OptionError
+from ..contracts.option_checks import require_integer
+from ..errors import ConversionError
 from .calibrate import calibrate
 from .correct import correct
 from .draft import Draft
@@ -45,38 +46,39 @@ class Converter:
     True
 
     Args:
-        dataloader: Calibration data: an iterable of batches as the network takes them, labels behind the inputs
-            ignored. Some hundred training images do.
-        device: Where to calibrate, and where the network ends up; by default the ANN's own device.
+        dataloader: Calibration data: an iterable of batches in the form that the network takes. Labels after the
+            inputs are ignored. A few hundred training images are enough.
+        device: Device for the calibration and for the result; by default the ANN's own device.
         mode: `"max"`, a percentile such as `"99.9%"`, a fraction of the maximum such as `0.5`, the name of any
             plugin's mode, or an instance of `Normalization`.
-        momentum: Without effect. SpikingJelly 0.0.0.0.14 averages the statistics of batches with it; here they are
-            exact over all of the data.
+        momentum: No effect. SpikingJelly 0.0.0.0.14 uses it to average statistics over batches; here they are exact
+            over all of the data.
         fuse_flag: False keeps every BatchNorm as an affine map instead of folding it into the layer before it.
-        channel_wise: One scale per channel instead of one per layer; by default not, unless the mode suggests it.
+        channel_wise: One scale per channel instead of one per layer; False unless the mode suggests otherwise.
         neuron: Name of the spiking neuron, or an instance of `NeuronMaker`; by default SpikingJelly's IF neuron, unless
             the mode suggests another.
-        corrections: What adjusts the converted network against the ANN on the calibration data: the name of a
-            correction, an instance of `Correction`, or several, in the order in which to apply them; by default what
-            the mode suggests, which for the built-in modes is nothing.
-        T: Number of time steps that the network is meant for. Modes, neurons and corrections with an option T are given
-            it; others, all built-in ones among them, suit any number of steps.
-        mappers: Mappers of your own for single sites, by qualified layer name: the name of a mapper, or an
-            instance. They beat all others.
+        corrections: Corrections adjust the converted network to the ANN on the calibration data. Give the name of one,
+            an instance of `Correction`, or several in the order in which to apply them. By default, those that the
+            mode suggests; the built-in modes suggest none.
+        T: Number of time steps that the network is meant for. Passed to modes, neurons and corrections that have an
+            option T; all others, including the built-in ones, suit any number of steps.
+        mappers: Your choice of mapper for single sites: qualified layer names, each with the name of a mapper or an
+            instance. It takes precedence over all other mappers.
         prefer: Name of a distribution or of a class, or several, that win where plugins conflict.
-        plugins: Plugin objects to use besides the installed ones; they win every conflict.
-        leaf_modules: Qualified names of submodules (or one) that are left as they are and are linear over time by
-            your word.
-        convert_only: Qualified name of the one submodule to convert; the result is then a copy of the network with
-            that submodule replaced, and what lies behind it must be linear over time by your word.
+        plugins: Plugin objects to use in addition to the installed ones; they win every conflict.
+        leaf_modules: Qualified name of a submodule to leave as it is, or several; you guarantee that they are linear
+            over time.
+        convert_only: Qualified name of the only submodule to convert. The result is a copy of the network with that
+            submodule replaced; you guarantee that everything behind it is linear over time.
         progress: Show a progress bar.
         verify: Check on two samples that the network with folded scales computes what the ANN computes.
-        options: Options of the mode, the mappers and the neuron; an unknown one is an error that lists the known.
+        options: Options of the mode, the mappers, the corrections and the neuron; an unknown one is an error that lists
+            the known ones.
 
     Raises:
         ModeError: The mode is unknown or out of range.
-        OptionError: A keyword is unknown, or `leaf_modules` or `convert_only` holds something else than names.
-        ConflictError: Plugins claim the same thing.
+        OptionError: A keyword is unknown, or `leaf_modules` or `convert_only` holds anything but names.
+        ConflictError: Several plugins claim the same thing.
 
     Source: Rueckauer et al. 2017, "Conversion of continuous-valued deep networks to efficient event-driven
     networks for image classification".
@@ -105,8 +107,8 @@ class Converter:
     ) -> None:
         if momentum is not UNSET:
             warn_of_momentum(momentum, stacklevel=3)
-        if T is not None and (isinstance(T, bool) or not isinstance(T, int) or T < 1):
-            raise OptionError(f"T={T!r} is not allowed: the number of time steps is an integer from 1 up.")
+        if T is not None:
+            T = require_integer("T", T, what="the number of time steps")  # noqa: N806
         self.dataloader = dataloader
         self.device = None if device is None else torch.device(device)
         self.fuse_batchnorm = bool(fuse_flag)
@@ -139,60 +141,60 @@ class Converter:
 
     @property
     def report(self) -> ConversionReport:
-        """What the last conversion mapped to what, by whom, with which scale.
+        """The report of the last conversion: what each operation became, which mapper decided, with which scale.
 
         Raises:
-            ConversionError: Nothing was converted yet.
+            ConversionError: Nothing has been converted yet.
         """
         if self._report is None:
             raise ConversionError("There is no report yet: convert a network first, snn = converter(ann).")
         return self._report
 
     def __call__(self, ann: nn.Module) -> nn.Module:
-        """The spiking network of `ann`, which is left as it is.
+        """Convert `ann` into a spiking network; `ann` itself is left as it is.
 
-        The result is a `torch.fx.GraphModule` in eval mode, its neurons in step mode "s" and reset; with
+        The result is a `torch.fx.GraphModule` in eval mode, its neurons reset and in step mode "s". With
         `convert_only` it is a copy of `ann` with that submodule replaced.
 
         Raises:
-            ConversionError: The network or the calibration data does not allow it; the subclass and the
-                message say why and where.
+            ConversionError: The network cannot be converted, or the calibration data does not fit it; the subclass
+                and the message say why and where.
         """
         part = self._part(ann)
-        draft = self._scaled(part)
+        draft = self._scale(part)
         draft = correct(draft, self._selection.corrections, self._neurons, part.data, progress=self.progress)
         network = build_network(draft, self._neurons.make)
         self._report = make_report(draft, self._selection, network)
         return part.put_back(network)
 
     def normalize(self, ann: nn.Module) -> nn.Module:
-        """The network with all scales folded in and its activations kept: the step before neurons.
+        """The network with all scales folded in and its activations kept: the stage before the neurons.
 
-        It computes what the ANN computes, in the spiking network's units: what a neuron of λ would emit
-        as a rate stands at each activation.
+        It computes what the ANN computes, in the spiking network's units: each activation has the value that the
+        neuron with scale λ will have as its firing rate.
 
         Raises:
             ConversionError: As for a conversion.
         """
         part = self._part(ann)
-        draft = self._scaled(part)
+        draft = self._scale(part)
         network = rewrite_normalized(draft)
         self._report = make_report(draft, self._selection, network)
         return part.put_back(network)
 
     def check(self, ann: nn.Module) -> ConversionCheck:
-        """What would become of every layer, and everything that stands in the way, without calibrating.
+        """What every layer would become, and everything that prevents a conversion, without calibrating.
 
-        Only the first batch of the calibration data is looked at.
+        Reads only the first batch of the calibration data.
 
         Raises:
             ConversionError: The network cannot be copied, traced or run on that batch.
         """
-        return make_check(self._planned(self._part(ann)), self._selection)
+        return make_check(self._plan(self._part(ann)), self._selection)
 
-    def _scaled(self, part: Part) -> Draft:
-        """The pipeline up to the network that still computes what the ANN computes."""
-        draft = self._planned(part)
+    def _scale(self, part: Part) -> Draft:
+        """The pipeline up to the scales; the network still computes what the ANN computes."""
+        draft = self._plan(part)
         draft.plan.require_exact()
         require_spikes(draft.plan)
         self._selection.check_sites([decision.site.name for decision in draft.plan.decisions.values()])
@@ -209,8 +211,8 @@ class Converter:
             verify(draft)
         return draft
 
-    def _planned(self, part: Part) -> Draft:
-        """The pipeline up to the decision what becomes of every operation."""
+    def _plan(self, part: Part) -> Draft:
+        """The pipeline up to the plan: what every operation becomes."""
         draft = prepare(
             part.ann,
             part.data.first,

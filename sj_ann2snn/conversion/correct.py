@@ -34,46 +34,46 @@ def correct(
 
     Args:
         draft: With scales.
-        corrections: Each with its name and owner for messages.
+        corrections: Each with its name and owner, for messages.
         neurons: Makes the neurons.
         batches: The calibration data.
         progress: Show progress bars.
 
     Returns:
-        With the λ, biases, initial potentials and the readout that they chose.
+        The draft with the λ, biases, initial potentials and readout that they chose.
 
     Raises:
-        CorrectionError: A correction set something that a network cannot have.
+        CorrectionError: A correction set a value that the network cannot take.
         PluginError: A correction failed.
     """
     if not corrections:
         return draft
     sites: dict[fx.Node, TrialSite] = {}
-    trial = _trial(draft, neurons, sites, batches, progress)
+    trial = _make_trial(draft, neurons, sites, batches, progress)
     for correction, who in corrections:
         with blame(who):
             correction.correct(trial)
-    return _adjusted(draft, trial, sites, neurons)
+    return _apply(draft, trial, sites, neurons)
 
 
-def _trial(
+def _make_trial(
     draft: Draft, neurons: Neurons, sites: dict[fx.Node, TrialSite], batches: Iterable[Any], progress: bool
 ) -> Trial:
-    """What the corrections are given; `sites` receives the nodes that they may adjust."""
+    """The trial that the corrections receive; `sites` is filled with the nodes that they may adjust."""
 
     def probe(draft: Draft, node: fx.Node) -> nn.Module:
         neuron = neurons.make(draft, node)
         found = draft.record[node]
         if draft.plan.spikes[node].two_sided or len(found.shape) < 2:
             return neuron
-        sites[node] = _site(draft, node, neuron)
+        sites[node] = _make_site(draft, node, neuron)
         return Probe(sites[node])
 
     network = rewrite_spiking(draft, probe)
     answer = draft.output
     adjustable = isinstance(answer, fx.Node) and layer_behind(draft, answer) is not None
     dtypes = [site.scale.dtype for site in sites.values()]
-    units = {node: (site.name, _over_samples(draft.units[node], site)) for node, site in sites.items()}
+    units = {node: (site.name, _broadcast_unit(draft.units[node], site)) for node, site in sites.items()}
     return Trial(
         sites.values(),
         GraphRunner(network, draft, units, batches),
@@ -83,7 +83,7 @@ def _trial(
     )
 
 
-def _site(draft: Draft, node: fx.Node, neuron: nn.Module) -> TrialSite:
+def _make_site(draft: Draft, node: fx.Node, neuron: nn.Module) -> TrialSite:
     found, maximum = draft.record[node], draft.plan.spikes[node].maximum
     like = torch.zeros((), dtype=found.dtype, device=draft.device)
     largest = None
@@ -93,14 +93,14 @@ def _site(draft: Draft, node: fx.Node, neuron: nn.Module) -> TrialSite:
     return TrialSite(name, shape, neuron, starting_potential(neuron), like, largest)
 
 
-def _adjusted(draft: Draft, trial: Trial, sites: dict[fx.Node, TrialSite], neurons: Neurons) -> Draft:
-    """The draft with what the corrections left at `trial` and its `sites`."""
+def _apply(draft: Draft, trial: Trial, sites: dict[fx.Node, TrialSite], neurons: Neurons) -> Draft:
+    """The draft with the adjustments that the corrections made to `trial` and its `sites`."""
     adjustments: dict[fx.Node, Adjustment] = {}
     for node, site in sites.items():
         bias: Tensor | None = None
         if bool(site.bias.any()):
             bias = site.bias * draft.units[node].to(site.bias)
-            # Behind an operation, a bias in front of it would have to pass the operation.
+            # If the neuron stands behind an operation, a layer's bias would have to pass through that operation.
             behind = draft.plan.spikes[node].behind
             absorbed = None if behind else absorb_bias(draft, node.all_input_nodes[0], bias)
             if absorbed is not None:
@@ -109,7 +109,7 @@ def _adjusted(draft: Draft, trial: Trial, sites: dict[fx.Node, TrialSite], neuro
     if bool(trial.output_bias.any()):
         draft = absorb_bias(draft, draft.output, trial.output_bias) or draft
     lambdas = {
-        node: _adjusted_scale(draft, node, sites[node]) if node in sites else scale
+        node: _adjust_scale(draft, node, sites[node]) if node in sites else scale
         for node, scale in draft.lambdas.items()
     }
     draft = draft.evolve(adjustments=adjustments, readout=trial.readout)
@@ -118,13 +118,13 @@ def _adjusted(draft: Draft, trial: Trial, sites: dict[fx.Node, TrialSite], neuro
     return scale_values(draft.evolve(lambdas=lambdas), neurons.unit)
 
 
-def _over_samples(unit: Tensor, site: TrialSite) -> Tensor:
+def _broadcast_unit(unit: Tensor, site: TrialSite) -> Tensor:
     unit = unit.to(site.scale)
     return site.along_channels(unit) if unit.dim() else unit
 
 
-def _adjusted_scale(draft: Draft, node: fx.Node, site: TrialSite) -> Tensor:
-    """λ times the site's factor, up to the activation's own maximum."""
+def _adjust_scale(draft: Draft, node: fx.Node, site: TrialSite) -> Tensor:
+    """λ times the site's factor, at most the activation's own maximum."""
     scale, maximum = draft.lambdas[node], draft.plan.spikes[node].maximum
     if bool((site.scale == 1).all()):
         return scale

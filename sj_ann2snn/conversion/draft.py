@@ -1,4 +1,4 @@
-"""What the stages of a conversion pass on: a network on its way from ANN to SNN."""
+"""What the stages of a conversion pass to each other: a network on its way from ANN to SNN."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .graph.records import Record, TensorRecord
 __all__ = ["APPROXIMATED", "COMMUTED", "Adjustment", "Decision", "Draft", "Plan", "Problem", "ScalePlan"]
 
 APPROXIMATED = "ann2snn_approximated"
-"""Key of a node's meta: the ANN's operation, where a node computes another function than that."""
+"""Key of a node's meta: the ANN's operation, if the node computes another function."""
 
 COMMUTED = "ann2snn_commuted"
 """Key of a node's meta: True for a max pool that was moved in front of its neuron."""
@@ -30,7 +30,7 @@ class Decision:
 
     site: Site
     replacement: Replacement | None
-    """None where no mapper claims the operation (it then runs on values that do not vary)."""
+    """None if no mapper claims the operation (it then runs on values that do not vary)."""
     mapper: str
     owner: str
     varies: Varies
@@ -73,7 +73,7 @@ class Plan:
 
     @property
     def analog(self) -> dict[fx.Node, Decision]:
-        """The nodes that become modules with memory which do not spike, in order of execution."""
+        """The nodes that become modules with memory but without spikes, in order of execution."""
         return {node: one for node, one in self.decisions.items() if isinstance(one.replacement, Analog)}
 
     def require_exact(self) -> None:
@@ -91,16 +91,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class ScalePlan:
-    """In which scale every value is carried, and how it gets there.
+    """The scale in which every value is carried, and the folds and scalers that bring it there.
 
     Scales are float64: 0-dimensional, or of the value's rank with a first dimension of one.
     """
 
     scales: Mapping[fx.Node, Any] = field(default_factory=dict)
     folds: Mapping[fx.Node, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    """For a weighted layer the factors of its input and output channels."""
+    """For a weighted layer, the factors of its input and output channels."""
     scalers: Mapping[tuple[fx.Node, fx.Node], Tensor] = field(default_factory=dict)
-    """For (user, argument) the factor that multiplies the argument in front of the user."""
+    """For (user, argument), the factor by which the user's argument is multiplied."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ class Adjustment:
     """What corrections add to the current of a neuron.
 
     Attributes:
-        bias: Added at every step, per channel, in the ANN's units; None where a layer's bias contains it.
-        potential: Added at the first step, in units of the threshold, without sample dimension.
+        bias: Added at every step, per channel, in the ANN's units; None if a layer's bias contains it.
+        potential: Added at the first step, in units of the threshold, without a sample dimension.
     """
 
     bias: Tensor | None = None
@@ -118,24 +118,24 @@ class Adjustment:
 
 @dataclass(frozen=True)
 class Draft:
-    """A network on its way from ANN to SNN: every stage takes one and returns the next, and changes none.
+    """A network on its way from ANN to SNN: every stage takes a draft and returns a new one; none changes its own.
 
     Attributes:
         module: The ANN in canonical form; shares nothing with the caller's network.
         signature: Its inputs.
-        device: Where the conversion works.
+        device: Device of the conversion.
         samples: Two samples, one value per input.
-        more: Three.
-        answer: The answer of the caller's network to the two samples.
-        problems: In-place operations that could not be followed.
+        more: Three samples.
+        answer: Output of the caller's network for the two samples.
+        problems: In-place operations that could not be made out of place.
         record: What every node yields for the two samples.
-        plan: What becomes of every node.
+        plan: What every node becomes.
         lambdas: λ of every spiking node.
-        units: The value of one spike there.
-        scales: Folds and scalers.
+        units: Value of one spike at every spiking node.
+        scales: Scales, folds and scalers.
         adjustments: What corrections add to the currents of neurons.
         layers: Layers to which corrections gave another bias, by qualified name; see `layer`.
-        readout: Name and options of the readout that corrections adjusted the network for.
+        readout: Name and options of the readout for which corrections adjusted the network.
     """
 
     module: fx.GraphModule
@@ -155,7 +155,7 @@ class Draft:
     readout: tuple[str, dict[str, Any]] | None = None
 
     def evolve(self, **changes: Any) -> Draft:
-        """A draft with these attributes, the others as they are."""
+        """A copy of the draft with these attributes changed."""
         return replace(self, **changes)
 
     def layer(self, node: fx.Node) -> nn.Module:
@@ -164,7 +164,7 @@ class Draft:
         return self.layers[name] if name in self.layers else self.module.get_submodule(name)
 
     def tensor(self, node: fx.Node) -> TensorRecord | None:
-        """What is known of a node's one result; None if it yields several, or no tensor."""
+        """The record of a node's only result; None if it yields several, or no tensor."""
         found = self.record[node]
         return found if isinstance(found, TensorRecord) else None
 

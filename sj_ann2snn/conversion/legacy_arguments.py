@@ -1,4 +1,4 @@
-"""The arguments of SpikingJelly's own converters, and what stands for each of them here."""
+"""The arguments of SpikingJelly's own converters, and what replaces each of them here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..errors import LegacyArgumentWarning, OptionError
 __all__ = ["UNSET", "instead_of", "instead_of_attribute", "translate_options", "warn_of_momentum"]
 
 UNSET: Any = object()
-"""Stands for an argument that was not given, where None is a value."""
+"""The default of an argument for which None is a value."""
 
 _INSTEAD = {
     "recipe": (
@@ -27,7 +27,7 @@ _INSTEAD = {
         "make(site) returns the neuron."
     ),
 }
-"""For every argument of SpikingJelly's own that is no keyword here, what to do."""
+"""What to do about each argument of SpikingJelly that is not a keyword here."""
 
 _NAMES = ("FXConverter", "LocalThresholdBalancingRecipe", "ModuleConverter", "RateCodingRecipe", "download_url")
 
@@ -35,7 +35,7 @@ _SWITCHES = {"half_threshold": ("initial_potential", 0.5), "pre_spike_maxpool": 
 
 
 def instead_of(name: str) -> str:
-    """What to do instead of giving SpikingJelly's argument `name`; nothing if it has none of that name.
+    """What to do instead of giving SpikingJelly's argument `name`; empty if SpikingJelly has no such argument.
 
     >>> instead_of("half_threshold")
     "SpikingJelly's half_threshold=True is initial_potential=0.5 here."
@@ -44,7 +44,7 @@ def instead_of(name: str) -> str:
 
 
 def instead_of_attribute(name: str) -> str:
-    """Where SpikingJelly's own `name` is, for a script whose import line names this package; else nothing.
+    """Where to find SpikingJelly's own `name`, for a script that imports it from this package; otherwise empty.
 
     >>> instead_of_attribute("download_url")
     " SpikingJelly's own names are in sj_ann2snn.ann2snn: from sj_ann2snn import ann2snn."
@@ -55,10 +55,10 @@ def instead_of_attribute(name: str) -> str:
 
 
 def warn_of_momentum(momentum: Any, *, stacklevel: int) -> None:
-    """Warn that statistics know no momentum here, at the caller's line."""
+    """Warn, at the caller's line, that `momentum` has no effect."""
     warnings.warn(
         f"momentum={momentum!r} has no effect: statistics are exact over all of the calibration data, "
-        "where SpikingJelly averages those of batches. Leave the argument out. "
+        "whereas SpikingJelly averages over batches. Leave the argument out. "
         "(The momentum of the max-pooling gate is maxpool_momentum.)",
         LegacyArgumentWarning,
         stacklevel=stacklevel,
@@ -66,19 +66,19 @@ def warn_of_momentum(momentum: Any, *, stacklevel: int) -> None:
 
 
 def translate_options(options: Mapping[str, Any], *, stacklevel: int) -> dict[str, Any]:
-    """`options` with the arguments of SpikingJelly's `RateCodingRecipe` put in this package's words.
+    """`options` with the arguments of SpikingJelly's `RateCodingRecipe` translated into this package's.
 
     >>> translate_options({"half_threshold": True, "channel_dim": 1}, stacklevel=1)
     {'initial_potential': 0.5}
 
     Raises:
-        OptionError: An argument has a value that nothing here stands for, or contradicts the one that stands for it.
+        OptionError: An argument has a value without an equivalent here, or repeats an equivalent that is also given.
     """
     given = dict(options)
     for name, (ours, value) in _SWITCHES.items():
         asked = given.pop(name, False)
         if not isinstance(asked, bool):
-            raise OptionError(f"{name}={asked!r} is not allowed: it is True or False.")
+            raise OptionError(f"{name}={asked!r} is not allowed: it must be True or False.")
         if asked and ours in given:
             raise OptionError(f"{name}=True and {ours}={given[ours]!r} say the same thing twice. {instead_of(name)}")
         if asked:
@@ -86,7 +86,7 @@ def translate_options(options: Mapping[str, Any], *, stacklevel: int) -> dict[st
     channel_dim = given.pop("channel_dim", 1)
     if channel_dim != 1:
         raise OptionError(
-            f"channel_dim={channel_dim!r} is not allowed: channels are axis 1, as convolutions have them. "
+            f"channel_dim={channel_dim!r} is not allowed: channels are axis 1, as in convolutions. "
             "Leave the argument out, or move the axis in the network."
         )
     if given.pop("neuron_factory", None) is not None:

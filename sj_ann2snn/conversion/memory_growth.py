@@ -1,4 +1,4 @@
-"""How many values an object keeps: tells an observer of constant memory from one that hoards its data."""
+"""Counts the values that an object keeps, to find observers that hoard the calibration data."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from torch import Tensor
 __all__ = ["Growth", "kept_values"]
 
 ALLOWED_GROWTH = 1 << 20
-"""Values by which an observer may grow in any case: samples and tables that fill up stay below."""
+"""Values by which an observer may always grow: samples and tables that fill up stay below this."""
 
 ALLOWED_SHARE = 0.5
-"""Share of the values shown that it may keep beyond that."""
+"""Share of the values shown that an observer may keep beyond that."""
 
 _OPAQUE = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, str)
 
 
 def kept_values(root: object) -> int:
-    """Numbers that `root` holds, in tensors, arrays and collections, however deep; shared ones count once.
+    """Count the numbers that `root` holds in tensors, arrays and collections, at any depth; shared ones count once.
 
     >>> import torch
     >>> kept_values({"sums": torch.zeros(4), "recent": [1.0, 2.0]})
     6
     """
     seen: set[int] = set()
-    # What was looked at stays alive meanwhile, or an id could come to mean another object.
+    # Keep every visited object alive; otherwise its id could be reused.
     alive: list[object] = []
     waiting: list[object] = [root]
     total = 0
@@ -45,7 +45,7 @@ def kept_values(root: object) -> int:
         if isinstance(one, Tensor) and one.layout is torch.strided:
             storage = one.untyped_storage()
             if storage.data_ptr() not in seen:
-                # A view keeps all of the memory that it looks at.
+                # A view keeps the whole storage alive.
                 total += storage.nbytes() // one.element_size()
                 seen.add(storage.data_ptr())
         elif isinstance(one, np.ndarray):
@@ -54,11 +54,11 @@ def kept_values(root: object) -> int:
         elif isinstance(one, (bytes, bytearray)):
             total += len(one) // 8
         else:
-            waiting += _inside(one)
+            waiting += _contents(one)
     return total
 
 
-def _inside(one: object) -> Iterator[Any]:
+def _contents(one: object) -> Iterator[Any]:
     if isinstance(one, Mapping):
         yield from one.values()
     elif isinstance(one, (list, tuple, set, frozenset)) or type(one).__name__ == "deque":
@@ -74,7 +74,7 @@ def _inside(one: object) -> Iterator[Any]:
 
 
 class Growth:
-    """Watches whether something grows with the values it is shown.
+    """Watches whether an object grows with the values that it is shown.
 
     >>> growth, hoard = Growth(), []
     >>> for _ in range(4):
@@ -88,20 +88,20 @@ class Growth:
         self._batches = self._values = self._start = self._since = 0
 
     def shown(self, values: int, to: object) -> None:
-        """Note that `to` was shown `values` more."""
+        """Note that `to` was shown another `values` values."""
         self._batches += 1
         self._values += values
         if self._batches == 1:
-            # Tables are set up with the first batch at the latest.
+            # An observer sets up its tables by the first batch.
             self._start, self._since = kept_values(to), self._values
 
     @property
     def due(self) -> bool:
-        """True after 2, 4, 8, ... batches: seldom enough to cost nothing, often enough to notice in time."""
+        """True after 2, 4, 8, ... batches: rarely enough to cost nothing, often enough to notice in time."""
         return self._batches > 1 and self._batches & (self._batches - 1) == 0
 
     def hoarded(self, by: object) -> tuple[int, int] | None:
-        """Values that `by` keeps more than at first, and those it was shown since, if these are too many."""
+        """If `by` keeps too much: how many values it grew by since the first batch, and how many it was shown since."""
         shown = self._values - self._since
         if shown <= ALLOWED_GROWTH:
             return None

@@ -1,4 +1,4 @@
-"""Builds the graph of a converted network, node by node: names, module calls, scalers in front of arguments."""
+"""Builds the graph of a converted network node by node: names, module calls, scalers on arguments."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class NetworkBuilder:
         return snn.eval().to(self.draft.device)
 
     def set(self, node: fx.Node, new: Any) -> None:
-        """Have `new` stand for a node of the ANN."""
+        """Let `new` replace a node of the ANN."""
         self._new[node] = new
 
     def output(self, node: fx.Node) -> fx.Node:
@@ -49,13 +49,13 @@ class NetworkBuilder:
         return output
 
     def copy(self, node: fx.Node) -> fx.Node:
-        """`node` as it is in the ANN, with the parameter, buffer or layer that it names."""
+        """A copy of `node` as it is in the ANN, with the parameter, buffer or layer that it names."""
         if node.op == "get_attr":
             self._modules[str(node.target)] = copied_attribute(self.draft.module, str(node.target))
         elif node.op == "call_module":
             self._modules[str(node.target)] = self.draft.layer(node)
         copied = self._graph.node_copy(node, self._new.__getitem__)
-        copied.type = None  # an annotation may be a mere name, which older torch cannot write into code
+        copied.type = None  # an annotation may be just a name, which older torch cannot write into code
         return copied
 
     def call(self, node: fx.Node, name: str, module: nn.Module) -> fx.Node:
@@ -65,17 +65,17 @@ class NetworkBuilder:
         return self.call_on(name, module, *args, **kwargs)
 
     def call_on(self, name: str, module: nn.Module, *args: Any, **kwargs: Any) -> fx.Node:
-        """A call of `module`, which is called `name` or, if that is taken, something like it."""
+        """A call of `module`, registered as `name` or, if that is taken, under a similar name."""
         target = self._free(name)
         self._modules[target] = module
         return self._graph.call_module(target, args, kwargs)
 
     def first_argument(self, node: fx.Node) -> Any:
-        """What `node` reads first."""
+        """The first argument of `node`."""
         return self.argument(node, node.all_input_nodes[0])
 
     def argument(self, user: fx.Node, arg: fx.Node) -> Any:
-        """What `user` reads of `arg`, behind a scaler where one is planned."""
+        """The value that `user` reads for `arg`, behind a scaler if one is planned."""
         scale = self.draft.scales.scalers.get((user, arg))
         if scale is None:
             return self._new[arg]
@@ -88,7 +88,7 @@ class NetworkBuilder:
         return self._scaled[key]
 
     def sequences(self, node: fx.Node) -> tuple[int, ...]:
-        """Positions, among the tensors that the call receives, of those with time and samples."""
+        """Positions, among the tensors that the call receives, of tensors with time and samples."""
         batched = [
             leaf in self.draft.plan.batched
             for leaf in leaves((node.args, node.kwargs))
@@ -98,7 +98,7 @@ class NetworkBuilder:
         return tuple(position for position, yes in enumerate(batched) if yes)
 
     def _free(self, name: str) -> str:
-        """`name`, or the next free one: the layers of the ANN keep theirs."""
+        """`name`, or the next free name; layers of the ANN keep their names."""
         own = name in self._layers and name not in self._modules
         candidate, count = name, 1
         while not own and (candidate in self._taken or candidate in self._modules or _hides(candidate)):
@@ -108,7 +108,7 @@ class NetworkBuilder:
 
 
 def _hides(target: str) -> bool:
-    """True for a name that every module has already, as `float` and `to`."""
+    """True for a name that every module already has, such as `float` or `to`."""
     return hasattr(fx.GraphModule, target.rsplit(".", 1)[-1])
 
 

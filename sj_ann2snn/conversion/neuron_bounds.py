@@ -1,4 +1,4 @@
-"""Whether a neuron keeps to the upper bound of the activation that it stands for."""
+"""Checks that a neuron keeps to the upper bound of the activation that it replaces."""
 
 from __future__ import annotations
 
@@ -8,37 +8,36 @@ from torch import Tensor, nn
 from ..compat import is_plain_if, reset_net, set_step_mode
 from ..contracts.neuron_maker import NeuronSite
 from ..errors import PluginError
+from ..support.shapes import along_axis
 
 __all__ = ["check_bound"]
 
 STEPS = 16
 BEYOND = 2.0
-"""The drive, in terms of the bound."""
+"""The drive, as a multiple of the bound."""
 ALLOWED = 1.25
-"""What the mean output may be, in terms of the bound, besides two spikes in all."""
+"""The allowed mean output, as a multiple of the bound; two spikes in all are allowed on top."""
 
 
 @torch.no_grad()
 def check_bound(neuron: nn.Module, site: NeuronSite, unit: Tensor, who: str) -> None:
-    """Drive a neuron beyond the bound of its activation.
+    """Drive a neuron beyond the bound of its activation, and check that it does not follow.
 
-    Plain IF neurons are spared: they emit λ at the most, which the bound limits.
+    Plain IF neurons need no check: they emit at most λ, which never exceeds the bound.
 
     Args:
         neuron: Fresh; it is reset afterwards.
-        site: Where it is to stand; with a maximum.
+        site: Its site, with a maximum.
         unit: Value of one spike in the ANN's units, a scalar or ``[C]``.
         who: The maker, for the message.
 
     Raises:
-        PluginError: It emits more.
+        PluginError: The neuron emits more than the bound.
     """
     assert site.maximum is not None
     if is_plain_if(neuron):
         return
-    values = unit.to(site.dtype)
-    if values.dim():
-        values = values.view(-1, *(1,) * (len(site.shape) - 1))
+    values = along_axis(unit.to(site.dtype), len(site.shape))
     drive = (BEYOND * site.maximum / values).expand(site.shape)
     neuron.to(drive.device)
     set_step_mode(neuron, "m")
@@ -48,6 +47,6 @@ def check_bound(neuron: nn.Module, site: NeuronSite, unit: Tensor, who: str) -> 
     if bool((mean > ALLOWED * site.maximum + 2 * values / STEPS).any()):
         raise PluginError(
             f"{who} emits {float(mean.max()):.4g} for a drive of {BEYOND * site.maximum:.4g} at {site.name}, whose "
-            f"activation ends at {site.maximum:.4g}: the network would answer otherwise than the ANN. Such a neuron "
-            "must keep to site.maximum; take another one, or an activation without an upper bound."
+            f"activation is at most {site.maximum:.4g}: the network's answer would differ from the ANN's. Such a "
+            "neuron must keep to site.maximum; use another neuron, or an activation without an upper bound."
         )

@@ -1,4 +1,4 @@
-"""Has the neuron maker make a neuron for every site, and checks what it makes."""
+"""Has the neuron maker make a neuron for every site, and checks each neuron."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Neurons:
         """The value of one spike where λ is `scale`.
 
         Raises:
-            PluginError: The maker fails, or returns something else than a finite, positive tensor of that shape.
+            PluginError: The maker fails, or returns anything but a finite, positive tensor of that shape.
         """
         with blame(f"{self._who}, asked for the value of a spike,"):
             unit: Any = self.maker.unit(scale)
@@ -49,8 +49,8 @@ class Neurons:
         """The neuron of a spiking node.
 
         Raises:
-            PluginError: The maker fails, makes something else than a module with memory, or a neuron that goes
-                beyond the upper bound of the activation.
+            PluginError: The maker fails, makes anything but a module with memory, or makes a neuron that exceeds
+                the upper bound of the activation.
         """
         decision, found = draft.plan.decisions[node], draft.record[node]
         maximum = draft.plan.spikes[node].maximum

@@ -1,7 +1,7 @@
-"""Decides for every call of a canonical ANN what becomes of it, and refuses what has no exact counterpart.
+"""Decides what every call of a canonical ANN becomes, and refuses what has no exact counterpart.
 
-A spiking network is right only if every operation between spiking layers is linear in what varies over
-time. Here that is checked for the whole graph; all that is not is listed in one error.
+A spiking network is correct only if every operation between spiking layers is linear in the values that vary over
+time. The planner checks the whole graph; one error lists everything that breaks this rule.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _SHAPE_ATTRIBUTES = frozenset({"shape", "dtype", "device", "ndim", "is_cuda", "l
 
 
 MapperFinder = Callable[[Site], tuple[Replacement | None, str, str]]
-"""Answers a site with the replacement, the mapper's name and its owner."""
+"""Returns the replacement for a site, the mapper's name and its owner."""
 
 
 def make_plan(draft: Draft, find: MapperFinder, claimed: Collection[type[nn.Module]]) -> Draft:
-    """Decide what becomes of every node, and exchange the pools that the decisions exchange.
+    """Decide what every node becomes, and exchange pools where the decisions ask for it.
 
     Args:
         draft: In canonical form.
@@ -46,22 +46,22 @@ def make_plan(draft: Draft, find: MapperFinder, claimed: Collection[type[nn.Modu
         claimed: Module types that a mapper claims.
 
     Returns:
-        With `record` and `plan`; the plan lists what prevents an exact conversion.
+        The draft with `record` and `plan`; the plan lists everything that prevents an exact conversion.
     """
-    planned = _planned(draft, find, claimed)
+    planned = _run_planner(draft, find, claimed)
     if planned.plan.problems:
         return planned
     exchanged = exchange_pools(planned)
-    return planned if exchanged is planned else _planned(exchanged, find, claimed)
+    return planned if exchanged is planned else _run_planner(exchanged, find, claimed)
 
 
-def _planned(draft: Draft, find: MapperFinder, claimed: Collection[type[nn.Module]]) -> Draft:
+def _run_planner(draft: Draft, find: MapperFinder, claimed: Collection[type[nn.Module]]) -> Draft:
     recorded, larger = (record_of(draft.module, samples) for samples in (draft.samples, draft.more))
     mixing = mixing_nodes(draft.module, draft.more)
     draft = draft.evolve(record=recorded)
     plan = _Planner(draft, larger, find, frozenset(claimed), mixing, Varies.STATIC).run()
     if not plan.spikes:
-        # Without a neuron nothing varies over time and everything is linear: say what a spiking input would meet.
+        # Without a neuron nothing varies over time, so nothing would be refused: plan as if the input varied.
         plan = _Planner(draft, larger, find, frozenset(claimed), mixing, Varies.VARYING).run()
     return draft.evolve(plan=plan)
 
@@ -71,7 +71,7 @@ class _Planner:
 
     Args:
         draft: With a record for two samples.
-        larger: The record for three samples; tells which dimension holds the samples.
+        larger: The record for three samples; shows which dimension holds the samples.
         find: Asks the mappers.
         claimed: Module types that a mapper claims.
         mixing: Nodes at which a sample begins to depend on the others.
@@ -140,8 +140,8 @@ class _Planner:
         if changed is not None:
             raise PluginError(
                 f"Mapper {mapper!r} ({owner}), asked about {site.name} ({site.operation_name}), changed {changed}. "
-                "A mapper describes, the core alone edits the network: answer a Replacement that makes what is to "
-                f"stand there. {WHAT_TO_DO}"
+                "A mapper only describes; the core edits the network. It must return a Replacement that makes the new "
+                f"module. {WHAT_TO_DO}"
             )
         if isinstance(replacement, NeuronAfterPool):
             if node.meta.get(COMMUTED):
@@ -179,7 +179,7 @@ class _Planner:
         self.problems.append(Problem(site.name, site.operation_name, site.source, why, help))
 
     def _check_batch(self, node: fx.Node) -> None:
-        """Find out whether dimension 0 holds the samples, and no other."""
+        """Check that dimension 0, and no other, holds the samples."""
         if not self.record.is_tensor(node) or self.varies[node] is Varies.CONSTANT:
             return
         for first, second in zip(self.record.tensors(node), self.larger.tensors(node), strict=False):
@@ -230,7 +230,7 @@ class _Planner:
 
 
 def _operation_type(layer: nn.Module, claimed: frozenset[type[nn.Module]]) -> type[nn.Module]:
-    """The layer's type; for a user's subclass that keeps torch's forward, torch's own class."""
+    """The layer's type; for a subclass that inherits torch's forward, torch's own class."""
     if type(layer) in claimed:
         return type(layer)
     for cls in type(layer).__mro__:
@@ -249,7 +249,7 @@ def _asks_shape(node: fx.Node) -> bool:
 
 
 def _picks_from_tuple(node: fx.Node, record: Record) -> bool:
-    """True for ``chunks[0]``, which picks one of several results rather than a part of a tensor."""
+    """True for ``chunks[0]``, which picks one of several results instead of a part of a tensor."""
     if node.target is not operator.getitem:
         return False
     source = node.args[0]

@@ -1,4 +1,4 @@
-"""Exchanges pools in the ANN, before it is calibrated, where mappers ask for another way of pooling."""
+"""Exchanges pools in the ANN before it is calibrated, where mappers ask for another way of pooling."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["exchange_pools"]
 
 
 def exchange_pools(draft: Draft) -> Draft:
-    """Put other pools in place and move pools in front of neurons, as the plan says.
+    """Replace pools, and move pools in front of neurons, as the plan says.
 
     Returns:
-        The draft itself if the plan exchanges nothing; otherwise one with another module, not yet planned.
+        The draft itself if the plan exchanges nothing; otherwise an unplanned draft with another module.
     """
     decisions = draft.plan.decisions
     averages = {
@@ -42,7 +42,7 @@ def exchange_pools(draft: Draft) -> Draft:
 
 
 def _put_module(module: fx.GraphModule, node: fx.Node, name: str, layer: nn.Module) -> None:
-    """Have `node` call `layer` on its first argument."""
+    """Let `node` call `layer` on its first argument."""
     if node.op == "call_module":
         module.set_submodule(str(node.target), layer)
     else:
@@ -52,7 +52,7 @@ def _put_module(module: fx.GraphModule, node: fx.Node, name: str, layer: nn.Modu
 
 
 def _move_in_front(activation: fx.Node, pool: fx.Node) -> None:
-    """Have `pool` act on the current of `activation`, whose result it reads now."""
+    """Let `pool` act on the current of `activation` instead of its result."""
     current = activation.all_input_nodes[0]
     pool.replace_all_uses_with(activation)
     pool.replace_input_with(activation, current)

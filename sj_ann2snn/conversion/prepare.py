@@ -1,4 +1,4 @@
-"""Brings an ANN into the form that is planned and calibrated: traced, canonical, tried on two samples."""
+"""Brings an ANN into the form that is planned and calibrated: traced, canonical, run on two samples."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 
 from ..errors import CalibrationError, ConversionError, InputError
 from ..support.batches import HALF, Signature, forward_signature, move, run_batch, to_full_precision
+from ..support.shapes import along_axis
 from ..support.trees import map_tensors
 from ..support.wording import first_line
 from .draft import Draft, Problem
@@ -23,10 +24,10 @@ __all__ = ["device_of", "prepare", "record_of", "working_copy"]
 
 
 def device_of(ann: nn.Module, asked: torch.device | None) -> torch.device:
-    """Where to convert.
+    """The device on which to convert.
 
     Raises:
-        ConversionError: It is no network, or it lies on several devices and nothing says which one to use.
+        ConversionError: `ann` is not a network, or it lies on several devices and `asked` is None.
     """
     if not isinstance(ann, nn.Module):
         raise ConversionError(f"Only a torch.nn.Module can be converted, not {type(ann).__name__}.")
@@ -50,12 +51,12 @@ def prepare(
     leaf_modules: Sequence[str],
     fuse_batchnorm: bool,
 ) -> Draft:
-    """A canonical copy of `ann`, which is left as it is; nothing is planned yet.
+    """A canonical copy of `ann`, not planned yet; `ann` itself is left as it is.
 
     Args:
         ann: The trained network.
         batch: The first calibration batch.
-        device: Where to work.
+        device: Device of the conversion.
         leaf_types: Module types that are not traced into.
         leaf_modules: Qualified names of modules that are not traced into.
         fuse_batchnorm: Fold BatchNorm into the layers before it.
@@ -64,7 +65,7 @@ def prepare(
         ConversionError: The network cannot be copied, traced or run on the batch.
     """
     copied = working_copy(ann, device)
-    # Before hooks are dropped, to find out whether one of them changes what the network computes.
+    # Run the network before the hooks are dropped, to notice later if one of them changes what it computes.
     asked = forward_signature(copied)
     more = _samples(asked, batch, device, 3)
     samples = tuple(value[:2] if isinstance(value, Tensor) and value.dim() else value for value in more)
@@ -85,10 +86,10 @@ def prepare(
 
 
 def working_copy(ann: nn.Module, device: torch.device) -> nn.Module:
-    """A copy of `ann` in eval mode on `device`, in single precision at least.
+    """A copy of `ann` in eval mode on `device`, at least in single precision.
 
     Raises:
-        ConversionError: It cannot be copied.
+        ConversionError: `ann` cannot be copied.
     """
     copied = owned_copy(ann).to(device)
     if any(tensor.dtype in HALF for tensor in (*copied.parameters(), *copied.buffers())):
@@ -108,12 +109,12 @@ def _require_unchanged(module: nn.Module, before: dict[str, int]) -> None:
     if changed:
         raise ConversionError(
             f"The network keeps state between calls: it changes a parameter or buffer in place ({', '.join(changed)}), "
-            "and a spiking network calls it once per step. Compute the value without writing to it."
+            "but a spiking network runs at every step. Compute the value without writing to the parameter or buffer."
         )
 
 
 def _samples(signature: Signature, batch: Any, device: torch.device, count: int) -> tuple[Any, ...]:
-    """The first `count` samples of a batch, its samples repeated where it has fewer."""
+    """The first `count` samples of a batch; a smaller batch is repeated."""
     try:
         inputs = signature.inputs_of(batch)
     except InputError as error:
@@ -126,9 +127,9 @@ def _samples(signature: Signature, batch: Any, device: torch.device, count: int)
             raise CalibrationError("Calibration batch 0 holds no samples.")
         taken = to_full_precision(torch.cat([value] * (1 + count // value.shape[0]))[:count])
         if taken.is_floating_point() and value.shape[0] < count:
-            # Repeated samples are told apart, or nothing would show whether the network mixes them.
+            # Make repeated samples differ; otherwise nothing would show whether the network mixes them.
             factors = 1 + 0.125 * torch.arange(count, device=taken.device).div(value.shape[0], rounding_mode="floor")
-            taken = taken * factors.to(taken.dtype).reshape(-1, *(1,) * (taken.dim() - 1))
+            taken = taken * along_axis(factors.to(taken.dtype), taken.dim())
         return move(taken, device)
 
     return tuple(take(value) for value in inputs)
@@ -145,8 +146,7 @@ def record_of(module: fx.GraphModule, samples: tuple[Any, ...]) -> Record:
     except Exception as error:
         raise ConversionError(
             f"The traced network fails on {len(samples[0])} samples ({type(error).__name__}: {first_line(error)}). "
-            "A forward that writes a fixed batch size into its code (view(32, -1)) is the usual cause; use x.size(0) "
-            "or flatten(1)."
+            "The usual cause is a fixed batch size in the forward, as in view(32, -1); use x.size(0) or flatten(1)."
         ) from error
 
 

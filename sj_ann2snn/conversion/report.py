@@ -1,4 +1,4 @@
-"""What was mapped to what, by whom, with which scale."""
+"""The report of a conversion: what each operation became, which mapper decided, with which scale."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class ReportEntry:
     Attributes:
         name: Qualified name of the layer.
         operation: The ANN's operation.
-        becomes: What stands there now.
+        becomes: What it became.
         mapper: The mapper that decided.
-        owner: The distribution it comes from.
-        scale: λ of a spiking site: smallest and largest over its channels (the same for one scale).
-        exact: False if it only approximates the ANN's operation in the mean over time.
+        owner: The distribution of that mapper.
+        scale: λ of a spiking site: smallest and largest over its channels (equal if there is one scale per layer).
+        exact: False if the mean over time only approximates the ANN's operation.
         source: File and line in the user's code.
-        analog: True for an operation that is computed on analog values, without spikes.
+        analog: True if it is computed on analog values, without spikes.
     """
 
     name: str
@@ -44,12 +44,12 @@ class ConversionReport:
     """The report of one conversion; prints as a table.
 
     Attributes:
-        mode: The normalization as it was used.
-        mode_owner: The distribution it comes from.
-        neuron: The kind of neuron.
-        neuron_owner: The distribution it comes from.
-        corrections: What adjusted the network, in order, each with the distribution it comes from.
-        entries: One per call of the ANN, in the order of execution.
+        mode: The normalization mode, with its options.
+        mode_owner: The distribution of the mode.
+        neuron: Name of the neuron.
+        neuron_owner: The distribution of the neuron.
+        corrections: The corrections in the order of application, each with its distribution.
+        entries: One per call of the ANN, in order of execution.
         scalers: Qualified names of the scalers that could not be folded into weights.
     """
 
@@ -106,11 +106,11 @@ class ConversionReport:
 
 @dataclass(frozen=True)
 class ConversionCheck:
-    """What a conversion would make of a network, and what stands in its way; prints as a table.
+    """What every layer of a network would become, and what prevents a conversion; prints as a table.
 
     Attributes:
-        entries: One per call of the ANN, in the order of execution, without scales.
-        problems: Everything that has no exact spiking counterpart, each with the fields `name`, `operation`,
+        entries: One per call of the ANN, in order of execution, without scales.
+        problems: The operations that have no exact spiking counterpart, each with the fields `name`, `operation`,
             `source`, `why` and `help`.
     """
 
@@ -119,7 +119,7 @@ class ConversionCheck:
 
     @property
     def convertible(self) -> bool:
-        """True if nothing stands in the way."""
+        """True if the network can be converted."""
         return not self.problems and any(entry.analog or _spikes(entry) for entry in self.entries)
 
     def as_dict(self) -> dict[str, Any]:
@@ -143,7 +143,7 @@ class ConversionCheck:
         return "convertible" if self.convertible else "not convertible: no activation becomes a spiking neuron"
 
     def _reasons(self) -> Iterator[str]:
-        """One line for each kind of operation and reason, however often it occurs."""
+        """One line for each pair of operation and reason, however often it occurs."""
         counts = Counter((one.operation, one.why, one.help) for one in self.problems)
         for (operation, why, help_), count in counts.items():
             times = f" ({count} times)" if count > 1 else ""
@@ -155,7 +155,7 @@ def _spikes(entry: ReportEntry) -> bool:
 
 
 def _spikeless(entries: Sequence[ReportEntry]) -> Iterator[str]:
-    """A line that says which operations do not spike, if there are any."""
+    """A line that lists the analog operations, if there are any."""
     analog = [entry.name for entry in entries if entry.analog]
     if analog:
         nothing = "" if any(_spikes(entry) for entry in entries) else "; no layer spikes"
@@ -163,7 +163,7 @@ def _spikeless(entries: Sequence[ReportEntry]) -> Iterator[str]:
 
 
 def _short(source: str) -> str:
-    """A file and line without the folder that it is imported from, or the current one."""
+    """A file and line, relative to the import path or the current folder if it lies there."""
     known = [Path(place).resolve() for place in (".", *sys.path)]
     path = Path(source)
     shorter = [str(path.relative_to(place)) for place in known if source and path.is_relative_to(place)]
@@ -178,7 +178,7 @@ def _scale_text(scale: tuple[float, float] | None) -> str:
 
 
 def format_table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Rows as lines with aligned columns; the first row is the head."""
+    """Rows as lines with aligned columns; the first row is the header."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.insert(1, "  ".join("-" * width for width in widths))

@@ -30,7 +30,7 @@ def make_report(draft: Draft, selection: Selection, network: fx.GraphModule) -> 
 
 
 def make_check(draft: Draft, selection: Selection) -> ConversionCheck:
-    """What a conversion of `draft`, which is planned, would do."""
+    """The check for a planned `draft`: what a conversion would do."""
     return ConversionCheck(tuple(_entries(draft, selection.neuron.name)), draft.plan.problems)
 
 
@@ -62,7 +62,7 @@ def _becomes(decision: Decision, stands_for: str | None, neuron: str) -> str:
 
 
 def _analog(decision: Decision) -> Analog | None:
-    """The module at a site that does not spike, also where a neuron stands behind it."""
+    """The analog module at a site, even if a neuron follows it; None if there is none."""
     replacement = decision.replacement
     if isinstance(replacement, Spike):
         return replacement.analog_at(decision.site)

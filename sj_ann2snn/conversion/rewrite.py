@@ -29,17 +29,17 @@ NeuronFactory = Callable[[Draft, fx.Node], nn.Module]
 
 
 def rewrite_normalized(draft: Draft) -> fx.GraphModule:
-    """The ANN with scales folded in and activations kept: what a neuron is to emit as a rate stands at each of them."""
+    """The ANN with scales folded in and activations kept; each activation has the value of its neuron's firing rate."""
     return _Normalized(draft).run()
 
 
 def rewrite_spiking(draft: Draft, make_neuron: NeuronFactory) -> fx.GraphModule:
-    """The network with scales folded in, neurons at the activations and every operation aware of step modes."""
+    """The network with scales folded in, neurons in place of activations, and every operation aware of step modes."""
     return _Spiking(draft, make_neuron).run()
 
 
 def build_network(draft: Draft, make_neuron: NeuronFactory) -> fx.GraphModule:
-    """The finished spiking network: rewritten, its weights rounded, with the readout it was adjusted for."""
+    """The finished spiking network: rewritten, weights rounded, with the readout for which it was adjusted."""
     network = rewrite_spiking(draft, make_neuron)
     round_weights(network)
     if draft.readout is not None:
@@ -48,7 +48,7 @@ def build_network(draft: Draft, make_neuron: NeuronFactory) -> fx.GraphModule:
 
 
 class _Rewriter(abc.ABC):
-    """Visits the nodes of the ANN in order of execution and builds what stands for each."""
+    """Visits the nodes of the ANN in order of execution and builds what replaces each."""
 
     def __init__(self, draft: Draft) -> None:
         self.draft = draft
@@ -61,11 +61,11 @@ class _Rewriter(abc.ABC):
 
     @abc.abstractmethod
     def _spiking(self, node: fx.Node, decision: Decision, spike: Spike) -> fx.Node:
-        """What stands at an activation."""
+        """What replaces an activation."""
 
     @abc.abstractmethod
     def _module_with_memory(self, node: fx.Node, decision: Decision, replacement: Replacement) -> nn.Module | None:
-        """The module with memory that `replacement` puts in the operation's place, if it does."""
+        """The module with memory that `replacement` puts in place of the operation; None if it keeps the operation."""
 
     def _node(self, node: fx.Node) -> Any:
         if node.op == "output":
@@ -113,11 +113,11 @@ class _Rewriter(abc.ABC):
         assert isinstance(source, fx.Node)
         if not isinstance(self.draft.record[source], TensorRecord):
             return self.builder.copy(node)
-        # A size must be that of the merged batch in step mode "m".
+        # In step mode "m", a size must be that of the merged batch.
         return self.builder.call(node, node.name, Stepwise(node.target, self.builder.sequences(node)))
 
     def _current(self, node: fx.Node, decision: Decision, spike: Spike) -> Any:
-        """What drives the neuron of a spiking node, in units of its scale."""
+        """The current of the neuron of a spiking node, in units of its scale."""
         if spike.analog is None:
             return self._own_operation(node, decision.site.name) if spike.keep else self.builder.first_argument(node)
         value = self._operation(node, decision, spike.analog_at(decision.site))
@@ -136,7 +136,7 @@ class _Normalized(_Rewriter):
         return self.builder.call_on(_neuron_name(decision, spike), self._activation(node, spike), current)
 
     def _activation(self, node: fx.Node, spike: Spike) -> nn.Module:
-        """What the neuron stands for. It follows from the description, so that verifying checks the mapper too."""
+        """The activation that the neuron replaces, made from the mapper's description so that `verify` checks that."""
         if spike.two_sided:
             return NormalizedReLU(negative_slope=broadcast_slope(spike, self.draft.record[node]))
         if spike.maximum is None:
@@ -169,7 +169,7 @@ class _Spiking(_Rewriter):
         current = self._current(node, decision, spike)
         if spike.two_sided:
             return self._two_sided(node, name, spike, current, neuron)
-        return self.builder.call_on(name, neuron, self._adjusted(node, decision.site.name, current))
+        return self.builder.call_on(name, neuron, self._add_adjustment(node, decision.site.name, current))
 
     def _two_sided(self, node: fx.Node, name: str, spike: Spike, current: Any, positive: nn.Module) -> fx.Node:
         """The difference of two neurons, one for each sign of the current."""
@@ -180,8 +180,8 @@ class _Spiking(_Rewriter):
         scaled = call(f"{name}_slope", slope, below)
         return call(f"{name}_difference", Stepwise(operator.sub, (0, 1)), above, scaled)
 
-    def _adjusted(self, node: fx.Node, name: str, current: fx.Node) -> fx.Node:
-        """The current of a neuron with what corrections add to it."""
+    def _add_adjustment(self, node: fx.Node, name: str, current: fx.Node) -> fx.Node:
+        """The current of a neuron, including what corrections add to it."""
         adjustment = self.draft.adjustments.get(node)
         if adjustment is None:
             return current
@@ -202,9 +202,9 @@ def _neuron_name(decision: Decision, spike: Spike) -> str:
 
 
 _ANY_LAYOUT: dict[Any, str] = {"view": "reshape", "view_as": "reshape_as"}
-"""Methods that insist on a memory layout, which channels_last does not have, and those that do not."""
+"""Methods that require a memory layout that channels_last does not have, and their counterparts that do not."""
 
 
 def _is_reshape(node: fx.Node) -> bool:
-    """False for ``x.view(torch.int32)``, which looks at the same memory as another type."""
+    """False for ``x.view(torch.int32)``, which reinterprets the memory as another type."""
     return not any(isinstance(arg, torch.dtype) for arg in (*node.args, *node.kwargs.values()))

@@ -1,4 +1,4 @@
-"""Rounds weights so that it does not matter in which order the currents of spikes are added up."""
+"""Rounds weights so that the currents of spikes do not depend on the order of summation."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from ..compat import is_neuron
 from ..layers import InPlaceNeuron
+from ..support.shapes import along_axis
 from .graph.weights import with_parameters
 
 __all__ = ["round_to_grid", "round_weights"]
 
 DIGITS = {torch.float32: 24, torch.float64: 53}
-"""Binary digits of a number."""
+"""Significant binary digits of a number."""
 
 TINIEST = 2.0**-100
-"""Sum of weights below which they may as well be zero."""
+"""Sums of weights below this count as zero."""
 
 
 def round_weights(snn: fx.GraphModule) -> None:
     """Round the weights of the convolutions whose currents come from binary spikes; see `round_to_grid`.
 
-    Graded spikes are finer than the rounding and gain nothing from it.
+    Graded spikes take finer values than the rounding, so they would gain nothing.
     """
     for node in snn.graph.nodes:
         if node.op != "call_module":
@@ -53,10 +54,10 @@ def _neurons_before(node: fx.Node, snn: fx.GraphModule) -> Iterator[nn.Module]:
 def round_to_grid(layer: nn.Module) -> nn.Module:
     """A copy of a convolution whose currents, for spikes, do not depend on the order of summation.
 
-    For each output channel the weights and the bias are rounded to multiples of a power of two, so coarse that no sum
-    of some of them needs more digits than a number has. The currents are then the same to the last bit step by step,
-    over all steps at once, for any batch and by table lookup, and so are the spikes. Weights move by at most 2**-25 (in
-    single precision) of the sum of a channel's weights. Other layers are left as they are.
+    The weights and the bias of each output channel are rounded to multiples of a power of two. It is so coarse that
+    any sum of them is exact. The currents, and so the spikes, are then the same to the last bit step by step, over all
+    steps at once, for any batch and by table lookup. Weights move by at most 2**-25 (in single precision) of the sum of
+    a channel's weights. Other layers are left as they are.
     """
     if not isinstance(layer, _ConvNd) or isinstance(layer, _ConvTransposeNd) or layer.weight.dtype not in DIGITS:
         return layer
@@ -64,13 +65,13 @@ def round_to_grid(layer: nn.Module) -> nn.Module:
     bias = torch.zeros(len(weight)).to(weight) if layer.bias is None else layer.bias.detach().double()
     largest = torch.maximum(weight.clamp(min=0).sum(1), -weight.clamp(max=0).sum(1)) + bias.abs()
     if not bool(largest.isfinite().all()):
-        return layer  # whoever runs the network is told
+        return layer  # running the network reports it
     grid = torch.exp2(torch.ceil(torch.log2(largest.clamp(min=TINIEST))) - DIGITS[layer.weight.dtype])
-    weight_grid = grid.reshape(-1, *(1,) * (layer.weight.dim() - 1))
+    weight_grid = along_axis(grid, layer.weight.dim())
     return with_parameters(
-        layer, _on_grid(layer.weight, weight_grid), None if layer.bias is None else _on_grid(layer.bias, grid)
+        layer, _round(layer.weight, weight_grid), None if layer.bias is None else _round(layer.bias, grid)
     )
 
 
-def _on_grid(values: Tensor, grid: Tensor) -> Tensor:
+def _round(values: Tensor, grid: Tensor) -> Tensor:
     return ((values.detach().double() / grid).round() * grid).to(values.dtype)

@@ -1,8 +1,8 @@
 """Decides in which scale every value of the spiking network is carried.
 
-A value with scale s is carried as ``value / s``. The output of a neuron has the scale λ of its site and its input must
-have it too; the network's output has scale one, the ANN's units. In between, scales are folded into weights wherever
-the graph allows; where two scales meet that no weights can reconcile, an explicit scaler is planned.
+A value with scale s is carried as ``value / s``. A neuron's output has the scale λ of its site, and so must its input.
+The network's output has scale one, which means the ANN's units. In between, scales are folded into weights wherever the
+graph allows. Where two scales meet that no weights can reconcile, an explicit scaler is planned.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ def scale_values(draft: Draft, unit: Callable[[Tensor], Tensor]) -> Draft:
     """Plan the scales of all values.
 
     Args:
-        draft: Calibrated: with λ of every spiking node.
-        unit: The value of one spike for a λ.
+        draft: Calibrated: λ of every spiking node is known.
+        unit: Returns the value of one spike for a λ.
 
     Returns:
-        With `units` and `scales`.
+        The draft with `units` and `scales`.
     """
     units = {node: unit(scale) for node, scale in draft.lambdas.items()}
     carried = CarriedScales(draft, units)

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, fx
 
 from ..contracts.replacements import Analog, Product, ScaleFlow, Spike
+from ..support.shapes import along_axis
 from ..support.trees import map_leaves, map_tensors, tensors
 from .carried_scales import ONE, CarriedScales, compressed, is_per_channel, is_same, node_leaves
 from .draft import Decision
@@ -19,26 +20,26 @@ __all__ = ["RULES", "ScaleRule"]
 
 
 class ScaleRule(abc.ABC):
-    """What happens to scales at nodes of one kind."""
+    """How nodes of one kind treat scales."""
 
     def wish(self, carried: CarriedScales, node: fx.Node, arg: fx.Node, decision: Decision) -> Tensor | None:
-        """The scale in which `node` would read `arg` without a scaler; None if any will do."""
+        """The scale in which `node` would read `arg` without a scaler; None if any scale will do."""
         return ONE
 
     @abc.abstractmethod
     def carry(self, carried: CarriedScales, node: fx.Node, decision: Decision) -> Any:
-        """The scale of the result of `node`, once its arguments are brought to the scales that it needs."""
+        """Bring the arguments of `node` to the scales that it needs; returns the scale of its result."""
 
 
 class Stopped(ScaleRule):
-    """The operation reads and yields the ANN's units."""
+    """The operation reads and returns values in the ANN's units."""
 
     def carry(self, carried: CarriedScales, node: fx.Node, decision: Decision) -> Any:
         return in_units(carried, node)
 
 
 class Own(ScaleRule):
-    """A neuron: its current and its output have the scale of its site. An analog module in front reads ANN units."""
+    """A neuron: its current and its output have its site's scale. An analog module in front reads the ANN's units."""
 
     def wish(self, carried: CarriedScales, node: fx.Node, arg: fx.Node, decision: Decision) -> Tensor | None:
         return ONE if _analog(decision) else carried.reranked(carried.units[node], arg)
@@ -51,7 +52,7 @@ class Own(ScaleRule):
 
 
 class Folded(ScaleRule):
-    """Weights take up both scales: W' = W · s_in / s_out, b' = b / s_out."""
+    """Weights absorb both scales: W' = W · s_in / s_out, b' = b / s_out."""
 
     def wish(self, carried: CarriedScales, node: fx.Node, arg: fx.Node, decision: Decision) -> Tensor | None:
         return None
@@ -83,7 +84,7 @@ class Unchanged(ScaleRule):
 
 
 class PerChannel(ScaleRule):
-    """One scale per channel passes, whatever becomes of the other dimensions."""
+    """Scales per channel pass, whatever the operation does to the other dimensions."""
 
     def wish(self, carried: CarriedScales, node: fx.Node, arg: fx.Node, decision: Decision) -> Tensor | None:
         return carried.reranked(carried.wanted[node], arg)
@@ -97,7 +98,7 @@ class PerChannel(ScaleRule):
         if not is_per_channel(scale) or len(out_shape) < 2 or shape[1] != out_shape[1]:
             carried.bring(node, arg, ONE)
             return ONE
-        return scale.reshape(1, -1, *(1,) * (len(out_shape) - 2))
+        return along_axis(scale.flatten(), len(out_shape), 1)
 
 
 class Shared(ScaleRule):
@@ -110,7 +111,7 @@ class Shared(ScaleRule):
         wanted = carried.wanted[node]
         arguments = carried.draft.inputs(node)
         if wanted is None:
-            # No user insists: the output of a neuron keeps its scale, the rest follows.
+            # Any scale will do: a neuron's output keeps its scale, and the other operands follow.
             fixed = [arg for arg in arguments if arg in carried.units]
             wanted = carried.scale_of(fixed[0] if fixed else arguments[0])
         shape = carried.draft.record[node].shape
@@ -122,7 +123,7 @@ class Shared(ScaleRule):
 
 
 class Moved(ScaleRule):
-    """Every scale moves along with its element, as the operation itself moves it."""
+    """Every scale moves along with its element."""
 
     def wish(self, carried: CarriedScales, node: fx.Node, arg: fx.Node, decision: Decision) -> Tensor | None:
         return ONE if carried.joins_constants(node) else _scalar(carried.wanted[node])
@@ -137,7 +138,7 @@ class Moved(ScaleRule):
         if not all(isinstance(record[arg], TensorRecord) for arg in arguments):
             return in_units(carried, node)
         full = {arg: _broadcast(scale, record[arg].shape) for arg, scale in zip(arguments, scales, strict=True)}
-        result = map_tensors(_computed(carried, node, full), compressed)
+        result = map_tensors(_apply_to_scales(carried, node, full), compressed)
         # Scales that differ between the samples of a batch would depend on the batch's size.
         moved = any(scale.dim() and scale.shape[0] != 1 for scale in tensors(result))
         return in_units(carried, node) if moved else result
@@ -165,7 +166,7 @@ class Multiplied(ScaleRule):
                 scale = 1.0 / scale
             result = result * scale
         if len(arguments) == 1 and sum(one is arguments[0] for one in node_leaves(node)) > 1:
-            # ``x * x`` of something static: the square's scale is not the value's.
+            # ``x * x`` of a static value: the square would need the squared scale.
             carried.bring(node, arguments[0], ONE)
             return ONE
         return result
@@ -184,7 +185,7 @@ RULES: dict[ScaleFlow, ScaleRule] = {
 
 
 def in_units(carried: CarriedScales, node: fx.Node) -> Any:
-    """Have `node` read the ANN's units; the scale of its result is then one."""
+    """Let `node` read values in the ANN's units; the scale of its result is then one."""
     for arg in carried.draft.inputs(node):
         carried.bring(node, arg, ONE)
     return map_leaves(carried.draft.record[node], lambda leaf: ONE)
@@ -209,14 +210,14 @@ def _along_channels(layer: Any, scale: Tensor, ndim: int) -> Tensor | None:
 
 
 def _is_read_whole(carried: CarriedScales, node: fx.Node) -> bool:
-    """True for several results that are not only picked from one by one."""
+    """True for a tuple of results that some user reads as a whole."""
     if isinstance(carried.draft.record[node], TensorRecord):
         return False
     return any(not (carried.picks(user) and isinstance(user.args[1], int)) for user in node.users)
 
 
-def _computed(carried: CarriedScales, node: fx.Node, scales: Mapping[fx.Node, Tensor]) -> Any:
-    """What the operation of `node` makes of scales instead of values."""
+def _apply_to_scales(carried: CarriedScales, node: fx.Node, scales: Mapping[fx.Node, Tensor]) -> Any:
+    """Run the operation of `node` on scales instead of values."""
 
     def value(leaf: Any) -> Any:
         if not isinstance(leaf, fx.Node):

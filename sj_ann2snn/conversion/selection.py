@@ -1,4 +1,4 @@
-"""Which mode, neuron and mappers a conversion uses: what the caller asked for, settled with the plugins."""
+"""Selects the mode, neuron, corrections and mappers of a conversion from the caller's arguments and the plugins."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ from ..contracts.replacements import Replacement
 from ..contracts.site import Site
 from ..errors import ModeError, OptionError, PluginError
 from ..hooks import discovery
+from ..hooks.choice import choose, find
+from ..hooks.conflicts import find_mapper
+from ..hooks.kinds import CORRECTIONS, LAYER_MAPPERS, NEURONS
+from ..hooks.modes import find_mode
 from ..hooks.options import declared_options, instantiate
-from ..hooks.registry import CALLER, Owner, resolve
+from ..hooks.registry import CALLER, Owner
 from ..hooks.validation import register_plugin
 from ..support.blame import blame
 from ..support.wording import did_you_mean
@@ -31,12 +35,13 @@ class Selection:
 
     Args:
         mode: A mode by name or number, or an instance.
-        neuron: A neuron maker by name, or an instance; None for what the mode suggests, or "if".
-        channel_wise: One scale per channel; None for what the mode suggests, or not.
-        corrections: Corrections by name or as instances, one or several; None for what the mode suggests, or none.
-        mappers: Mappers by qualified layer name, each by name or as an instance.
-        prefer: Who wins open conflicts.
-        plugins: Plugin objects besides the installed ones.
+        neuron: A neuron maker by name, or an instance; None for the mode's suggestion, otherwise "if".
+        channel_wise: One scale per channel; None for the mode's suggestion, otherwise False.
+        corrections: Corrections by name or as instances, one or several; None for the mode's suggestion, otherwise
+            none.
+        mappers: Mappers by qualified layer name, each given by name or as an instance.
+        prefer: Distributions or classes that win open conflicts.
+        plugins: Plugin objects in addition to the installed ones.
         options: Options of the mode, the neuron and the mappers.
         own_keywords: The converter's own keywords, for the message about an unknown one.
 
@@ -73,7 +78,7 @@ class Selection:
             found = [self._suggested_correction(one) for one in _as_sequence(own)]
         else:
             found = [self._find_correction(one) for one in _as_sequence(corrections)]
-        # An instance comes with its options; given here they would have no effect.
+        # An instance already has its options, so options given here would have no effect.
         mode_class = None if isinstance(mode, Normalization) else type(self.normalization)
         named = [cls for cls, instance, _ in found if instance is None]
         self._check_options(
@@ -86,12 +91,12 @@ class Selection:
         ]
         self.neuron: NeuronMaker = neuron if isinstance(neuron, NeuronMaker) else instantiate(neuron_class, options)
         self.neurons = Neurons(self.neuron, str(self.neuron_owner))
-        self._mappers = {id(one.cls): instantiate(one.cls, options) for one in self._registry.mappers}
+        self._mappers = {id(one.cls): instantiate(one.cls, options) for one in self._registry.registered(LAYER_MAPPERS)}
         self._own_mappers = {name: self._own_mapper(mapper) for name, mapper in mappers.items()}
 
     @property
     def mode_label(self) -> str:
-        """What to call the mode in messages."""
+        """Name of the mode in messages."""
         return f"Mode {str(self.normalization)!r} ({self.mode_owner})"
 
     @property
@@ -108,15 +113,15 @@ class Selection:
             if name not in names:
                 raise OptionError(
                     f"mappers names the layer {name!r}, which is not a site of the network. "
-                    f"Its sites are {', '.join(names)}."
+                    f"The sites are {', '.join(names)}."
                 )
 
     def find_replacement(self, site: Site) -> tuple[Replacement | None, str, str]:
-        """What becomes of `site`, by which mapper, owned by whom; None if no mapper claims it."""
+        """The replacement of `site`, the mapper's name and its owner; None if no mapper claims it."""
         if site.name in self._own_mappers:
             mapper, owner = self._own_mappers[site.name], str(CALLER)
         else:
-            found = self._registry.find_mapper(site, self._prefer)
+            found = find_mapper(self._registry, site, self._prefer)
             if found is None:
                 return None, "", ""
             mapper, owner = self._mappers[id(found.cls)], str(found.owner)
@@ -124,8 +129,8 @@ class Selection:
             replacement: Any = mapper.map(site)
         if not isinstance(replacement, Replacement):
             raise PluginError(
-                f"Mapper {mapper.name!r} ({owner}) answered {replacement!r} for {site.name} ({site.operation_name}); "
-                "it must answer a Replacement such as Spike(), Average() or Refuse(...)."
+                f"Mapper {mapper.name!r} ({owner}) returned {replacement!r} for {site.name} ({site.operation_name}); "
+                "it must return a Replacement such as Spike(), Average() or Refuse(...)."
             )
         return replacement, mapper.name, owner
 
@@ -134,13 +139,9 @@ class Selection:
             return mapper
         if not isinstance(mapper, str):
             raise OptionError(
-                f"mappers holds {mapper!r}; allowed are the name of a mapper and an instance of LayerMapper."
+                f"mappers holds {mapper!r}; allowed is the name of a mapper or an instance of LayerMapper."
             )
-        found = [one for one in self._registry.mappers if one.name.lower() == mapper.lower()]
-        if not found:
-            known = ", ".join(f"{one.name!r} ({one.owner})" for one in self._registry.mappers)
-            raise OptionError(f"mappers names {mapper!r}, which is not known. Known mappers: {known}.")
-        named: LayerMapper = self._mappers[id(resolve(found, self._prefer, f"The mapper {mapper!r}").cls)]
+        named: LayerMapper = self._mappers[id(find(self._registry, LAYER_MAPPERS, mapper, self._prefer).cls)]
         return named
 
     def _find_mode(self, mode: object, options: Mapping[str, Any]) -> tuple[Normalization, Owner]:
@@ -148,34 +149,22 @@ class Selection:
             return mode, CALLER
         if isinstance(mode, type):
             raise ModeError(f"mode={mode.__name__} is a class; give an instance, mode={mode.__name__}(...).")
-        normalization, found = self._registry.find_mode(mode, options, self._prefer)
+        normalization, found = find_mode(self._registry, mode, options, self._prefer)
         return normalization, found.owner
 
     def _find_neuron(self, neuron: str | NeuronMaker) -> tuple[type, Owner]:
-        if isinstance(neuron, NeuronMaker):
-            return type(neuron), CALLER
-        if not isinstance(neuron, str):
-            raise OptionError(
-                f"neuron={neuron!r} is not allowed: give the name of a neuron or an instance of NeuronMaker."
-            )
-        found = self._registry.find_neuron(neuron, self._prefer)
+        found = choose(self._registry, NEURONS, neuron, self._prefer).found
         return found.cls, found.owner
 
     def _suggested_correction(self, correction: object) -> tuple[type[Correction], Correction | None, Owner]:
-        """One that the mode suggests, which may be a class of its own distribution."""
+        """A correction that the mode suggests, which may be a class of the mode's own distribution."""
         if isinstance(correction, type) and issubclass(correction, Correction):
             return correction, None, self.mode_owner
         return self._find_correction(correction)
 
     def _find_correction(self, correction: object) -> tuple[type[Correction], Correction | None, Owner]:
-        if isinstance(correction, Correction):
-            return type(correction), correction, CALLER
-        if not isinstance(correction, str):
-            raise OptionError(
-                f"corrections holds {correction!r}; allowed are names of corrections and instances of Correction."
-            )
-        found = self._registry.find_correction(correction, self._prefer)
-        return found.cls, None, found.owner
+        choice = choose(self._registry, CORRECTIONS, correction, self._prefer)
+        return choice.found.cls, choice.instance, choice.found.owner
 
     def _check_options(
         self,
@@ -189,15 +178,15 @@ class Selection:
             (kind, cls) for kind, cls in (("mode", mode), ("neuron", neuron)) if cls is not None
         ]
         owners += [("correction", cls) for cls in corrections]
-        owners += [("mapper", one.cls) for one in self._registry.mappers]
+        owners += [("mapper", one.cls) for one in self._registry.registered(LAYER_MAPPERS)]
         known = {name: f"{name} ({kind} {cls.name!r})" for kind, cls in owners for name in declared_options(cls)}
         unknown = sorted(set(options) - set(known) - {"T"})
         if unknown:
             hint = instead_of(unknown[0]) or did_you_mean(unknown[0], [*known, *own_keywords], count=1)
             raise OptionError(
                 f"Converter got the unknown keyword{'s' if len(unknown) > 1 else ''} {', '.join(unknown)}. "
-                f"{hint}{' ' if hint else ''}Besides its own ({', '.join(own_keywords)}), mode "
-                f"{str(self.normalization)!r} and the neuron, corrections and mappers in use know: "
+                f"{hint}{' ' if hint else ''}Converter itself takes {', '.join(own_keywords)}; mode "
+                f"{str(self.normalization)!r} and the neuron, corrections and mappers in use take "
                 f"{', '.join(sorted(known.values()))}."
             )
 
@@ -210,6 +199,6 @@ def _as_sequence(corrections: object) -> Sequence[object]:
     if not isinstance(corrections, Sequence):
         raise OptionError(
             f"corrections={corrections!r} is not allowed: give the name of a correction, an instance of Correction, or "
-            "several of them in the order in which to apply them."
+            "a list of these in the order in which to apply them."
         )
     return corrections

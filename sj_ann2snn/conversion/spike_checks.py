@@ -1,4 +1,4 @@
-"""Whether anything spikes in a planned network."""
+"""Checks that something spikes in a planned network."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["require_spikes"]
 
 
 def require_spikes(plan: Plan) -> None:
-    """Warn of a network in which no layer spikes.
+    """Warn if no layer of the network spikes.
 
     Raises:
-        ConversionError: It has no analog operations either, so that there is nothing to convert.
+        ConversionError: The network has no analog operations either, so there is nothing to convert.
     """
     if plan.spikes:
         return
@@ -27,7 +27,7 @@ def require_spikes(plan: Plan) -> None:
     warnings.warn(
         "No layer of the converted network spikes: none of its activations is a ReLU or a relative, and "
         f"{' and '.join(owners)} computes {len(plan.analog)} operation(s) on analog values. The mean output is the "
-        "ANN's, and every step costs as much as the ANN. An option of that plugin may put neurons behind them.",
+        "ANN's, and every step costs as much as the ANN. An option of that plugin may add neurons after them.",
         NoSpikesWarning,
         stacklevel=4,
     )

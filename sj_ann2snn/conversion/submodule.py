@@ -20,10 +20,10 @@ __all__ = ["Part", "SubmoduleInputs", "module_name", "module_names", "part_to_co
 
 
 def module_name(option: str, name: object) -> str:
-    """`name`, which the value of a converter's `option` holds, if it is a qualified name.
+    """Check that `name`, given for a converter's `option`, is a qualified name.
 
     Raises:
-        OptionError: It is something else.
+        OptionError: It is not.
     """
     if isinstance(name, str):
         return name
@@ -34,10 +34,10 @@ def module_name(option: str, name: object) -> str:
 
 
 def module_names(option: str, given: object) -> tuple[str, ...]:
-    """The qualified names that `given`, one or several of them, holds.
+    """The qualified names in `given`, which holds one or several.
 
     Raises:
-        OptionError: It holds something else.
+        OptionError: It holds anything else.
     """
     names = given if isinstance(given, Iterable) and not isinstance(given, str) else [given]
     return tuple(module_name(option, name) for name in names)
@@ -58,12 +58,12 @@ def require_submodule(ann: nn.Module, name: str) -> nn.Module:
 
 @dataclass(frozen=True)
 class Part:
-    """What of a network is converted.
+    """The part of a network that is converted.
 
     Attributes:
         ann: The network, or the submodule of a copy of it.
         data: The calibration data, as `ann` takes it.
-        device: Where to work.
+        device: Device of the conversion.
         network: The copy that the submodule belongs to; None if the whole network is converted.
         name: The submodule's qualified name.
     """
@@ -88,7 +88,7 @@ def part_to_convert(
     """The part of `ann` called `name`, or all of it for None.
 
     Raises:
-        ConversionError: `ann` is no network, or lies on several devices.
+        ConversionError: `ann` is not a network, or lies on several devices.
         CalibrationError: There is no calibration data.
         OptionError: There is no such submodule.
     """
@@ -112,7 +112,7 @@ class SubmoduleInputs:
         network: In eval mode.
         name: Qualified name of the submodule.
         loader: Calibration data of the whole network.
-        device: Where the network lies.
+        device: Device of the network.
     """
 
     def __init__(self, network: nn.Module, name: str, loader: Iterable[Any], device: torch.device) -> None:

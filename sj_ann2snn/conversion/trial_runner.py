@@ -1,4 +1,4 @@
-"""Runs a network on trial: its own graph, with a probe where each neuron will stand."""
+"""Runs a network on trial: its own graph, with a probe in place of each neuron."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["GraphRunner", "Probe"]
 
 
 class Probe(MemoryModule):  # type: ignore[misc]  # SpikingJelly is untyped
-    """Stands where the neuron of a site will stand, and gives its currents to the activation under trial."""
+    """Takes the place of a site's neuron, and passes its currents to the activation under trial."""
 
     emit: Activation | None = None
 
@@ -37,7 +37,7 @@ class Probe(MemoryModule):  # type: ignore[misc]  # SpikingJelly is untyped
         if not isinstance(emitted, Tensor) or emitted.shape != x_seq.shape:
             given = f"shape {tuple(emitted.shape)}" if isinstance(emitted, Tensor) else repr(emitted)
             raise CorrectionError(
-                f"The activation given to run() answered {given} at {self.site.name}; it must answer a tensor of the "
+                f"The activation given to run() returned {given} at {self.site.name}; it must return a tensor with the "
                 f"shape of the currents, {tuple(x_seq.shape)}."
             )
         return emitted
@@ -48,8 +48,8 @@ class GraphRunner:
 
     Args:
         network: The rewritten network with a `Probe` at every site.
-        draft: What it was rewritten from.
-        units: For the ANN's nodes that are sites the name and the value of a spike.
+        draft: The draft it was built from.
+        units: For the ANN's nodes that are sites, the name and the value of a spike.
         batches: The calibration data.
     """
 
@@ -66,20 +66,20 @@ class GraphRunner:
         self._inputs: tuple[Any, ...] | None = None
         flow = Flow.of(network)
         assert flow is not None, "probes and neurons are modules with memory"
-        # Values are kept as they are: whoever runs the network may want gradients.
+        # Overwrite no values, because corrections may need gradients.
         self._flow = replace(flow, exclusive=frozenset(), sums={})
 
     def inputs(self) -> tuple[Any, ...]:
         """All calibration inputs, joined.
 
         Raises:
-            CalibrationError: The loader can be gone through only once.
+            CalibrationError: The loader can be iterated only once.
         """
         if self._inputs is None:
-            batches = [self._moved(batch) for batch in self._batches]
+            batches = [self._prepare(batch) for batch in self._batches]
             if not batches:
                 raise CalibrationError(
-                    "The calibration data can be gone through only once, and a correction needs it again. Give "
+                    "The calibration data can be iterated only once, but a correction needs it again. Give "
                     "Converter(dataloader=...) something that can be iterated repeatedly: a DataLoader or a list."
                 )
             self._inputs = tuple(
@@ -89,14 +89,14 @@ class GraphRunner:
         return self._inputs
 
     def activations(self, inputs: tuple[Any, ...]) -> Activations:
-        """What the ANN computes."""
+        """The ANN's activations and output."""
         recorder = _ActivationRecorder(self._ann, self._units)
         with torch.no_grad():
             output = recorder.run(*inputs)
         return Activations(recorder.seen, output)
 
     def run(self, inputs: tuple[Any, ...], steps: int, emit: Activation) -> Any:
-        """The network's answers ``[T, N, ...]``, `emit` standing for its neurons."""
+        """The network's outputs ``[T, N, ...]``, with `emit` in place of its neurons."""
         for probe in self._probes:
             probe.emit = emit
         runner = Runner(self._network, self._flow, steps, Tiling("cpu", steps), own_memories=False, shortcuts=False)
@@ -107,12 +107,12 @@ class GraphRunner:
                 probe.emit = None
             reset_net(self._network)
 
-    def _moved(self, batch: Any) -> tuple[Any, ...]:
+    def _prepare(self, batch: Any) -> tuple[Any, ...]:
         return tuple(move(to_full_precision(value), self._device) for value in self._signature.inputs_of(batch))
 
 
 class _ActivationRecorder(fx.Interpreter):
-    """Runs the ANN and keeps the activations of the sites, in their units."""
+    """Runs the ANN and records the activations of the sites, in units of a spike."""
 
     def __init__(self, ann: fx.GraphModule, units: Mapping[fx.Node, tuple[str, Tensor]]) -> None:
         super().__init__(ann)

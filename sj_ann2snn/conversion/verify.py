@@ -1,4 +1,4 @@
-"""Compares the rewritten network with the ANN itself."""
+"""Compares the rewritten network with the ANN."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .rewrite import rewrite_normalized
 __all__ = ["TOLERANCE", "require_same", "verify"]
 
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}
-"""Relative L2 error that the network with folded scales may have against the ANN, by dtype."""
+"""Allowed relative L2 error of the network with folded scales against the ANN, by dtype."""
 
 
 def verify(draft: Draft) -> None:
@@ -27,7 +27,7 @@ def verify(draft: Draft) -> None:
     """
     normalized = rewrite_normalized(draft)
     with torch.no_grad():
-        # Where pools were exchanged, what counts is the network with the others.
+        # If pools were exchanged, compare with the ANN that has the new pools.
         exchanged = any(APPROXIMATED in node.meta for node in draft.module.graph.nodes)
         wanted = draft.module(*map_tensors(draft.samples, Tensor.clone)) if exchanged else draft.answer
         require_same(normalized(*draft.samples), wanted)
@@ -44,14 +44,14 @@ def require_same(got: Any, wanted: Any) -> None:
         raise VerificationError(
             f"The network with folded scales differs from the ANN by a relative error of {error:.2g} "
             f"(allowed: {tolerance:g}) on the first two calibration samples, so no spiking network is returned. "
-            "A forward hook that changes results, randomness at inference or state kept between calls are the "
-            "usual causes: torch.fx cannot see them. A mapper that describes an operation as something else than it "
-            "is has the same effect. Please report it if it is none of these; verify=False turns the check off."
+            "The usual causes, which torch.fx cannot see, are a forward hook that changes results, randomness at "
+            "inference, or state kept between calls. A mapper that describes an operation wrongly has the same "
+            "effect. If none of these applies, please report it; verify=False turns the check off."
         )
 
 
 def relative_error(got: Any, wanted: Any) -> tuple[float, float]:
-    """The largest relative L2 error over all output tensors, and what is allowed."""
+    """The largest relative L2 error over all output tensors, and the allowed one."""
     worst, tolerance = 0.0, 0.0
     for one, other in itertools.zip_longest(tensors(got), tensors(wanted)):
         if one is None or other is None or one.shape != other.shape:
@@ -60,7 +60,7 @@ def relative_error(got: Any, wanted: Any) -> tuple[float, float]:
             return float("nan"), 0.0
         scale = other.double().norm().item()
         error = (one.double() - other.double()).norm().item() / (scale or 1.0)
-        if not error <= worst:  # NaN, too, is worse than any number
+        if not error <= worst:  # NaN counts as worse than any number
             worst = error
         tolerance = max(tolerance, TOLERANCE.get(other.dtype, 1e-3))
     return worst, tolerance

@@ -1,1 +1,1 @@
-"""Accuracy over time steps, and what the network spends for it."""
+"""Measures accuracy over time steps, spikes and synaptic operations."""

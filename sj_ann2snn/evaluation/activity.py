@@ -1,4 +1,4 @@
-"""How often inputs are active, and how many connections each of them has."""
+"""Counts how often inputs are active, and how many connections each input has."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["fan_out", "times_active"]
 
 
 def times_active(x: Tensor) -> Tensor:
-    """How often each element of a sample is not zero over all steps and samples of ``[T, N, ...]``, in float64.
+    """How often each element of a sample is nonzero, over all steps and samples of ``[T, N, ...]``, in float64.
 
     >>> times_active(torch.tensor([[[0.0, 0.5], [2.0, 0.0]], [[0.0, -1.0], [0.0, 0.0]]]))
     tensor([1., 2.], dtype=torch.float64)
@@ -20,7 +20,7 @@ def times_active(x: Tensor) -> Tensor:
     active = x.sign().abs_()
     if active.dtype not in (torch.float32, torch.float64):
         active = active.float()
-    # As a product with ones it runs at the speed of memory, images with their channels innermost in that order.
+    # A product with ones runs at memory speed, with channels_last images in their own order.
     order = [0, 1, *range(3, x.dim()), 2] if x.dim() > 3 else list(range(x.dim()))
     active = active.permute(order)
     rows = active.reshape(-1, active[0, 0].numel())
@@ -29,7 +29,7 @@ def times_active(x: Tensor) -> Tensor:
 
 
 def fan_out(module: nn.Module, x: Tensor) -> Tensor:
-    """Number of connections that each element of the input has in a Linear or Conv layer, borders included.
+    """Number of connections of each input element in a Linear or Conv layer, taking borders into account.
 
     Args:
         module: The layer.
@@ -46,7 +46,7 @@ def fan_out(module: nn.Module, x: Tensor) -> Tensor:
     ones._forward_pre_hooks = OrderedDict()
     ones.step_mode = "s"  # type: ignore[assignment]
     with torch.enable_grad():
-        # Linear in x with all weights one: the gradient of the sum counts the connections.
+        # With all weights one, the gradient of the sum counts the connections.
         probe = torch.zeros_like(x, requires_grad=True)
         (gradient,) = torch.autograd.grad(ones(probe).sum(), probe)
     return gradient[0].double()

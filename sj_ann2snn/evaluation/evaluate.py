@@ -1,4 +1,4 @@
-"""Accuracy over time steps, and what the network spends for it."""
+"""Measures the accuracy of a network over time steps, and its spikes and synaptic operations."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from tqdm.auto import tqdm
 
 from ..contracts.exit_rule import ExitRule
 from ..contracts.readout import Readout
-from ..errors import EvaluationInterrupted, InputError, OptionError
+from ..errors import EvaluationInterrupted, InputError
+from ..hooks.choice import choose, find
 from ..hooks.discovery import load_plugins
+from ..hooks.kinds import EXIT_RULES
 from ..simulation.answers import readout_for
 from ..simulation.engine import Simulator
 from ..support.batches import Signature, explain_rejection, forward_signature, move
@@ -33,7 +35,7 @@ def evaluate(
     precision: str = "float32",
     progress: bool = True,
 ) -> EvaluationResult:
-    """Classify all of `loader` and say how accurate the network is after every number of steps.
+    """Classify all of `loader` and measure the network's accuracy after every number of steps.
 
     >>> import torch
     >>> from sj_ann2snn import Converter, evaluate
@@ -48,24 +50,24 @@ def evaluate(
 
     Args:
         snn: A converted network whose output is ``[N, classes]``.
-        loader: Batches of inputs and labels: tuples, lists or dicts; the last one may be smaller.
+        loader: Batches of inputs and labels: tuples, lists or dicts; the last batch may be smaller.
         T: Number of time steps, at least 1.
-        readout: What makes the answer of the outputs over time: `"mean"`, `"delayed"`, `"exponential"`, `"last"`,
+        readout: How to turn the outputs over time into the answer: `"mean"`, `"delayed"`, `"exponential"`, `"last"`,
             `"potential"`, the name of any plugin's readout, or an instance with options,
-            ``builtin.readouts.Delayed(delay=2)``; by default the one that a correction adjusted the network for, or
-            the mean.
-        early_exit: Stop simulating a sample once its answer is settled, the others going on: a number, by which the
-            summed output of the best class has to lead the next one's (`builtin.exits.Margin`); the name of a rule;
-            or an `ExitRule`.
-        precision: Of the products, as for `simulate`.
+            ``builtin.readouts.Delayed(delay=2)``. By default, the readout for which a correction adjusted the network,
+            otherwise the mean.
+        early_exit: Stop simulating a sample once its answer is settled; the others continue. Give the margin by which
+            the summed output of the best class must lead the next (`builtin.exits.Margin`), the name of a rule, or an
+            `ExitRule`.
+        precision: Precision of the products, as for `simulate`.
         progress: Show a progress bar.
 
     Raises:
         InputError: `T` is not a positive integer, the loader is empty, or a batch has no labels or does
             not fit the network.
-        OptionError: `early_exit` names no rule; `readout` is not known, or has no answer after `T` steps; there is no
-            such `precision` where the network lies.
-        EvaluationInterrupted: Ctrl-C was pressed; its `result` covers the samples that were done by then. It is
+        OptionError: `early_exit` names no rule; `readout` is unknown, or has no answer after `T` steps; or `precision`
+            is not available on the network's device.
+        EvaluationInterrupted: Ctrl-C was pressed. Its `result` covers the samples that were finished by then. It is
             a `KeyboardInterrupt`.
     """
     rule = _exit_rule(early_exit)
@@ -80,8 +82,8 @@ def evaluate(
                 inputs, labels = signature.inputs_of(batch), _class_indices(signature.labels_of(batch))
                 if labels.shape[0] != inputs[0].shape[0]:
                     raise InputError(
-                        f"Batch {index} holds {inputs[0].shape[0]} samples and {labels.shape[0]} labels; there must be "
-                        "one label for each sample."
+                        f"Batch {index} holds {inputs[0].shape[0]} samples but {labels.shape[0]} labels; there must be "
+                        "one label per sample."
                     )
                 with totals.timed():
                     try:
@@ -94,12 +96,12 @@ def evaluate(
             raise
         raise EvaluationInterrupted(totals.result()) from interrupt
     if index < 0:
-        raise InputError("The loader is empty: it yields no batch to evaluate.")
+        raise InputError("The loader is empty: it yields no batches to evaluate.")
     return totals.result()
 
 
 def accuracy_of(ann: nn.Module, loader: Iterable[Any]) -> float:
-    """Share of the samples of `loader` that an ANN classifies right; it is put back in its mode.
+    """Share of the samples in `loader` that an ANN classifies correctly; training modes are restored.
 
     Raises:
         InputError: The loader is empty or has no labels.
@@ -122,7 +124,7 @@ def accuracy_of(ann: nn.Module, loader: Iterable[Any]) -> float:
         for module, training in modes:
             module.training = training
     if not samples:
-        raise InputError("The loader is empty: it yields no batch to evaluate.")
+        raise InputError("The loader is empty: it yields no batches to evaluate.")
     return right / samples
 
 
@@ -131,16 +133,11 @@ def _exit_rule(given: object) -> ExitRule | None:
     if given is None or isinstance(given, ExitRule):
         return given
     registry = load_plugins()
-    if isinstance(given, str):
-        rule: ExitRule = registry.find_exit_rule(given).cls()
-        return rule
     if isinstance(given, (int, float)) and not isinstance(given, bool):
-        margin: ExitRule = registry.find_exit_rule("margin").cls(threshold=given)
+        margin: ExitRule = find(registry, EXIT_RULES, "margin").cls(threshold=given)
         return margin
-    raise OptionError(
-        f"early_exit={given!r} is not allowed: give the margin at which a sample is settled (a number), the name of a "
-        f"rule ({', '.join(repr(one.name) for one in registry.exit_rules)}) or an instance of ExitRule."
-    )
+    rule: ExitRule = choose(registry, EXIT_RULES, given).found.cls()
+    return rule
 
 
 def _class_indices(labels: Tensor) -> Tensor:

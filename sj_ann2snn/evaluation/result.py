@@ -9,15 +9,15 @@ __all__ = ["EvaluationResult", "LayerActivity"]
 
 @dataclass(frozen=True)
 class LayerActivity:
-    """What one spiking layer did.
+    """The activity of one spiking layer.
 
     Attributes:
         name: Qualified name of the layer.
         neurons: Number of neurons.
         spikes_per_sample: Spikes per sample, summed over its neurons and all steps.
         firing_rate: Spikes per neuron and step.
-        emissions_per_sample: How often one of its neurons emitted anything, per sample. Binary spikes are as many; a
-            graded spike of value k is one emission and k spikes, so that spikes by emissions is the mean level.
+        emissions_per_sample: How often one of its neurons emitted anything, per sample. A binary spike is one emission;
+            a graded spike of value k is one emission and k spikes, so spikes / emissions is the mean level.
     """
 
     name: str
@@ -32,20 +32,20 @@ class EvaluationResult:
     """What `evaluate` measured.
 
     Attributes:
-        accuracy: ``accuracy[t - 1]`` is the share of samples that are right when stopping after t steps; a sample that
-            stopped earlier keeps its answer.
+        accuracy: ``accuracy[t - 1]`` is the accuracy when stopping after t steps; a sample that stopped earlier keeps
+            its answer.
         samples: Number of samples.
-        steps_per_sample: Steps until a sample's answer was taken, on average: T without an early exit.
-        spikes_per_sample: Spikes of all neurons over all steps, per sample (with an early exit up to the end of the few
-            steps that are computed at a time); a graded spike of value k counts k times, a
-            negative one like a positive one.
-        synops_per_sample: Synaptic operations per sample: for every non-zero value that reaches a Linear,
-            Conv or ConvTranspose layer at a step, the number of its connections there. The layers in front
-            of the first neuron see a constant input; they are computed once and not counted.
-        seconds: Time the simulation took, data loading excluded.
+        steps_per_sample: Mean number of steps until a sample's answer was taken: T without an early exit.
+        spikes_per_sample: Spikes of all neurons over all steps, per sample. With an early exit, a sample's spikes count
+            to the end of the group of steps in which it stops. A graded spike of value k counts k times, a negative
+            spike like a positive one.
+        synops_per_sample: Synaptic operations per sample: for every nonzero value that reaches a Linear, Conv or
+            ConvTranspose layer at a step, the number of its connections there. The layers in front of the first neuron
+            see a constant input; they are computed once and not counted.
+        seconds: Duration of the simulation, without loading data.
         layers: The spiking layers, in order.
-        emissions_per_sample: How often a neuron emitted anything, per sample: less than `spikes_per_sample` where
-            spikes are graded.
+        emissions_per_sample: How often a neuron emitted anything, per sample; less than `spikes_per_sample` if spikes
+            are graded.
     """
 
     accuracy: tuple[float, ...]

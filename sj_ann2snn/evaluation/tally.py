@@ -1,4 +1,4 @@
-"""Adds up what the tiles of an evaluation answer and spend."""
+"""Adds up the answers, spikes and synaptic operations of an evaluation's tiles."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["Tally", "TileTally"]
 
 
 class Tally:
-    """What the finished tiles add up to."""
+    """The totals of the finished tiles."""
 
     def __init__(self, steps: int) -> None:
         self._lock = threading.Lock()
@@ -50,7 +50,7 @@ class Tally:
             self._seconds += time.perf_counter() - start
 
     def connections(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
-        """For every element of the input of one sample the number of outputs it reaches."""
+        """For every element of one sample's input, the number of outputs that it reaches."""
         key = name, tuple(x.shape[2:])
         if key not in self._fan_out:
             self._fan_out[key] = fan_out(module, x[0, :1])
@@ -95,7 +95,7 @@ class Tally:
 
 
 class TileTally(Collector):
-    """The answers of one tile after every step, and what its layers did."""
+    """The answers of one tile after every step, and the activity of its layers."""
 
     def __init__(
         self,
@@ -133,27 +133,27 @@ class TileTally(Collector):
             given = f"shape {tuple(outputs.shape[1:])}" if isinstance(outputs, Tensor) else type(outputs).__name__
             raise InputError(
                 f"evaluate needs a classifier with one output [N, classes]; this network's output is {given}. "
-                "Use simulate and compare the outputs as the task demands."
+                "Use simulate and compare the outputs in the way your task needs."
             )
         first = self._decoder.done
         answers = self._decoder.answers(outputs)
         if answers.dim() != 3:
             raise PluginError(
-                f"The readout made answers of shape {tuple(answers.shape[1:])} of outputs of shape "
-                f"{tuple(outputs.shape[1:])}; evaluate needs [N, classes]."
+                f"The readout turned outputs of shape {tuple(outputs.shape[1:])} into answers of shape "
+                f"{tuple(answers.shape[1:])}; evaluate needs [N, classes]."
             )
         predicted = answers.argmax(2).cpu()
         self.steps_simulated += outputs.shape[0] * outputs.shape[1]
         self._answers[first : self._decoder.done, self._going_on] = predicted
-        return None if self._rule is None else self._without_settled(self._rule, answers, predicted, first)
+        return None if self._rule is None else self._drop_settled(self._rule, answers, predicted, first)
 
-    def _without_settled(self, rule: ExitRule, answers: Tensor, predicted: Tensor, first: int) -> Tensor | None:
-        """Rows of the samples that are not settled at any of the steps from `first` on."""
+    def _drop_settled(self, rule: ExitRule, answers: Tensor, predicted: Tensor, first: int) -> Tensor | None:
+        """Record the samples that settle from step `first` on; returns the rows of the others, None if none settled."""
         rows = torch.arange(len(self._going_on))
         divisors = self._decoder.divisors(range(first + 1, self._decoder.done + 1))
         for index, (answer, divisor) in enumerate(zip(answers, divisors, strict=True)):
             step = first + index + 1
-            settled = self._settled(rule, answer[rows.to(answer.device)] / divisor, step)
+            settled = self._ask_rule(rule, answer[rows.to(answer.device)] / divisor, step)
             for row in rows[settled].tolist():
                 sample = self._going_on[row]
                 self._answers[step:, sample] = predicted[index, row]
@@ -167,12 +167,12 @@ class TileTally(Collector):
         self._going_on = self._going_on[rows]
         return rows
 
-    def _settled(self, rule: ExitRule, answers: Tensor, step: int) -> Tensor:
+    def _ask_rule(self, rule: ExitRule, answers: Tensor, step: int) -> Tensor:
         with blame(f"Exit rule {rule.name!r}, asked at step {step},"):
             settled: Any = rule.settled(answers, step)
         if not isinstance(settled, Tensor) or settled.dtype != torch.bool or settled.shape != answers.shape[:1]:
             raise PluginError(
-                f"Exit rule {rule.name!r} answered {describe_batch(settled)} at step {step}; it must answer a bool "
+                f"Exit rule {rule.name!r} returned {describe_batch(settled)} at step {step}; it must return a bool "
                 f"tensor with one element for each of the {len(answers)} samples."
             )
         return settled.cpu()
@@ -181,5 +181,5 @@ class TileTally(Collector):
         self._totals.add(self)
 
     def right(self) -> Tensor:
-        """How many samples are right after every step."""
+        """Number of samples classified correctly after every step."""
         return (self._answers == self.labels).sum(1)

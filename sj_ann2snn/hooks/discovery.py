@@ -1,7 +1,7 @@
 """Finds plugins through entry points and loads each one on its own.
 
-pluggy's own loader lets one broken plugin break all, loses duplicates and accepts misspelt hooks in
-silence; hence this loop. A plugin that fails is recorded, reported once, and takes nothing else down.
+pluggy's own loader lets one broken plugin break all others, loses duplicates and silently accepts misspelt hooks;
+hence this loop. A plugin that fails is recorded and reported once; everything else keeps working.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ __all__ = [
 
 BUILTIN_PLUGINS = (
     "sj_ann2snn.builtin.normalizations",
+    "sj_ann2snn.builtin.activation_mappers",
     "sj_ann2snn.builtin.layer_mappers",
+    "sj_ann2snn.builtin.arithmetic_mappers",
+    "sj_ann2snn.builtin.shape_mappers",
     "sj_ann2snn.builtin.pool_mappers",
     "sj_ann2snn.builtin.neurons",
     "sj_ann2snn.builtin.exits",
@@ -46,25 +49,25 @@ ALLOW_VARIABLE = "SJ_ANN2SNN_LOAD_PLUGINS"
 DENY_VARIABLE = "SJ_ANN2SNN_DISABLE_PLUGINS"
 
 _in_use: ContextVar[Registry | None] = ContextVar("_in_use", default=None)
-"""What stands in for the installed plugins."""
+"""The registry to use instead of the installed plugins."""
 
 
 def load_plugins() -> Registry:
     """The registry of the built-ins and of every installed plugin.
 
-    Loaded once per process and setting of the environment variables; `SJ_ANN2SNN_LOAD_PLUGINS` (an
-    allow-list of distributions or entry points, separated by commas; empty: built-ins only) and
-    `SJ_ANN2SNN_DISABLE_PLUGINS` (the ones to leave out).
+    Plugins are loaded once per process and setting of two environment variables. `SJ_ANN2SNN_LOAD_PLUGINS` is an
+    allow-list of distributions or entry points, separated by commas; empty means built-ins only.
+    `SJ_ANN2SNN_DISABLE_PLUGINS` lists the plugins to leave out.
     """
     return _in_use.get() or _load(os.environ.get(ALLOW_VARIABLE), os.environ.get(DENY_VARIABLE, ""))
 
 
 @contextmanager
 def using(registry: Registry) -> Iterator[None]:
-    """Have `load_plugins` answer `registry` inside, for this thread.
+    """While the context is open, let `load_plugins` return `registry` in this thread.
 
     >>> with using(Registry()):
-    ...     load_plugins().normalizations
+    ...     load_plugins().failures
     []
     """
     token = _in_use.set(registry)
@@ -75,7 +78,7 @@ def using(registry: Registry) -> Iterator[None]:
 
 
 def forget_plugins() -> None:
-    """Have the next `load_plugins` look for plugins anew."""
+    """Let the next `load_plugins` search for plugins again."""
     _load.cache_clear()
 
 
@@ -84,10 +87,10 @@ def _load(allow: str | None, deny: str) -> Registry:
     registry = Registry()
     for name in BUILTIN_PLUGINS:
         register_plugin(registry, importlib.import_module(name), Owner(BUILTIN, __version__, name))
-    allowed = None if allow is None else _names(allow)
-    denied = _names(deny)
+    allowed = None if allow is None else _split_names(allow)
+    denied = _split_names(deny)
     for owner, entry_point in installed_plugins():
-        names = {_normalized(owner.distribution), _normalized(owner.entry_point)}
+        names = {_normalize(owner.distribution), _normalize(owner.entry_point)}
         if (allowed is not None and not names & allowed) or names & denied:
             continue
         try:
@@ -105,22 +108,22 @@ def _load(allow: str | None, deny: str) -> Registry:
 
 
 def installed_plugins() -> Iterator[tuple[Owner, importlib.metadata.EntryPoint]]:
-    """Every entry point of the group, with the distribution it comes from, in a fixed order."""
+    """Every entry point of the group with its distribution, in a fixed order."""
     found: dict[tuple[str, str], tuple[Owner, importlib.metadata.EntryPoint]] = {}
     for distribution in importlib.metadata.distributions():
         for entry_point in distribution.entry_points:
             if entry_point.group == PROJECT:
                 name = str(distribution.metadata["Name"])
                 owner = Owner(name, distribution.version, entry_point.name)
-                # A distribution may lie on the path twice; the first one is what Python imports.
-                found.setdefault((_normalized(name), entry_point.name), (owner, entry_point))
+                # A distribution may be on the path twice; Python imports the first one.
+                found.setdefault((_normalize(name), entry_point.name), (owner, entry_point))
     yield from sorted(found.values(), key=lambda item: item[0])
 
 
-def _names(text: str) -> frozenset[str]:
-    return frozenset(_normalized(part.strip()) for part in text.split(",") if part.strip())
+def _split_names(text: str) -> frozenset[str]:
+    return frozenset(_normalize(part.strip()) for part in text.split(",") if part.strip())
 
 
-def _normalized(name: str) -> str:
-    """A distribution's name as package indexes compare it."""
+def _normalize(name: str) -> str:
+    """A distribution's name in the form that package indexes compare."""
     return re.sub(r"[-_.]+", "-", name).lower()

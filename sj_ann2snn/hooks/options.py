@@ -13,7 +13,7 @@ __all__ = ["construct", "declared_options", "instantiate"]
 
 
 def declared_options(cls: type) -> dict[str, inspect.Parameter]:
-    """The options a plugin class understands, by name.
+    """The options that a plugin class takes, by name.
 
     >>> class Gate:
     ...     def __init__(self, *, momentum: float = 0.9) -> None: ...
@@ -25,16 +25,16 @@ def declared_options(cls: type) -> dict[str, inspect.Parameter]:
 
 
 def instantiate(cls: type, options: Mapping[str, Any]) -> Any:
-    """`cls`, constructed with those of `options` that it declares."""
+    """Construct `cls` with the options that it declares; ignore the rest."""
     known = declared_options(cls)
     return cls(**{name: value for name, value in options.items() if name in known})
 
 
 def construct(cls: type, options: Mapping[str, Any], called: str) -> Any:
-    """`cls`, constructed with all of `options`.
+    """Construct `cls` with all of `options`.
 
     Raises:
-        OptionError: It declares no such option; the message begins with what it is `called`.
+        OptionError: The class declares no such option; the message begins with `called`.
     """
     known = declared_options(cls)
     unknown = sorted(set(options) - set(known))
@@ -43,6 +43,6 @@ def construct(cls: type, options: Mapping[str, Any], called: str) -> Any:
         raise OptionError(
             f"{called[:1].upper()}{called[1:]} got the unknown option{'s' if len(unknown) > 1 else ''} "
             f"{', '.join(unknown)}. {hint}{' ' if hint else ''}"
-            + (f"It knows: {', '.join(known)}." if known else "It has no options.")
+            + (f"Its options: {', '.join(known)}." if known else "It has no options.")
         )
     return cls(**options)

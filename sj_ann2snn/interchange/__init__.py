@@ -1,4 +1,4 @@
-"""A converted network as plain data, and back: what stands between the graph and exporters."""
+"""Turns a converted network into plain data for exporters, and back."""
 
 from .building import build
 from .describing import describe

@@ -1,4 +1,4 @@
-"""Builds the network that a description describes."""
+"""Builds a network from its description."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def build(description: NetworkDescription, declared: Mapping[str, type[nn.Module
     """The network, in eval mode, reset and in step mode "s".
 
     Args:
-        description: Of the network.
-        declared: What plugins declare in `exports`, by qualified name.
+        description: The description of the network.
+        declared: The layers that plugins declare in `exports`, by qualified name.
 
     Raises:
-        FormatError: The description does not make a network here.
+        FormatError: The description does not describe a valid network, or needs something that is not installed.
     """
     return _Builder(description, declared).run()
 
@@ -44,12 +44,12 @@ class _Builder:
     def run(self) -> fx.GraphModule:
         nodes = self.description.nodes
         if [position for position, node in enumerate(nodes) if node.kind == "output"] != [len(nodes) - 1]:
-            raise FormatError("A network has one output, and it is the last of its nodes; here it is not.")
+            raise FormatError("A network must have exactly one output, as its last node; this one does not.")
         if not _is_name(self.description.name):
-            raise FormatError(f"The network is called {self.description.name!r}; that must be a name for a class.")
+            raise FormatError(f"The network is called {self.description.name!r}; this must be a valid class name.")
         for node in nodes:
             if node.name in self.made or not _is_name(node.name):
-                raise FormatError(f"There is a node called {node.name!r}; names are unique and Python's identifiers.")
+                raise FormatError(f"A node is called {node.name!r}; names must be unique Python identifiers.")
             self.made[node.name] = self._node(node)
         snn = fx.GraphModule(self.modules, self.graph, self.description.name)
         if self.description.readout is not None:
@@ -57,23 +57,23 @@ class _Builder:
         return snn.eval()
 
     def _node(self, node: NodeDescription) -> fx.Node:
-        args = tuple(self._resolved(node, value) for value in node.args)
-        kwargs = {key: self._resolved(node, value) for key, value in node.kwargs.items()}
+        args = tuple(self._resolve(node, value) for value in node.args)
+        kwargs = {key: self._resolve(node, value) for key, value in node.kwargs.items()}
         if not all(_is_name(key) for key in kwargs):
-            raise FormatError(f"Node {node.name!r} has the arguments {sorted(kwargs)}; names are identifiers.")
+            raise FormatError(f"Node {node.name!r} has the arguments {sorted(kwargs)}; names must be identifiers.")
         if node.kind == "output":
             if len(args) != 1:
-                raise FormatError(f"The output has {len(args)} arguments; it has one.")
+                raise FormatError(f"The output has {len(args)} arguments; it must have one.")
             output: fx.Node = self.graph.output(args[0])
             return output
         if node.kind == "input":
             if not _is_name(node.label):
-                raise FormatError(f"An input is called {node.label!r}; that must be a name for an argument.")
+                raise FormatError(f"An input is called {node.label!r}; this must be a valid argument name.")
             return self.graph.create_node("placeholder", node.label, args, {}, name=node.name)
         if node.kind == "constant":
             return self._constant(node)
         if node.kind == "layer":
-            return self._layer(node, self._made_layer(node), args, kwargs)
+            return self._layer(node, self._build_layer(node), args, kwargs)
         function = self._function(node, args)
         if node.sequences is not None:
             return self._layer(node, Stepwise(function, node.sequences), args, kwargs)
@@ -82,7 +82,7 @@ class _Builder:
 
     def _constant(self, node: NodeDescription) -> fx.Node:
         if set(node.tensors) != {"value"}:
-            raise FormatError(f"The constant {node.label!r} has the tensors {sorted(node.tensors)}; it has one, value.")
+            raise FormatError(f"The constant {node.label!r} has the tensors {sorted(node.tensors)}; allowed is value.")
         value = node.tensors["value"]
         known = self.modules.get(node.label)
         if known is None:
@@ -90,7 +90,7 @@ class _Builder:
             self._place(node, nn.Parameter(value) if is_parameter else value)
         return self.graph.create_node("get_attr", node.label, name=node.name)
 
-    def _made_layer(self, node: NodeDescription) -> nn.Module:
+    def _build_layer(self, node: NodeDescription) -> nn.Module:
         try:
             layer = build_layer(node.operation, node.options, node.tensors, self.declared)
         except FormatError as error:
@@ -109,29 +109,29 @@ class _Builder:
         hides = any(hasattr(fx.GraphModule, part) for part in label.split("."))
         if not usable_label(label) or label in self.modules or nested or hides:
             raise FormatError(
-                f"Node {node.name!r} has the label {label!r}, which is no name for a layer or is that of another one."
+                f"Node {node.name!r} has the label {label!r}, which is not a valid layer name or is already in use."
             )
         self.modules[label] = what
 
     def _function(self, node: NodeDescription, args: tuple[Any, ...]) -> Any:
         if node.kind == "method":
             if not is_method(node.operation) or not args:
-                raise FormatError(f"Node {node.name!r} calls {node.operation!r}, which is no method of torch.Tensor.")
+                raise FormatError(f"Node {node.name!r} calls {node.operation!r}, which is not a torch.Tensor method.")
             return node.operation
         function = find_function(node.operation)
         if function is None or (node.operation == GETATTR and not (len(args) == 2 and args[1] in ATTRIBUTES)):
             raise FormatError(
-                f"Node {node.name!r} calls {node.operation!r} with {node.args!r}, which is none of the functions of "
-                "torch and operators that a network may call."
+                f"Node {node.name!r} calls {node.operation!r} with {node.args!r}; a network may only call operators "
+                "and torch's functions on tensors."
             )
         return function
 
-    def _resolved(self, node: NodeDescription, value: Any) -> Any:
+    def _resolve(self, node: NodeDescription, value: Any) -> Any:
         def made(leaf: Any) -> Any:
             if not isinstance(leaf, NodeReference):
                 return leaf
             if leaf.name not in self.made:
-                raise FormatError(f"Node {node.name!r} reads {leaf.name!r}, which is no node before it.")
+                raise FormatError(f"Node {node.name!r} reads {leaf.name!r}, which is not an earlier node.")
             return self.made[leaf.name]
 
         return map_leaves(value, made)

@@ -25,18 +25,17 @@ def describe(snn: nn.Module, declared: Mapping[str, type[nn.Module]], producer: 
 
     Args:
         snn: The network.
-        declared: What plugins declare in `exports`, by qualified name.
-        producer: Goes into the description.
+        declared: The layers that plugins declare in `exports`, by qualified name.
+        producer: The program that writes the description.
 
     Raises:
-        ExportError: It is no converted network, or something in it cannot be described; the message lists all of it.
+        ExportError: `snn` is not a converted network, or parts of it cannot be described; the message lists them all.
     """
     if not isinstance(snn, fx.GraphModule):
         inside = [name for name, module in snn.named_modules() if name and isinstance(module, fx.GraphModule)]
         what = f"snn.get_submodule({inside[0]!r})" if inside else "what Converter(...)(ann) returns"
         raise ExportError(
-            f"{type(snn).__name__} is no converted network (a torch.fx.GraphModule), which alone can be exported: "
-            f"give {what}."
+            f"Only a converted network (a torch.fx.GraphModule) can be exported, not {type(snn).__name__}; give {what}."
         )
     return _Describer(snn, declared).run(producer)
 
@@ -50,45 +49,45 @@ class _Describer:
         nodes, problems = [], []
         for node in self.snn.graph.nodes:
             try:
-                nodes.append(self._checked(node))
+                nodes.append(self._describe_safely(node))
             except ExportError as error:
-                problems.append((self._shown(node), str(error)))
+                problems.append((self._label(node), str(error)))
         if problems:
             listed = "".join(f"\n  {where}: {why}" for where, why in problems)
             raise ExportError(f"The network cannot be exported:{listed}", tuple(problems))
         return NetworkDescription(type(self.snn).__name__, tuple(nodes), self.snn.meta.get(SUGGESTED), producer)
 
-    def _checked(self, node: fx.Node) -> NodeDescription:
-        described = self._described(node)
+    def _describe_safely(self, node: fx.Node) -> NodeDescription:
+        described = self._describe(node)
         encode((described.args, dict(described.kwargs)))
         if described.label and not usable_label(described.label):
             raise ExportError("its name holds quotes, backslashes or control characters; rename the layer")
         return described
 
-    def _described(self, node: fx.Node) -> NodeDescription:
+    def _describe(self, node: fx.Node) -> NodeDescription:
         args, kwargs = self._arguments(node)
         name, target = node.name, node.target
         if node.op == "placeholder":
             if not str(target).isidentifier():
-                raise ExportError("a network with a variable number of inputs (*args) cannot be written")
+                raise ExportError("a network with a variable number of inputs (*args) cannot be exported")
             return NodeDescription(name, "input", label=str(target), args=args)
         if node.op == "get_attr":
             value = operator.attrgetter(str(target))(self.snn)
             if not isinstance(value, Tensor):
-                raise ExportError(f"it is {value!r}, and only tensors can be written as constants")
+                raise ExportError(f"it is {value!r}, but constants must be tensors")
             options = {"parameter": isinstance(value, nn.Parameter)}
             tensors = {"value": value.detach().to("cpu", copy=True).contiguous()}
             return NodeDescription(name, "constant", label=str(target), options=options, tensors=tensors)
         if node.op == "output":
             return NodeDescription(name, "output", args=args)
         if node.op == "call_module":
-            return self._called(name, str(target), args, kwargs)
+            return self._describe_call(name, str(target), args, kwargs)
         kind, operation = _function(target, args)
         return NodeDescription(name, kind, operation, args=args, kwargs=kwargs)
 
-    def _called(self, name: str, target: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NodeDescription:
+    def _describe_call(self, name: str, target: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NodeDescription:
         if target in self.labels:
-            raise ExportError("it is called twice; the converter makes a layer of its own for every call")
+            raise ExportError("it is called twice; the converter makes a separate layer for every call")
         self.labels.add(target)
         module = self.snn.get_submodule(target)
         sequences: tuple[int, ...] | None = (0,) if hasattr(module, "step_mode") else None
@@ -107,11 +106,11 @@ class _Describer:
         def referred(leaf: Any) -> Any:
             return NodeReference(leaf.name) if isinstance(leaf, fx.Node) else leaf
 
-        # torch.fx keeps arguments in tuples and lists of its own kinds.
+        # torch.fx keeps arguments in its own kinds of tuples and lists.
         args, kwargs = map_leaves((_plain(node.args), _plain(node.kwargs)), referred)
         return args, kwargs
 
-    def _shown(self, node: fx.Node) -> str:
+    def _label(self, node: fx.Node) -> str:
         if node.op != "call_module":
             return str(node.target) if node.op in ("placeholder", "get_attr") else node.name
         return f"{node.target} ({_type_name(self.snn.get_submodule(str(node.target)))})"
@@ -130,11 +129,11 @@ def _function(target: Any, args: tuple[Any, ...]) -> tuple[str, str]:
     """Kind and name of a function or method."""
     if isinstance(target, str):
         if not is_method(target):
-            raise ExportError(f"{target!r} is no method of torch.Tensor")
+            raise ExportError(f"{target!r} is not a method of torch.Tensor")
         return "method", target
     name = function_name(target)
     if name is None:
-        raise ExportError(f"it calls {shown(target)}, and a file can name functions of torch and operators only")
+        raise ExportError(f"it calls {shown(target)}, but a file can only name functions of torch and operators")
     if name == GETATTR and not (len(args) == 2 and args[1] in ATTRIBUTES):
         raise ExportError(f"it reads the attribute {args[1]!r}; allowed are {', '.join(ATTRIBUTES)}")
     return "function", name

@@ -12,9 +12,12 @@ from .._version import __version__
 from ..contracts.exporter import Exporter
 from ..contracts.network_description import NetworkDescription
 from ..errors import ExportError, FormatError, OptionError, PluginError
+from ..hooks.choice import choose
+from ..hooks.conflicts import resolve
 from ..hooks.discovery import load_plugins
+from ..hooks.kinds import EXPORTERS
 from ..hooks.options import construct
-from ..hooks.registry import resolve
+from ..hooks.registry import Registered, Registry
 from ..support.blame import blame
 from . import build, describe
 
@@ -36,16 +39,16 @@ def export(snn: nn.Module, path: str | os.PathLike[str], format: str | Exporter 
     True
 
     Args:
-        snn: What `Converter` returned, on any device and in any state; it is written as it is after a reset. Hooks are
-            not.
-        path: The file, which is overwritten.
+        snn: A network made by `Converter`, on any device and in any state. The file holds its state after a reset,
+            without hooks.
+        path: The file to write; an existing file is overwritten.
         format: `"archive"` (a zip of JSON and .npy files), `"torch"` (a file for `torch.load`), the name of any
-            plugin's format, or an instance of `Exporter`; by default the one to which the suffix of the path belongs.
-        options: Of a format that is given by name.
+            plugin's format, or an instance of `Exporter`; by default the format of the path's suffix.
+        options: Options for a format given by name.
 
     Raises:
-        ExportError: The network holds something that a file cannot (a plugin's neuron that does not declare how, a
-            layer of your own): the message lists all of it. Or the file cannot be written.
+        ExportError: The network holds parts that a file cannot (a plugin's neuron that does not support it, your own
+            layer), all listed in the message; or the file cannot be written.
         OptionError: The format or an option is unknown.
         ConflictError: Several plugins claim the format.
     """
@@ -65,19 +68,19 @@ def export(snn: nn.Module, path: str | os.PathLike[str], format: str | Exporter 
 
 
 def load_network(path: str | os.PathLike[str], format: str | Exporter | None = None, **options: Any) -> fx.GraphModule:
-    """The network that `export` wrote: on the CPU, reset, in eval mode and in step mode "s".
+    """Read a network written by `export`: on the CPU, reset, in eval mode and in step mode "s".
 
-    Nothing in the file is executed: it names layers of `torch.nn`, of this package and of installed plugins, and
+    Nothing in the file is executed: it only names layers of `torch.nn`, of this package and of installed plugins, and
     functions of torch.
 
     Args:
         path: The file.
         format: As for `export`.
-        options: Of a format that is given by name.
+        options: Options for a format given by name.
 
     Raises:
-        FormatError: The file cannot be read, is of another format or of a newer version, or names layers of plugins
-            that are not installed.
+        FormatError: The file cannot be read, has another format or a newer version, or names layers of plugins that
+            are not installed.
         OptionError: The format or an option is unknown.
         ConflictError: Several plugins claim the format.
     """
@@ -99,39 +102,36 @@ def load_network(path: str | os.PathLike[str], format: str | Exporter | None = N
 
 
 def find_exporter(path: Path, given: object, options: dict[str, Any]) -> Exporter:
-    """The exporter that `given` means, or for None the suffix of `path`.
+    """The exporter that `given` means; for None, the one for the suffix of `path`.
 
     Raises:
-        OptionError: There is none, or it has no such option.
-        ConflictError: Several claim the name or the suffix.
+        OptionError: There is no such exporter, or it has no such option.
+        ConflictError: Several exporters claim the name or the suffix.
     """
     if isinstance(given, Exporter):
         if options:
             raise OptionError(
-                f"format={given.name!r} is an instance and has its options; {', '.join(sorted(options))} would have "
-                "no effect. Give them to the instance."
+                f"format={given.name!r} is an instance with its own options; {', '.join(sorted(options))} would have "
+                "no effect. Set the options when you make the instance."
             )
         return given
     registry = load_plugins()
-    if isinstance(given, str):
-        found = registry.find_exporter(given)
-    else:
-        known = ", ".join(f"{one.name!r} ({', '.join(one.cls.suffixes) or 'no suffix'})" for one in registry.exporters)
-        if given is not None:
-            raise OptionError(
-                f"format={given!r} is not allowed: give the name of a format ({known}) or an instance of Exporter."
-            )
-        candidates = [
-            one for one in registry.exporters if any(path.name.lower().endswith(end) for end in one.cls.suffixes)
-        ]
-        if not candidates:
-            raise OptionError(
-                f"The suffix of {path.name!r} belongs to no format. Known formats: {known}. "
-                "Use such a suffix, or name the format, format='archive'."
-            )
-        found = resolve(candidates, (), f"The suffix of {path.name!r}", "Name the format with format=...")
+    found = _format_of(path, registry) if given is None else choose(registry, EXPORTERS, given).found
     exporter: Exporter = construct(found.cls, options, f"format {found.name!r}")
     return exporter
+
+
+def _format_of(path: Path, registry: Registry) -> Registered:
+    """The format for the suffix of `path`."""
+    known = registry.registered(EXPORTERS)
+    candidates = [one for one in known if any(path.name.lower().endswith(end) for end in one.cls.suffixes)]
+    if not candidates:
+        listed = ", ".join(f"{one.name!r} ({', '.join(one.cls.suffixes) or 'no suffix'})" for one in known)
+        raise OptionError(
+            f"The suffix of {path.name!r} belongs to no format. Known formats: {listed}. "
+            "Use one of these suffixes, or name the format, format='archive'."
+        )
+    return resolve(candidates, (), f"The suffix of {path.name!r}", "Name the format with format=...")
 
 
 def _producer() -> str:

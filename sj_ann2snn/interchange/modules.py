@@ -1,6 +1,6 @@
-"""Layers as a type, options and tensors, in both directions.
+"""Converts layers to a type, options and tensors, and back.
 
-A file names types; it constructs only those of `torch.nn`, of this package and those that plugins declare in `exports`.
+A file can only name types of `torch.nn`, of this package, and types that plugins declare in `exports`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,15 @@ from ..compat import if_neuron_from, if_neuron_options, layer
 from ..contracts.network_description import OperationDescription, qualified_type
 from ..contracts.values import encode
 from ..errors import ExportError, FormatError
-from ..layers import ChannelAffine, CumulativeMaxPool, InitialPotential, MomentumMaxPool, NormalizedReLU, Scaler
+from ..layers import (
+    ChannelAffine,
+    CumulativeMax,
+    CumulativeMaxPool,
+    InitialPotential,
+    MomentumMaxPool,
+    NormalizedReLU,
+    Scaler,
+)
 from ..support.blame import blame
 from .operations import GETATTR, find_function, function_name, shown
 
@@ -26,26 +34,34 @@ WITH_TENSOR: dict[tuple[type[nn.Module], str], str] = {
     (nn.MultiheadAttention, "bias"): "in_proj_bias",
     (nn.MultiheadAttention, "add_bias_kv"): "bias_k",
 }
-"""Arguments of constructors that ask for a tensor, with the tensor's name."""
+"""Constructor arguments that ask for a tensor, with the tensor's name."""
 
 IF = "IFNode"
-"""The operation of SpikingJelly's IF neuron."""
+"""The operation name of SpikingJelly's IF neuron."""
 
 OWN: dict[str, type[nn.Module]] = {
     cls.__name__: cls
-    for cls in (ChannelAffine, CumulativeMaxPool, InitialPotential, MomentumMaxPool, NormalizedReLU, Scaler)
+    for cls in (
+        ChannelAffine,
+        CumulativeMax,
+        CumulativeMaxPool,
+        InitialPotential,
+        MomentumMaxPool,
+        NormalizedReLU,
+        Scaler,
+    )
 }
 
 
 def describe_layer(module: nn.Module, declared: Mapping[str, type[nn.Module]]) -> OperationDescription:
-    """What `module` is made of.
+    """The type, options and tensors of `module`.
 
     Args:
         module: A layer of a converted network.
-        declared: What plugins declare in `exports`, by qualified name.
+        declared: The layers that plugins declare in `exports`, by qualified name.
 
     Raises:
-        ExportError: The message, which goes on behind the layer's name, says why it cannot be told.
+        ExportError: The layer cannot be described; the message, to be placed after the layer's name, says why.
     """
     options = if_neuron_options(module)
     if options is not None:
@@ -59,10 +75,10 @@ def describe_layer(module: nn.Module, declared: Mapping[str, type[nn.Module]]) -
     torch_type = torch_layer(module)
     if torch_type is None:
         raise ExportError(
-            "it is of a type that a file cannot name: allowed are layers of torch.nn, SpikingJelly's IF neuron and "
-            "what a plugin that is installed declares in `exports`"
+            "a file cannot name its type: allowed are layers of torch.nn, SpikingJelly's IF neuron and the layers that "
+            "installed plugins declare in `exports`"
         )
-    return _described_torch(module, torch_type)
+    return _describe_torch(module, torch_type)
 
 
 def build_layer(
@@ -79,7 +95,7 @@ def build_layer(
             return if_neuron_from(**options)
         if cls is not None:
             return cls(**{name: _option(value, declared) for name, value in options.items()}, **tensors)
-        return _built_torch(_torch_type(operation), options, tensors)
+        return _build_torch(_torch_type(operation), options, tensors)
     except FormatError:
         raise
     except Exception as error:
@@ -90,7 +106,7 @@ def build_layer(
 
 
 def torch_layer(module: nn.Module) -> type[nn.Module] | None:
-    """The class of `torch.nn` that does what `module` does: its own, or that of which it is a mere variant.
+    """The class of `torch.nn` that computes what `module` computes: its own class, or the base of an equivalent one.
 
     >>> torch_layer(nn.Conv2d(1, 1, 1)), torch_layer(nn.Sequential())
     (<class 'torch.nn.modules.conv.Conv2d'>, None)
@@ -105,7 +121,7 @@ def torch_layer(module: nn.Module) -> type[nn.Module] | None:
 
 
 def _is_mixin(module: nn.Module, cls: type) -> bool:
-    """True for the bases that SpikingJelly's counterpart of a layer brings along."""
+    """True for the mixins of SpikingJelly's counterpart of a layer."""
     found = getattr(layer, type(module).__name__, None)
     return found is type(module) and not issubclass(cls, nn.Module)
 
@@ -121,7 +137,7 @@ def _is_layer_of_torch(cls: type) -> bool:
 
 
 def _overrides(cls: type) -> bool:
-    """True if a subclass of a layer may compute something else than that."""
+    """True if a subclass may compute something else than its base."""
     harmless = {"__init__", "extra_repr", "reset_parameters"}
     return any(callable(value) and name not in harmless for name, value in vars(cls).items() if name != "__class__")
 
@@ -132,8 +148,8 @@ def _torch_type(operation: str) -> type[nn.Module]:
         return found
     if "." in operation:
         raise FormatError(
-            f"is of the type {operation}, which no plugin that is installed here declares in `exports`. Install the "
-            f"distribution that has the package {operation.partition('.')[0]!r}"
+            f"is of the type {operation}, which no installed plugin declares in `exports`. Install the distribution "
+            f"that provides the package {operation.partition('.')[0]!r}"
         )
     raise FormatError(f"is of the type {operation!r}, which torch {torch.__version__} and sj-ann2snn do not have")
 
@@ -145,7 +161,7 @@ def _option(value: Any, declared: Mapping[str, type[nn.Module]]) -> Any:
         return build_layer(value.operation, value.options, value.tensors, declared)
     function = find_function(value.operation)
     if value.kind != "function" or function is None or value.operation == GETATTR:
-        raise FormatError(f"holds the {value.kind} {value.operation!r}, which is none of torch's functions")
+        raise FormatError(f"holds the {value.kind} {value.operation!r}, which is not a function of torch on tensors")
     return function
 
 
@@ -153,31 +169,31 @@ def _from_options(operation: str, module: Any, declared: Mapping[str, type[nn.Mo
     with blame(f"{type(module).__qualname__}.export_options()"):
         found: dict[str, Any] = dict(module.export_options())
     tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
-    options = {name: _described_option(value, declared) for name, value in found.items() if name not in tensors}
+    options = {name: _describe_option(value, declared) for name, value in found.items() if name not in tensors}
     return OperationDescription(
-        "layer", operation, options, {name: _copied(tensor) for name, tensor in tensors.items()}
+        "layer", operation, options, {name: _copy_to_cpu(tensor) for name, tensor in tensors.items()}
     )
 
 
-def _described_option(value: Any, declared: Mapping[str, type[nn.Module]]) -> Any:
+def _describe_option(value: Any, declared: Mapping[str, type[nn.Module]]) -> Any:
     if isinstance(value, nn.Module):
         return describe_layer(value, declared)
     if callable(value):
         name = function_name(value)
         if name is None or name == GETATTR:
-            raise ExportError(f"it holds {shown(value)}, and a file can name functions of torch and operators only")
+            raise ExportError(f"it holds {shown(value)}, but a file can only name functions of torch and operators")
         return OperationDescription("function", name)
     encode(value)
     return value
 
 
-def _described_torch(module: nn.Module, cls: type[nn.Module]) -> OperationDescription:
+def _describe_torch(module: nn.Module, cls: type[nn.Module]) -> OperationDescription:
     options: dict[str, Any] = {}
-    # A layer without a constructor of its own (Sigmoid) has the one of all modules, which takes anything.
+    # A layer without its own constructor (Sigmoid) inherits that of all modules, which accepts anything.
     parameters = {} if cls.__init__ is nn.Module.__init__ else inspect.signature(cls).parameters
     for name, parameter in parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise ExportError(f"the arguments of torch.nn.{cls.__name__} cannot be told from it")
+            raise ExportError(f"the arguments of torch.nn.{cls.__name__} cannot be read off it")
         if name in ("device", "dtype") or name.startswith("_"):
             continue
         tensor = WITH_TENSOR.get((cls, name), "bias" if name == "bias" else None)
@@ -185,35 +201,35 @@ def _described_torch(module: nn.Module, cls: type[nn.Module]) -> OperationDescri
             options[name] = getattr(module, tensor) is not None
         elif hasattr(module, name):
             options[name] = getattr(module, name)
-        elif parameter.default is not None:  # else it is an old name of another argument
+        elif parameter.default is not None:  # otherwise it is an old name of another argument
             raise ExportError(f"torch.nn.{cls.__name__} does not keep its argument {name!r}")
     encode(options)
-    tensors = {name: _copied(tensor) for name, tensor in module.state_dict().items()}
+    tensors = {name: _copy_to_cpu(tensor) for name, tensor in module.state_dict().items()}
     try:
-        again = _built_torch(cls, options, tensors)
+        again = _build_torch(cls, options, tensors)
     except Exception as error:
         raise ExportError(
-            f"torch.nn.{cls.__name__} cannot be made anew with what it holds ({type(error).__name__}: {error})"
+            f"torch.nn.{cls.__name__} cannot be rebuilt from its attributes ({type(error).__name__}: {error})"
         ) from error
     if nn.Module.__repr__(again) != _plain_repr(module, cls) or dict(module.named_buffers()).keys() - tensors.keys():
-        raise ExportError(f"it is not what its arguments make of torch.nn.{cls.__name__}: something in it was changed")
+        raise ExportError(f"it differs from a torch.nn.{cls.__name__} with its arguments: it was changed later")
     return OperationDescription("layer", cls.__name__, options, tensors)
 
 
 def _plain_repr(module: nn.Module, cls: type[nn.Module]) -> str:
     if type(module) is cls:
         return nn.Module.__repr__(module)
-    # The step mode is SpikingJelly's to add.
+    # SpikingJelly adds the step mode.
     return f"{cls.__name__}({cls.extra_repr(module)})"
 
 
-def _built_torch(cls: type[nn.Module], options: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.Module:
-    # Without memory and random numbers for weights that are replaced at once.
+def _build_torch(cls: type[nn.Module], options: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.Module:
+    # The weights are replaced at once, so do not allocate or initialize them.
     with torch.device("meta"):
         module = cls(**options)
     module.load_state_dict(dict(tensors), assign=True)
     return module.eval()
 
 
-def _copied(tensor: Tensor) -> Tensor:
+def _copy_to_cpu(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()

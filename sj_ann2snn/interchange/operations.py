@@ -1,7 +1,7 @@
-"""Names of functions and tensor methods, in both directions.
+"""Maps functions and tensor methods to names, and back.
 
-A file must not make just anything be called: only what torch itself lists as its functions on tensors has a name, and
-what Python's operators are.
+A file must not be able to call arbitrary functions. Only the functions that torch itself lists as operating on tensors
+and Python's operators have names.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ATTRIBUTES = ("H", "T", "device", "dtype", "imag", "layout", "mH", "mT", "ndim",
 @functools.cache
 def _functions() -> dict[str, Callable[..., Any]]:
     known = {one for functions in torch.overrides.get_overridable_functions().values() for one in functions}
-    # torch.fx records an assert in a network's forward as a call of torch._assert.
+    # torch.fx records an assert in a forward as a call of torch._assert.
     found: dict[str, Callable[..., Any]] = {GETATTR: getattr, "torch._assert": torch._assert}
     found.update({f"operator.{name}": getattr(operator, name) for name in OPERATORS})
     for namespace in NAMESPACES:
@@ -54,7 +54,7 @@ def _is_one_of(function: Any, known: set[Any]) -> bool:
 
 @functools.cache
 def _names() -> dict[Callable[..., Any], str]:
-    # The first of several names, so that files are the same whatever was called.
+    # Use the first of several names, so that files do not depend on which one was called.
     return {function: name for name, function in reversed(_functions().items())}
 
 
@@ -71,7 +71,7 @@ def function_name(function: Any) -> str | None:
 
 
 def shown(function: Any) -> str:
-    """How a message names a function.
+    """The name of a function in messages.
 
     >>> shown(torch.flatten)
     'torch.flatten'
@@ -99,7 +99,7 @@ def _methods() -> frozenset[str]:
         for name in dir(torch.Tensor)
         if not name.startswith("_") and _is_one_of(getattr(torch.Tensor, name), known)
     )
-    return listed | {"unflatten"}  # which torch leaves out of its list
+    return listed | {"unflatten"}  # missing from torch's list
 
 
 def is_method(name: str) -> bool:

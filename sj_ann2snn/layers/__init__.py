@@ -1,14 +1,15 @@
-"""The modules of a converted network that SpikingJelly does not have itself."""
+"""The modules of converted networks that SpikingJelly lacks."""
 
 from .activation import NormalizedReLU
 from .affine import ChannelAffine, Scaler
-from .maxpool import CumulativeMaxPool, MomentumMaxPool
+from .maxpool import CumulativeMax, CumulativeMaxPool, MomentumMaxPool
 from .neuron import InPlaceNeuron
 from .potential import InitialPotential
-from .stepwise import Stepwise, to_step_module
+from .stepwise import Stepwise, call_operation, to_step_module
 
 __all__ = [
     "ChannelAffine",
+    "CumulativeMax",
     "CumulativeMaxPool",
     "InPlaceNeuron",
     "InitialPotential",
@@ -16,5 +17,6 @@ __all__ = [
     "NormalizedReLU",
     "Scaler",
     "Stepwise",
+    "call_operation",
     "to_step_module",
 ]

@@ -1,4 +1,4 @@
-"""The activation that a spiking neuron stands for, in units of its threshold."""
+"""The activation that a spiking neuron replaces, in units of its threshold."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ __all__ = ["NormalizedReLU"]
 
 
 class NormalizedReLU(nn.Module, StepModule):  # type: ignore[misc]  # SpikingJelly is untyped
-    """``clamp(x, 0, maximum)`` where a neuron of the spiking network fires at that rate.
+    """``clamp(x, 0, maximum)``, in place of a neuron that will fire at that rate.
 
     >>> import torch
     >>> NormalizedReLU(torch.tensor(1.5))(torch.tensor([-1.0, 1.0, 2.0]))
     tensor([0.0000, 1.0000, 1.5000])
 
     Args:
-        maximum: Bound of the ANN's activation over λ, for activations that have one: a scalar, or without
-            sample dimension ``[C, 1, 1]``.
-        negative_slope: Slope below zero, likewise.
+        maximum: The activation's bound divided by λ, if it has a bound: a scalar, or ``[C, 1, 1]`` without a sample
+            dimension.
+        negative_slope: Slope below zero, in the same shapes.
     """
 
     maximum: Tensor | None
@@ -38,7 +38,7 @@ class NormalizedReLU(nn.Module, StepModule):  # type: ignore[misc]  # SpikingJel
         return out if self.negative_slope is None else out - self.negative_slope * (-x).relu()
 
     def export_options(self) -> dict[str, Any]:
-        """What makes it anew."""
+        """The keywords that rebuild it."""
         return {"maximum": self.maximum, "negative_slope": self.negative_slope}
 
     def extra_repr(self) -> str:

@@ -1,4 +1,4 @@
-"""Scaling by fixed factors, for what cannot be folded into weights."""
+"""Scaling by fixed factors, for scales that cannot be folded into weights."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["ChannelAffine", "Scaler"]
 
 
 class Scaler(nn.Module, StepModule):  # type: ignore[misc]  # SpikingJelly is untyped
-    """Multiplies by a fixed scale, which turns units of one λ into units of another.
+    """Multiplies by a fixed scale, which converts units of one λ into units of another.
 
     >>> import torch
     >>> Scaler(torch.tensor(2.0))(torch.ones(1, 3))
     tensor([[2., 2., 2.]])
 
     Args:
-        scale: Without sample dimension, so that it broadcasts over ``[N, ...]`` and ``[T, N, ...]`` alike:
-            a scalar, or ``[C, 1, 1]`` for images.
+        scale: A scalar, or ``[C, 1, 1]`` for images. Without a sample dimension, it broadcasts over both ``[N, ...]``
+            and ``[T, N, ...]``.
     """
 
     scale: Tensor
@@ -35,7 +35,7 @@ class Scaler(nn.Module, StepModule):  # type: ignore[misc]  # SpikingJelly is un
         return x * self.scale
 
     def export_options(self) -> dict[str, Any]:
-        """What makes it anew."""
+        """The keywords that rebuild it."""
         return {"scale": self.scale}
 
     def extra_repr(self) -> str:
@@ -53,7 +53,7 @@ class ChannelAffine(nn.Module, StepModule):  # type: ignore[misc]  # SpikingJell
     Args:
         weight: ``[C]``.
         bias: ``[C]``.
-        ndim: Dimensions of the input without time, sample and channel included.
+        ndim: Number of input dimensions, including sample and channel but not time.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, ndim: int) -> None:
@@ -67,7 +67,7 @@ class ChannelAffine(nn.Module, StepModule):  # type: ignore[misc]  # SpikingJell
         return torch.addcmul(self.bias, x, self.weight)
 
     def export_options(self) -> dict[str, Any]:
-        """What makes it anew."""
+        """The keywords that rebuild it."""
         return {"weight": self.weight.flatten(), "bias": self.bias.flatten(), "ndim": self.weight.dim() + 1}
 
     def extra_repr(self) -> str:

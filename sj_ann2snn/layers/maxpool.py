@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..compat import MemoryModule
 from ..errors import OptionError
 
-__all__ = ["CumulativeMaxPool", "MomentumMaxPool"]
+__all__ = ["CumulativeMax", "CumulativeMaxPool", "MomentumMaxPool"]
 
 _POOLS = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 
@@ -61,10 +61,10 @@ class _SpikingMaxPool(MemoryModule):  # type: ignore[misc]  # SpikingJelly is un
         return torch.stack([self.single_step_forward(x) for x in x_seq])
 
     def single_step_forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        raise NotImplementedError  # each pool has its own
+        raise NotImplementedError  # subclasses implement it
 
     def export_options(self) -> dict[str, Any]:
-        """What makes it anew."""
+        """The keywords that rebuild it."""
         return {"spatial": self.spatial, **self._geometry()}
 
     def extra_repr(self) -> str:
@@ -72,29 +72,19 @@ class _SpikingMaxPool(MemoryModule):  # type: ignore[misc]  # SpikingJelly is un
         return f"{geometry}, step_mode={self.step_mode}"
 
 
-class CumulativeMaxPool(_SpikingMaxPool):
-    """Emits the growth of the largest cumulative input: ``max_i C_i(t) - max_i C_i(t-1)``.
-
-    >>> import torch
-    >>> pool = CumulativeMaxPool(1, kernel_size=2)
-    >>> pool(torch.tensor([[[1.0, 0.0]]])), pool(torch.tensor([[[0.0, 1.0]]]))
-    (tensor([[[1.]]]), tensor([[[0.]]]))
-
-    The sum of its outputs up to any step is exactly the maximum of the summed inputs, so the mean is the
-    maximum of the mean rates; for binary input the output is binary.
-
-    Args:
-        spatial: 1, 2 or 3.
-        kernel_size, stride, padding, dilation, ceil_mode: As of `torch.nn.MaxPool2d`.
-    """
+class _Cumulative(MemoryModule):  # type: ignore[misc]
+    """Emits the growth of the maximum of the cumulative input; `_pool` takes the maximum."""
 
     cumulative: Tensor | float
     emitted: Tensor | float
 
-    def __init__(self, spatial: int, kernel_size: Size, *geometry: Any, **named: Any) -> None:
-        super().__init__(spatial, kernel_size, *geometry, **named)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.register_memory("cumulative", 0.0)
         self.register_memory("emitted", 0.0)
+
+    def _pool(self, x: Tensor) -> Tensor:
+        raise NotImplementedError  # subclasses implement it
 
     def single_step_forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         cumulative = self.cumulative + x
@@ -106,25 +96,73 @@ class CumulativeMaxPool(_SpikingMaxPool):
 
     def multi_step_forward(self, x_seq: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if torch.is_grad_enabled() and x_seq.requires_grad:
-            return super().multi_step_forward(x_seq)
+            return torch.stack([self.single_step_forward(x) for x in x_seq])
         return self.pool_(x_seq.clone())
 
     @torch.no_grad()
     def pool_(self, x_seq: Tensor) -> Tensor:
         """All steps ``[T, N, ...]`` with one pooling call, without gradients; overwrites `x_seq`."""
-        # What was emitted up to a step follows from the inputs alone.
+        # The outputs up to a step depend only on the inputs.
         x_seq[0] += self.cumulative
         for before, now in itertools.pairwise(x_seq.unbind(0)):
             now += before
         self.cumulative = x_seq[-1].clone()
         pooled = self._pool(x_seq.flatten(0, 1))
-        out = pooled.view(*x_seq.shape[:2], *pooled.shape[1:])
+        out: Tensor = pooled.view(*x_seq.shape[:2], *pooled.shape[1:])
         emitted = out[-1].clone()
         for now, before in itertools.pairwise(reversed(out.unbind(0))):
             now -= before
         out[0] -= self.emitted
         self.emitted = emitted
         return out
+
+
+class CumulativeMax(_Cumulative):
+    """Emits the growth of any maximum of the cumulative input: ``max C(t) - max C(t-1)``.
+
+    >>> import torch
+    >>> pool = CumulativeMax(torch.nn.AdaptiveMaxPool1d(1))
+    >>> pool(torch.tensor([[[1.0, 0.0, 0.0]]])), pool(torch.tensor([[[0.0, 1.0, 0.0]]]))
+    (tensor([[[1.]]]), tensor([[[0.]]]))
+
+    The outputs up to any step add up to the maximum of the summed inputs, so their mean is the maximum of the mean
+    input. For binary input, the output is binary.
+
+    Args:
+        maximum: A module that takes maxima over parts of ``[N, C, ...]``, without memory.
+    """
+
+    def __init__(self, maximum: nn.Module) -> None:
+        super().__init__()
+        self.maximum = maximum
+
+    def _pool(self, x: Tensor) -> Tensor:
+        largest: Tensor = self.maximum(x)
+        return largest
+
+    def export_options(self) -> dict[str, Any]:
+        """The keywords that rebuild it."""
+        return {"maximum": self.maximum}
+
+
+class CumulativeMaxPool(_Cumulative, _SpikingMaxPool):
+    """Emits the growth of the largest cumulative input: ``max_i C_i(t) - max_i C_i(t-1)``.
+
+    >>> import torch
+    >>> pool = CumulativeMaxPool(1, kernel_size=2)
+    >>> pool(torch.tensor([[[1.0, 0.0]]])), pool(torch.tensor([[[0.0, 1.0]]]))
+    (tensor([[[1.]]]), tensor([[[0.]]]))
+
+    The sum of its outputs up to any step is exactly the maximum of the summed inputs, so the mean is the maximum of
+    the mean rates. For binary input, the output is binary.
+
+    Args:
+        spatial: 1, 2 or 3.
+        kernel_size, stride, padding, dilation, ceil_mode: As for `torch.nn.MaxPool2d`.
+    """
+
+    def _pool(self, x: Tensor) -> Tensor:
+        return _SpikingMaxPool._pool(self, x)
 
 
 class MomentumMaxPool(_SpikingMaxPool):
@@ -135,11 +173,11 @@ class MomentumMaxPool(_SpikingMaxPool):
     >>> gate(torch.tensor([[[1.0, 0.0]]])), gate(torch.tensor([[[0.0, 0.0]]]))
     (tensor([[[1.]]]), tensor([[[0.]]]))
 
-    The rate is ``r <- momentum * r + (1 - momentum) * s``; the present spike is part of it.
+    The rate is ``r <- momentum * r + (1 - momentum) * s``, including the current spike.
 
     Args:
         spatial: 1, 2 or 3.
-        kernel_size, stride, padding, dilation, ceil_mode: As of `torch.nn.MaxPool2d`.
+        kernel_size, stride, padding, dilation, ceil_mode: As for `torch.nn.MaxPool2d`.
         momentum: In [0, 1).
 
     Raises:
@@ -152,7 +190,7 @@ class MomentumMaxPool(_SpikingMaxPool):
 
     def __init__(self, spatial: int, kernel_size: Size, *geometry: Any, momentum: float = 0.9, **named: Any) -> None:
         if not 0 <= momentum < 1:
-            raise OptionError(f"maxpool_momentum={momentum!r} is not allowed: it lies in [0, 1).")
+            raise OptionError(f"maxpool_momentum={momentum!r} is not allowed: it must be in [0, 1).")
         super().__init__(spatial, kernel_size, *geometry, **named)
         self.momentum = momentum
         self.register_memory("rate", 0.0)

@@ -1,4 +1,4 @@
-"""The base of spiking neurons that SpikingJelly does not have."""
+"""The base class of spiking neurons that SpikingJelly lacks."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["InPlaceNeuron", "total"]
 def total(values: Tensor) -> int:
     """The sum of ``[T, N, ...]``."""
     dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
-    # Sample by sample the sums are exact in single precision, which is ten times as fast as double.
+    # The sum per sample is exact in single precision, which is ten times as fast as double.
     per_sample = values.sum(dim=tuple(range(2, values.dim())), dtype=dtype) if values.dim() > 2 else values
     return round(float(per_sample.sum(dtype=torch.float64)))
 
 
 class InPlaceNeuron(MemoryModule):  # type: ignore[misc]  # SpikingJelly is untyped
-    """A neuron written as one update in place, from which both step modes and the simulator's fast path follow.
+    """A neuron defined by one in-place update, which gives it both step modes and the simulator's fast path.
 
     >>> import torch
     >>> from sj_ann2snn import InPlaceNeuron
@@ -35,8 +35,8 @@ class InPlaceNeuron(MemoryModule):  # type: ignore[misc]  # SpikingJelly is unty
     >>> [neuron(torch.tensor([0.75])).item() for _ in range(4)]
     [1.0, 1.0, 0.0, 1.0]
 
-    Its membrane potential `v` is ``[N, ...]``; currents and spikes are in units of one spike. It does not
-    propagate gradients. Further state is registered in `start`.
+    The membrane potential `v` is ``[N, ...]``; currents and spikes are in units of one spike. The neuron does not
+    propagate gradients. Register further state in `start`.
 
     Args:
         initial_potential: Membrane potential after a reset.
@@ -51,34 +51,34 @@ class InPlaceNeuron(MemoryModule):  # type: ignore[misc]  # SpikingJelly is unty
 
     @abc.abstractmethod
     def step(self, x: Tensor, out: Tensor) -> None:
-        """Take in the currents of one step and write what is emitted into `out`, which may be `x` itself.
+        """Take in the currents of one step and write the spikes to `out`, which may be `x` itself.
 
         Args:
             x: ``[N, ...]``.
-            out: Of the same shape.
+            out: In the same shape.
         """
 
     def start(self, x: Tensor) -> None:
-        """Make the state for currents like `x`; called at the first step after a reset."""
+        """Create the state for currents like `x`; called at the first step after a reset."""
         self.v = torch.full_like(x, self.initial_potential)
 
     @torch.no_grad()
     def fire(self, x_seq: Tensor, spikes: Tensor) -> None:
-        """Run over the currents ``[T, N, ...]`` and write into `spikes`, which may be `x_seq` itself."""
+        """Process the currents ``[T, N, ...]`` and write the spikes to `spikes`, which may be `x_seq` itself."""
         if not isinstance(self.v, Tensor) or self.v.shape != x_seq.shape[1:]:
             self.start(x_seq[0])
         for x, out in zip(x_seq.unbind(0), spikes.unbind(0), strict=True):
             self.step(x, out)
 
     def count_spikes(self, emitted: Tensor) -> int:
-        """How many spikes `emitted` ``[T, N, ...]`` stands for, what the last call of `fire` wrote.
+        """Number of spikes in `emitted` ``[T, N, ...]``, the output of the last call of `fire`.
 
-        A graded spike counts as many as its value, a negative one too.
+        A graded spike counts by its absolute value.
         """
         return total(emitted.abs())
 
     def count_emissions(self, emitted: Tensor) -> int:
-        """How often a neuron emitted anything, whatever its value; `emitted` is as for `count_spikes`."""
+        """How often a neuron emitted anything, of any value; `emitted` is as for `count_spikes`."""
         return int(emitted.count_nonzero())
 
     def single_step_forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:

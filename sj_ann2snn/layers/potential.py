@@ -12,7 +12,7 @@ __all__ = ["InitialPotential"]
 
 
 class InitialPotential(MemoryModule):  # type: ignore[misc]  # SpikingJelly is untyped
-    """Gives the neuron behind it an initial membrane potential: it joins the current of the first step after a reset.
+    """Gives the next neuron an initial membrane potential, added to the current of the first step after a reset.
 
     >>> import torch
     >>> potential = InitialPotential(torch.tensor([0.25, -0.5]))
@@ -21,12 +21,12 @@ class InitialPotential(MemoryModule):  # type: ignore[misc]  # SpikingJelly is u
     tensor([[1.2500, 0.5000],
             [1.0000, 1.0000]])
 
-    So any neuron, whatever its kernel, starts as if its potential had been set, and the values move and are saved
-    with the network.
+    Any neuron, whatever its kernel, then starts as if its potential had been set. The values move with the network and
+    are saved with it.
 
     Args:
-        potential: In units of the neuron's threshold, in addition to what it starts from by itself: without sample
-            dimension, of a shape that broadcasts to a sample of the current.
+        potential: Potential in units of the neuron's threshold, in addition to its own initial potential. It has no
+            sample dimension and broadcasts to a sample of the current.
     """
 
     potential: Tensor
@@ -44,14 +44,14 @@ class InitialPotential(MemoryModule):  # type: ignore[misc]  # SpikingJelly is u
         return self.start_(x_seq.clone()) if self.waiting else x_seq
 
     def start_(self, x_seq: Tensor) -> Tensor:
-        """The same, with the potential added in place."""
+        """The same, but adds the potential in place."""
         if self.waiting:
             x_seq[0] += self.potential
             self.waiting = False
         return x_seq
 
     def export_options(self) -> dict[str, Any]:
-        """What makes it anew."""
+        """The keywords that rebuild it."""
         return {"potential": self.potential}
 
     def extra_repr(self) -> str:

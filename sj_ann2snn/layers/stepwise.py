@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..compat import StepModule, layer
 from ..support.trees import map_tensors
 
-__all__ = ["Stepwise", "to_step_module"]
+__all__ = ["Stepwise", "call_operation", "operation_label", "to_step_module"]
 
 
 class Stepwise(nn.Module, StepModule):  # type: ignore[misc]  # SpikingJelly is untyped
@@ -24,13 +24,13 @@ class Stepwise(nn.Module, StepModule):  # type: ignore[misc]  # SpikingJelly is 
     >>> flatten(torch.zeros(8, 4, 2, 3), 1).shape
     torch.Size([8, 4, 6])
 
-    In step mode "m" the time and sample dimensions of the sequences among the arguments are merged, so
-    that the operation sees ``[T * N, ...]`` as it saw ``[N, ...]`` in the ANN.
+    Step mode "m" merges the time and sample dimensions of the sequences among the arguments, so the operation receives
+    ``[T * N, ...]`` where it received ``[N, ...]`` in the ANN.
 
     Args:
         operation: A module, a function, or the name of a tensor method.
-        sequences: Which tensors among the arguments (in order, nested ones included) carry time and samples;
-            the others, parameters, are passed on as they are.
+        sequences: Which tensors among the arguments (in order, including nested ones) carry time and samples; the
+            others, parameters, are passed on unchanged.
     """
 
     def __init__(self, operation: nn.Module | Callable[..., Any] | str, sequences: tuple[int, ...] = (0,)) -> None:
@@ -41,7 +41,7 @@ class Stepwise(nn.Module, StepModule):  # type: ignore[misc]  # SpikingJelly is 
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if self.step_mode == "s":
-            return self._call(args, kwargs)
+            return call_operation(self.operation, *args, **kwargs)
         positions = itertools.count()
         steps: tuple[int, ...] = ()
 
@@ -53,24 +53,40 @@ class Stepwise(nn.Module, StepModule):  # type: ignore[misc]  # SpikingJelly is 
             return x.flatten(0, 1)
 
         merged_args, merged_kwargs = map_tensors((args, kwargs), merge)
-        out = self._call(merged_args, merged_kwargs)
-        # A batch may have become finer (windows of a sample), hence -1.
+        out = call_operation(self.operation, *merged_args, **merged_kwargs)
+        # A batch may now have several rows per sample (windows), hence -1.
         return map_tensors(out, lambda y: y.reshape(steps[0], -1, *y.shape[1:]))
 
-    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if isinstance(self.operation, str):
-            return getattr(args[0], self.operation)(*args[1:], **kwargs)
-        return self.operation(*args, **kwargs)
-
     def extra_repr(self) -> str:
-        if isinstance(self.operation, nn.Module):
-            return f"step_mode={self.step_mode}"
-        name = self.operation if isinstance(self.operation, str) else self.operation.__name__
-        return f"{name}, step_mode={self.step_mode}"
+        return ", ".join(filter(None, (operation_label(self.operation), f"step_mode={self.step_mode}")))
+
+
+def call_operation(operation: nn.Module | Callable[..., Any] | str, *args: Any, **kwargs: Any) -> Any:
+    """Call a module, a function, or a tensor method by name.
+
+    >>> import torch
+    >>> call_operation("add", torch.ones(1), 2), call_operation(torch.neg, torch.ones(1))
+    (tensor([3.]), tensor([-1.]))
+
+    Args:
+        operation: What to call.
+        args: Its arguments; for a method, the tensor comes first.
+        kwargs: Its keyword arguments.
+    """
+    if isinstance(operation, str):
+        return getattr(args[0], operation)(*args[1:], **kwargs)
+    return operation(*args, **kwargs)
+
+
+def operation_label(operation: nn.Module | Callable[..., Any] | str) -> str:
+    """The name of an operation for `repr`; empty for a module, which has its own."""
+    if isinstance(operation, nn.Module):
+        return ""
+    return operation if isinstance(operation, str) else operation.__name__
 
 
 def to_step_module(module: nn.Module) -> nn.Module:
-    """SpikingJelly's counterpart of `module`, with the same parameters; `Stepwise` where it has none.
+    """SpikingJelly's counterpart of `module`, with the same parameters; `Stepwise` if there is none.
 
     >>> import torch
     >>> type(to_step_module(torch.nn.Conv2d(1, 1, 1))).__module__.startswith("spikingjelly")
@@ -81,8 +97,8 @@ def to_step_module(module: nn.Module) -> nn.Module:
     counterpart = getattr(layer, type(module).__name__, None)
     if counterpart is None or not issubclass(counterpart, type(module)):
         return Stepwise(module)
-    # SpikingJelly's stateless layers are torch's own with a step mode added, so the state carries over
-    # whole, with every argument that torch may have added since.
+    # SpikingJelly's stateless layers are torch's layers with a step mode, so the whole state carries over, including
+    # any argument that torch has added since.
     out: nn.Module = counterpart.__new__(counterpart)
     out.__dict__.update(copy.copy(module.__dict__))
     out._parameters = copy.copy(module._parameters)

@@ -1,1 +1,1 @@
-"""Runs a converted network: `simulate` is the door, `engine` the machine behind it."""
+"""Runs a converted network: `simulate` is the public function, `engine` does the work."""

@@ -1,4 +1,4 @@
-"""Readouts at work: which one is meant, and what it makes of the outputs of a tile."""
+"""Finds the readout that the caller means and applies it to the outputs of a tile."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from ..contracts.readout import SUGGESTED, Readout
 from ..errors import OptionError, PluginError
+from ..hooks.choice import choose
 from ..hooks.discovery import load_plugins
+from ..hooks.kinds import READOUTS
 from ..hooks.options import construct
 from ..support.batches import describe_batch
 from ..support.blame import blame
@@ -22,7 +24,7 @@ __all__ = ["AnswerAtEnd", "Decoder", "find_readout", "readout_for"]
 
 
 def readout_for(snn: nn.Module, given: object, steps: int) -> Readout:
-    """The readout that the argument `readout` means; for None the one that the network was adjusted for, or the mean.
+    """The readout that the argument `readout` means; for None, the one that a correction chose, otherwise the mean.
 
     Raises:
         OptionError: As for `find_readout`.
@@ -31,38 +33,33 @@ def readout_for(snn: nn.Module, given: object, steps: int) -> Readout:
         return find_readout(given, steps)
     suggested = getattr(snn, "meta", {}).get(SUGGESTED)
     if suggested is not None:
-        with suppress(OptionError):  # meant for more steps than these, or brought by a plugin that is gone
+        with suppress(OptionError):  # it needs more steps than these, or its plugin is no longer installed
             return find_readout(suggested[0], steps, suggested[1])
     return find_readout("mean", steps)
 
 
 def find_readout(given: object, steps: int, options: Mapping[str, Any] | None = None) -> Readout:
-    """The readout that `given` means, once it has agreed to `steps` steps.
+    """The readout that `given` means, after checking that it has an answer after `steps` steps.
 
     Args:
         given: Its name, or an instance.
         steps: Number of time steps.
-        options: For one that is given by name.
+        options: Options for a readout given by name.
 
     Raises:
-        OptionError: There is none of that name, an option is unknown, or it has no answer after `steps` steps.
+        OptionError: No readout has that name, an option is unknown, or it has no answer after `steps` steps.
     """
-    if isinstance(given, str):
-        readout: Readout = construct(load_plugins().find_readout(given).cls, options or {}, f"readout {given!r}")
-    elif isinstance(given, Readout):
-        readout = given
-    else:
-        known = ", ".join(repr(one.name) for one in load_plugins().readouts)
-        raise OptionError(
-            f"readout={given!r} is not allowed: give the name of a readout ({known}) or an instance of Readout."
-        )
+    choice = choose(load_plugins(), READOUTS, given)
+    readout: Readout = choice.instance
+    if readout is None:
+        readout = construct(choice.found.cls, options or {}, f"readout {given!r}")
     with blame(f"Readout {readout.name!r}, asked about T={steps},"):
         readout.check(steps)
     return readout
 
 
 class Decoder:
-    """Answers from the outputs of one tile, and what the readout remembers of them."""
+    """Turns the outputs of one tile into answers and keeps the readout's state."""
 
     def __init__(self, readout: Readout) -> None:
         self._readout = readout
@@ -70,21 +67,21 @@ class Decoder:
         self.done = 0
 
     def answers(self, outputs: Tensor) -> Tensor:
-        """The answers ``[t, n, ...]`` after each of the next steps, up to `divisor`."""
-        with blame(self._asked()):
+        """The answers ``[t, n, ...]`` after each of the next steps, before division by `divisors`."""
+        with blame(self._label()):
             answers, self._state = self._readout.answers(outputs, self._state, self.done)
         self.done += len(outputs)
-        return self._checked(answers, "answers()", tuple(outputs.shape[:2]))
+        return self._require_shape(answers, "answers()", tuple(outputs.shape[:2]))
 
     def last_answer(self, outputs: Tensor) -> Tensor:
-        """The answer ``[n, ...]`` after the last of the next steps, up to `divisor`."""
-        with blame(self._asked()):
+        """The answer ``[n, ...]`` after the last of the next steps, before division by `divisors`."""
+        with blame(self._label()):
             answer, self._state = self._readout.last_answer(outputs, self._state, self.done)
         self.done += len(outputs)
-        return self._checked(answer, "last_answer()", (outputs.shape[1],))
+        return self._require_shape(answer, "last_answer()", (outputs.shape[1],))
 
     def divisors(self, steps: range) -> list[float]:
-        """By what the answers after each of `steps` are to be divided."""
+        """The number by which to divide the answers after each of `steps`."""
         with blame(f"Readout {self._readout.name!r}, asked for divisors from step {steps.start} on,"):
             divisors: list[Any] = [self._readout.divisor(step) for step in steps]
         for step, divisor in zip(steps, divisors, strict=True):
@@ -96,22 +93,22 @@ class Decoder:
         return divisors
 
     def select(self, rows: Tensor, samples: int) -> None:
-        """Forget all of the `samples` but those in `rows`."""
+        """Keep only the samples in `rows`, out of `samples`."""
 
         def selected(x: Tensor) -> Tensor:
             if not x.dim() or x.shape[0] != samples:
                 raise PluginError(
-                    f"Readout {self._readout.name!r} remembers {describe_batch(x)} for {samples} samples; every tensor "
-                    "in its state must have one row for each sample, so that those that leave early can be taken out."
+                    f"Readout {self._readout.name!r} keeps {describe_batch(x)} in its state for {samples} samples; "
+                    "every tensor there must have one row per sample, so that samples that leave early can be removed."
                 )
             return x[rows.to(x.device)]
 
         self._state = map_tensors(self._state, selected)
 
-    def _asked(self) -> str:
+    def _label(self) -> str:
         return f"Readout {self._readout.name!r}, given the outputs after step {self.done},"
 
-    def _checked(self, answers: Any, method: str, shape: tuple[int, ...]) -> Tensor:
+    def _require_shape(self, answers: Any, method: str, shape: tuple[int, ...]) -> Tensor:
         if not isinstance(answers, Tensor) or tuple(answers.shape[: len(shape)]) != shape:
             raise PluginError(
                 f"Readout {self._readout.name!r} returned {describe_batch(answers)} from {method}; it must return a "

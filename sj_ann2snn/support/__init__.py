@@ -1,1 +1,1 @@
-"""What every part may lean on: nested values, batches, wording, blame. It knows nothing of spikes."""
+"""Helpers for every part of the package: nested values, batches, wording, blame. They know nothing about spikes."""

@@ -1,4 +1,4 @@
-"""Takes batches of data apart: which tensors go into the network, which are labels."""
+"""Splits batches of data into the network's inputs and the labels."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Signature:
     names: tuple[str, ...]
     required: tuple[str, ...]
     keywords: tuple[str, ...] = ()
-    """The inputs that are given by keyword only."""
+    """The keyword-only inputs."""
 
     def caller(self, module: Callable[..., Any]) -> Callable[..., Any]:
         """`module` as a function of all its inputs in order."""
@@ -63,12 +63,12 @@ class Signature:
     def inputs_of(self, batch: Any) -> tuple[Any, ...]:
         """The network's inputs in `batch`.
 
-        A tensor is the input itself. Of a tuple or list the first elements are the inputs, one for each
-        that the network requires. Of a dict the entries named as the network's inputs are; if there are
-        none and the network requires one input, the first tensor that is not a label is.
+        A tensor is the input itself. In a tuple or list, the inputs are the first elements, one for each input
+        that the network requires. In a dict, they are the entries named like the network's inputs; if there are
+        none and the network requires one input, it is the first tensor that is not a label.
 
         Raises:
-            InputError: There are too few, or no tensors.
+            InputError: There are too few inputs, or they are not tensors.
         """
         count = max(1, len(self.required))
         if isinstance(batch, Tensor):
@@ -90,7 +90,7 @@ class Signature:
         return found
 
     def labels_of(self, batch: Any) -> Tensor:
-        """The labels in `batch`: behind the inputs, or under a key such as ``label``.
+        """The labels in `batch`: after the inputs, or under a key such as ``label``.
 
         Raises:
             InputError: There are none.
@@ -102,8 +102,8 @@ class Signature:
             found = batch[max(1, len(self.required))]
         if found is None:
             raise InputError(
-                f"A batch holds {describe_batch(batch)}, and no labels: evaluate needs (input, label) or a dict "
-                f"with one of {', '.join(LABEL_KEYS)}. To run without labels use simulate."
+                f"A batch holds {describe_batch(batch)} but no labels: evaluate needs (input, label) or a dict "
+                f"with one of {', '.join(LABEL_KEYS)}. To run without labels, use simulate."
             )
         return torch.as_tensor(found)
 
@@ -121,7 +121,7 @@ def forward_signature(module: nn.Module) -> Signature:
 
 
 def describe_batch(batch: Any) -> str:
-    """What a batch is, for messages."""
+    """A batch in words, for messages."""
     if isinstance(batch, Tensor):
         return f"a tensor of shape {tuple(batch.shape)} and dtype {batch.dtype}"
     if isinstance(batch, Mapping):
@@ -133,10 +133,10 @@ def describe_batch(batch: Any) -> str:
 
 @contextmanager
 def explain_rejection(given: Any) -> Iterator[None]:
-    """Says what a network was given, if it fails on that.
+    """If a network fails, say what it was given.
 
     Raises:
-        InputError: In place of what the network or torch raised. Running out of memory is another matter.
+        InputError: Instead of the error that the network or torch raised. Out-of-memory errors pass through.
     """
     try:
         yield
@@ -153,17 +153,17 @@ HALF = (torch.float16, torch.bfloat16)
 
 
 def to_full_precision(value: Any) -> Any:
-    """`value` in single precision, if it is a tensor in half precision."""
+    """`value`, raised to single precision if it is a tensor in half precision."""
     return value.float() if isinstance(value, Tensor) and value.dtype in HALF else value
 
 
 def move(value: Any, device: torch.device | str) -> Any:
-    """`value` on `device`, if it is a tensor."""
+    """`value`, moved to `device` if it is a tensor."""
     return value.to(device) if isinstance(value, Tensor) else value
 
 
 def run_batch(run: Callable[..., Any], batch: Any, index: int, signature: Signature, device: torch.device) -> Any:
-    """Run one calibration batch; whatever goes wrong in the network says which batch it was.
+    """Run one calibration batch; an error in the network says which batch it was.
 
     Raises:
         CalibrationError: The batch does not fit the network.
@@ -182,5 +182,5 @@ def run_batch(run: Callable[..., Any], batch: Any, index: int, signature: Signat
         raise CalibrationError(
             f"Calibration batch {index} does not fit the network. The batch holds {describe_batch(batch)}, "
             f"and the network fails on it with {type(error).__name__}: {first_line(error)}. "
-            "Give batches as the network takes them."
+            "Give batches in the form that the network takes."
         ) from error

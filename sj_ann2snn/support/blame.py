@@ -1,4 +1,4 @@
-"""Names the plugin where an exception comes out of a plugin's code."""
+"""Names the plugin when a plugin's code raises an exception."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from ..errors import Ann2SnnError, PluginError
 
 __all__ = ["WHAT_TO_DO", "blame"]
 
-WHAT_TO_DO = "Report it to that distribution, or leave it out with SJ_ANN2SNN_DISABLE_PLUGINS."
-"""How messages about a plugin's fault end."""
+WHAT_TO_DO = "Report this to the plugin's maintainers, or disable the plugin with SJ_ANN2SNN_DISABLE_PLUGINS."
+"""The end of messages about a faulty plugin."""
 
 
 @contextmanager
 def blame(what: str) -> Iterator[None]:
-    """Turn whatever goes wrong inside into a `PluginError` that says `what` failed.
+    """Turn any exception inside into a `PluginError` that says `what` failed.
 
     >>> with blame("Mode 'm' (some-plugin 1.0), observing relu1,"):  # doctest: +ELLIPSIS
     ...     1 / 0

@@ -1,7 +1,7 @@
-"""Compiles inner loops with numba where that is installed (``pip install "sj-ann2snn[fast]"``).
+"""Compiles inner loops with numba, if it is installed (``pip install "sj-ann2snn[fast]"``).
 
 A loop is a plain function of numpy arrays and numbers. It does the same arithmetic in the same order as the torch
-operations that it stands for, with one pass through memory instead of one for each, and without Python's lock.
+operations that it replaces, but in one pass through memory instead of one per operation, and without Python's lock.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["compiled_loop"]
 
 @functools.cache
 def compiled_loop(loop: Callable[..., None]) -> Callable[..., None] | None:
-    """`loop`, compiled; None without numba."""
+    """Compile `loop`; None without numba."""
     try:
         from numba import config, njit
     except ImportError:
@@ -25,6 +25,6 @@ def compiled_loop(loop: Callable[..., None]) -> Callable[..., None] | None:
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     try:
         fast: Callable[..., None] = njit(**options, cache=True)(loop)
-    except RuntimeError:  # there is no folder that numba may write to
+    except RuntimeError:  # numba has no folder to write to
         fast = njit(**options)(loop)
     return fast

@@ -12,7 +12,7 @@ __all__ = ["leaves", "map_leaves", "map_tensors", "tensors"]
 
 
 def map_leaves(tree: Any, change: Callable[[Any], Any]) -> Any:
-    """`tree` with every leaf changed; a `torch.Size` is a leaf.
+    """Apply `change` to every leaf of `tree`; a `torch.Size` is a leaf.
 
     >>> map_leaves({"a": (1, [2])}, lambda leaf: leaf + 1)
     {'a': (2, [3])}
@@ -32,7 +32,7 @@ def map_leaves(tree: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def leaves(tree: Any) -> Iterator[Any]:
-    """Every leaf, in the order in which `map_leaves` comes to it."""
+    """Every leaf, in the order in which `map_leaves` visits them."""
     if isinstance(tree, (tuple, list)) and not isinstance(tree, torch.Size):
         for item in tree:
             yield from leaves(item)
@@ -45,7 +45,7 @@ def leaves(tree: Any) -> Iterator[Any]:
 
 
 def map_tensors(tree: Any, change: Callable[[Tensor], Any]) -> Any:
-    """`tree` with every tensor changed."""
+    """Apply `change` to every tensor of `tree`."""
     return map_leaves(tree, lambda leaf: change(leaf) if isinstance(leaf, Tensor) else leaf)
 
 

@@ -1,4 +1,4 @@
-"""What several messages say in the same words."""
+"""Wording that several messages share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["did_you_mean", "first_line"]
 
 
 def did_you_mean(name: str, known: Iterable[str], count: int = 3) -> str:
-    """A sentence that names the closest of `known`, or nothing if none is close.
+    """A sentence that suggests the closest of `known`; empty if none is close.
 
     >>> did_you_mean("maximum", ["max", "99.9%"])
     "Did you mean 'max'?"
@@ -19,7 +19,7 @@ def did_you_mean(name: str, known: Iterable[str], count: int = 3) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, without the pages that torch may add.
+    """The first line of an error's text, without the details that torch may append.
 
     >>> first_line(ValueError("no such size\\nraised at ..."))
     'no such size'

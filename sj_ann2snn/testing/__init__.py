@@ -1,13 +1,13 @@
-"""A conformance kit for plugins: subclass the class of your hook, and pytest runs the contract on your plugin.
+"""Conformance tests for plugins: subclass the class for your hook, and pytest runs the contract on your plugin.
 
 >>> from sj_ann2snn.builtin.normalizations import Max
 >>> from sj_ann2snn.testing import NormalizationTests
 >>> class TestMax(NormalizationTests):
 ...     plugin_class = Max
 
-Each class says in its docstring what it checks and which attributes state a legitimate difference. The tests run with
-the built-ins and the plugin under test alone, whatever else is installed. `sj_ann2snn.testing.fixtures` has fixtures
-for tests of one's own: the plugins of this process set apart, and distributions that look installed.
+Each class describes in its docstring what it checks and which attributes declare a legitimate difference. The tests run
+with the built-ins and the plugin under test only, whatever else is installed. `sj_ann2snn.testing.fixtures` has
+fixtures for your own tests: isolated plugins, and distributions that look installed.
 
 This package needs pytest; nothing else in sj-ann2snn does.
 """
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import pytest
 
-# Before they are imported, so that a failing assert shows its values.
+# Must come before the imports, so that a failing assert shows its values.
 pytest.register_assert_rewrite(
     *(
         f"{__name__}.{module}"

@@ -52,7 +52,7 @@ class CorrectionTests(PluginTests):
 
     >>> from sj_ann2snn import Correction
     >>> class OutputBias(Correction):
-    ...     '''Has the mean answer on the calibration data be that of the ANN.'''
+    ...     '''Makes the mean answer on the calibration data equal to the ANN's.'''
     ...     name = "output-bias"
     ...     def __init__(self, *, T: int = 8) -> None:
     ...         self.T = T
@@ -65,12 +65,12 @@ class CorrectionTests(PluginTests):
     ...     plugin_class = OutputBias
 
     Attributes:
-        steps: Number of time steps to correct for; it is the option T where there is one.
+        steps: Number of time steps to correct for; passed as the option T if there is one.
         mode: The mode of the networks that are corrected.
         networks: Networks by name, for images of 1x8x8.
-        improves: Names of the networks whose answers on the calibration data come nearer to the ANN's, by `error`.
-        any_neuron: It works for all neurons; otherwise it refuses those that are no plain IF with a `CorrectionError`.
-        deterministic: Two conversions of one ANN give the same network.
+        improves: Names of the networks whose answers on the calibration data must get closer to the ANN's, by `error`.
+        any_neuron: It works for all neurons; otherwise it refuses all but the plain IF with a `CorrectionError`.
+        deterministic: Two conversions of the same ANN give the same network.
     """
 
     hook = "ann2snn_corrections"
@@ -99,13 +99,13 @@ class CorrectionTests(PluginTests):
         return correction
 
     def ann(self, name: str) -> nn.Module:
-        """One of `networks`, the same at every call."""
+        """One of `networks`, identical at every call."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
             return self.networks[name]().double().eval()
 
     def inputs(self) -> Tensor:
-        """Calibration data, the same at every call."""
+        """Calibration data, identical at every call."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(2)
             return torch.randn(SAMPLES, 1, 8, 8, dtype=torch.float64)
@@ -116,7 +116,7 @@ class CorrectionTests(PluginTests):
         return Converter([self.inputs()], corrections=corrections, **arguments)(ann)
 
     def error(self, answers: Tensor, wanted: Tensor) -> float:
-        """How far a network's answers are from the ANN's: what the correction claims to make smaller."""
+        """The distance between a network's answers and the ANN's, which the correction claims to reduce."""
         return float((answers - wanted).norm() / wanted.norm())
 
     # The network -------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ class CorrectionTests(PluginTests):
         torch.testing.assert_close(rate, look.outputs.mean(0), **TOLERANCE)
 
     def test_answers_come_nearer_to_those_of_the_ann(self, improved: str) -> None:
-        """On the data that it was corrected on, after the steps that it was corrected for, by `error`."""
+        """On the calibration data, after the number of steps that it was corrected for, by `error`."""
         ann, x = self.ann(improved), self.inputs()
         wanted = ann(x).detach()
         before = self.error(simulate(self.convert(ann), x, self.steps), wanted)
@@ -141,7 +141,7 @@ class CorrectionTests(PluginTests):
         assert after < before, f"the error is {after:.4g} with the correction and {before:.4g} without it"
 
     def test_everything_is_finite(self, network: str) -> None:
-        """In single precision, too."""
+        """Also in single precision."""
         for dtype in (torch.float32, torch.float64):
             snn = Converter([self.inputs().to(dtype)], mode=self.mode, corrections=self.correction(), progress=False)(
                 self.ann(network).to(dtype)
@@ -153,7 +153,7 @@ class CorrectionTests(PluginTests):
     # What it leaves as it is --------------------------------------------------------------------
 
     def test_the_ann_and_the_data_stay_as_they_are(self, network: str) -> None:
-        """Its weights, what of it is trained, and the inputs that the next correction works with."""
+        """The ANN's weights and gradients, and the inputs that the next correction uses, do not change."""
         ann, look = self.ann(network), _Look(self.steps)
         before = copy.deepcopy(ann.state_dict())
         self.convert(ann, self.correction(), look)
@@ -180,17 +180,17 @@ class CorrectionTests(PluginTests):
         self.convert(self.ann(next(iter(self.networks))), used)
         again = self.convert(self.ann(network), used).state_dict()
         for name, value in self.convert(self.ann(network), self.correction()).state_dict().items():
-            assert torch.equal(again[name], value), f"{name} depends on what was converted before"
+            assert torch.equal(again[name], value), f"{name} depends on earlier conversions"
 
     def test_is_quiet(self, network: str, capfd: pytest.CaptureFixture[str]) -> None:
-        """With progress=False it prints nothing; `trial.progress` shows a bar where one is wanted."""
+        """With progress=False it prints nothing; `trial.progress` shows a bar if the caller wants one."""
         self.convert(self.ann(network), self.correction())
         assert capfd.readouterr() == ("", "")
 
     # In the converter ----------------------------------------------------------------------------
 
     def test_other_neurons_are_corrected_or_refused(self) -> None:
-        """What is built is what was tried for them as well."""
+        """For other neurons, too, the network that is built is the one that was tried."""
         x, look, name = self.inputs(), _Look(self.steps), next(iter(self.networks))
         if not self.any_neuron:
             with pytest.raises(CorrectionError):
@@ -200,7 +200,7 @@ class CorrectionTests(PluginTests):
         torch.testing.assert_close(step_by_step(snn, x.expand(self.steps, *x.shape)), look.outputs, **TOLERANCE)
 
     def test_is_known_by_name(self) -> None:
-        """Options reach it through the converter, and a misspelt one does not."""
+        """Options reach it through the converter, and a misspelt option is an error."""
         name, ann = self.plugin_class.name, self.ann(next(iter(self.networks)))
         arguments: dict[str, Any] = {"mode": self.mode, "plugins": [self.as_plugin()], "progress": False}
         wanted = self.convert(ann, self.correction()).state_dict()
@@ -219,7 +219,7 @@ class CorrectionTests(PluginTests):
 
 
 class _Look(Correction):
-    """Adjusts nothing and keeps what the network on trial is given and what it answers."""
+    """Adjusts nothing and records the inputs and outputs of the network on trial."""
 
     name = "look"
 
@@ -243,7 +243,7 @@ class _Graded(InPlaceNeuron):
 
 
 class _GradedMaker(NeuronMaker):
-    """Makes neurons of up to four spikes in a step, which are worth a quarter of λ."""
+    """Makes neurons that emit up to four spikes in a step, each worth a quarter of λ."""
 
     name = "graded"
 

@@ -26,11 +26,11 @@ class ExitRuleTests(PluginTests):
     ...     options = {"threshold": 3.0}
 
     Attributes:
-        settles_clear_answers: One class far ahead of all others is settled by step 1000.
-        keeps_ties_open: A sample whose classes are level is never settled.
-        alike_classes: No class is special.
-        remembers: The answer at a step depends on earlier steps, too. (A rule is shared by all tiles, which run side by
-            side, so that there is little it could rightly remember.)
+        settles_clear_answers: A sample with one class far ahead of all others is settled by step 1000.
+        keeps_ties_open: A sample with equal answers for all classes is never settled.
+        alike_classes: The rule treats all classes alike.
+        remembers: The result at a step also depends on earlier steps. (All tiles share a rule and run side by side, so
+            it can hardly remember anything correctly.)
     """
 
     hook = "ann2snn_exit_rules"
@@ -40,12 +40,12 @@ class ExitRuleTests(PluginTests):
     remembers: ClassVar[bool] = False
 
     def answers(self, samples: int = 40, classes: int = 5) -> Tensor:
-        """Mean outputs ``[samples, classes]``, of which some are clear and some are not."""
+        """Mean outputs ``[samples, classes]``, some of them clear, some not."""
         spread = torch.logspace(-3, 2, samples, dtype=torch.float64)
         return torch.randn(samples, classes, dtype=torch.float64) * spread[:, None]
 
     def settled(self, answers: Tensor, step: int) -> Tensor:
-        """What a fresh rule says."""
+        """The result of a fresh rule."""
         found: Tensor = self.make().settled(answers.clone(), step)
         return found
 
@@ -62,14 +62,14 @@ class ExitRuleTests(PluginTests):
                         assert found.shape == (samples,), f"settled() answered {tuple(found.shape)} for {what}"
 
     def test_leaves_the_answers_alone(self) -> None:
-        """They are summed up further."""
+        """The answers are needed for later steps."""
         answers = self.answers()
         shown = answers.clone()
         self.make().settled(shown, 5)
         assert torch.equal(shown, answers), "settled() changed the answers in place"
 
     def test_every_sample_stands_by_itself(self) -> None:
-        """Which samples share a tile, and in which order, decides nothing: samples leave from step to step."""
+        """The result does not depend on which samples share a tile, or in which order: samples leave at every step."""
         for step in (1, 4, 32):
             answers = self.answers()
             whole = self.settled(answers, step)
@@ -77,7 +77,7 @@ class ExitRuleTests(PluginTests):
             assert torch.equal(whole[::3], self.settled(answers[::3], step))
 
     def test_remembers_nothing(self) -> None:
-        """One rule serves all tiles, side by side: what it says of one must not depend on the others."""
+        """One rule serves all tiles side by side, so the result for one tile must not depend on the others."""
         if self.remembers:
             pytest.skip("it says remembers = True")
         rule, answers = self.make(), self.answers()
@@ -87,21 +87,21 @@ class ExitRuleTests(PluginTests):
             rule.settled(self.answers(17), step)
 
     def test_classes_are_alike(self) -> None:
-        """Naming the classes in another order changes nothing."""
+        """The order of the classes does not matter."""
         self.require("alike_classes")
         answers = self.answers()
         for step in (1, 8, 64):
             assert torch.equal(self.settled(answers.flip(1), step), self.settled(answers, step))
 
     def test_ties_stay_open(self) -> None:
-        """Where all classes are level nothing is decided yet."""
+        """If all classes are equal, nothing is decided yet."""
         self.require("keeps_ties_open")
         for level in (0.0, 1.0, 100.0):
             for step in (1, 10, 1000):
                 assert not self.settled(torch.full((3, 5), level), step).any(), f"level at {level}, step {step}"
 
     def test_clear_answers_are_settled(self) -> None:
-        """A rule under which nothing ever stops saves nothing."""
+        """A rule that never stops any sample saves nothing."""
         self.require("settles_clear_answers")
         answers = torch.zeros(3, 5, dtype=torch.float64)
         answers[torch.arange(3), torch.arange(3)] = 100.0
@@ -109,7 +109,7 @@ class ExitRuleTests(PluginTests):
 
     @pytest.mark.parametrize("budget", [1, 3_000, 1 << 22])
     def test_stops_samples_in_an_evaluation(self, budget: int) -> None:
-        """Each sample stops where it would alone, whatever the tiles, and a sample's answer then stays."""
+        """Whatever the tiles, each sample stops at the step at which it would stop alone, and keeps its answer."""
         ann = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 4)).double()
         x = torch.rand(30, 6, dtype=torch.float64)
         labels = ann(x).argmax(1)

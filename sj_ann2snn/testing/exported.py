@@ -1,4 +1,4 @@
-"""What holds for the layers that a plugin declares in `exports`."""
+"""The contract of layers that a plugin declares in `exports`."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Layers = tuple[type[nn.Module], ...]
 
 
 def assert_layer_comes_back(module: nn.Module, exports: Layers, x_seq: Tensor) -> None:
-    """A layer made anew from what `export_options` says does the same, to the last bit.
+    """A layer rebuilt from `export_options` computes the same, to the last bit.
 
-    Skips the test for a layer that is not declared: networks with it cannot be written to a file, and say so.
+    Skips the test for a layer that is not declared: a network with it cannot be written to a file, with an error.
     """
     if type(module) not in exports:
         pytest.skip(f"{type(module).__name__} is not in exports; a network with it cannot be written to a file")
@@ -32,17 +32,17 @@ def assert_layer_comes_back(module: nn.Module, exports: Layers, x_seq: Tensor) -
     (read,) = _written_and_read(NetworkDescription("Network", (node,))).nodes
     again: Any = build_layer(read.operation, read.options, read.tensors, _declared(exports))
     out, wanted = at_once(again, x_seq), at_once(module, x_seq)
-    assert torch.equal(out, wanted), f"{module!r} was written down as {layer.options}, and {again!r} does otherwise"
+    assert torch.equal(out, wanted), f"{module!r} was exported as {layer.options}, but {again!r} gives other results"
 
 
 def assert_network_comes_back(snn: nn.Module, exports: Layers, x: Tensor, steps: int = 12) -> None:
-    """A network with such layers does the same, to the last bit. Skips the test where nothing is declared."""
+    """A network with such layers computes the same, to the last bit. Skips the test if nothing is declared."""
     if not exports:
         pytest.skip("the mapper declares no layers in exports")
     again = build(_written_and_read(describe(snn, _declared(exports))), _declared(exports))
     x_seq = x.expand(steps, *x.shape)
     out, wanted = step_by_step(again, x_seq), step_by_step(snn, x_seq)
-    assert torch.equal(out, wanted), f"written down and read back it does otherwise:\n{again}"
+    assert torch.equal(out, wanted), f"after export and loading, the network gives other results:\n{again}"
 
 
 def _declared(exports: Layers) -> Mapping[str, type[nn.Module]]:

@@ -28,7 +28,7 @@ STEPS = 12
 
 
 class _Residual(nn.Module):
-    """A sum with what went into it, and values that are constants."""
+    """A residual sum, and constant values."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class ExporterTests(PluginTests):
     ...     options = {"compress": True}
 
     Attributes:
-        reads_back: It can load what it wrote.
+        reads_back: It can load the files that it writes.
     """
 
     hook = "ann2snn_exporters"
@@ -66,18 +66,18 @@ class ExporterTests(PluginTests):
 
     @property
     def file(self) -> str:
-        """Name of a file of the format."""
+        """A file name for the format."""
         return f"network{(*self.plugin_class.suffixes, '.out')[0]}"
 
     def converted(self, name: str) -> tuple[nn.Module, Tensor]:
-        """One of the networks, with samples for it."""
+        """One of the networks, with samples."""
         ann = NETWORKS[name]()
         x = torch.rand(20, 1, 8, 8, dtype=next(ann.parameters()).dtype)
         return Converter([x], progress=False)(ann), x
 
     @contextmanager
     def offered(self) -> Iterator[None]:
-        """A plugin offers it by name inside, and nothing else but the built-ins."""
+        """While the context is open, a plugin offers it by name; otherwise there are only the built-ins."""
         registry = load_plugins().copy()
         known = registry.classes[self.hook]
         known[:] = [one for one in known if one.cls is not self.plugin_class]
@@ -86,7 +86,7 @@ class ExporterTests(PluginTests):
             yield
 
     def test_is_known_by_name_and_suffix(self, tmp_path: Path) -> None:
-        """In any case, with its options, and a misspelt option is an error."""
+        """In upper or lower case, with its options; a misspelt option is an error."""
         name = self.plugin_class.name
         with self.offered():
             for written in (name, name.upper()):
@@ -98,7 +98,7 @@ class ExporterTests(PluginTests):
 
     @pytest.mark.parametrize("name", NETWORKS)
     def test_writes_the_file_and_leaves_the_network_alone(self, name: str, tmp_path: Path) -> None:
-        """One that was there before is overwritten, and nothing else is left in the folder."""
+        """An existing file is overwritten, and nothing else is left in the folder."""
         snn, _ = self.converted(name)
         description = describe(snn, {})
         path = tmp_path / self.file
@@ -112,7 +112,7 @@ class ExporterTests(PluginTests):
 
     @pytest.mark.parametrize("name", NETWORKS)
     def test_the_network_comes_back(self, name: str, tmp_path: Path) -> None:
-        """To the last bit: the same output at every step. A format that is only written says so."""
+        """To the last bit: the same output at every step. A write-only format raises a `FormatError`."""
         snn, x = self.converted(name)
         path = tmp_path / self.file
         export(snn, path, self.make())
@@ -127,7 +127,7 @@ class ExporterTests(PluginTests):
         assert describe(loaded, {}).as_document()[0] == describe(snn, {}).as_document()[0]
 
     def test_files_of_another_kind_are_refused(self, tmp_path: Path) -> None:
-        """With a `FormatError`, which is what users catch."""
+        """With a `FormatError`, which users catch."""
         self.require("reads_back")
         path = tmp_path / self.file
         for content in (b"", b"{}", b"hello\n", bytes(range(256)) * 8):
@@ -138,7 +138,7 @@ class ExporterTests(PluginTests):
             load_network(tmp_path / "none", self.make())
 
     def test_cut_files_are_refused(self, tmp_path: Path) -> None:
-        """Half a download is no network."""
+        """Half a download is refused."""
         self.require("reads_back")
         path = tmp_path / self.file
         export(self.converted("leaky")[0], path, self.make())
@@ -147,7 +147,7 @@ class ExporterTests(PluginTests):
             load_network(path, self.make())
 
     def test_a_folder_that_is_not_there_is_told(self, tmp_path: Path) -> None:
-        """With an `ExportError`, for which an `OSError` suffices."""
+        """With an `ExportError`; the exporter only needs to raise an `OSError`."""
         exporter: Any = self.make()
         with pytest.raises(ExportError):
             export(self.converted("leaky")[0], tmp_path / "nowhere" / self.file, exporter)

@@ -1,4 +1,4 @@
-"""Fixtures for tests of plugins: the plugins of this process set apart, and distributions that look installed.
+"""Fixtures for tests of plugins: isolated plugins, and distributions that look installed.
 
 In a `conftest.py`::
 
@@ -24,14 +24,14 @@ __all__ = ["FakeDistributions", "fake_distributions", "isolated_plugins", "regis
 
 
 def registered(*plugins: Any) -> Registry:
-    """A registry with `plugins` alone, without even the built-ins.
+    """A registry with only `plugins`, without the built-ins.
 
     >>> import sj_ann2snn.builtin.exits
-    >>> [one.name for one in registered(sj_ann2snn.builtin.exits).exit_rules]
+    >>> [one.name for one in registered(sj_ann2snn.builtin.exits).classes["ann2snn_exit_rules"]]
     ['margin']
 
     Raises:
-        PluginError: One of them does not keep the contract of its hooks.
+        PluginError: A plugin breaks the contract of its hooks.
     """
     registry = Registry()
     for plugin in plugins:
@@ -40,11 +40,11 @@ def registered(*plugins: Any) -> Registry:
 
 
 class FakeDistributions:
-    """Distributions written into folders of their own, each put on the path of this process.
+    """Distributions, each written to its own folder, which is put on the path of this process.
 
     Args:
-        root: Where to write them.
-        monkeypatch: Takes them off the path again.
+        root: Folder to write them to.
+        monkeypatch: Removes them from the path again.
     """
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,17 +59,17 @@ class FakeDistributions:
         folder: str | None = None,
         entry_points: Mapping[str, str] | None = None,
     ) -> Path:
-        """Install `source` as the one module of a distribution, named as the distribution is.
+        """Install `source` as the only module of a distribution, with the distribution's name.
 
         Args:
-            name: Of the distribution.
-            source: Of the module.
-            version: Of the distribution.
-            folder: Where under the root, by default the name.
-            entry_points: Of the group `sj_ann2snn`; by default ``plugin`` names the module.
+            name: Name of the distribution.
+            source: Source of the module.
+            version: Version of the distribution.
+            folder: Folder under the root; by default, the name.
+            entry_points: Entry points of the group `sj_ann2snn`; by default, ``plugin`` names the module.
 
         Returns:
-            The folder, which is on the path now.
+            The folder, which is now on the path.
         """
         module = name.replace("-", "_")
         place = self.root / (folder or name)
@@ -85,19 +85,19 @@ class FakeDistributions:
         return place
 
     def reload(self) -> None:
-        """Have the next look at the plugins find what is installed by then."""
+        """Let the next search for plugins find the current distributions."""
         importlib.invalidate_caches()
         discovery.forget_plugins()
 
     def owners(self, registry: Registry) -> set[str]:
-        """Those of the distributions here that contributed something to `registry`."""
+        """The distributions made here that contributed something to `registry`."""
         found = {one.owner.distribution for classes in registry.classes.values() for one in classes}
         return {name for name in found if (self.root / name).is_dir()}
 
 
 @pytest.fixture
 def isolated_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Plugins are looked for anew, and what a test loads is forgotten behind it; the environment holds none back."""
+    """Search for plugins again, forget what a test loaded, and clear the environment variables that disable plugins."""
     monkeypatch.delenv(discovery.ALLOW_VARIABLE, raising=False)
     monkeypatch.delenv(discovery.DENY_VARIABLE, raising=False)
     discovery.forget_plugins()

@@ -31,11 +31,11 @@ class NeuronTests(PluginTests):
     ...     options = {"initial_potential": 0.5}
 
     Attributes:
-        rate_error: Spikes by which T times the mean output may miss a constant drive: one for IF neurons, whose rate is
-            then within 1/T.
-        saturates: λ is the most that a neuron emits on average.
-        whole_spikes: What goes out at a step is a whole number of spikes.
-        negative_spikes: Spikes may be taken back.
+        rate_error: Allowed difference, in spikes, between T times the mean output and a constant drive: one for IF
+            neurons, whose rate is then within 1/T.
+        saturates: The mean output never exceeds λ.
+        whole_spikes: The output at a step is a whole number of spikes.
+        negative_spikes: The neuron may emit negative spikes.
         proportional_unit: The value of a spike is a fixed share of λ.
     """
 
@@ -47,7 +47,7 @@ class NeuronTests(PluginTests):
     proportional_unit: ClassVar[bool] = True
 
     def site(self, scale: Tensor = SCALES["layer"], dtype: torch.dtype = torch.float64) -> NeuronSite:
-        """A site of 3 channels of 4 values."""
+        """A site with 3 channels of 4 values."""
         return NeuronSite("layer", (3, 4), scale, dtype)
 
     def neuron(self) -> nn.Module:
@@ -56,7 +56,7 @@ class NeuronTests(PluginTests):
         return maker.make(self.site())
 
     def currents(self) -> Tensor:
-        """Currents ``[T, N, 3, 4]`` in units of one spike, up to what saturates the neuron."""
+        """Currents ``[T, N, 3, 4]`` in units of one spike, up to saturation."""
         scale = SCALES["layer"]
         return currents(24, 5, 3, 4, spread=float(scale / self.make().unit(scale)))
 
@@ -64,7 +64,7 @@ class NeuronTests(PluginTests):
 
     @pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)
     def test_a_spike_has_a_value(self, scale: Tensor) -> None:
-        """`unit` is finite, positive, of the shape, precision and device of λ, and leaves λ as it is."""
+        """`unit` is finite, positive, has the shape, precision and device of λ, and does not change λ."""
         shown = scale.clone()
         unit: Any = self.make().unit(shown)
         assert torch.equal(shown, scale), "unit() changed λ in place"
@@ -81,7 +81,7 @@ class NeuronTests(PluginTests):
             torch.testing.assert_close(self.make().unit(10 * scale), 10 * self.make().unit(scale))
 
     def test_makes_a_module_with_memory(self) -> None:
-        """A fresh MemoryModule of SpikingJelly for every site, in step mode "s"."""
+        """A fresh SpikingJelly MemoryModule for every site, in step mode "s"."""
         maker = self.make()
         one, other = maker.make(self.site()), maker.make(self.site())
         for made in (one, other):
@@ -96,11 +96,11 @@ class NeuronTests(PluginTests):
         stateful.assert_step_modes_agree(self.neuron, self.currents())
 
     def test_reset_clears_the_state(self) -> None:
-        """`reset_net` brings back the potential after making."""
+        """`reset_net` restores the initial potential."""
         stateful.assert_reset_clears(self.neuron, self.currents())
 
     def test_samples_are_apart(self) -> None:
-        """Neurons of different samples know nothing of each other."""
+        """Samples do not affect each other."""
         stateful.assert_samples_are_apart(self.neuron, self.currents())
 
     def test_settled_samples_can_leave(self) -> None:
@@ -112,26 +112,26 @@ class NeuronTests(PluginTests):
         stateful.assert_copies_are_independent(self.neuron, self.currents())
 
     def test_state_can_be_loaded(self) -> None:
-        """Converted networks are stored by their `state_dict`."""
+        """Converted networks are saved by their `state_dict`."""
         stateful.assert_state_can_be_loaded(self.neuron, self.currents())
 
     def test_exported_neurons_come_back(self) -> None:
-        """What `export_options` says makes the same neuron anew."""
+        """`export_options` rebuilds the same neuron."""
         assert_layer_comes_back(self.neuron(), self.plugin_class.exports, self.currents())
 
     def test_currents_are_left_alone(self) -> None:
-        """And spikes have their precision."""
+        """And spikes have the currents' precision."""
         stateful.assert_leaves_inputs_alone(self.neuron, self.currents())
 
     def test_single_precision(self) -> None:
-        """Currents in eighths are exact in it, and so are the spikes."""
+        """Currents in eighths are exact in single precision, and so are the spikes."""
         x = self.currents().float()
         out = at_once(self.neuron(), x)
         assert out.dtype == torch.float32
         torch.testing.assert_close(out.double(), at_once(self.neuron(), x.double()), rtol=0, atol=0)
 
     def test_memory_layout_does_not_matter(self) -> None:
-        """Images lie with their channels innermost in the simulator."""
+        """The simulator stores images as channels_last."""
         x = currents(12, 4, 3, 2, 2)
         innermost = torch.stack([step.contiguous(memory_format=torch.channels_last) for step in x])
         torch.testing.assert_close(at_once(self.neuron(), innermost), at_once(self.neuron(), x), rtol=0, atol=0)
@@ -140,9 +140,9 @@ class NeuronTests(PluginTests):
         """Whole numbers of spikes, and none below zero."""
         self.require("whole_spikes")
         out = at_once(self.neuron(), self.currents())
-        assert torch.equal(out, out.round()), "a fraction of a spike went out"
+        assert torch.equal(out, out.round()), "it emitted a fraction of a spike"
         if not self.negative_spikes:
-            assert bool((out >= 0).all()), "a negative spike went out; if that is meant, say negative_spikes = True"
+            assert bool((out >= 0).all()), "it emitted a negative spike; if that is intended, set negative_spikes"
 
     @pytest.mark.parametrize("steps", [1, 5, 32])
     @pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)
@@ -165,7 +165,7 @@ class NeuronTests(PluginTests):
     # In a network ------------------------------------------------------------------------------
 
     def test_an_identity_layer_is_met_within_a_spike(self) -> None:
-        """Through the converter, too: the network passes its input on within `rate_error` spikes over T."""
+        """Also through the converter: the network passes its input on within `rate_error` spikes over T."""
         x = torch.rand(40, 6, dtype=torch.float64)
         x[0] = 1.0
         maker = self.make()
@@ -176,7 +176,7 @@ class NeuronTests(PluginTests):
             assert error <= self.rate_error * unit / steps + 1e-9, f"after {steps} steps the error is {error:.4f}"
 
     def test_bounded_activations_are_bounded(self) -> None:
-        """ReLU6 ends at 6: a neuron that may emit more than λ keeps to `site.maximum`."""
+        """ReLU6 is at most 6: a neuron that can emit more than λ must keep to `site.maximum`."""
         x = torch.rand(40, 6, dtype=torch.float64) * 12
         x[0] = 12.0
         ann = identity_network(6)
@@ -190,7 +190,7 @@ class NeuronTests(PluginTests):
             assert most <= 6 + 2 * self.rate_error * unit / 64 + 1e-9, f"the mean output is up to {most:.4f}"
 
     def test_is_known_by_name(self) -> None:
-        """Options reach the neuron through the converter, and a misspelt one does not."""
+        """Options reach the neuron through the converter, and a misspelt option is an error."""
         name = self.plugin_class.name
         x = torch.rand(20, 6, dtype=torch.float64)
         for written in (name, name.upper()):

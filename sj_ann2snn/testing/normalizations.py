@@ -44,14 +44,14 @@ class NormalizationTests(PluginTests):
 
     Attributes:
         modes: How users write the mode; by default its `example`, or its name.
-        rtol: What rounding may change.
-        relative_error: The error that the mode states for its scale, where it counts in bins or draws samples.
-        proportional: λ of k times the activations is k times λ.
+        rtol: Tolerance for rounding.
+        relative_error: The error that the mode declares for its scale, if it counts in bins or draws samples.
+        proportional: Activations k times as large give a λ k times as large.
         independent_of_batches: The same data in other batches gives the same λ.
-        independent_of_order: Likewise the same batches in another order.
-        mergeable: Observers that saw parts of the data, merged, equal the one that saw all of it.
+        independent_of_order: The same batches in another order give the same λ.
+        mergeable: Merging observers that each saw a part of the data equals one observer that saw all of it.
         constant_memory: An observer does not grow with the data.
-        alike_channels: No channel is special: exchanging channels exchanges their scales.
+        alike_channels: The mode treats all channels alike: exchanging channels exchanges their scales.
     """
 
     hook = "ann2snn_normalizations"
@@ -68,7 +68,7 @@ class NormalizationTests(PluginTests):
     # What the tests work with ------------------------------------------------------------------
 
     def written(self) -> tuple[Any, ...]:
-        """The ways of writing the mode that are tested."""
+        """The spellings of the mode that are tested."""
         return self.modes or (self.plugin_class.example or self.plugin_class.name,)
 
     def parsed(self, mode: Any = None) -> Normalization:
@@ -80,12 +80,12 @@ class NormalizationTests(PluginTests):
         return found
 
     def activations(self, samples: int = 60) -> Tensor:
-        """What a ReLU layer yields, ``[samples, channels, 7]``; the channels differ in size."""
+        """Activations of a ReLU layer, ``[samples, channels, 7]``; the channels differ in magnitude."""
         sizes = torch.tensor([0.3, 1.0, 4.0], dtype=torch.float64)
         return torch.randn(samples, CHANNELS, 7, dtype=torch.float64).relu() * sizes[:, None]
 
     def observed(self, site: CalibrationSite, batches: Iterable[Tensor]) -> Observer:
-        """An observer behind all its passes over the data."""
+        """An observer after all its passes over the data."""
         observer = self.parsed().observer(site)
         assert isinstance(observer, Observer), f"observer() answered {observer!r}"
         data = list(batches)
@@ -94,7 +94,7 @@ class NormalizationTests(PluginTests):
                 observer.observe(batch.clone())
             if not observer.end_pass():
                 return observer
-        raise AssertionError(f"the observer asks for another pass after {MAX_PASSES} of them")
+        raise AssertionError(f"the observer asks for another pass after {MAX_PASSES} passes")
 
     def scale(self, site: CalibrationSite, batches: Iterable[Tensor]) -> Tensor:
         """λ for the data."""
@@ -107,25 +107,25 @@ class NormalizationTests(PluginTests):
     # parse -------------------------------------------------------------------------------------
 
     def check_parameter(self, name: str, parameter: inspect.Parameter) -> None:
-        """`parse` may hand positional parameters over; options are the keyword-only ones."""
+        """`parse` may pass positional parameters; options are the keyword-only parameters."""
         if parameter.kind is parameter.KEYWORD_ONLY:
             assert parameter.default is not parameter.empty, f"the option {name} has no default"
 
     def test_parse_knows_its_modes(self) -> None:
-        """In every way of writing it, with blanks around it."""
+        """In every spelling, with surrounding blanks."""
         for mode in self.written():
             self.parsed(mode)
             if isinstance(mode, str):
                 self.parsed(f" {mode} ")
 
     def test_parse_disregards_case(self) -> None:
-        """As all names are matched."""
+        """Like all names."""
         for mode in self.written():
             for form in (str.upper, str.lower, str.title) if isinstance(mode, str) else ():
                 self.parsed(form(mode))
 
     def test_parse_leaves_other_modes_alone(self) -> None:
-        """None for whatever is not its own, be it text, a number or anything else."""
+        """None for anything that is not its own mode: text, a number or any other object."""
         own = {str(mode).lower() for mode in (*self.written(), self.plugin_class.name, *self.plugin_class.replaces)}
         for mode in OTHER_MODES:
             if str(mode).lower() not in own:
@@ -133,14 +133,14 @@ class NormalizationTests(PluginTests):
                 assert found is None, f"parse({mode!r}) answered {found!r}, though that is another one's mode"
 
     def test_parse_takes_the_options(self) -> None:
-        """Options reach the mode through the converter, and a misspelt one does not."""
+        """Options reach the mode through the converter, and a misspelt option is an error."""
         converter = Converter(mode=self.written()[0], plugins=[self.as_plugin()], **self.options)
         assert isinstance(converter.normalization, self.plugin_class)
         with pytest.raises(TypeError, match="no_such_option_of_any_plugin"):
             Converter(mode=self.written()[0], plugins=[self.as_plugin()], no_such_option_of_any_plugin=1)
 
     def test_text_reads_back(self) -> None:
-        """`str(mode)` is what the report says, and a user may write it."""
+        """The report shows `str(mode)`, and a user can write it as a mode."""
         for mode in self.written():
             text = str(self.parsed(mode))
             assert str(self.parsed(text)) == text
@@ -171,16 +171,14 @@ class NormalizationTests(PluginTests):
 
     @both_sites
     def test_scale_is_where_the_activations_are(self, site: CalibrationSite) -> None:
-        """On their device, or on the CPU."""
+        """The scale is on the activations' device, or on the CPU."""
         for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
             scale = self.scale(site, [self.activations().to(device)])
-            assert scale.device.type in ("cpu", device), (
-                f"the scale lies on {scale.device}, the activations on {device}"
-            )
+            assert scale.device.type in ("cpu", device), f"the scale is on {scale.device}, the activations on {device}"
 
     @both_sites
     def test_scale_does_not_depend_on_the_precision(self, site: CalibrationSite) -> None:
-        """Single precision gives what double precision gives, up to rounding."""
+        """Single and double precision give the same scale, up to rounding."""
         x = self.activations()
         wanted, got = self.scale(site, [x]), self.scale(site, [x.float()])
         self.assert_same(got, wanted, rtol=1e-4 + 2 * self.relative_error)
@@ -230,7 +228,7 @@ class NormalizationTests(PluginTests):
 
     @both_sites
     def test_merged_observers_equal_one_that_saw_all(self, site: CalibrationSite) -> None:
-        """In any order of merging, with a part that holds no sample and an observer that saw nothing."""
+        """In any order of merging, including a part without samples and an observer that saw nothing."""
         self.require("mergeable")
         x = self.activations()
         parts: list[Sequence[Tensor]] = [[x[:7]], [x[7:8], x[8:20]], [], [x[20:]]]
@@ -242,7 +240,7 @@ class NormalizationTests(PluginTests):
             self.assert_same(first.scale(), wanted, rtol=self.rtol)
 
     def test_observers_travel_between_processes(self) -> None:
-        """An observer that was pickled goes on as before; that is how parts of the data come together."""
+        """A pickled observer continues as before; this is how observers of different parts are merged."""
         self.require("mergeable")
         x = self.activations()
         observer = pickle.loads(pickle.dumps(self._shown(PER_CHANNEL, [x[:20]])))
@@ -250,7 +248,7 @@ class NormalizationTests(PluginTests):
         self.assert_same(observer.scale(), self.scale(PER_CHANNEL, [x]), rtol=self.rtol)
 
     def test_observers_are_independent_of_each_other(self) -> None:
-        """What one site shows is nothing to another one's observer."""
+        """The observers of different sites do not affect each other."""
         mode, x = self.parsed(), self.activations()
         wanted = self.scale(LAYER, [x])
         one, other = mode.observer(LAYER), mode.observer(LAYER)
@@ -265,7 +263,7 @@ class NormalizationTests(PluginTests):
     # Observing ---------------------------------------------------------------------------------
 
     def test_observe_leaves_the_activations_alone(self) -> None:
-        """It returns None or what to pass on instead, of the same shape, and never writes into what it is shown."""
+        """It returns None or a replacement of the same shape, and never writes to the activations."""
         x = self.activations()
         shown = x.clone()
         answer = self.parsed().observer(LAYER).observe(shown)
@@ -294,7 +292,7 @@ class NormalizationTests(PluginTests):
         assert size < 4 * shown, f"pickled, the observer grew by {size} bytes while it was shown {8 * shown} values"
 
     def test_passes_come_to_an_end(self) -> None:
-        """`end_pass` says True or False, and False at last."""
+        """`end_pass` returns True or False, and eventually False."""
         observer = self.parsed().observer(LAYER)
         answers = []
         for _ in range(MAX_PASSES):
@@ -309,7 +307,7 @@ class NormalizationTests(PluginTests):
 
     @pytest.mark.parametrize("channel_wise", [False, True], ids=["layer", "channels"])
     def test_converts_a_network(self, channel_wise: bool) -> None:
-        """The converter takes its scales, and the network that comes out of it runs."""
+        """The converter accepts its scales, and the converted network runs."""
         ann, x = small_network(), torch.rand(50, 1, 8, 8, dtype=torch.float64)
         converter = Converter(
             [x[:30], x[30:]],

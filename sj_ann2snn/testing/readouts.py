@@ -40,10 +40,10 @@ class ReadoutTests(PluginTests):
     ...     options = {"delay": 5}
 
     Attributes:
-        steps: Number of time steps that it is tried with.
-        keeps_constants: Outputs that are the same at every step are the answer: it is in the ANN's units.
-        proportional: Outputs k times as large make an answer k times as large.
-        alike_classes: No class is special.
+        steps: Number of time steps to test with.
+        keeps_constants: If the output is the same at every step, it is the answer, in the ANN's units.
+        proportional: Outputs k times as large give an answer k times as large.
+        alike_classes: The readout treats all classes alike.
     """
 
     hook = "ann2snn_readouts"
@@ -57,7 +57,7 @@ class ReadoutTests(PluginTests):
         return torch.randn(self.steps, *shape, dtype=torch.float64)
 
     def answers(self, outputs: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
-        """The answers after every step, in the ANN's units, for stretches of such `lengths`."""
+        """The answers after every step, in the ANN's units, for groups of steps of these `lengths`."""
         readout, state, done, found = self.make(), None, 0, []
         for part in outputs.split(list(lengths or [len(outputs)])):  # type: ignore[no-untyped-call]
             answers, state = readout.answers(part, state, done)
@@ -81,7 +81,7 @@ class ReadoutTests(PluginTests):
                 f"{method}() answered the shape {tuple(found.shape)} for outputs {tuple(y.shape)}"
             )
             assert found.dtype == dtype, f"{method}() answered {found.dtype} for {dtype}"
-            assert bool(found.isfinite().all()), f"{method}() answered what is not finite"
+            assert bool(found.isfinite().all()), f"{method}() returned a value that is not finite"
 
     def test_divisor_is_positive(self) -> None:
         """And finite, after any number of steps."""
@@ -91,7 +91,7 @@ class ReadoutTests(PluginTests):
             assert 0 < divisor < math.inf, f"divisor({step}) answered {divisor!r}"
 
     def test_the_last_answer_is_the_last_of_the_answers(self) -> None:
-        """The cheaper way leads to the same, step by step and for longer stretches, and with the other's state."""
+        """The cheaper method gives the same answer, step by step, for longer groups, and with the other's state."""
         y = self.outputs(5, 3)
         for length in (1, 5, self.steps):
             readout, one, other, done = self.make(), None, None, 0
@@ -103,7 +103,7 @@ class ReadoutTests(PluginTests):
                 done += len(part)
 
     def test_time_may_be_cut_anywhere(self) -> None:
-        """The simulator computes as many steps at a time as memory allows."""
+        """The number of steps that the simulator computes at a time depends on memory."""
         y = self.outputs(5, 3)
         wanted = self.answers(y)
         for lengths in ([1] * self.steps, [1, self.steps - 1], [self.steps - 1, 1], [7, 4, 1, self.steps - 12]):
@@ -116,13 +116,13 @@ class ReadoutTests(PluginTests):
         torch.testing.assert_close(torch.cat(alone, 1), self.answers(y), **TOLERANCE)
 
     def test_constant_outputs_are_the_answer(self) -> None:
-        """A network that has settled answers what it puts out."""
+        """The answer of a network that has settled is its output."""
         self.require("keeps_constants")
         y = self.outputs(5, 3)[:1].expand(self.steps, 5, 3).contiguous()
         torch.testing.assert_close(self.answers(y), y, **TOLERANCE)
 
     def test_answers_are_proportional_to_the_outputs(self) -> None:
-        """In other units the answer is the same."""
+        """Other units give the same answer."""
         self.require("proportional")
         y = self.outputs(5, 3)
         for k in (0.01, 1000.0):
@@ -137,7 +137,7 @@ class ReadoutTests(PluginTests):
     # What it does with what it is given ---------------------------------------------------------
 
     def test_outputs_are_left_alone(self) -> None:
-        """They belong to the network, also those of earlier stretches."""
+        """They belong to the network, including the outputs of earlier groups of steps."""
         y = self.outputs(5, 3)
         for method in ("answers", "last_answer"):
             readout, state, done = self.make(), None, 0
@@ -145,10 +145,10 @@ class ReadoutTests(PluginTests):
             for part in parts:
                 _, state = getattr(readout, method)(part, state, done)
                 done += len(part)
-            assert torch.equal(torch.cat(parts), y), f"{method}() writes into the outputs"
+            assert torch.equal(torch.cat(parts), y), f"{method}() writes to the outputs"
 
     def test_calls_are_pure(self) -> None:
-        """The same call gives the same again: tiles take turns, and all that is remembered is the state."""
+        """The same call gives the same result: tiles take turns, and only the state is remembered."""
         y = self.outputs(5, 3)
         readout = self.make()
         _, state = readout.answers(y[:7], None, 0)
@@ -156,10 +156,10 @@ class ReadoutTests(PluginTests):
             first = getattr(readout, method)(y[7:12], state, 7)[0].clone()
             readout.answers(10 * y[12:], None, 0)
             again = getattr(readout, method)(y[7:12], state, 7)[0]
-            assert torch.equal(first, again), f"{method}() answers otherwise when it is called again"
+            assert torch.equal(first, again), f"{method}() returns another result when it is called again"
 
     def test_state_has_a_row_for_every_sample(self) -> None:
-        """Samples that are done leave it, and the others go on as if nothing had happened."""
+        """Removing finished samples from it does not affect the others."""
         y, rows = self.outputs(6, 3), torch.tensor([0, 2, 5])
         wanted = self.answers(y)[:, rows]
         decoder = Decoder(self.make())
@@ -169,7 +169,7 @@ class ReadoutTests(PluginTests):
         torch.testing.assert_close(late, wanted[9:], **TOLERANCE)
 
     def test_state_does_not_grow(self) -> None:
-        """It is as large after many steps as after few."""
+        """It has the same size after many steps as after few."""
         readout, state, sizes = self.make(), None, []
         for done in range(64):
             _, state = readout.answers(torch.randn(1, 50, 3), state, done)
@@ -179,17 +179,17 @@ class ReadoutTests(PluginTests):
         )
 
     def test_a_number_of_steps_is_agreed_to_or_refused(self) -> None:
-        """`check` raises an `OptionError` where there is no answer, and agrees to `steps`."""
+        """`check` raises an `OptionError` if there is no answer, and accepts `steps`."""
         self.make().check(self.steps)
         for steps in range(1, self.steps):
             said = _refusal(self.make(), steps)
-            assert said is None or str(steps) in said, f"the error for T={steps} does not say so: {said}"
+            assert said is None or str(steps) in said, f"the error for T={steps} does not name T: {said}"
 
     # In a simulation ---------------------------------------------------------------------------
 
     @contextmanager
     def offered(self) -> Iterator[None]:
-        """A plugin offers it by name inside."""
+        """While the context is open, a plugin offers it by name."""
         registry = load_plugins().copy()
         register_plugin(registry, self.as_plugin(), CALLER)
         with using(registry):
@@ -202,7 +202,7 @@ class ReadoutTests(PluginTests):
         return snn, x, step_by_step(snn, x.expand(self.steps, *x.shape))
 
     def test_is_known_by_name(self) -> None:
-        """In any case, with its options, and a misspelt option is an error."""
+        """In upper or lower case, with its options; a misspelt option is an error."""
         name = self.plugin_class.name
         with self.offered():
             for written in (name, name.upper()):
@@ -213,7 +213,7 @@ class ReadoutTests(PluginTests):
     @pytest.mark.parametrize("threads", [1, 2])
     @pytest.mark.parametrize("budget", [1, 10_000, 1 << 22])
     def test_tiles_and_threads_change_nothing(self, budget: int, threads: int) -> None:
-        """`simulate` and `evaluate` answer as it does for the outputs of the loop written by hand."""
+        """`simulate` and `evaluate` give the readout's answer for the outputs of the hand-written loop."""
         snn, x, outputs = self.converted()
         wanted = self.answers(outputs)
         labels = wanted[-1].argmax(1)
@@ -225,7 +225,7 @@ class ReadoutTests(PluginTests):
 
     @pytest.mark.parametrize("budget", [1, 3_000, 1 << 22])
     def test_settled_samples_can_leave(self, budget: int) -> None:
-        """With an early exit every sample stops where its own answers say."""
+        """With an early exit, every sample stops according to its own answers."""
         snn, x, outputs = self.converted()
         answers = self.answers(outputs)
         bound = float(answers.amax(2).quantile(0.7))

@@ -1,4 +1,4 @@
-"""Small networks, and ways of running a spiking module that owe nothing to the simulator."""
+"""Small networks, and ways of running a spiking module without the simulator."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def small_network() -> nn.Sequential:
 
 
 def identity_network(features: int) -> nn.Sequential:
-    """A linear layer that passes its input on, and a ReLU: the neuron sees the input itself as its current."""
+    """A linear layer that passes its input on, and a ReLU: the neuron's current is the input itself."""
     linear = nn.Linear(features, features, bias=False)
     nn.init.eye_(linear.weight)
     return nn.Sequential(linear, nn.ReLU()).double()
@@ -63,7 +63,7 @@ def at_once(module: Any, x_seq: Tensor) -> Tensor:
 
 
 def dropping_rows(module: nn.Module, x_seq: Tensor, after: int, rows: Tensor) -> Tensor:
-    """The outputs for the samples `rows`, the others being dropped from every memory after some steps."""
+    """The outputs for the samples `rows`; the others are dropped from every memory after `after` steps."""
     reset_net(module)
     set_step_mode(module, "s")
     samples = x_seq.shape[1]
@@ -81,7 +81,7 @@ def dropping_rows(module: nn.Module, x_seq: Tensor, after: int, rows: Tensor) ->
 
 @contextmanager
 def tiled(budget: int, threads: int) -> Iterator[None]:
-    """`simulate` and `evaluate` in tiles of at most `budget` bytes and in so many threads."""
+    """Run `simulate` and `evaluate` in tiles of at most `budget` bytes and in `threads` threads."""
     bytes_before, threads_before = tiling.TILE_BYTES["cpu"], torch.get_num_threads()
     tiling.TILE_BYTES["cpu"] = budget
     torch.set_num_threads(threads)

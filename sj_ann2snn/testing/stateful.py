@@ -1,4 +1,4 @@
-"""What holds for every module with a memory: neurons, and what takes the place of pools."""
+"""The contract of every module with memory: neurons, and the modules that replace pools."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ __all__ = [
 Make = Callable[[], nn.Module]
 
 TOLERANCE: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-9}
-"""What the order of summation may change in double precision."""
+"""Tolerance for the order of summation in double precision."""
 
 
 def assert_step_modes_agree(make: Make, x_seq: Tensor) -> None:
-    """Step mode "m" on all steps yields what "s" yields step by step, also where one mode takes over from the other."""
+    """Step mode "m" on all steps equals "s" step by step, also when one mode takes over from the other."""
     module: Any = make()
     assert isinstance(module, MemoryModule), f"{module!r} is no MemoryModule of SpikingJelly"
     wanted = step_by_step(module, x_seq)
@@ -47,7 +47,7 @@ def assert_step_modes_agree(make: Make, x_seq: Tensor) -> None:
 
 
 def assert_reset_clears(make: Make, x_seq: Tensor) -> None:
-    """Behind `reset_net` a module is as it was when it was made, also for a batch of another size."""
+    """After `reset_net`, a module behaves like a new one, also for a batch of another size."""
     module: Any = make()
     first = step_by_step(module, x_seq)
     for _ in range(2):
@@ -66,7 +66,7 @@ def assert_samples_are_apart(make: Make, x_seq: Tensor) -> None:
 
 
 def assert_rows_can_be_dropped(make: Make, x_seq: Tensor) -> None:
-    """Samples that are done leave every memory; the others go on as if nothing had happened."""
+    """Removing finished samples from every memory does not affect the others."""
     module = make()
     rows = torch.arange(0, x_seq.shape[1], 2)
     dropped = dropping_rows(module, x_seq, len(x_seq) // 2, rows)
@@ -74,7 +74,7 @@ def assert_rows_can_be_dropped(make: Make, x_seq: Tensor) -> None:
 
 
 def assert_copies_are_independent(make: Make, x_seq: Tensor) -> None:
-    """A copy made half-way goes on by itself, and two that were made for two sites share nothing."""
+    """A copy made halfway continues on its own, and modules made for two sites share nothing."""
     one: Any = make()
     other = make()
     wanted = step_by_step(one, x_seq)
@@ -92,7 +92,7 @@ def assert_copies_are_independent(make: Make, x_seq: Tensor) -> None:
 
 
 def assert_state_can_be_loaded(make: Make, x_seq: Tensor) -> None:
-    """Its `state_dict` fits a fresh one, also in the middle of a simulation, and never holds membrane potentials."""
+    """Its `state_dict` fits a new module, even in the middle of a simulation, and never holds membrane potentials."""
     one, other = make(), make()
     wanted = step_by_step(one, x_seq)
     one(x_seq[0])
@@ -101,9 +101,9 @@ def assert_state_can_be_loaded(make: Make, x_seq: Tensor) -> None:
 
 
 def assert_leaves_inputs_alone(make: Make, x_seq: Tensor) -> None:
-    """What it is shown may have other readers."""
+    """Its inputs may have other readers."""
     for run in (step_by_step, at_once):
         shown = x_seq.clone()
         out = run(make(), shown)
-        assert torch.equal(shown, x_seq), "it writes into the currents that it is given"
-        assert out.dtype == x_seq.dtype, f"it answers {out.dtype} for {x_seq.dtype}"
+        assert torch.equal(shown, x_seq), "it writes to the currents that it receives"
+        assert out.dtype == x_seq.dtype, f"it returns {out.dtype} for {x_seq.dtype}"

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from sj_ann2snn import LayerMapper, hookimpl
 
-from .layers import CumulativeMax, SpatialMax
+from .layers import SpatialMax
 from .mappers import AdaptiveMaxPoolMapper, SpatialMaxMapper
 
-__all__ = ["ANN2SNN_API", "AdaptiveMaxPoolMapper", "CumulativeMax", "SpatialMax", "SpatialMaxMapper"]
+__all__ = ["ANN2SNN_API", "AdaptiveMaxPoolMapper", "SpatialMax", "SpatialMaxMapper"]
 
 ANN2SNN_API = 1
 

@@ -1,4 +1,4 @@
-"""What becomes of adaptive and global max pooling."""
+"""What adaptive and global max pooling become."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sj_ann2snn import LayerMapper, Refuse, Replacement, Site, Stateful, Value
+from sj_ann2snn import CumulativeMax, LayerMapper, Refuse, Replacement, Site, Stateful, Value
 
-from .layers import CumulativeMax, SpatialMax
+from .layers import SpatialMax
 
 __all__ = ["AdaptiveMaxPoolMapper", "SpatialMaxMapper"]
 
@@ -35,7 +35,6 @@ class AdaptiveMaxPoolMapper(LayerMapper):
     """
 
     name = "adaptive-max-pool"
-    exports = (CumulativeMax,)
     claims = (
         nn.AdaptiveMaxPool1d,
         nn.AdaptiveMaxPool2d,
@@ -43,7 +42,7 @@ class AdaptiveMaxPoolMapper(LayerMapper):
         F.adaptive_max_pool1d,
         F.adaptive_max_pool2d,
         F.adaptive_max_pool3d,
-        # What torch.fx records where indices are asked for.
+        # torch.fx records these functions if indices are requested.
         F.adaptive_max_pool1d_with_indices,
         F.adaptive_max_pool2d_with_indices,
         F.adaptive_max_pool3d_with_indices,
@@ -72,12 +71,12 @@ class SpatialMaxMapper(LayerMapper):
     """
 
     name = "spatial-max"
-    exports = (CumulativeMax, SpatialMax)
+    exports = (SpatialMax,)
     claims = (torch.amax, "amax")
 
     def map(self, site: Site) -> Replacement:
         ndim = len(site.values[0].shape)
-        # torch takes NumPy's names as well.
+        # torch also accepts NumPy's names.
         given = site.argument("dim", 1, site.kwargs.get("axis", ()))
         keepdim = bool(site.argument("keepdim", 2, site.kwargs.get("keepdims", False)))
         dims = tuple(sorted(dim % ndim for dim in ([given] if isinstance(given, int) else given)))
@@ -87,8 +86,8 @@ class SpatialMaxMapper(LayerMapper):
             )
         if dims[0] == 1:
             return Refuse(
-                "it takes the maximum over channels (dimension 1), each of which has a scale of its own",
-                "take it over spatial dimensions, from 2 on, only",
+                "it takes the maximum over channels (dimension 1), each of which has its own scale",
+                "take it only over spatial dimensions, from 2 on",
             )
         return Stateful(partial(_spatial, dims, keepdim), _LABEL)
 

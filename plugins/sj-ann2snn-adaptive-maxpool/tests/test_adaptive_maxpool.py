@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from sj_ann2snn_adaptive_maxpool import AdaptiveMaxPoolMapper, CumulativeMax, SpatialMax
+from sj_ann2snn_adaptive_maxpool import AdaptiveMaxPoolMapper, SpatialMax
 from spikingjelly.activation_based import functional
 from torch import Tensor, nn
 
-from sj_ann2snn import Converter, OptionError, UnsupportedError, evaluate, simulate
+from sj_ann2snn import Converter, CumulativeMax, OptionError, UnsupportedError, evaluate, simulate
 
 OWN = "sj-ann2snn-adaptive-maxpool"
 

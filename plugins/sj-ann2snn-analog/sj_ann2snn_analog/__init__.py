@@ -1,4 +1,4 @@
-"""Operations that no spiking neuron can do, for sj-ann2snn: exact in the mean over time, without spikes.
+"""Operations that no spiking neuron can compute, for sj-ann2snn: exact in the mean over time, without spikes.
 
 >>> import torch
 >>> from sj_ann2snn import Converter

@@ -1,4 +1,4 @@
-"""The module that stands in the spiking network."""
+"""The module that replaces operations in the spiking network."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import torch
 from spikingjelly.activation_based.base import MemoryModule
 from torch import Tensor, nn
 
+from sj_ann2snn import along_axis, call_operation, map_tensors
+
 __all__ = ["TemporalDifference"]
 
 Operation = nn.Module | Callable[..., Any] | str
 
 
 class TemporalDifference(MemoryModule):  # type: ignore[misc]  # SpikingJelly is untyped
-    """Emits what makes the mean of its outputs the operation on the mean of its inputs, at every step.
+    """At every step, makes the mean of its outputs equal to the operation on the mean of its inputs.
 
     >>> import torch
     >>> square = TemporalDifference(torch.square)
@@ -27,19 +29,19 @@ class TemporalDifference(MemoryModule):  # type: ignore[misc]  # SpikingJelly is
     ``t f(m(t)) - (t - 1) f(m(t - 1))``. The outputs up to any step t add up to t f(m(t)): here the mean inputs are 1,
     1/2 and 1, and the outputs add up to 1, 2 · 1/4 and 3. They are analog values of either sign, not spikes.
 
-    The operation may take several tensors that vary over time. It must work on each sample by itself and be finite at
-    every mean, those of the first few steps, many of them zero, included.
+    The operation may take several tensors that vary over time. It must work on each sample separately and be finite for
+    every mean, including the means of the first few steps, many of which are zero.
 
     Args:
         operation: A module, a function, or the name of a tensor method, without randomness and without memory.
-        sequences: Which tensors among the arguments (in order, nested ones included) are ``[N, ...]``, and
+        sequences: Which tensors among the arguments (in order, including nested ones) are ``[N, ...]``, and
             ``[T, N, ...]`` in step mode "m"; the others are parameters. Integers and booleans among the sequences
             must not vary over time.
 
     In step mode "m" the operation runs on all steps at once, as ``[T * N, ...]``.
 
     Raises:
-        ValueError: `operation` is text, but names no method of tensors.
+        ValueError: `operation` is a string that is not the name of a tensor method.
     """
 
     steps: int
@@ -49,7 +51,7 @@ class TemporalDifference(MemoryModule):  # type: ignore[misc]  # SpikingJelly is
     def __init__(self, operation: Operation, sequences: tuple[int, ...] = (0,)) -> None:
         super().__init__()
         if isinstance(operation, str) and (operation.startswith("_") or not hasattr(Tensor, operation)):
-            raise ValueError(f"operation={operation!r} is not allowed: tensors have no such method.")
+            raise ValueError(f"operation={operation!r} is not allowed: tensors have no method of that name.")
         self.operation = operation
         self.sequences = sequences
         self.register_memory("steps", 0)
@@ -58,7 +60,7 @@ class TemporalDifference(MemoryModule):  # type: ignore[misc]  # SpikingJelly is
 
     def single_step_forward(self, *args: Any, **kwargs: Any) -> Any:
         args, kwargs = self._map_sequences((args, kwargs), lambda x: x.unsqueeze(0))
-        return _map(self.multi_step_forward(*args, **kwargs), lambda y: y.squeeze(0))
+        return map_tensors(self.multi_step_forward(*args, **kwargs), lambda y: y.squeeze(0))
 
     def multi_step_forward(self, *args: Any, **kwargs: Any) -> Any:
         found: list[Tensor] = []
@@ -67,37 +69,32 @@ class TemporalDifference(MemoryModule):  # type: ignore[misc]  # SpikingJelly is
         sums = [_running_sum(x, self.sums[index] if self.sums else None) for index, x in enumerate(found)]
         means = iter([_mean(x, total, before) for x, total in zip(found, sums, strict=True)])
         args, kwargs = self._map_sequences((args, kwargs), lambda x: self._merged(next(means)))
-        result = self._call(args, kwargs)
+        result = call_operation(self.operation, *args, **kwargs)
         values: list[Tensor] = []
-        # A batch may have become finer (windows of a sample), hence -1.
-        _map(result, lambda y: values.append(y.reshape(steps, -1, *y.shape[1:])))
+        # A batch may now have several rows per sample (windows), hence -1.
+        map_tensors(result, lambda y: values.append(y.reshape(steps, -1, *y.shape[1:])))
         last = self.last or [value[0] for value in values]
         differences = iter([_difference(y, y0, before) for y, y0 in zip(values, last, strict=True)])
         self.steps = before + steps
         self.sums = [total[-1].clone() for total in sums]
         self.last = [value[-1].clone() for value in values]
-        return _map(result, lambda _: next(differences))
+        return map_tensors(result, lambda _: next(differences))
 
     def detach(self) -> None:
-        """Cut the memory off from the graph of gradients, as SpikingJelly's `functional.detach_net` does."""
+        """Detach the memory from the autograd graph, for SpikingJelly's `functional.detach_net`."""
         self.sums, self.last = ([x.detach() for x in found] if found else None for found in (self.sums, self.last))
 
     def _map_sequences(self, tree: Any, change: Callable[[Tensor], Any]) -> Any:
         positions = itertools.count()
-        return _map(tree, lambda x: change(x) if next(positions) in self.sequences else x)
+        return map_tensors(tree, lambda x: change(x) if next(positions) in self.sequences else x)
 
     def _merged(self, x_seq: Tensor) -> Tensor:
         merged = x_seq.flatten(0, 1)
-        # What is not torch's own may look at the tensor's memory (``x.view(...)`` does).
+        # Operations from outside torch may depend on the memory layout (as ``x.view(...)`` does).
         return merged if _is_torchs(self.operation) else merged.contiguous()
 
-    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if isinstance(self.operation, str):
-            return getattr(args[0], self.operation)(*args[1:], **kwargs)
-        return self.operation(*args, **kwargs)
-
     def export_options(self) -> dict[str, Any]:
-        """What makes it anew."""
+        """The keywords that rebuild it."""
         return {"operation": self.operation, "sequences": self.sequences}
 
     def extra_repr(self) -> str:
@@ -108,7 +105,7 @@ class TemporalDifference(MemoryModule):  # type: ignore[misc]  # SpikingJelly is
 
 
 def _running_sum(x_seq: Tensor, before: Tensor | None) -> Tensor:
-    """The sums up to every step, in double precision: an error in a mean counts t times in the difference."""
+    """The sums up to every step, in double precision, because an error in a mean counts t times in the difference."""
     if not x_seq.is_floating_point():
         return x_seq
     total = x_seq.cumsum(0, dtype=torch.float64)
@@ -122,7 +119,7 @@ def _mean(x_seq: Tensor, total: Tensor, before: int) -> Tensor:
 
 
 def _difference(y_seq: Tensor, last: Tensor, before: int) -> Tensor:
-    """``t y(t) - (t - 1) y(t - 1)``, written so that nothing large cancels: y(t) + (t - 1) (y(t) - y(t - 1))."""
+    """``t y(t) - (t - 1) y(t - 1)``, written without cancellation as y(t) + (t - 1) (y(t) - y(t - 1))."""
     if not y_seq.is_floating_point():
         return y_seq
     growth = y_seq - torch.cat([last[None], y_seq[:-1]])
@@ -132,20 +129,9 @@ def _difference(y_seq: Tensor, last: Tensor, before: int) -> Tensor:
 def _numbers(like: Tensor, before: int) -> Tensor:
     """The numbers of the steps, from `before` on, in the shape ``[T, 1, ...]``."""
     numbers = torch.arange(before, before + len(like), dtype=like.dtype, device=like.device)
-    return numbers.view(-1, *(1,) * (like.dim() - 1))
+    return along_axis(numbers, like.dim())
 
 
 def _is_torchs(operation: Operation) -> bool:
     home = type(operation).__module__ if isinstance(operation, nn.Module) else getattr(operation, "__module__", None)
     return home is None or home.partition(".")[0] in ("torch", "_operator", "builtins")
-
-
-def _map(tree: Any, change: Callable[[Tensor], Any]) -> Any:
-    """`tree` with every tensor in its tuples, lists and dicts changed, in order."""
-    if isinstance(tree, Tensor):
-        return change(tree)
-    if isinstance(tree, (tuple, list)):
-        return type(tree)([_map(item, change) for item in tree])
-    if isinstance(tree, dict):
-        return {key: _map(item, change) for key, item in tree.items()}
-    return tree

@@ -1,4 +1,4 @@
-"""What becomes of operations that are not linear over time and that no neuron stands for."""
+"""What operations become that are not linear over time and that no neuron can replace."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["MAPPERS"]
 ANALOG = Analog(TemporalDifference, "temporal difference")
 
 SIGNED = Spike(negative_slope=1.0, analog=ANALOG)
-"""Behind the operation the difference of two neurons, which carries values of either sign."""
+"""The operation, followed by the difference of two neurons, which carries values of either sign."""
 
 
 class ActivationMapper(LayerMapper):
@@ -80,7 +80,7 @@ class ActivationMapper(LayerMapper):
 
 
 class NormalizationMapper(LayerMapper):
-    """Normalization by statistics of the sample at hand becomes a temporal difference.
+    """Normalization by a sample's own statistics becomes a temporal difference.
 
     Args:
         analog_neuron: As for `ActivationMapper`.
@@ -174,12 +174,12 @@ class GateMapper(LayerMapper):
 
 
 class AttentionMapper(LayerMapper):
-    """Attention becomes a temporal difference as a whole, its linear maps included.
+    """Attention becomes a temporal difference as a whole, including its linear maps.
 
     >>> from sj_ann2snn import Site
     >>> site = Site("attention", F.scaled_dot_product_attention, kwargs={"dropout_p": 0.1})
     >>> AttentionMapper().map(site).why
-    'it draws at random also at inference (a dropout of 0.1 is fixed in the code)'
+    'it is random even at inference (a dropout of 0.1 is fixed in the code)'
     """
 
     name = "analog-attention"
@@ -194,7 +194,7 @@ class AttentionMapper(LayerMapper):
         dropout = self._dropout(site)
         if dropout:
             return Refuse(
-                f"it draws at random also at inference (a dropout of {dropout} is fixed in the code)",
+                f"it is random even at inference (a dropout of {dropout} is fixed in the code)",
                 "let the dropout depend on self.training",
             )
         return ANALOG
@@ -211,7 +211,7 @@ class AttentionMapper(LayerMapper):
 
 
 class ProductMapper(LayerMapper):
-    """The product of two spike streams becomes a temporal difference; all others stay products."""
+    """The product of two spike streams becomes a temporal difference; other products are kept."""
 
     name = "analog-product"
     exports = (TemporalDifference,)
@@ -223,7 +223,7 @@ class ProductMapper(LayerMapper):
 
 
 class MatrixProductMapper(LayerMapper):
-    """The matrix product of two spike streams becomes a temporal difference; all others stay products."""
+    """The matrix product of two spike streams becomes a temporal difference; other products are kept."""
 
     name = "analog-matrix-product"
     exports = (TemporalDifference,)
@@ -235,7 +235,7 @@ class MatrixProductMapper(LayerMapper):
 
 
 class QuotientMapper(LayerMapper):
-    """A quotient with a spike stream as its divisor becomes a temporal difference; all others stay quotients."""
+    """A quotient with a spike stream as its divisor becomes a temporal difference; other quotients are kept."""
 
     name = "analog-quotient"
     exports = (TemporalDifference,)
@@ -250,7 +250,7 @@ class QuotientMapper(LayerMapper):
 
 
 class ClampMapper(LayerMapper):
-    """Clamps become temporal differences where no neuron stands for them: where they do not begin at zero."""
+    """Clamps that no neuron can replace, because they do not begin at zero, become temporal differences."""
 
     name = "analog-clamp"
     exports = (TemporalDifference,)
@@ -286,7 +286,7 @@ class ClampMapper(LayerMapper):
 
 
 class MaskMapper(LayerMapper):
-    """Masks that do not vary over time let pass or overwrite, which is linear; what they hide may be infinite."""
+    """Masks that do not vary over time pass or overwrite values, which is linear; hidden values may be infinite."""
 
     name = "mask"
     claims = (torch.masked_fill, "masked_fill")

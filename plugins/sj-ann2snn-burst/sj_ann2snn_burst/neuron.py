@@ -1,4 +1,4 @@
-"""A neuron that may emit several spikes in one step."""
+"""A neuron that can emit several spikes in one step."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sj_ann2snn import InPlaceNeuron, NeuronMaker, NeuronSite, OptionError
+from sj_ann2snn import InPlaceNeuron, NeuronMaker, NeuronSite, OptionError, require_integer
 
 __all__ = ["Burst", "BurstNeuron"]
 
 
 class BurstNeuron(InPlaceNeuron):
-    """Integrate-and-fire with threshold 1 and soft reset that emits all spikes its potential holds, up to `levels`.
+    """Integrate-and-fire with threshold 1 and soft reset; emits as many spikes as its potential allows, up to `levels`.
 
     >>> neuron = BurstNeuron(levels=3)
     >>> [neuron(torch.tensor([current])).item() for current in (2.5, 0.5, 9.0, -9.0)]
     [2.0, 1.0, 3.0, 0.0]
 
     Args:
-        levels: Most spikes in a step.
+        levels: Maximum number of spikes in a step.
         initial_potential: Membrane potential after a reset, as a fraction of the threshold.
 
-    Shapes: currents and spikes ``[N, ...]``, with step mode "m" ``[T, N, ...]``.
+    Shapes: currents and spikes are ``[N, ...]``, in step mode "m" ``[T, N, ...]``.
     """
 
     def __init__(self, *, levels: int, initial_potential: float = 0.0) -> None:
@@ -38,7 +38,7 @@ class BurstNeuron(InPlaceNeuron):
         self.v -= out
 
     def export_options(self) -> dict[str, Any]:
-        """What makes it anew."""
+        """The keywords that rebuild it."""
         return {"levels": self.levels, "initial_potential": self.initial_potential}
 
     def extra_repr(self) -> str:
@@ -51,30 +51,30 @@ class Burst(NeuronMaker):
     >>> Burst(levels=8).unit(torch.tensor(2.0))
     tensor(0.2500)
 
-    A step then tells k + 1 values apart instead of two, and a rate over T steps k·T + 1.
+    A step then distinguishes k + 1 values instead of two, and a rate over T steps k·T + 1.
 
     Args:
-        levels: k, from 1 up; 1 is the plain IF neuron.
-        initial_potential: Membrane potential after a reset, as a fraction of the threshold λ / k. One half, the
-            default, rounds to the nearest level instead of down.
+        levels: k, at least 1; 1 is the plain IF neuron.
+        initial_potential: Membrane potential after a reset, as a fraction of the threshold λ / k. The default of one
+            half rounds to the nearest level instead of down.
 
     Raises:
-        OptionError: `levels` is no integer from 1 up, or `initial_potential` lies outside [0, 1).
+        OptionError: `levels` is not an integer of at least 1, or `initial_potential` is outside [0, 1).
 
     Source: Li & Zeng 2022, "Efficient and accurate conversion of spiking neural network with burst spikes",
-    where a neuron fires again within a step while its potential is above the threshold. There λ stays the value of a
-    spike; here it is divided among them, so that what is gained is resolution.
+    where a neuron fires again within a step while its potential is above the threshold. There, λ remains the value of a
+    spike; here, λ is divided among the spikes, which improves the resolution.
     """
 
     name = "burst"
     exports = (BurstNeuron,)
 
     def __init__(self, *, levels: int = 4, initial_potential: float = 0.5) -> None:
-        if isinstance(levels, bool) or not isinstance(levels, int) or levels < 1:
-            raise OptionError(f"levels={levels!r} is not allowed: the most spikes in a step are an integer from 1 up.")
+        levels = require_integer("levels", levels, what="the largest number of spikes in a step")
         if not 0 <= initial_potential < 1:
             raise OptionError(
-                f"initial_potential={initial_potential!r} is not allowed: it is a fraction of the threshold in [0, 1)."
+                f"initial_potential={initial_potential!r} is not allowed: it must be a fraction of the threshold "
+                "in [0, 1)."
             )
         self.levels, self.initial_potential = levels, float(initial_potential)
 

@@ -109,11 +109,11 @@ def test_the_report_keeps_lambda_and_names_the_neuron() -> None:
 
 @pytest.mark.parametrize("levels", [0, -1, 2.5, True, "4"])
 def test_levels_are_checked(levels: Any) -> None:
-    with pytest.raises(OptionError, match=f"levels={levels!r} is not allowed: .* integer from 1 up"):
+    with pytest.raises(OptionError, match=f"levels={levels!r} is not allowed: .* must be an integer of at least 1"):
         Converter(neuron="burst", levels=levels)
 
 
 @pytest.mark.parametrize("start", [-0.1, 1.0, float("nan")])
 def test_the_initial_potential_is_checked(start: float) -> None:
-    with pytest.raises(OptionError, match=r"initial_potential=.* is not allowed: it is a fraction of the threshold"):
+    with pytest.raises(OptionError, match=r"initial_potential=.* is not allowed: it must be a fraction of the threshold"):
         Burst(initial_potential=start)

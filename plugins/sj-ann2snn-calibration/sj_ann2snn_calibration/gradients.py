@@ -11,15 +11,15 @@ __all__ = ["fire"]
 
 
 def fire(currents: Tensor, log_scale: Tensor, bias: Tensor, potential: Tensor) -> Tensor:
-    """What an IF neuron with soft reset emits, ``scale * spikes``, whose potential ``(z + bias) / scale`` drives.
+    """The output ``scale * spikes`` of an IF neuron with soft reset that receives ``(z + bias) / scale``.
 
     >>> z = torch.tensor([[[0.5]], [[0.5]], [[0.5]]])
     >>> fire(z, torch.zeros(1), torch.zeros(1), torch.full((1,), 0.5)).flatten()
     tensor([1., 0., 1.])
 
-    Backwards a spike is taken to depend on the potential with slope one within half a threshold of the threshold, and
-    not at all elsewhere. The reset is differentiated like the spike, so that what a neuron emits in all changes by as
-    much as its current does, however that is spread over the steps.
+    In the backward pass, a spike depends on the potential with slope one within half a threshold of the threshold, and
+    not at all elsewhere. The reset is differentiated like the spike, so a neuron's total output changes by as much as
+    its current, however the change is spread over the steps.
 
     Args:
         currents: ``[T, N, C, ...]``.
@@ -60,7 +60,7 @@ class _Fire(torch.autograd.Function):
         to_log = torch.zeros_like(later)
         for step in reversed(range(len(currents))):
             z, g, out, close, result = (x[step] for x in (currents, grad, emitted, near, into))
-            # A spike counts for the output and, by the reset, against the potential later on.
+            # A spike adds to the output and, through the reset, lowers the later potential.
             later = later + (g * scale - later) * close
             torch.div(later, scale, out=result)
             to_bias += result
@@ -72,6 +72,6 @@ class _Fire(torch.autograd.Function):
 
 
 def _like_steps(currents: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Memory for as many steps, each laid out as one of `currents` is."""
+    """Memory for as many steps, each laid out like a step of `currents`."""
     step = torch.empty_like(currents[0], dtype=dtype)
     return torch.empty_strided(currents.shape, (step.numel(), *step.stride()), dtype=step.dtype, device=step.device)

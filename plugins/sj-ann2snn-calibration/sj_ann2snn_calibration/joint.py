@@ -1,4 +1,4 @@
-"""All thresholds, biases and initial potentials at once, by gradient descent towards the ANN's answers."""
+"""Adjusts all thresholds, biases and initial potentials at once, by gradient descent towards the ANN's answers."""
 
 from __future__ import annotations
 
@@ -9,26 +9,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sj_ann2snn import Correction, CorrectionError, OptionError, Trial, TrialSite
+from sj_ann2snn import Correction, CorrectionError, Trial, TrialSite, require_integer, require_number
 
 from .gradients import fire
-from .staircase import checked_steps
 
 __all__ = ["Joint", "usual_delay"]
 
 BATCH = 32
-"""Samples from which one step of the descent follows."""
+"""Samples per step of gradient descent."""
 
 SETTLED = 3
-"""Neurons one behind the other that need no delay: they settle in few steps."""
+"""Number of successive spiking layers that need no delay, because they settle in few steps."""
 
 SAMPLE_STEPS = 1 << 8
-"""Samples times steps that are computed at a time: what is kept for the way back grows with both."""
+"""Samples times steps to compute at a time; memory for the backward pass grows with both."""
 
 
 @dataclass
 class _Parameters:
-    """What is learnt at one site."""
+    """The parameters that are learnt at one site."""
 
     log_scale: Tensor
     bias: Tensor
@@ -43,7 +42,7 @@ class _Parameters:
         return _Parameters(*(value.detach().clone().requires_grad_() for value in values))
 
     def keep_to(self, site: TrialSite) -> None:
-        """Hold the scale where the activation has an upper bound."""
+        """Limit the scale if the activation has an upper bound."""
         if site.largest_scale is not None:
             with torch.no_grad():
                 self.log_scale.copy_(self.log_scale.minimum(site.largest_scale.log()))
@@ -53,7 +52,7 @@ class _Parameters:
 
 
 class Joint(Correction):
-    """Learns scale and bias of every channel, and its initial potential, so that T steps answer as the ANN does.
+    """Learns the scale, bias and initial potential of every channel so that T steps give the ANN's answer.
 
     >>> from sj_ann2snn import Converter, simulate
     >>> _ = torch.manual_seed(0)
@@ -67,25 +66,24 @@ class Joint(Correction):
     >>> divergence[1] < divergence[0]
     True
 
-    The weights stay as they are, and no label is used: the loss is the divergence of the network's mean answer over T
-    steps from the ANN's (for answers ``[N, classes]``; the mean squared error otherwise). The network runs with its
-    real spikes; the way back is that of `gradients.fire`.
+    The weights are not changed, and no labels are used: the loss is the Kullback-Leibler divergence between the
+    network's mean answer over T steps and the ANN's (for answers ``[N, classes]``; otherwise the mean squared error).
+    The forward pass uses real spikes; the backward pass is that of `gradients.fire`.
 
     Args:
-        T: Number of time steps that the network is to run for.
-        delay: Steps at the beginning whose outputs do not count, part of T: what the network emits while the first
-            spikes are still on their way says little. By default T / 4, from T = 8 on T / 2, and less
-            where few neurons lie one behind the other. `simulate` and
-            `evaluate` then leave them out, too, unless they are told another readout.
-        epochs: How often to go through the calibration data; by default 64 / T times, at least once.
-        learning_rate: Of Adam, falling along half a cosine to zero; by default 0.04 / T.
-        samples: Calibration samples to use at the most.
+        T: Number of time steps for which the network will run.
+        delay: Number of steps at the beginning, part of T, whose outputs do not count because the first spikes have not
+            arrived yet. By default T / 4, from T = 8 on T / 2, and less for networks with few successive spiking
+            layers. `simulate` and `evaluate` then leave these steps out as well, unless you give another readout.
+        epochs: Passes over the calibration data; by default 64 / T, at least one.
+        learning_rate: Learning rate of Adam, falling to zero along half a cosine; by default 0.04 / T.
+        samples: Maximum number of calibration samples to use.
         mirror: Mirror every image ``[C, H, W]`` left to right half of the time.
-        seed: Of the order of the samples and of the mirroring.
+        seed: Seed for the order of the samples and for mirroring.
 
     Raises:
         OptionError: An option is out of range.
-        CorrectionError: A neuron of the network is no plain IF neuron.
+        CorrectionError: The network has a neuron other than the plain IF neuron.
     """
 
     name = "joint"
@@ -101,25 +99,22 @@ class Joint(Correction):
         mirror: bool = True,
         seed: int = 0,
     ) -> None:
-        self.T = checked_steps(T)
-        for name, value in (("epochs", epochs), ("samples", samples)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise OptionError(f"{name}={value!r} is not allowed: it is an integer from 1 up.")
-        if learning_rate is not None and not learning_rate > 0:
-            raise OptionError(f"learning_rate={learning_rate!r} is not allowed: it is greater than 0.")
-        if delay is not None and (isinstance(delay, bool) or not isinstance(delay, int) or not 0 <= delay < T):
-            raise OptionError(f"delay={delay!r} is not allowed for T={T}: it is an integer from 0 to T - 1.")
-        self.delay = delay
-        self.epochs = max(1, 64 // T) if epochs is None else epochs
-        self.learning_rate = 0.04 / T if learning_rate is None else learning_rate
-        self.samples, self.mirror, self.seed = samples, mirror, seed
+        self.T = require_integer("T", T, what="the number of time steps")
+        self.delay = None if delay is None else require_integer("delay", delay, 0, T - 1, what=f"for T={T} it")
+        self.epochs = max(1, 64 // T) if epochs is None else require_integer("epochs", epochs)
+        default = 0.04 / T
+        self.learning_rate = (
+            default if learning_rate is None else require_number("learning_rate", learning_rate, above=0)
+        )
+        self.samples = require_integer("samples", samples)
+        self.mirror, self.seed = mirror, seed
 
     def correct(self, trial: Trial) -> None:
         for site in trial.sites:
             if not site.binary:
                 raise CorrectionError(
-                    f"Correction 'joint' knows the spikes of the plain IF neuron only, and {site.name} has another "
-                    "one. Leave out neuron=, or use corrections='bias'."
+                    f"Correction 'joint' only supports the plain IF neuron, but {site.name} has another neuron. "
+                    "Leave out neuron=, or use corrections='layer-by-layer', which works with any neuron."
                 )
         delay = self._delay(len(trial.sites))
         inputs = trial.inputs(self.samples)
@@ -143,7 +138,7 @@ class Joint(Correction):
             for rows in order[: batches * size].view(batches, size):
                 optimizer.zero_grad()
                 for part in rows.split(max(1, SAMPLE_STEPS // self.T)):
-                    batch = tuple(self._taken(value, part.to(value.device), generator) for value in inputs)
+                    batch = tuple(self._select(value, part.to(value.device), generator) for value in inputs)
                     given: Any = batch[0] if len(batch) == 1 else batch
                     target = trial.activations(given).output
                     answer = trial.run(given, self.T, emit)[delay:].mean(0)
@@ -164,12 +159,12 @@ class Joint(Correction):
             trial.suggest_readout("delayed", delay=delay)
 
     def _delay(self, sites: int) -> int:
-        """Steps that do not count. What drives the first neurons is constant, so that they need none."""
+        """Steps that do not count. The current of the first neurons is constant, so they need no delay."""
         if self.delay is not None:
             return self.delay
         return min(usual_delay(self.T), max(0, sites - SETTLED))
 
-    def _taken(self, value: Any, rows: Tensor, generator: torch.Generator) -> Any:
+    def _select(self, value: Any, rows: Tensor, generator: torch.Generator) -> Any:
         if not isinstance(value, Tensor) or not value.dim():
             return value
         taken = value[rows]
@@ -180,7 +175,7 @@ class Joint(Correction):
 
 
 def usual_delay(steps: int) -> int:
-    """Steps of all `steps` that do not count in a deep network."""
+    """The default delay of a deep network for `steps` steps."""
     return steps // 2 if steps >= 8 else steps // 4
 
 

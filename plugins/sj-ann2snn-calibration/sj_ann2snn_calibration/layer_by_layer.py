@@ -1,4 +1,4 @@
-"""Biases and initial potentials, layer by layer, against the ANN on the spikes that really arrive."""
+"""Adjusts biases and initial potentials to the ANN, layer by layer, on the spikes that actually arrive."""
 
 from __future__ import annotations
 
@@ -7,34 +7,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sj_ann2snn import Correction, OptionError, Trial, TrialSite
-
-from .staircase import checked_steps
+from sj_ann2snn import Correction, Trial, TrialSite, require_integer
 
 __all__ = ["LayerByLayer"]
 
 SAMPLE_STEPS = 1 << 12
-"""Samples times steps at the most: the currents of a layer are kept for all of them."""
+"""Maximum of samples times steps; the currents of a layer are kept for all of them."""
 
 
 class LayerByLayer(Correction):
-    """Adds to every layer in turn what its neurons emit too little on average, by bias and by initial potential.
+    """Corrects the mean error of every layer in turn, by bias and initial potential.
 
     >>> from sj_ann2snn import Converter
     >>> ann = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
     >>> x = torch.rand(64, 4)
     >>> snn = Converter([x], mode="staircase", T=4, corrections="layer-by-layer", progress=False)(ann)
 
-    For each layer, everything before it being corrected already, the neurons fire on the currents of the calibration
-    samples. What their mean output misses of the ANN's activation goes into the bias, averaged over samples and
-    positions of a channel; several rounds of that, for the effect of a bias is not linear. What each neuron then still
-    misses on average goes into its initial potential. The output's bias takes up the rest. Any neuron will do.
+    The layers are corrected from first to last. The neurons of a layer fire on the currents of the calibration samples.
+    The difference between the ANN's activation and their mean output, averaged over samples and positions of a channel,
+    is added to the bias, in several rounds because the effect of a bias is not linear. The mean difference that remains
+    for each neuron is added to its initial potential. The output's bias corrects the rest. It works with any neuron.
 
     Args:
-        T: Number of time steps that the network is to run for.
+        T: Number of time steps for which the network will run.
         rounds: Rounds for the biases of a layer, and for its potentials.
-        potentials: Correct the initial potential of every neuron, too.
-        samples: Calibration samples to use at the most; fewer where T is large, 4,096 / T.
+        potentials: Also correct the initial potential of every neuron.
+        samples: Maximum number of calibration samples to use; at most 4,096 / T.
 
     Raises:
         OptionError: An option is out of range.
@@ -53,11 +51,9 @@ class LayerByLayer(Correction):
         potentials: bool = True,
         samples: int = 256,
     ) -> None:
-        self.T = checked_steps(T)
-        for name, value in (("rounds", rounds), ("samples", samples)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise OptionError(f"{name}={value!r} is not allowed: it is an integer from 1 up.")
-        self.rounds, self.potentials, self.samples = rounds, potentials, samples
+        self.T = require_integer("T", T, what="the number of time steps")
+        self.rounds, self.samples = require_integer("rounds", rounds), require_integer("samples", samples)
+        self.potentials = potentials
 
     @torch.no_grad()
     def correct(self, trial: Trial) -> None:
@@ -82,6 +78,6 @@ class LayerByLayer(Correction):
         if not self.potentials:
             return
         for _ in range(self.rounds):
-            # A potential counts once, where a current counts at every step.
+            # A potential counts once, a current at every step.
             added = self.T * missing().mean(0) / site.along_channels(site.scale)
             trial.adjust(site.name, initial_potential=site.initial_potential + added)

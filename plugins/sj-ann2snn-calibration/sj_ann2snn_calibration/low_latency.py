@@ -13,16 +13,16 @@ __all__ = ["LowLatency"]
 
 
 class LowLatency(Staircase):
-    """Thresholds per channel for the steps that count, half a threshold to start from, and the joint correction.
+    """Thresholds per channel for the steps that count, an initial potential of one half, and the joint correction.
 
     >>> LowLatency.suggests["corrections"]
     (<class 'sj_ann2snn_calibration.joint.Joint'>,)
 
     Args:
-        T: Number of time steps that the network is to run for.
+        T: Number of time steps for which the network will run.
 
     Raises:
-        OptionError: `T` is no integer from 1 up.
+        OptionError: `T` is not an integer of at least 1.
 
     Source: as for `Staircase` and `Joint`.
     """

@@ -11,16 +11,19 @@ from sj_ann2snn import (
     CalibrationSite,
     Normalization,
     Observer,
-    OptionError,
     QuantileSketch,
     channels_last_2d,
     fill_dead_channels,
+    require_integer,
 )
 
-__all__ = ["Staircase", "StaircaseObserver", "checked_steps"]
+__all__ = [
+    "Staircase",
+    "StaircaseObserver",
+]
 
 SMALLEST, CANDIDATES = 0.05, 96
-"""Scales that are tried: from this share of the maximum up to the maximum, evenly in the logarithm."""
+"""Scales to try: from this share of the maximum up to the maximum, evenly spaced in the logarithm."""
 
 
 class Staircase(Normalization):
@@ -32,15 +35,15 @@ class Staircase(Normalization):
     >>> round(observer.scale().item(), 2)
     1.0
 
-    After T steps an IF neuron that starts from half a threshold has emitted ``round(T a / λ)`` spikes for an activation
-    a, at most T. A large λ makes the steps of that staircase coarse, a small one cuts off what is above; λ is the
-    value with the least mean squared error over the calibration data.
+    After T steps, an IF neuron that starts at half a threshold has emitted ``round(T a / λ)`` spikes for an activation
+    a, at most T. A large λ makes the staircase coarse, a small λ clips larger activations; the mode takes the λ with
+    the least mean squared error over the calibration data.
 
     Args:
-        T: Number of time steps that the network is to run for.
+        T: Number of time steps for which the network will run.
 
     Raises:
-        OptionError: `T` is no integer from 1 up.
+        OptionError: `T` is not an integer of at least 1.
 
     Source: Li et al. 2021, "A free lunch from ANN: towards efficient, accurate spiking neural networks calibration",
     section 4 (a threshold by the least error of the quantised activation).
@@ -50,14 +53,14 @@ class Staircase(Normalization):
     suggests: ClassVar[dict[str, Any]] = {"channel_wise": True, "initial_potential": 0.5}
 
     def __init__(self, *, T: int = 8) -> None:  # noqa: N803 - the field's name for the number of time steps
-        self.T = checked_steps(T)
+        self.T = require_integer("T", T, what="the number of time steps")
 
     def observer(self, site: CalibrationSite) -> StaircaseObserver:
         return StaircaseObserver(site, self.T)
 
 
 class StaircaseObserver(Observer):
-    """Counts the activations of a site in logarithmic buckets, by channel where it has a scale for each."""
+    """Counts the activations of a site in logarithmic buckets, per channel if there is a scale per channel."""
 
     def __init__(self, site: CalibrationSite, steps: int) -> None:
         super().__init__(site)
@@ -87,14 +90,7 @@ class StaircaseObserver(Observer):
         )
 
     def _least_error(self, values: Tensor, counts: Tensor, scales: Tensor) -> Tensor:
-        """The one of `scales` whose staircase errs least on `values` that occur `counts` times."""
+        """The scale whose staircase has the least error on `values` that occur `counts` times."""
         height = scales.clamp(min=torch.finfo(torch.float64).tiny)[:, None] / self.steps
         staircase = (values / height).round_().clamp_(max=self.steps).mul_(height)
         return scales[(staircase.sub_(values).square_() @ counts).argmin()]
-
-
-def checked_steps(steps: object) -> int:
-    """`steps`, if it is a number of time steps."""
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise OptionError(f"T={steps!r} is not allowed: the number of time steps is an integer from 1 up.")
-    return steps

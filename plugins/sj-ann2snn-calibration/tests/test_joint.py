@@ -115,7 +115,7 @@ class Other(NeuronMaker):
 
 def test_other_neurons_are_refused() -> None:
     with pytest.raises(
-        CorrectionError, match="'joint' knows the spikes of the plain IF neuron only, and 1 has another"
+        CorrectionError, match="'joint' only supports the plain IF neuron, but 1 has another neuron.*corrections='layer-by-layer'"
     ):
         Converter([images()], neuron=Other(), corrections=Joint(), progress=False)(network())
 

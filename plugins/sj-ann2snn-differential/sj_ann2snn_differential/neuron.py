@@ -1,4 +1,4 @@
-"""A neuron whose spikes say how its rate changes."""
+"""A neuron whose spikes transmit changes of its rate."""
 
 from __future__ import annotations
 
@@ -8,33 +8,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sj_ann2snn import InPlaceNeuron, NeuronMaker, NeuronSite, OptionError
+from sj_ann2snn import InPlaceNeuron, NeuronMaker, NeuronSite, along_axis, require_integer
 
 __all__ = ["Differential", "DifferentialNeuron"]
 
 BITS = {torch.float32: (torch.int32, 23), torch.float64: (torch.int64, 52)}
-"""By precision the integer of the same size, and how many of its bits are the mantissa."""
+"""For each precision, the integer dtype of the same size and the number of mantissa bits."""
 
 
 class DifferentialNeuron(InPlaceNeuron):
-    """Emits, at most once a step, a spike of the size ±1, ±1/2, ±1/4, ..., which changes what it stands for.
+    """Emits at most one spike per step, of size ±1, ±1/2, ±1/4, ..., which changes the value that it represents.
 
     >>> neuron = DifferentialNeuron(thresholds=4)
     >>> outputs = [neuron(torch.tensor([0.7])) for _ in range(3)]
     >>> [round(sum(x.item() for x in outputs[:t]) / t, 3) for t in (1, 2, 3)]
     [0.5, 0.75, 0.75]
 
-    The neuron stands for a value a, zero at first. At every step it compares a with ``relu`` of the mean current so far
-    and sends the spike q that brings a nearest to it; where none does, none is sent and a stays, unlike a rate, which
-    falls when no spike comes. Whoever receives the spikes adds them up. The layers of a converted network take the mean
-    over time instead, so what is handed on here at step t is ``a + t q``, whose mean over time is a.
+    The neuron represents a value a, initially zero. At every step it compares a with ``relu`` of the mean current so
+    far and sends the spike q that brings a closest to it. If no spike brings it closer, none is sent and a stays the
+    same, unlike a rate, which falls without spikes. A receiver adds up the spikes. The layers of a converted network
+    take the mean over time instead, so the output at step t is ``a + t q``, whose mean over time is a.
 
     Args:
         thresholds: Number of sizes: 1, 1/2, ..., down to 2 to the power of ``1 - thresholds``.
+        maximum: Largest value that the neuron may represent, which broadcasts over the currents; None for no limit.
 
-        maximum: What the neuron stands for at the most, which broadcasts over the currents; None for anything.
-
-    Shapes: currents and outputs ``[N, ...]``, with step mode "m" ``[T, N, ...]``.
+    Shapes: currents and outputs are ``[N, ...]``, in step mode "m" ``[T, N, ...]``.
     """
 
     value: Tensor | None
@@ -72,14 +71,14 @@ class DifferentialNeuron(InPlaceNeuron):
         if x.dtype not in BITS:
             return self.nearest(x.float()).to(x.dtype)
         finest = 2.0 ** (1 - self.thresholds)
-        # Half of the finest size is kept, all below it is nearer to none.
+        # Keep values from half of the finest size; smaller values are nearer to zero.
         spike = F.hardshrink(x, finest / 2 * (1 - 2.0**-24))
-        # Half of the mantissa's range carries into the exponent from 1.5 times a power of two on, where the next one is
-        # nearer; without its mantissa a number is the power of two below it.
+        # Adding half of the mantissa's range carries into the exponent from 1.5 times a power of two on, where the next
+        # power is nearer. Clearing the mantissa then leaves the power of two below.
         integer, mantissa = BITS[x.dtype]
         spike.view(integer).add_(1 << mantissa - 1).bitwise_and_(-1 << mantissa)
         spike.clamp_(-1, 1)
-        # Half of the finest size becomes the finest; all others are taken off again.
+        # Half of the finest size becomes the finest size; doubling is undone for all other sizes.
         others = F.hardshrink(spike, 0.75 * finest)
         return spike.mul_(2).sub_(others)
 
@@ -88,15 +87,15 @@ class DifferentialNeuron(InPlaceNeuron):
         super().fire(x_seq, spikes)
 
     def count_spikes(self, emitted: Tensor) -> int:
-        """Spikes that were sent; the values handed on are their sums."""
+        """Number of spikes that were sent; the outputs are derived from their sums."""
         return self._sent
 
     def count_emissions(self, emitted: Tensor) -> int:
-        """As many: a neuron sends one spike in a step at the most."""
+        """The same number, because a neuron sends at most one spike per step."""
         return self._sent
 
     def export_options(self) -> dict[str, Any]:
-        """What makes it anew."""
+        """The keywords that rebuild it."""
         return {"thresholds": self.thresholds, "maximum": self.maximum}
 
     def extra_repr(self) -> str:
@@ -104,7 +103,7 @@ class DifferentialNeuron(InPlaceNeuron):
 
 
 class Differential(NeuronMaker):
-    """Differential coding: spikes of several sizes and both signs say how the activation changes.
+    """Differential coding: spikes of several sizes and both signs transmit changes of the activation.
 
     >>> from sj_ann2snn import Converter, simulate
     >>> ann = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
@@ -113,35 +112,29 @@ class Differential(NeuronMaker):
     >>> bool((simulate(snn, x, T=8) - ann(x)).abs().max() < 0.01)
     True
 
-    With n sizes an activation of up to λ is met within λ / 2**n after some n / 2 steps. λ is no bound: a value beyond
-    it takes a step more for each λ, up to the bound of the activation (ReLU6) if there is one. A neuron whose input has
-    settled is silent.
+    With n sizes, an activation of up to λ is reached within λ / 2**n after about n / 2 steps. λ is not a bound: a
+    larger value takes one more step for each λ, up to the bound of the activation (ReLU6) if there is one. A neuron
+    whose input has settled is silent.
 
     Args:
-        thresholds: Number of sizes of a spike, from 1 to 24.
+        thresholds: Number of spike sizes, from 1 to 24.
 
     Raises:
-        OptionError: `thresholds` is no such number.
+        OptionError: `thresholds` is not an integer from 1 to 24.
 
-    Source: Huang et al. 2025, "Differential coding for training-free ANN-to-SNN conversion": spikes transmit changes,
-    by neurons with several thresholds of both signs. Here the sizes are the powers of two below λ, and the spike is the
-    one that leaves the least between the value sent and the mean current so far.
+    Source: Huang et al. 2025, "Differential coding for training-free ANN-to-SNN conversion": neurons with several
+    thresholds of both signs transmit changes. Here the sizes are λ, λ / 2, λ / 4 and so on, and the neuron sends the
+    spike that leaves the smallest difference between the value sent and the mean current so far.
     """
 
     name = "differential"
     exports = (DifferentialNeuron,)
 
     def __init__(self, *, thresholds: int = 8) -> None:
-        if isinstance(thresholds, bool) or not isinstance(thresholds, int) or not 1 <= thresholds <= 24:
-            raise OptionError(
-                f"thresholds={thresholds!r} is not allowed: the sizes of a spike are from 1 to 24 in number."
-            )
-        self.thresholds = thresholds
+        self.thresholds = require_integer("thresholds", thresholds, 1, 24, what="the number of spike sizes")
 
     def make(self, site: NeuronSite) -> DifferentialNeuron:
         if site.maximum is None:
             return DifferentialNeuron(thresholds=self.thresholds)
-        maximum = (site.maximum / site.scale).to(site.dtype)
-        if maximum.dim():
-            maximum = maximum.view(-1, *(1,) * (len(site.shape) - 1))
+        maximum = along_axis((site.maximum / site.scale).to(site.dtype), len(site.shape))
         return DifferentialNeuron(thresholds=self.thresholds, maximum=maximum)

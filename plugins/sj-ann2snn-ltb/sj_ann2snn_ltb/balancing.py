@@ -1,4 +1,4 @@
-"""The strategy: thresholds that are balanced layer by layer, each against what the ones before it pass on."""
+"""The strategy: balances thresholds layer by layer, each on what the layers before it pass on."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from sj_ann2snn import (
     CalibrationSite,
     Normalization,
     Observer,
-    OptionError,
     QuantileSketch,
+    along_axis,
     channels_last_2d,
     fill_dead_channels,
+    require_integer,
 )
 
 from .bound import Bound
@@ -22,30 +23,30 @@ from .bound import Bound
 __all__ = ["LocalThresholdBalancing", "ThresholdObserver"]
 
 SETTLED = 1e-3
-"""Share of itself by which a threshold may still move."""
+"""Relative change below which a threshold counts as settled."""
 
 
 class ThresholdObserver(Observer):
-    """Counts the activations of a pass, and in later passes lets through what a neuron of its threshold would emit."""
+    """Counts the activations of a pass; in later passes, passes on what a neuron with its threshold would emit."""
 
     def __init__(self, site: CalibrationSite, steps: int, passes: int) -> None:
         super().__init__(site)
         self.steps, self.passes = steps, passes
         self.threshold: Tensor | None = None
-        """What the passes so far have led to; None in the first one."""
+        """The threshold after the passes so far; None in the first pass."""
         self._ended = 0
         self._counted = self._fresh()
 
     def observe(self, x: Tensor) -> Tensor | None:
         axis = self.site.channel_axis
         self._counted.update(x.reshape(1, -1) if axis is None else channels_last_2d(x, axis))
-        return None if self.threshold is None else self._emitted(x, self.threshold)
+        return None if self.threshold is None else self._emit(x, self.threshold)
 
     def merge(self, other: Self) -> None:
         self._counted.merge(other._counted)
 
     def end_pass(self) -> bool:
-        before, self.threshold = self.threshold, self._balanced()
+        before, self.threshold = self.threshold, self._balance()
         self._counted = self._fresh()
         self._ended += 1
         if self._ended >= self.passes:
@@ -53,22 +54,22 @@ class ThresholdObserver(Observer):
         return before is None or bool(((self.threshold - before).abs() > SETTLED * before).any())
 
     def scale(self) -> Tensor:
-        """λ by the pass that is under way, if it has shown anything, else by the last one."""
+        """λ from the current pass, if it has shown any data, otherwise from the last pass."""
         if self.threshold is None or bool(self._counted.totals.any()):
-            return self._balanced()
+            return self._balance()
         return self.threshold
 
-    def _balanced(self) -> Tensor:
+    def _balance(self) -> Tensor:
         whole = self._minimiser(self._counted.collapsed())[0]
         return whole if self.site.channel_axis is None else fill_dead_channels(self._minimiser(self._counted), whole)
 
     def _minimiser(self, counted: QuantileSketch) -> Tensor:
         return Bound(*counted.histogram(), self.steps).minimiser()
 
-    def _emitted(self, x: Tensor, threshold: Tensor) -> Tensor:
-        """`x` clipped to the threshold and rounded to multiples of a T-th of it, up to T of them."""
+    def _emit(self, x: Tensor, threshold: Tensor) -> Tensor:
+        """`x`, clipped to the threshold and rounded to multiples of threshold / T."""
         if self.site.channel_axis is not None:
-            threshold = threshold.view(-1, *(1,) * (x.dim() - self.site.channel_axis - 1))
+            threshold = along_axis(threshold, x.dim(), self.site.channel_axis)
         height = (threshold / self.steps).to(x).clamp(min=torch.finfo(x.dtype).tiny)
         return (x / height).round_().clamp_(0, self.steps).mul_(height)
 
@@ -85,36 +86,33 @@ class LocalThresholdBalancing(Normalization):
     >>> dict(LocalThresholdBalancing.suggests)
     {'channel_wise': True, 'initial_potential': 0.5}
 
-    An update that looks at the channel alone raises its threshold by the activations that are still clipped, until
-    what clipping costs and what rounding to T steps costs are in balance (`Bound`). From the second pass on every layer
-    passes on what its neurons would emit in T steps, clipped and rounded, so that the next ones are balanced
-    against it; passes go on until no threshold moves by more than a thousandth.
+    An update that uses only the channel itself raises its threshold by the activations that are still clipped, until
+    the cost of clipping and the cost of rounding to T steps are in balance (`Bound`). From the second pass on, every
+    layer passes on what its neurons would emit in T steps, clipped and rounded, so later layers are balanced on that.
+    Passes continue until no threshold moves by more than a thousandth.
 
-    The statistics cover whole passes: neither batch size nor order counts, except that what is counted in buckets
-    (`QuantileSketch`) is known to 2^-13 per layer, 2^-8 per channel.
+    The statistics cover whole passes, so batch size and order do not matter. Values counted in buckets
+    (`QuantileSketch`) are known to 2^-13 per layer, 2^-8 per channel.
 
     Args:
-        T: Number of time steps that the network is to run for.
-        passes: Passes over the calibration data at the most.
+        T: Number of time steps for which the network will run.
+        passes: Maximum number of passes over the calibration data.
 
     Raises:
-        OptionError: `T` or `passes` is no integer from 1 up, or `passes` is above 100.
+        OptionError: `T` or `passes` is not an integer of at least 1, or `passes` is above 100.
 
     Source: Bu, Li & Yu 2025, "Inference-scale complexity in ANN-SNN conversion for high-performance and low-power
-    applications" (local threshold balancing). There the update has a learning rate, follows every batch, charges for
-    clipping alone and so heads for the maximum, which it is stopped short of; here the cost of rounding, which
-    the paper's error also holds, gives it an end of its own.
+    applications" (local threshold balancing). There, the update has a learning rate, follows every batch and counts
+    only the cost of clipping, so it moves towards the maximum and must be stopped before that. Here, the cost of
+    rounding, which is also part of the paper's error, makes it converge.
     """
 
     name = "ltb"
     suggests: ClassVar[dict[str, Any]] = {"channel_wise": True, "initial_potential": 0.5}
 
     def __init__(self, *, T: int = 16, passes: int = 8) -> None:  # noqa: N803 - the field's name
-        for name, value, most in (("T", T, None), ("passes", passes, 100)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (most and value > most):
-                allowed = f"from 1 to {most}" if most else "from 1 up"
-                raise OptionError(f"{name}={value!r} is not allowed for mode 'ltb': it is an integer {allowed}.")
-        self.T, self.passes = T, passes
+        self.T = require_integer("T", T, what="in mode 'ltb' it")
+        self.passes = require_integer("passes", passes, 1, 100, what="in mode 'ltb' it")
 
     def observer(self, site: CalibrationSite) -> ThresholdObserver:
         return ThresholdObserver(site, self.T, self.passes)

@@ -8,11 +8,11 @@ from torch import Tensor
 __all__ = ["Bound"]
 
 ITERATIONS = 1000
-"""More than any update has been seen to need: each stops at a bucket further up, and few are passed one by one."""
+"""More steps than any update has needed in practice: each step moves up to a higher bucket and skips most others."""
 
 
 class Bound:
-    """Mean squared error that a threshold costs at the most, for activations that were counted in buckets.
+    """Upper bound on the mean squared error of a threshold, for activations counted in buckets.
 
     >>> import torch
     >>> bound = Bound(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([[5, 4, 1]]), steps=2)
@@ -20,17 +20,17 @@ class Bound:
     >>> [round(bound(threshold + d).item() - bound(threshold).item(), 4) for d in (-0.1, 0.1)]
     [0.0121, 0.0121]
 
-    A neuron of threshold θ that runs for T steps answers to an activation z with one of T + 1 levels, θ / T apart. What
-    lies above θ is clipped; rounding costs (θ / T)² / 12 on average for evenly spread z. The bound charges every
-    positive activation for both::
+    A neuron with threshold θ that runs for T steps maps an activation z to one of T + 1 levels, θ / T apart. Values
+    above θ are clipped; rounding costs (θ / T)² / 12 on average for evenly spread z. The bound counts both for every
+    positive activation::
 
         E(θ) = Σ max(z - θ, 0)² + n θ² / (12 T²),    n the number of positive z
 
     It is convex and has one minimum, at or below the largest activation.
 
     Args:
-        values: What the buckets stand for, ascending: ``[width]``.
-        counts: How many activations of each row lie there: ``[rows, width]``.
+        values: Values of the buckets, ascending: ``[width]``.
+        counts: Number of activations of each row in the buckets: ``[rows, width]``.
         steps: T.
     """
 
@@ -40,7 +40,7 @@ class Bound:
         self._rounding = self._counts.sum(1) / (12 * steps**2)
 
     def __call__(self, threshold: Tensor) -> Tensor:
-        """E of one threshold ``[rows]`` for each row."""
+        """E for one threshold per row ``[rows]``."""
         clipped = (self._values - threshold[:, None]).clamp(min=0).square()
         return (clipped * self._counts).sum(1) + self._rounding * threshold.square()
 
@@ -49,9 +49,9 @@ class Bound:
         return self.updates()[-1]
 
     def updates(self) -> list[Tensor]:
-        """The thresholds that the update passes, from zero to the minimiser, each ``[rows]``.
+        """The thresholds that the update visits, from zero to the minimiser, each ``[rows]``.
 
-        The update θ ← θ - E'(θ) / E''(θ) climbs from θ = 0, never passes the minimum, and is there after finitely
+        The update θ ← θ - E'(θ) / E''(θ) rises from θ = 0, never exceeds the minimum, and reaches it after finitely
         many steps, because E is quadratic between two values.
         """
         # How many activations lie in a bucket and above it, and what they sum up to; nothing lies above the last one.
@@ -62,7 +62,7 @@ class Bound:
             threshold = thresholds[-1]
             above = torch.searchsorted(self._values, threshold, right=True)[:, None]
             curvature = number.gather(1, above)[:, 0] + self._rounding
-            # -E'(θ) / 2 is the total of z - θ over the clipped activations, less what rounding adds.
+            # -E'(θ) / 2 is the sum of z - θ over the clipped activations, minus the rounding term.
             slope = total.gather(1, above)[:, 0] - curvature * threshold
             climb = torch.where(curvature > 0, slope / curvature, 0)
             updated = threshold + climb.clamp(min=0)

@@ -152,9 +152,9 @@ def test_a_dead_layer_is_reported() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"T": 0}, r"T=0 is not allowed for mode 'ltb': it is an integer from 1 up"),
+        ({"T": 0}, r"T=0 is not allowed: in mode 'ltb' it must be an integer of at least 1"),
         ({"T": 2.0}, r"T=2\.0 is not allowed"),
-        ({"passes": 0}, r"passes=0 is not allowed for mode 'ltb': it is an integer from 1 to 100"),
+        ({"passes": 0}, r"passes=0 is not allowed: in mode 'ltb' it must be an integer from 1 to 100"),
         ({"passes": 101}, r"passes=101 is not allowed"),
         ({"passes": True}, r"passes=True is not allowed"),
     ],

@@ -8,11 +8,11 @@ from torch import Tensor
 __all__ = ["Moments"]
 
 _CHUNK = 1 << 20
-"""Values that are held in float64 at a time."""
+"""Number of values to hold in float64 at a time."""
 
 
 class Moments:
-    """Count, mean and sum of squared deviations of each row, over all values it was shown.
+    """Count, mean and sum of squared deviations of each row, over all values shown.
 
     >>> import torch
     >>> moments = Moments(rows=1)
@@ -22,8 +22,8 @@ class Moments:
     (2.5, 1.25)
 
     Parts are combined by the pairwise update of Chan, Golub and LeVeque 1983, "Algorithms for computing the
-    sample variance", in float64. It subtracts means from means only, so it keeps its digits where the mean
-    is large against the deviation; a difference of the mean square and the squared mean would lose them.
+    sample variance", in float64. It only subtracts means from means, so it stays precise if the mean is large compared
+    with the deviation; the difference of the mean square and the squared mean would not.
 
     Args:
         rows: Independent rows (channels).
@@ -44,7 +44,7 @@ class Moments:
                 self._combine(*self._of(part.double()))
 
     def merge(self, other: Moments) -> None:
-        """Take in all that `other` was shown.
+        """Take in everything that `other` was shown.
 
         Raises:
             ValueError: The two have different rows, or count different values.

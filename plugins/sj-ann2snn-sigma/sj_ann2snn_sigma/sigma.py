@@ -13,9 +13,9 @@ from sj_ann2snn import (
     ModeError,
     Normalization,
     Observer,
-    OptionError,
     channels_last_2d,
     fill_dead_channels,
+    require_flag,
 )
 
 from .moments import Moments
@@ -35,7 +35,7 @@ class MeanSigmaObserver(Observer):
         self.moments = Moments(site.channels or 1, ignore_zeros=ignore_zeros)
 
     def observe(self, x: Tensor) -> None:
-        # A neuron emits nothing below zero, and a neuron behind a pool may see values below it.
+        # A neuron emits nothing below zero, but a neuron behind a pool may receive negative values.
         x = x.detach().clamp(min=0)
         axis = self.site.channel_axis
         self.moments.update(x.reshape(1, -1) if axis is None else channels_last_2d(x, axis))
@@ -59,22 +59,21 @@ class MeanSigma(Normalization):
     >>> MeanSigma.parse("max") is None
     True
 
-    All activations count, zeros included, unless `sigma_ignore_zeros` says otherwise. The deviation is that of
-    the calibration set itself (divided by n, not n - 1). One pass, constant memory, float64; batch size,
-    order and the split over merged observers change the result by rounding only. Channels that never fire
-    get the scale of their layer.
+    All activations count, including zeros, unless `sigma_ignore_zeros` is set. The deviation is that of the calibration
+    set itself (divided by n, not n - 1). One pass, constant memory, float64; batch size, order and the split over
+    merged observers change the result only by rounding. Channels that never fire get the scale of their layer.
 
     Args:
         sigmas: K, greater than 0.
-        sigma_ignore_zeros: Take mean and deviation of the positive activations only.
+        sigma_ignore_zeros: Use only the positive activations for mean and deviation.
 
     Raises:
         ModeError: K is not a number greater than 0.
         OptionError: `sigma_ignore_zeros` is not a bool.
 
-    Source: a sigma-clipping threshold in place of the maximum; scales per channel as in Kim et al. 2020,
-    "Spiking-YOLO: spiking neural network for energy-efficient object detection". No paper is known to us that
-    proposes this very combination.
+    Source: a sigma-clipping threshold instead of the maximum; scales per channel as in Kim et al. 2020,
+    "Spiking-YOLO: spiking neural network for energy-efficient object detection". We know of no paper that proposes this
+    combination.
     """
 
     name = "mean+sigma"
@@ -83,13 +82,11 @@ class MeanSigma(Normalization):
     def __init__(self, sigmas: float = 1.0, *, sigma_ignore_zeros: bool = False) -> None:
         if not 0 < sigmas < math.inf:
             raise ModeError(
-                f"mode='mean+{sigmas:g}sigma' is not allowed: the number of standard deviations is finite and greater "
-                "than 0, as in 'mean+3sigma'."
+                f"mode='mean+{sigmas:g}sigma' is not allowed: the number of standard deviations must be finite and "
+                "greater than 0, as in 'mean+3sigma'."
             )
-        if not isinstance(sigma_ignore_zeros, bool):
-            raise OptionError(f"sigma_ignore_zeros={sigma_ignore_zeros!r} is not allowed: it is True or False.")
         self.sigmas = float(sigmas)
-        self.ignore_zeros = sigma_ignore_zeros
+        self.ignore_zeros = require_flag("sigma_ignore_zeros", sigma_ignore_zeros)
 
     @classmethod
     def parse(cls, mode: object, **options: Any) -> Self | None:
@@ -99,7 +96,7 @@ class MeanSigma(Normalization):
         written = found["sigmas"]
         if written and not _NUMBER.fullmatch(written):
             raise ModeError(
-                f"mode={mode!r} is not allowed: between 'mean+' and 'sigma' stands a number greater than 0, "
+                f"mode={mode!r} is not allowed: write a number greater than 0 between 'mean+' and 'sigma', "
                 "as in 'mean+3sigma'."
             )
         return cls(float(written or 1), **options)

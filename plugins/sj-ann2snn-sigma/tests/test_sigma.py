@@ -71,7 +71,7 @@ def test_zero_sigmas_are_refused(written: str) -> None:
     "written", ["mean+-3sigma", "mean+ksigma", "mean+1e400sigma", "mean+1,5sigma", "mean+nansigma"]
 )
 def test_what_is_no_number_is_refused(written: str) -> None:
-    with pytest.raises(ModeError, match=r"between 'mean\+' and 'sigma' stands a number") as caught:
+    with pytest.raises(ModeError, match=r"write a number greater than 0 between 'mean\+' and 'sigma'") as caught:
         MeanSigma.parse(written)
     assert repr(written) in str(caught.value)
 

@@ -1,4 +1,4 @@
-"""A neuron with a memory of what it emitted, which takes back what was too much."""
+"""A neuron that remembers what it emitted and takes back excess spikes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sj_ann2snn import InPlaceNeuron, NeuronMaker, NeuronSite, OptionError
+from sj_ann2snn import InPlaceNeuron, NeuronMaker, NeuronSite, OptionError, require_integer
 
 __all__ = ["Signed", "SignedNeuron"]
 
@@ -19,13 +19,13 @@ class SignedNeuron(InPlaceNeuron):
     >>> [neuron(torch.tensor([current])).item() for current in (1.0, -1.0, -1.0, 2.0)]
     [1.0, -1.0, 0.0, 1.0]
 
-    It never takes back more than it emitted, so that the sum of its spikes, like the ReLU, never falls below zero.
+    It never takes back more than it emitted, so the sum of its spikes, like the ReLU, never falls below zero.
 
     Args:
-        levels: Most spikes in a step, of either sign.
+        levels: Maximum number of spikes in a step, of either sign.
         initial_potential: Membrane potential after a reset, as a fraction of the threshold.
 
-    Shapes: currents and spikes ``[N, ...]``, with step mode "m" ``[T, N, ...]``.
+    Shapes: currents and spikes are ``[N, ...]``, in step mode "m" ``[T, N, ...]``.
     """
 
     emitted: Tensor | None
@@ -45,7 +45,7 @@ class SignedNeuron(InPlaceNeuron):
         self.v += x
         torch.floor(self.v, out=out)
         out.clamp_(-self.levels, self.levels)
-        # The sum so far, kept from falling below zero, says how much of a negative spike may go out.
+        # The sum so far must not fall below zero, which limits negative spikes.
         self.emitted += out
         short = self.emitted.clamp(max=0)
         out -= short
@@ -53,7 +53,7 @@ class SignedNeuron(InPlaceNeuron):
         self.v -= out
 
     def export_options(self) -> dict[str, Any]:
-        """What makes it anew."""
+        """The keywords that rebuild it."""
         return {"levels": self.levels, "initial_potential": self.initial_potential}
 
     def extra_repr(self) -> str:
@@ -61,36 +61,36 @@ class SignedNeuron(InPlaceNeuron):
 
 
 class Signed(NeuronMaker):
-    """A neuron that takes back, by a negative spike, what it fired too early.
+    """A neuron that takes back spikes that it fired too early, by negative spikes.
 
     >>> Signed(levels=2).unit(torch.tensor(2.0))
     tensor(1.)
 
-    Spikes arrive unevenly, so that a neuron whose mean current is negative may still fire at first; an IF neuron
-    never makes up for that.
+    Spikes arrive unevenly, so a neuron whose mean current is negative may still fire at first. An IF neuron never
+    corrects that.
 
     Args:
-        levels: Most spikes in a step, of either sign; each is worth λ / levels.
-        initial_potential: Membrane potential after a reset, as a fraction of the threshold. One half, the default,
+        levels: Maximum number of spikes in a step, of either sign; each is worth λ / levels.
+        initial_potential: Membrane potential after a reset, as a fraction of the threshold. The default of one half
             rounds to the nearest step instead of down.
 
     Raises:
-        OptionError: `levels` is no integer from 1 up, or `initial_potential` lies outside [0, 1).
+        OptionError: `levels` is not an integer of at least 1, or `initial_potential` is outside [0, 1).
 
     Source: Wang et al. 2022, "Signed neuron with memory: towards simple, accurate and high-efficient ANN-SNN
-    conversion". The negative threshold is zero here, so the sum of the spikes is the rounded sum of the currents at
-    every step as long as λ bounds them.
+    conversion". Here the negative threshold is zero, so at every step the sum of the spikes is the rounded sum of the
+    currents, as long as λ bounds the currents.
     """
 
     name = "signed"
     exports = (SignedNeuron,)
 
     def __init__(self, *, levels: int = 1, initial_potential: float = 0.5) -> None:
-        if isinstance(levels, bool) or not isinstance(levels, int) or levels < 1:
-            raise OptionError(f"levels={levels!r} is not allowed: the most spikes in a step are an integer from 1 up.")
+        levels = require_integer("levels", levels, what="the largest number of spikes in a step")
         if not 0 <= initial_potential < 1:
             raise OptionError(
-                f"initial_potential={initial_potential!r} is not allowed: it is a fraction of the threshold in [0, 1)."
+                f"initial_potential={initial_potential!r} is not allowed: it must be a fraction of the threshold "
+                "in [0, 1)."
             )
         self.levels, self.initial_potential = levels, float(initial_potential)
 

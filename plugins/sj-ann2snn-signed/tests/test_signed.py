@@ -140,11 +140,11 @@ def test_a_negative_spike_counts_as_one() -> None:
 
 @pytest.mark.parametrize("levels", [0, -1, 2.5, True, "4"])
 def test_levels_are_checked(levels: Any) -> None:
-    with pytest.raises(OptionError, match=f"levels={levels!r} is not allowed: .* integer from 1 up"):
+    with pytest.raises(OptionError, match=f"levels={levels!r} is not allowed: .* must be an integer of at least 1"):
         Converter(neuron="signed", levels=levels)
 
 
 @pytest.mark.parametrize("start", [-0.1, 1.0, float("nan")])
 def test_the_initial_potential_is_checked(start: float) -> None:
-    with pytest.raises(OptionError, match=r"initial_potential=.* is not allowed: it is a fraction of the threshold"):
+    with pytest.raises(OptionError, match=r"initial_potential=.* is not allowed: it must be a fraction of the threshold"):
         Signed(initial_potential=start)

@@ -1,4 +1,4 @@
-"""The correction: the network runs, and every layer gets the largest current that arrives there as its threshold."""
+"""The correction: runs the network and sets every layer's threshold to the largest current that arrives there."""
 
 from __future__ import annotations
 
@@ -9,20 +9,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sj_ann2snn import Correction, CorrectionError, OptionError, QuantileSketch, Trial, TrialSite, fill_dead_channels
+from sj_ann2snn import (
+    Correction,
+    CorrectionError,
+    QuantileSketch,
+    Trial,
+    TrialSite,
+    fill_dead_channels,
+    require_flag,
+    require_integer,
+    require_number,
+)
 
 __all__ = ["LargestCurrent"]
 
 VALUES = 1 << 26
-"""Currents of the largest layer that are computed at a time: 256 MiB in single precision, of which a few are alive."""
+"""Currents of the largest layer to compute at a time: 256 MiB in single precision; a few such tensors are alive."""
 
 
-class _Reached(Exception):  # noqa: N818 - no error: what lies behind the layer is not needed yet
-    """A run has come to the layer whose currents were wanted."""
+class _Reached(Exception):  # noqa: N818 - not an error: the layers behind this one are not needed yet
+    """A run has reached the layer whose currents are wanted."""
 
 
 class LargestCurrent(Correction):
-    """Sets every threshold to the largest current that a spiking network brings there, layer by layer.
+    """Sets every threshold to the largest current that arrives there in the spiking network, layer by layer.
 
     >>> import torch
     >>> from sj_ann2snn import Converter
@@ -36,30 +46,30 @@ class LargestCurrent(Correction):
     {'1': 1.24, '3': 0.49}
     {'1': 1.24, '3': 0.6}
 
-    The activation is the current's mean over time. At a single step many spikes may meet, and the current is larger;
-    a threshold that is as large loses nothing. The first layer's current is constant: its threshold is that of the mode
-    "max" on the same samples. Every later layer is run with the thresholds found before it. A layer that never gets a
-    positive current keeps its λ.
+    The activation is the current's mean over time. At a single step, many spikes can coincide, and the current is
+    larger; a threshold of that size loses nothing. The first layer's current is constant, so its threshold is that of
+    the mode "max" on the same samples. Every later layer runs with the thresholds found before it. A layer that never
+    receives a positive current keeps its λ.
 
-    What is found does not depend on how many samples are computed at a time. If the currents of all of them fit into
-    256 MiB per layer, the network is run once, otherwise up to every layer in turn: keep T times `samples` small
-    for large images.
+    The result does not depend on how many samples are computed at a time. If the currents of all samples fit into
+    256 MiB per layer, the network runs once, otherwise once up to every layer: keep T times `samples` small for large
+    images.
 
     Args:
         T: Number of time steps to run the network for.
-        samples: Calibration samples to use at the most.
-        current_percentile: Take this percentile of the currents (of all steps, samples and neurons) in place of the
+        samples: Maximum number of calibration samples to use.
+        current_percentile: Use this percentile of the currents (over all steps, samples and neurons) instead of the
             largest: fewer steps to the same accuracy, as with the mode "99.9%".
-        current_channel_wise: One threshold for every channel by its own currents, instead of one for the layer.
+        current_channel_wise: One threshold per channel, from its own currents, instead of one per layer.
 
     Raises:
         OptionError: An option is out of range.
-        CorrectionError: A neuron of the network is no plain IF neuron.
+        CorrectionError: The network has a neuron other than the plain IF neuron.
 
     Source: Sengupta et al. 2019, "Going deeper in spiking neural networks: VGG and residual architectures", the
     algorithm SPIKE-NORM; a percentile of the currents as in Lu & Sengupta 2020, "Exploring the connection between
-    binary and spiking neural networks". There the input is Poisson spikes; here, as everywhere in sj-ann2snn, it is a
-    constant current, neurons reset by subtraction, and biases are part of the current.
+    binary and spiking neural networks". There, the input is Poisson spikes. Here, as everywhere in sj-ann2snn, it is a
+    constant current, neurons use a soft reset, and biases are part of the current.
     """
 
     name = "spike-norm"
@@ -72,35 +82,25 @@ class LargestCurrent(Correction):
         current_percentile: float = 100.0,
         current_channel_wise: bool = False,
     ) -> None:
-        for name, value in (("T", T), ("samples", samples)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise OptionError(
-                    f"{name}={value!r} is not allowed for correction 'spike-norm': it is an integer from 1 up."
-                )
-        if isinstance(current_percentile, bool) or not 0 < current_percentile <= 100:
-            raise OptionError(
-                f"current_percentile={current_percentile!r} is not allowed: a percentage lies in (0, 100], "
-                "as 99.9 does."
-            )
-        if not isinstance(current_channel_wise, bool):
-            raise OptionError(f"current_channel_wise={current_channel_wise!r} is not allowed: it is True or False.")
-        self.T, self.samples = T, samples
-        self.percentile, self.channel_wise = float(current_percentile), current_channel_wise
+        self.T = require_integer("T", T, what="in correction 'spike-norm' it")
+        self.samples = require_integer("samples", samples, what="in correction 'spike-norm' it")
+        self.percentile = require_number("current_percentile", current_percentile, above=0, most=100)
+        self.channel_wise = require_flag("current_channel_wise", current_channel_wise)
 
     @torch.no_grad()
     def correct(self, trial: Trial) -> None:
         for site in trial.sites:
             if not site.binary:
                 raise CorrectionError(
-                    f"Correction 'spike-norm' sets the threshold of a plain IF neuron, and {site.name} has another "
-                    "one, which may emit several spikes in a step. Leave out neuron=, or use corrections=()."
+                    f"Correction 'spike-norm' only supports the plain IF neuron, but {site.name} has another neuron, "
+                    "which may emit several spikes in a step. Leave out neuron=, or use corrections=()."
                 )
         if not trial.sites:
             return
         inputs = trial.inputs(self.samples)
         parts = _parts(inputs if isinstance(inputs, tuple) else (inputs,), self._at_a_time(trial))
         if len(parts) == 1:
-            # All samples at once: a threshold is known before the layer's own spikes are.
+            # With all samples at once, a layer's threshold is known before its spikes are computed.
             def emit(site: TrialSite, currents: Tensor) -> Tensor:
                 counted = self._sketch(site)
                 self._count(counted, site, currents)
@@ -148,7 +148,7 @@ class LargestCurrent(Correction):
         if self.percentile == 100:
             return largest
         quantile = counted.quantile(self.percentile / 100)
-        # Where so few currents are positive that the percentile itself is zero, the largest stands in.
+        # If so few currents are positive that the percentile is zero, use the largest.
         return torch.where(quantile > 0, quantile, largest)
 
 

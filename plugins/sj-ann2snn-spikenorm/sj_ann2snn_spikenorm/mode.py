@@ -1,4 +1,4 @@
-"""The strategy: what the correction starts from."""
+"""The strategy: the scales from which the correction starts."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class SpikeNorm(Normalization):
     >>> [correction.name for correction in SpikeNorm.suggests["corrections"]]
     ['spike-norm']
 
-    By itself the mode gives every layer its largest activation as λ; the correction `LargestCurrent`, which it
-    suggests, replaces that by what the spiking network shows. Its options may be given with the mode's name:
-    ``Converter(mode="spike-norm", T=256)``.
+    By itself, the mode takes every layer's largest activation as λ. The correction `LargestCurrent`, which it suggests,
+    replaces it by the largest current in the spiking network. You can pass the correction's options along with the
+    mode: ``Converter(mode="spike-norm", T=256)``.
 
     Source: as for `LargestCurrent`.
     """

@@ -171,9 +171,9 @@ def test_refuses_neurons_whose_threshold_is_not_all() -> None:
     [
         ({"T": 0}, r"T=0 is not allowed for correction 'spike-norm'"),
         ({"samples": 2.5}, r"samples=2\.5 is not allowed"),
-        ({"current_percentile": 0}, r"current_percentile=0 is not allowed: a percentage lies in \(0, 100\]"),
+        ({"current_percentile": 0}, r"current_percentile=0 is not allowed: it must be a number in \(0, 100\]"),
         ({"current_percentile": True}, r"current_percentile=True is not allowed"),
-        ({"current_channel_wise": "yes"}, r"current_channel_wise='yes' is not allowed: it is True or False"),
+        ({"current_channel_wise": "yes"}, r"current_channel_wise='yes' is not allowed: it must be True or False"),
     ],
 )
 def test_options_out_of_range(options: dict[str, Any], message: str) -> None:

@@ -1,1 +1,1 @@
-"""Facts about a traced graph, and passes on it before anything is decided."""
+"""Facts about a traced graph, and passes over it before anything is decided."""

@@ -1,7 +1,7 @@
 """Finds operations that mix the samples of a batch.
 
-Such a network has no answer for one sample, and time, which is merged with the samples in step mode "m",
-would be mixed, too. It is not guessed from the operations but tried.
+Such a network has no answer for a single sample. In step mode "m", which merges time with the samples, it would mix
+time steps as well. Whether an operation mixes samples is not guessed from its kind but tried.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def mixing_nodes(module: fx.GraphModule, samples: tuple[Any, ...]) -> frozenset[
 
     Args:
         module: A traced network.
-        samples: Three samples, one tensor per input.
+        samples: Three samples, one value per input.
     """
     whole = _run(module, samples, slice(0, 3))
     parts = (_run(module, samples, slice(0, 2)), slice(0, 2)), (_run(module, samples, slice(1, 3)), slice(1, 3))
@@ -71,7 +71,7 @@ def _holds_samples(value: Any) -> bool:
 
 
 def _differs(whole: Tensor, part: Tensor, taken: slice) -> bool:
-    """True if the samples that both runs saw came out differently; other shapes are judged elsewhere."""
+    """True if the samples in both runs came out differently; the planner checks shapes."""
     if (
         whole.device.type == "meta"
         or not whole.dim()

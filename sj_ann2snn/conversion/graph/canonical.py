@@ -18,15 +18,15 @@ from .weights import batchnorm_factors, scaled_layer
 __all__ = ["ORIGIN", "absorb_batchnorm", "isolate_attributes", "remove_unused", "unshare_modules"]
 
 ORIGIN = "ann2snn_origin"
-"""Key of a node's meta: the ANN's operations that the node stands for, where it is not the node's own."""
+"""Key of a node's meta: the ANN's operations that the node replaces, if these are not the node's own."""
 
 
 def unshare_modules(module: fx.GraphModule) -> None:
-    """Give every call of a module a module of its own, so that each call has its own scales and neuron.
+    """Give every call its own module, so that each call has its own scales and neuron.
 
-    The first call keeps the name, later ones get ``#2``, ``#3`` and so on.
+    The first call keeps the name; later calls get ``#2``, ``#3`` and so on.
     """
-    # Names first: they count calls of the same target.
+    # Find all names first, because they count calls of the same target.
     labels = {node: node_label(module, node) for node in module.graph.nodes if node.op == "call_module"}
     for node, label in labels.items():
         if label != node.target:
@@ -36,9 +36,9 @@ def unshare_modules(module: fx.GraphModule) -> None:
 
 
 def isolate_attributes(module: fx.GraphModule) -> None:
-    """Give parameters and buffers that are read besides the call of their layer a place of their own.
+    """Copy parameters and buffers that the network also reads outside the call of their layer.
 
-    The layer's will have BatchNorm and scales folded in.
+    The layer's own will have BatchNorm and scales folded in.
     """
     layers = {str(node.target) for node in module.graph.nodes if node.op == "call_module"}
     for node in module.graph.nodes:
@@ -57,12 +57,12 @@ def isolate_attributes(module: fx.GraphModule) -> None:
 
 
 def absorb_batchnorm(module: fx.GraphModule, record: Record, *, fuse: bool = True) -> None:
-    """Fold every BatchNorm into the layer before it; where there is none it becomes a `ChannelAffine`.
+    """Fold every BatchNorm into the layer before it; if that is impossible, it becomes a `ChannelAffine`.
 
     Args:
         module: Changed in place; weights are replaced, never written to.
         record: What the nodes yield.
-        fuse: False leaves every BatchNorm as an affine map of its own.
+        fuse: False turns every BatchNorm into a separate affine map.
 
     Raises:
         ConversionError: A BatchNorm has no running statistics.
@@ -76,8 +76,8 @@ def absorb_batchnorm(module: fx.GraphModule, record: Record, *, fuse: bool = Tru
         if batchnorm.running_mean is None:
             raise ConversionError(
                 f"{node.target} ({type(batchnorm).__name__}) has no running statistics "
-                "(track_running_stats=False): it normalizes with the batch at hand, which a spiking network "
-                "cannot. Train it with track_running_stats=True."
+                "(track_running_stats=False): it normalizes by the statistics of the current batch, which a spiking "
+                "network cannot do. Train it with track_running_stats=True."
             )
         factor, shift = batchnorm_factors(batchnorm)
         before = node.args[0] if node.args else node.kwargs["input"]
@@ -102,14 +102,14 @@ def _absorbs(module: fx.GraphModule, before: fx.Node, record: Record) -> bool:
         return False
     layer = module.get_submodule(str(before.target))
     if isinstance(layer, nn.Linear):
-        # Over [N, ..., F] a BatchNorm works on dimension 1, which is not the layer's output.
+        # For [N, ..., F], BatchNorm works on dimension 1, which is not the layer's output dimension.
         found = record[before]
         return isinstance(found, TensorRecord) and len(found.shape) == 2
     return isinstance(layer, _ConvNd)
 
 
 def remove_unused(module: fx.GraphModule) -> None:
-    """Remove calls whose result nobody reads, and the modules they leave behind."""
+    """Remove calls whose result is never read, and modules that are no longer called."""
     module.graph.eliminate_dead_code()
     module.delete_all_unused_submodules()
     module.graph.lint()

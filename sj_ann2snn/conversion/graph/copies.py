@@ -8,7 +8,7 @@ __all__ = ["copied_graph"]
 
 
 def copied_graph(module: fx.GraphModule) -> tuple[fx.GraphModule, dict[fx.Node, fx.Node]]:
-    """A copy of `module` with a graph of its own, and for every node its copy; parameters and layers are shared.
+    """A copy of `module` with its own graph, and the copy of every node; parameters and layers are shared.
 
     >>> import torch
     >>> module = torch.fx.symbolic_trace(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU()))

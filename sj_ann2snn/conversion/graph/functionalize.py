@@ -1,6 +1,6 @@
-"""Replaces in-place operations by out-of-place ones, with the meaning that in-place had.
+"""Replaces in-place operations by out-of-place ones that have the same effect.
 
-After ``b = relu_(a)`` everything that reads `a`, or a view of its memory, reads the new values. Which
+After ``b = relu_(a)``, everything that reads `a`, or a view of its memory, reads the new values. Which
 tensors share memory is not guessed from the operations but read off a recorded run.
 """
 
@@ -29,17 +29,17 @@ _FUNCTIONS: dict[Any, Any] = {
 
 
 def functionalize(module: fx.GraphModule, record: Record) -> list[tuple[fx.Node, str]]:
-    """Make every in-place operation of `module` out of place, in the graph itself.
+    """Make every in-place operation in the graph of `module` out of place.
 
     Returns:
-        The operations that cannot be, each with the reason.
+        The operations for which that is impossible, each with the reason.
     """
     refused: list[tuple[fx.Node, str]] = []
     order = {node: position for position, node in enumerate(module.graph.nodes)}
     current: dict[fx.Node, TensorRecord] = {
         node: record[node] for node in order if isinstance(record[node], TensorRecord)
     }
-    # Decided beforehand: a module called twice loses its flag with the first call.
+    # Find all of them beforehand, because a module that is called twice loses its flag with the first call.
     in_place = [node for node in module.graph.nodes if _mutated(module, node) is not None]
     refused += [
         (node, "it writes its result into another tensor (out=)")
@@ -97,7 +97,7 @@ def _replace_later_reads(
     order: dict[fx.Node, int],
 ) -> str:
     if _out_of_place(node) is None:
-        return "it assigns into a part of a tensor, which this version cannot follow"
+        return "it assigns to a part of a tensor, which this version cannot follow"
     target = current[mutated]
     aliases = [
         other
@@ -115,9 +115,7 @@ def _replace_later_reads(
         if _same_memory(current[alias], target):
             stale.append(alias)
         elif _overlap(current[alias], target):
-            return (
-                f"it changes in place memory of which {node_label(module, alias)!r} is another view that is read later"
-            )
+            return f"it changes memory in place, and {node_label(module, alias)!r}, another view of it, is read later"
     for alias in stale:
         replacement = node
         if current[alias].shape != target.shape:
@@ -143,13 +141,13 @@ def _same_memory(one: TensorRecord, other: TensorRecord) -> bool:
 
 
 def _overlap(one: TensorRecord, other: TensorRecord) -> bool:
-    """True if the views have an element of their common memory in common."""
+    """True if the views share an element of their memory."""
     first, second = _elements(one), _elements(other)
     return bool(torch.isin(first, second).any())
 
 
 def _elements(view: TensorRecord) -> Tensor:
-    """Where in memory the elements of a view lie."""
+    """The memory positions of a view's elements."""
     places = torch.tensor(view.offset)
     for size, stride in zip(view.shape, view.strides, strict=True):
         places = places.unsqueeze(-1) + torch.arange(size) * stride

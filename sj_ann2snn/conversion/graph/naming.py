@@ -22,7 +22,7 @@ def attribute(module: nn.Module, target: str) -> Any:
 
 
 def copied_attribute(module: nn.Module, target: str) -> Any:
-    """A copy of a parameter or buffer; a parameter's is one, too."""
+    """A copy of a parameter or buffer; the copy of a parameter is a parameter."""
     value = attribute(module, target)
     if isinstance(value, nn.Parameter):
         return nn.Parameter(value.detach().clone(), requires_grad=value.requires_grad)
@@ -35,9 +35,9 @@ def operation_name(target: Any) -> str:
 
 
 def qualified_name(module: fx.GraphModule, node: fx.Node) -> str:
-    """Qualified name of what `node` calls, without regard to repeated calls.
+    """Qualified name of what `node` calls, ignoring repeated calls.
 
-    A module's own name; a function in the forward of module ``a.b`` is ``a.b.relu``.
+    For a module this is its own name; a function in the forward of module ``a.b`` is ``a.b.relu``.
     """
     if node.op in ("call_module", "get_attr", "placeholder"):
         return str(node.target)
@@ -47,7 +47,7 @@ def qualified_name(module: fx.GraphModule, node: fx.Node) -> str:
 
 
 def node_label(module: fx.GraphModule, node: fx.Node) -> str:
-    """Qualified name of `node`, with ``#2`` for a second call and so on; modules come before functions."""
+    """Qualified name of `node`, with ``#2`` for a second call and so on; modules are counted before functions."""
     name = qualified_name(module, node)
     named = [other for other in module.graph.nodes if other.op in CALLS and qualified_name(module, other) == name]
     layers = [other for other in named if other.op == "call_module"]

@@ -15,7 +15,7 @@ __all__ = ["Record", "TensorRecord", "record"]
 
 @dataclass(frozen=True)
 class TensorRecord:
-    """What is known of a tensor: its shape and dtype, and where its memory lies."""
+    """What is known about a tensor: its shape, dtype and memory."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -27,7 +27,7 @@ class TensorRecord:
 
 @dataclass(frozen=True)
 class Record:
-    """For every node what it yielded: tensors as `TensorRecord`, everything else as itself."""
+    """What every node yielded: tensors as `TensorRecord`, everything else as it is."""
 
     values: dict[fx.Node, Any]
 
@@ -45,7 +45,7 @@ class Record:
 
 class _Recorder(fx.Interpreter):
     def __init__(self, module: fx.GraphModule) -> None:
-        # Nothing is freed on the way: equal storages must mean shared memory.
+        # Free nothing during the run, so that equal storages mean shared memory.
         super().__init__(module, garbage_collect_values=False)
         self.extra_traceback = False
         self.records: dict[fx.Node, Any] = {}
@@ -70,7 +70,7 @@ def _tensor_record(leaf: Any) -> Any:
 
 
 def record(module: fx.GraphModule, inputs: tuple[Any, ...]) -> Record:
-    """Run `module` on `inputs`, one per placeholder; what every node yields."""
+    """Run `module` on `inputs`, one per placeholder, and record what every node yields."""
     recorder = _Recorder(module)
     with torch.no_grad():
         recorder.run(*inputs)

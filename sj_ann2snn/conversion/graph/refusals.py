@@ -1,6 +1,6 @@
 """Why well-known operations have no exact spiking counterpart, and what helps.
 
-Only asked where no mapper claims the operation, so that a plugin can claim it without a conflict.
+Used only for operations that no mapper claims, so that a plugin can claim them without a conflict.
 """
 
 from __future__ import annotations
@@ -30,24 +30,25 @@ _POOLING = """
 _REASONS = (
     (
         _SMOOTH,
-        "its curve is smooth, and the mean of what it makes of spikes is not what it makes of their mean",
+        "it is a smooth curve, and its mean over spikes is not its value at their mean",
         "Retrain with ReLU, or install a plugin that claims it",
     ),
     (
         _NORMALIZING,
-        "it divides by statistics of the values at hand, which spikes change at every step",
+        "it divides by statistics of its current input, which spikes change at every step",
         "Retrain with BatchNorm, or install a plugin that claims it",
     ),
     (
         _SOFTMAX,
         "it is not linear over time",
-        "Leave it out at the end of a classifier (the order of the classes stays), or install a plugin that claims it",
+        "Remove it if it ends a classifier (the order of the classes stays the same), or install a plugin that claims "
+        "it",
     ),
-    (_SELECTING, "it selects by values that change with every spike", "Replace it by max pooling or ReLU"),
+    (_SELECTING, "it selects by values that change with every spike", "Replace it with max pooling or ReLU"),
     (
         _ATTENDING,
         "it multiplies values that vary over time",
-        "Install a plugin that claims it, or convert only a part of the network with convert_only",
+        "Install a plugin that claims it, or convert only part of the network with convert_only",
     ),
     (_POOLING, "no installed mapper knows how to pool spikes this way", "Use MaxPool with a fixed kernel"),
 )
@@ -61,6 +62,6 @@ _UNKNOWN = (
 
 
 def explain(site: Site) -> tuple[str, str]:
-    """Why `site` is refused although no mapper says so, and what would help."""
+    """Why `site`, which no mapper claims, is refused, and what would help."""
     name = site.operation_name.rsplit(".", 1)[-1].strip("_").lower()
     return _WHY.get(name, _UNKNOWN)

@@ -1,4 +1,4 @@
-"""Finds out whether a mapper, which is to describe only, changed the network that it was shown."""
+"""Detects a mapper that changes the network, which it should only describe."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Snapshot:
         self._constants = _constants(site)
 
     def changed(self) -> str | None:
-        """What is no longer as it was, or None."""
+        """What has changed, or None."""
         if _nodes(self._graph) != self._nodes:
             return "the graph"
         layers = _layers(self._site.module)
@@ -51,7 +51,7 @@ def _nodes(graph: fx.Graph) -> list[tuple[Any, ...]]:
 
 
 def _layers(module: nn.Module | None) -> dict[str, Any]:
-    """Every attribute of a layer and of the layers inside it, in a form that can be compared."""
+    """Every attribute of a layer and of the layers inside it, in comparable form."""
     if module is None:
         return {}
     return {
@@ -82,7 +82,7 @@ def _constants(site: Site) -> list[Any]:
 def _fingerprint(tensor: Tensor | None) -> Any:
     if tensor is None:
         return None
-    # Writing through `.data` counts no version, so the values themselves are looked at as well.
+    # Writing through `.data` does not raise the version, so include the values.
     values = torch.view_as_real(tensor) if tensor.is_complex() else tensor
     half = values.is_floating_point() and values.dtype.itemsize < 4
     total = None if tensor.is_meta else values.detach().sum(dtype=torch.float32 if half else None).item()

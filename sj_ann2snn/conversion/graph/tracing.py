@@ -1,4 +1,4 @@
-"""Traces a network with torch.fx, knowing of every node where in the user's code it comes from."""
+"""Traces a network with torch.fx and records where in the user's code each node comes from."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _REMOVERS: dict[str, Callable[[nn.Module, str], Any]] = {
 
 
 class _Proxy(fx.Proxy):
-    """Records augmented assignments as what they are: fx alone would make ``h += y`` out of place."""
+    """Records augmented assignments as such; torch.fx alone would make ``h += y`` out of place."""
 
     def __iadd__(self, other: Any) -> fx.Proxy:
         return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})
@@ -68,7 +68,7 @@ class _Tracer(fx.Tracer):
 
     def create_args_for_root(self, *args: Any, **kwargs: Any) -> tuple[Any, list[Any]]:
         function, arguments = super().create_args_for_root(*args, **kwargs)
-        # An optional input is left at its default: as a proxy it would make ``if mask is not None`` true.
+        # Leave an optional input at its default: as a proxy, it would make ``if mask is not None`` true.
         for position, argument in enumerate(arguments):
             if isinstance(argument, fx.Proxy) and argument.node.args:
                 arguments[position] = argument.node.args[0]
@@ -80,7 +80,7 @@ class _Tracer(fx.Tracer):
             return True
         if isinstance(m, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
             return False
-        # A user's subclass that keeps torch's forward is as good as torch's own class.
+        # A subclass that inherits torch's forward counts as torch's own class.
         return type(m).forward.__module__.startswith("torch.nn.")
 
     def call_module(
@@ -115,7 +115,7 @@ def _user_line() -> str:
     while frame is not None:
         file = frame.f_code.co_filename
         if file == __file__ and frame.f_code is trace.__code__:
-            return ""  # torch made the call, as in a Sequential; behind this lies whoever converts
+            return ""  # torch made the call, as in a Sequential; the next frames are the conversion's caller
         if not file.startswith((_OWN, _TORCH)) and not file.startswith("<"):
             return f"{file}:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]
@@ -139,7 +139,7 @@ def owned_copy(module: nn.Module) -> nn.Module:
 
 
 def remove_hooks(module: nn.Module) -> None:
-    """Make weights that hooks compute (weight norm, spectral norm) plain ones, and drop the user's hooks."""
+    """Replace weights that hooks compute (weight norm, spectral norm) by their values, and drop the user's hooks."""
     for child in module.modules():
         _materialize_weights(child)
         for hooks in (child._forward_hooks, child._forward_pre_hooks):
@@ -149,7 +149,7 @@ def remove_hooks(module: nn.Module) -> None:
 def _materialize_weights(module: nn.Module) -> None:
     """Replace weights computed on the fly (weight norm, spectral norm) by their value."""
     if parametrize.is_parametrized(module):
-        # torch's own remove_parametrizations changes the class, which the original shares.
+        # torch's remove_parametrizations changes the class, which the original network shares.
         values = {name: getattr(module, name).detach() for name in module.parametrizations}  # type: ignore[union-attr]
         module.__class__ = type(module).__bases__[0]
         del module.parametrizations
@@ -166,7 +166,7 @@ def trace(
     leaf_types: Collection[type[nn.Module]] = (),
     leaf_names: Collection[str] = (),
 ) -> fx.GraphModule:
-    """The graph of `module`, whose weights it shares.
+    """Trace `module`; the result shares its weights.
 
     Args:
         module: In eval mode.

@@ -1,4 +1,4 @@
-"""Folds factors into the weights of layers: BatchNorm into its neighbour, scales into all of them."""
+"""Folds factors into the weights of layers: BatchNorm into the layer before it, scales into every layer."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from ...contracts.replacements import Spike
 from ...layers import ChannelAffine
+from ...support.shapes import along_axis
 from .records import TensorRecord
 
 __all__ = ["broadcast_slope", "channel_axis", "foldable", "scaled_layer", "with_parameters"]
 
 
 CHUNK = 1 << 16
-"""Weights that are scaled at a time."""
+"""Number of weights to scale at a time."""
 
 
 def foldable(module: nn.Module | None) -> bool:
-    """True for layers whose weights have a layout known here."""
+    """True for layers whose weight layout is known here."""
     return isinstance(module, (nn.Linear, _ConvNd, ChannelAffine))
 
 
 def channel_axis(module: nn.Module, ndim: int) -> int:
-    """The axis of a layer's input and output along which its weights tell channels apart."""
+    """The channel axis of a layer's input and output."""
     return ndim - 1 if isinstance(module, nn.Linear) else 1
 
 
@@ -57,7 +58,7 @@ def scaled_layer(
 
 
 def with_parameters(module: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
-    """A copy of a layer that has these parameters instead of its own."""
+    """A copy of a layer with these parameters instead of its own."""
     layer = copy.copy(module)
     layer._parameters = dict(module._parameters)
     _set_parameter(layer, module, "weight", weight)
@@ -92,20 +93,20 @@ def _output_factor(module: nn.Module, weight: Tensor, factor: Tensor) -> Tensor:
     if not factor.dim():
         return factor
     if isinstance(module, _ConvTransposeNd):
-        # [in, out / groups, ...], the input channels of a group lying together
+        # [in, out / groups, ...], with the input channels of a group next to each other
         per_group = factor.reshape(module.groups, 1, -1)
         per_group = per_group.expand(-1, weight.shape[0] // module.groups, -1).flatten(0, 1)
         return per_group.reshape(*per_group.shape, *(1,) * (weight.dim() - 2))
-    return factor.reshape(-1, *(1,) * (weight.dim() - 1))
+    return along_axis(factor, weight.dim())
 
 
 def _input_factor(module: nn.Module, weight: Tensor, factor: Tensor) -> Tensor:
     if not factor.dim():
         return factor
     if isinstance(module, (_ConvTransposeNd, ChannelAffine)):
-        return factor.reshape(-1, *(1,) * (weight.dim() - 1))
+        return along_axis(factor, weight.dim())
     if isinstance(module, _ConvNd):
-        # [out, in / groups, ...], the output channels of a group lying together
+        # [out, in / groups, ...], with the output channels of a group next to each other
         per_group = factor.reshape(module.groups, 1, -1)
         per_group = per_group.expand(-1, weight.shape[0] // module.groups, -1).flatten(0, 1)
         return per_group.reshape(*per_group.shape, *(1,) * (weight.dim() - 2))
@@ -126,6 +127,6 @@ def batchnorm_factors(batchnorm: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def broadcast_slope(spike: Spike, activation: TensorRecord) -> Tensor:
-    """The slope in the activation's dtype: a scalar, or without sample dimension ``[C, 1, 1]``."""
+    """The slope in the activation's dtype: a scalar, or ``[C, 1, 1]`` without a sample dimension."""
     slope = torch.as_tensor(spike.negative_slope, dtype=activation.dtype).detach()
     return slope.reshape(-1, *(1,) * (len(activation.shape) - 2)) if slope.numel() > 1 else slope.reshape(())

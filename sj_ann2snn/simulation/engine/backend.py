@@ -1,7 +1,7 @@
-"""Which of SpikingJelly's implementations of a neuron runs the simulation.
+"""Chooses the implementation of neurons that runs the simulation.
 
-On the CPU the package's own loops do (`firing`). On a CUDA device SpikingJelly's fast multi-step neurons do: 2.0
-chooses Triton or native CUDA by itself, and 0.0.0.0.14 takes CuPy where it is told to, which happens here.
+On a CPU, the package's own loops run (`firing`). On a CUDA device, SpikingJelly's fast multi-step neurons run: 2.0
+chooses Triton or native CUDA by itself; 0.0.0.0.14 uses CuPy only on request, which this module makes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["fastest_neurons"]
 
 @contextmanager
 def fastest_neurons(network: nn.Module, device: torch.device) -> Iterator[None]:
-    """Let the neurons of `network` run as fast as they can on `device` while the context is open.
+    """While the context is open, run the neurons of `network` on their fastest implementation for `device`.
 
     Neurons whose `backend` the caller has named keep it.
     """

@@ -1,4 +1,4 @@
-"""What becomes of the outputs of a tile, stretch of time by stretch of time."""
+"""Collectors take in the outputs of a tile, a few steps at a time."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ __all__ = ["Collector", "OverTime"]
 
 
 class Collector:
-    """Takes in the outputs of one tile; one is made for every tile, and anew if a tile has to be repeated."""
+    """Takes in the outputs of one tile; every tile has its own, and a repeated tile gets a new one."""
 
     watch: Callable[[str, nn.Module, Any, Any], None] | None = None
-    """Called for every layer that varies over time with its name, the module, its first input ``[t, n, ...]`` and its
-    output. (A scaling that is computed together with a sum is not seen by itself.)"""
+    """Called for every layer that varies over time, with its name, the module, its first input ``[t, n, ...]`` and its
+    output. (Not called for a scaling that is computed together with a sum.)"""
 
     def add(self, outputs: Any) -> Tensor | None:
         """Take in the outputs ``[t, n, ...]`` of the next steps.
 
         Returns:
-            Indices, among the n samples, of those that go on; None if all do.
+            Indices, among the n samples, of the samples that continue; None if all do.
         """
-        raise NotImplementedError  # every collector has its own
+        raise NotImplementedError  # subclasses implement it
 
     def result(self) -> Any:
-        """What was made of them."""
+        """The result for the tile."""
         raise NotImplementedError
 
 

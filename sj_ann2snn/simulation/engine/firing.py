@@ -1,8 +1,8 @@
-"""Neurons over many steps without temporaries.
+"""Runs neurons over many steps without temporaries.
 
-For SpikingJelly's IF neuron on a CPU it is the neuron's own arithmetic, step by step, but in place:
-``v += x; s = v >= 1; v -= s``.
-SpikingJelly 2.0 stores the potential of every step on a CPU, which costs more than the update itself.
+For SpikingJelly's IF neuron on a CPU, this is the neuron's own arithmetic, step by step, but in place:
+``v += x; s = v >= 1; v -= s``. On a CPU, SpikingJelly 2.0 stores the potential of every step, which costs more than the
+update itself.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ __all__ = ["can_fire_in_place", "count_emissions", "fire", "is_spiking"]
 
 
 def is_spiking(module: nn.Module) -> bool:
-    """True for a neuron, SpikingJelly's own or not."""
+    """True for any spiking neuron, SpikingJelly's own or another."""
     return is_neuron(module) or isinstance(module, InPlaceNeuron)
 
 
 def count_emissions(neuron: nn.Module, spikes: Tensor) -> tuple[int, int]:
-    """How many spikes ``[T, N, ...]`` `neuron` emitted when it was last run, and at how many places there were any."""
+    """The number of spikes in the output ``[T, N, ...]`` of the last run of `neuron`, and of its nonzero values."""
     if isinstance(neuron, InPlaceNeuron):
         return neuron.count_spikes(spikes), neuron.count_emissions(spikes)
     if is_plain_if(neuron):
@@ -36,7 +36,7 @@ def count_emissions(neuron: nn.Module, spikes: Tensor) -> tuple[int, int]:
 
 
 def can_fire_in_place(neuron: nn.Module, x_seq: Tensor) -> bool:
-    """True if `fire` does all that the neuron itself would do."""
+    """True if `fire` does everything that the neuron itself would do."""
     if neuron._forward_hooks or neuron._forward_pre_hooks:
         return False
     if isinstance(neuron, InPlaceNeuron):
@@ -45,12 +45,12 @@ def can_fire_in_place(neuron: nn.Module, x_seq: Tensor) -> bool:
 
 
 def fire(neuron: nn.Module, x_seq: Tensor, *, overwrite: bool) -> Tensor:
-    """The spikes of `neuron` for the currents ``[T, N, ...]``; its membrane potential is carried on.
+    """The spikes of `neuron` for the currents ``[T, N, ...]``; its membrane potential is updated.
 
     Args:
-        neuron: For which `can_fire_in_place` holds.
+        neuron: A neuron for which `can_fire_in_place` is true.
         x_seq: The currents.
-        overwrite: Write the spikes where the currents are.
+        overwrite: Overwrite the currents with the spikes.
     """
     spikes = x_seq if overwrite else _empty_like_steps(x_seq)
     if isinstance(neuron, InPlaceNeuron):
@@ -77,7 +77,7 @@ def _integrate(x_seq: Tensor, spikes: Tensor, potential: Tensor, threshold: floa
         if x_seq is not spikes and (loop := compiled_loop(loops.fire)):
             loop(flat(x_seq), flat(spikes), v, limit, steps, x_seq.stride(0), spikes.stride(0))
             return
-    # As a tensor it is not converted anew at every step.
+    # A tensor is not converted again at every step.
     limit = torch.tensor(threshold, dtype=potential.dtype)
     for x, s in zip(x_seq.unbind(0), spikes.unbind(0), strict=True):
         potential += x
@@ -86,6 +86,6 @@ def _integrate(x_seq: Tensor, spikes: Tensor, potential: Tensor, threshold: floa
 
 
 def _empty_like_steps(x_seq: Tensor) -> Tensor:
-    """Memory for as many steps, each laid out as one step of `x_seq` is (which may be one step repeated)."""
+    """Memory for as many steps, each laid out like a step of `x_seq` (which may repeat a single step)."""
     step = torch.empty_like(x_seq[0])
     return torch.empty_strided(x_seq.shape, (step.numel(), *step.stride()), dtype=x_seq.dtype, device=x_seq.device)

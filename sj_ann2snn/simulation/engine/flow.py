@@ -1,4 +1,4 @@
-"""Reads off a network's graph what varies over time and what may be overwritten."""
+"""Finds in a network's graph which values vary over time and which may be overwritten."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ __all__ = ["Flow", "ScaledSum"]
 SUMS = (operator.add, torch.add)
 
 OWN_MEMORY = (*SUMS, operator.sub, operator.mul, operator.truediv, torch.sub, torch.cat)
-"""Functions whose result is memory of its own, never a view."""
+"""Functions whose result has its own memory and is never a view."""
 
 
 @dataclass(frozen=True)
 class ScaledSum:
-    """A sum of which one operand is scaled, as where a residual branch joins: ``total + scale * addend``.
+    """A sum with one scaled operand, as where a residual branch joins: ``total + scale * addend``.
 
     Attributes:
         total: The operand that is not scaled, exclusive to the sum.
-        addend: What is scaled.
-        scaled: The node that scales it, whose only reader is the sum.
+        addend: The operand that is scaled.
+        scaled: The node that scales it; the sum is its only reader.
     """
 
     total: fx.Node
@@ -42,12 +42,12 @@ class Flow:
     Attributes:
         graph: Its nodes, in order of execution.
         modules: The modules that they call, by name.
-        varying: The nodes whose value changes from step to step: those behind a module with memory.
-        exclusive: Varying nodes whose value is memory of its own with a single reader, which may overwrite it.
-        sums: The sums that are computed in place together with the scaling of an operand, by their node.
-        any_layout: No module of a user's own relies on how images lie in memory.
-        divisible: Tiles may run side by side: nobody watches the modules or calls one both for what varies and for
-            what does not.
+        varying: The nodes whose value changes from step to step, because a module with memory comes before them.
+        exclusive: Varying nodes whose value has its own memory and a single reader, which may overwrite it.
+        sums: The sums that are computed in place together with the scaling of an operand, by node.
+        any_layout: True if no user-defined module relies on the memory layout of images.
+        divisible: True if tiles may run side by side: no module has hooks, and none is called both on varying and on
+            static values.
     """
 
     graph: fx.Graph
@@ -88,7 +88,7 @@ class Flow:
 
 
 def _has_memory_inside(module: nn.Module) -> bool:
-    """True for a container of neurons, whose step mode and memory are its own affair."""
+    """True for a container of neurons, which manages step mode and memory itself."""
     return not isinstance(module, MemoryModule) and any(isinstance(one, MemoryModule) for one in module.modules())
 
 
@@ -105,10 +105,10 @@ def _varying(graph: fx.Graph, modules: dict[str, nn.Module]) -> frozenset[fx.Nod
 
 def _exclusive(varying: frozenset[fx.Node], modules: dict[str, nn.Module]) -> frozenset[fx.Node]:
     def owns_memory(node: fx.Node) -> bool:
-        """True for a result that is no view, nor anything that somebody else may read."""
+        """True for a result that is not a view and that nothing else may read."""
         module = modules[str(node.target)]
         if isinstance(module, InitialPotential):
-            # From the second stretch of time on it hands on what it is given, which may be one step repeated.
+            # From the second group of steps on it passes its input through, which may be a single step repeated.
             return all(is_exclusive(source) for source in node.all_input_nodes)
         return _makes_memory(module)
 
@@ -145,7 +145,7 @@ def _scaled_sums(
 
 
 def _is_foreign(module: nn.Module) -> bool:
-    """True for a module or function of somebody's own, which may rely on the memory layout (``x.view(...)`` does)."""
+    """True for a user-defined module or function, which may rely on the memory layout (as ``x.view(...)`` does)."""
     operation = module.operation if isinstance(module, Stepwise) else None
     if isinstance(operation, nn.Module):
         return not type(operation).__module__.startswith("torch.nn.")

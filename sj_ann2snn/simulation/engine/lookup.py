@@ -1,8 +1,8 @@
 """Convolutions of spikes by table lookup: a quarter of the additions, and no multiplication.
 
-Four spikes of neighbouring channels form a code of four bits. What they contribute to the outputs is one of 16 sums of
-weights, which a table holds from the start; the convolution is then the sum of the rows that the codes in its window
-name. The result is the dense one up to the order of summation.
+The spikes of four neighbouring channels form a four-bit code. Their contribution to the outputs is one of 16 sums of
+weights, which a precomputed table holds. The convolution is then the sum of the table rows that the codes in its window
+select. The result equals that of the dense convolution, except for the order of summation.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from .loops import CODE, ENTRIES, FLOAT
 __all__ = ["LookupConvolution", "lookup_convolution"]
 
 NEAR = 1 << 15
-"""Bytes of tables that are gone through at a time: they stay in a core's nearest cache."""
+"""Bytes of tables to process at a time: they stay in a core's first-level cache."""
 
 FINISHED = 1 << 19
-"""Bytes of the result that are summed up before the next ones: they stay in its second cache."""
+"""Bytes of the result to finish at a time: they stay in the core's second-level cache."""
 
 LARGEST = 1 << 24
-"""Bytes of a layer's tables, four times those of its weights, beyond which they no longer stay in any cache."""
+"""Largest size of a layer's tables in bytes (four times its weights) that still stays in a cache."""
 
 FEWEST = 4
-"""Codes too few for reading and writing the sums so far to pay."""
+"""Fewest codes at a time that make reading and writing partial sums worthwhile."""
 
 WIDEST = 64
-"""Channels of the result that are summed up at a time."""
+"""Channels of the result to sum at a time."""
 
 
 @dataclass(frozen=True)
 class _Pieces:
-    """How a convolution's tables are gone through.
+    """The order in which a convolution's tables are processed.
 
     Attributes:
         width: Channels of the result at a time.
@@ -52,7 +52,7 @@ class _Pieces:
 
     @staticmethod
     def of(conv: nn.Conv2d) -> _Pieces | None:
-        """The pieces for `conv`; None if lookup is not worth its while."""
+        """The pieces for `conv`; None if table lookup is not worthwhile."""
         height, row = conv.kernel_size[0], conv.kernel_size[1] * conv.in_channels // CODE
         if height * row * ENTRIES * conv.out_channels * FLOAT > LARGEST:
             return None
@@ -66,7 +66,7 @@ class _Pieces:
 
 
 def lookup_convolution(module: nn.Module) -> LookupConvolution | None:
-    """The convolution `module` by table lookup; None where that is not possible, not worth it, or without numba."""
+    """The convolution `module` by table lookup; None without numba, or if that is impossible or not worthwhile."""
     if not isinstance(module, nn.Conv2d) or module.weight.dtype != torch.float32 or module.weight.device.type != "cpu":
         return None
     plain = module.groups == 1 and module.dilation == (1, 1) and not isinstance(module.padding, str)
@@ -79,7 +79,8 @@ def lookup_convolution(module: nn.Module) -> LookupConvolution | None:
 class LookupConvolution:
     """One convolution over time; several threads may share it.
 
-    Inputs other than 0 and 1 (graded spikes, averages of spikes) it leaves to the module, and takes no further look.
+    As soon as an input is neither 0 nor 1 (graded spikes, averages of spikes), it leaves this and all later inputs to
+    the module.
     """
 
     def __init__(self, pieces: _Pieces) -> None:
@@ -89,7 +90,7 @@ class LookupConvolution:
         self._binary = True
 
     def __call__(self, conv: Any, x_seq: Tensor, overwrite: bool) -> Tensor | None:
-        """The currents ``[T, N, ...]`` for the spikes `x_seq`; None if they are something else than spikes."""
+        """The currents ``[T, N, ...]`` for the spikes `x_seq`; None if these are not binary spikes."""
         x = x_seq.flatten(0, 1)
         if not self._binary or x.dtype != torch.float32 or not x.numel() or x.dim() != 4:
             return None
@@ -106,7 +107,7 @@ class LookupConvolution:
         out_height = (margin.shape[1] - conv.kernel_size[0]) // conv.stride[0] + 1
         out_width = (margin.shape[2] - conv.kernel_size[1]) // conv.stride[1] + 1
         if out_height < 1 or out_width < 1:
-            return None  # the module says what is wrong
+            return None  # the module raises the error
         size = images, conv.out_channels, out_height, out_width
         out = torch.empty(size, memory_format=torch.channels_last)
         bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias.detach()
@@ -150,5 +151,5 @@ def tables(weight: Tensor, width: int) -> Tensor:
 
 
 def _bits(x: Tensor) -> Any:
-    """The memory of dense numbers, as whole numbers of the same size."""
+    """The memory of dense numbers, read as integers of the same size."""
     return loops.flat(x.unsqueeze(0)).view("uint32")

@@ -1,7 +1,7 @@
 """The inner loop of a convolution of spikes by table lookup, in vector instructions; needs numba.
 
-A compiler does not keep the sums of several rows of a table in registers by itself: it cannot know that the rows and
-the result do not overlap. So the innermost sum is written as the instructions that it is to become.
+A compiler does not keep the sums of several table rows in registers by itself, because it cannot know that the rows and
+the result do not overlap. So the innermost sum is written directly as vector instructions.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from .loops import ENTRIES, FLOAT
 __all__ = ["convolve_loop"]
 
 WIDTHS = (16, 8)
-"""Numbers that one instruction adds; where the processor's vectors are shorter it takes several."""
+"""Numbers that one instruction adds; a processor with shorter vectors takes several instructions."""
 
 CHAINS = 4
-"""Sums that run side by side, as an addition takes longer to finish than the next one to start."""
+"""Sums that run in parallel, because an addition takes longer to finish than the next one to start."""
 
 
 @intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]  # numba is untyped
@@ -33,10 +33,10 @@ def add_rows(
 
     Args:
         typing_context: Numba's.
-        codes: The first code, a byte; `row` of them follow each other.
+        codes: The first code, a byte; `row` codes are contiguous.
         next_codes: Distance in bytes from one row of codes to the next.
         table: Tables ``[rows * row, 16, width]``, one for each code.
-        start: ``[width]``, what to start from.
+        start: ``[width]``, the initial sums.
         out: ``[width]``.
         width: Numbers in a table's row, a literal.
         rows: Rows of codes, a literal.
@@ -91,12 +91,12 @@ def _vectors(numbers: int) -> list[tuple[int, int]]:
 
 @functools.cache
 def convolve_loop(width: int, rows: int, row: int) -> Callable[..., None]:
-    """The loop over all positions for a compiler, which takes `rows` rows of `row` codes at a time.
+    """The loop over all positions, to be compiled; it takes `rows` rows of `row` codes at a time.
 
     Its arguments: the codes ``[images, height, width, codes per position]`` with the margin, the tables
     ``[blocks, chunks down, chunks across, codes, 16, width]``, the biases ``[channels]`` and the result
-    ``[images, out height, out width, channels]``, all flat; the sizes that these names say; the strides; and how many
-    rows of the result to finish before the next ones.
+    ``[images, out height, out width, channels]``, all flat; the sizes in these shapes; the strides; and the number of
+    rows of the result to finish at a time.
     """
 
     def convolve(

@@ -1,4 +1,4 @@
-"""The neurons' inner loops for a compiler, and tensors as the flat arrays that they take."""
+"""The neurons' inner loops, to be compiled, and the flat arrays that they take."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 __all__ = ["CODE", "ENTRIES", "FLOAT", "encode", "fire", "fire_in_place", "flat", "is_dense"]
 
 CODE = 4
-"""Spikes that make up a code of `encode`."""
+"""Spikes in a code of `encode`."""
 
 ENTRIES = 1 << CODE
 """Rows of a table, one for each code."""
@@ -22,11 +22,11 @@ ONE_BITS = 0x3F800000
 """The number 1.0 in single precision; 0.0 has no bit set."""
 
 BLOCK = 4096
-"""Neurons whose potentials stay in a core's nearest cache while all steps run over them."""
+"""Neurons to run over all steps at a time: their potentials stay in a core's first-level cache."""
 
 
 def is_dense(x: Tensor) -> bool:
-    """True for a tensor that fills its memory without gaps, images with their channels innermost included."""
+    """True for a tensor that fills its memory without gaps, in the default layout or as channels_last images."""
     return x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
 
 
@@ -36,7 +36,7 @@ def flat(x_seq: Tensor) -> Any:
     return torch.as_strided(x_seq, ((steps - 1) * x_seq.stride(0) + step,), (1,)).numpy()
 
 
-# The arrays of `fire` must not overlap, or the compiler's vector code steps aside: hence two loops.
+# There are two loops because the compiler uses its vector code only if the arrays do not overlap.
 
 
 def fire(x: Any, spikes: Any, potential: Any, threshold: Any, steps: int, x_stride: int, spikes_stride: int) -> None:
@@ -54,7 +54,7 @@ def fire(x: Any, spikes: Any, potential: Any, threshold: Any, steps: int, x_stri
 
 
 def fire_in_place(x: Any, potential: Any, threshold: Any, steps: int, stride: int) -> None:
-    """`fire` with the spikes where the currents were."""
+    """Like `fire`, but overwrites the currents with the spikes."""
     for start in range(0, potential.shape[0], BLOCK):
         v = potential[start : start + BLOCK]
         for t in range(steps):
@@ -69,7 +69,7 @@ def fire_in_place(x: Any, potential: Any, threshold: Any, steps: int, stride: in
 def encode(
     spikes: Any, codes: Any, images: int, height: int, width: int, per_position: int, above: int, before: int
 ) -> int:
-    """Four spikes of a position as the bits of a code, with a margin of zeros around each image.
+    """Encode four spikes of a position as the bits of a code, with a margin of zeros around each image.
 
     Args:
         spikes: The bits of ``[images, height, width, 4 * per_position]`` in single precision, flat.
@@ -82,7 +82,7 @@ def encode(
         before: Columns of the margin on either side.
 
     Returns:
-        Zero if all spikes were 0 or 1; the codes mean nothing otherwise.
+        Zero if all spikes were 0 or 1; otherwise the codes are meaningless.
     """
     others = 0
     for line in range(images * height):

@@ -1,4 +1,4 @@
-"""Arithmetic on outputs; an output may be a tensor, or tuples, lists and dicts of them."""
+"""Operations on outputs: tensors, or tuples, lists and dicts of tensors."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Constant:
 
 
 def plain(tree: Any) -> Any:
-    """Outputs with constants taken out of their wrapping."""
+    """Outputs with every `Constant` unwrapped."""
     return map_leaves(tree, lambda leaf: leaf.value if isinstance(leaf, Constant) else leaf)
 
 
 def concatenate(pieces: list[Any]) -> Any:
-    """Outputs as one: ``[n, ...]`` of tiles of samples, or ``[t, n, ...]`` of stretches of time."""
+    """Join outputs: ``[n, ...]`` of tiles of samples, or ``[t, n, ...]`` of groups of steps."""
     return _zipped(pieces, lambda parts: torch.cat(parts))
 
 

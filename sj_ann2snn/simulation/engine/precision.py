@@ -1,4 +1,4 @@
-"""Layers with weights in fewer bits, by the user's word only."""
+"""Layers with weights in fewer bits, only if the user asks for it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from ...errors import OptionError
+from ...support.shapes import along_axis
 
 __all__ = [
     "PRECISIONS",
@@ -23,43 +24,43 @@ __all__ = [
 ]
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
-"""What `precision=` may be. With "float32" no product is rounded to fewer bits than the network's own."""
+"""The allowed values of `precision=`. "float32" rounds no product to fewer bits than the network's own."""
 
 
 def check_precision(precision: object, device: torch.device) -> str:
-    """`precision`, if there is such a one on `device`.
+    """Check that `precision` is available on `device`, and return it.
 
     Raises:
-        OptionError: There is none.
+        OptionError: It is unknown or not available.
     """
     if precision not in PRECISIONS:
         raise OptionError(f"precision={precision!r} is not known. Allowed are {', '.join(map(repr, PRECISIONS))}.")
     if precision == "tf32" and device.type != "cuda":
         raise OptionError(
-            f"precision='tf32' is a format of CUDA devices, and the network lies on {device}. Move it with "
+            f"precision='tf32' is a format of CUDA devices, but the network is on {device}. Move it with "
             'snn.to("cuda"), or leave the argument out.'
         )
     return str(precision)
 
 
 def type_of_products(precision: str) -> torch.dtype | None:
-    """The type that layers behind the first neuron multiply in; None for the network's own."""
+    """The dtype in which layers behind the first neuron multiply; None for the network's own."""
     return torch.bfloat16 if precision == "bfloat16" else None
 
 
 def likes_channels_last(precision: str, device: torch.device) -> bool:
-    """True where convolutions are fastest with the channels of images innermost.
+    """True if convolutions are fastest on channels_last images, as they are on a CPU and on tensor cores.
 
-    So they are on a CPU and on tensor cores. In full single precision cuDNN converts such images back and forth and
-    takes Fourier transforms for some layers: on an H100 a ResNet-20 with 100 samples took 2.4 times as long, although
-    with 1,000 samples 0.55 times (benchmarks/results/cuda_layout.txt).
+    In full single precision, cuDNN converts such images back and forth and uses Fourier transforms for some layers: on
+    an H100, a ResNet-20 took 2.4 times as long with 100 samples, although 0.55 times as long with 1,000 samples
+    (benchmarks/results/cuda_layout.txt).
     """
     return device.type != "cuda" or precision != "float32"
 
 
 @contextmanager
 def product_precision(precision: str, device: torch.device) -> Iterator[None]:
-    """On CUDA allow TF32 for "tf32" only: torch's own default takes it for convolutions without being asked."""
+    """On CUDA, allow TF32 only for "tf32"; by default, torch uses it for convolutions."""
     if device.type != "cuda":
         yield
         return
@@ -76,8 +77,8 @@ def product_precision(precision: str, device: torch.device) -> Iterator[None]:
 def rounded_layer(module: nn.Module, dtype: torch.dtype) -> Callable[[Any, Tensor, bool], Tensor] | None:
     """A shortcut that computes `module` with weights and inputs of `dtype`; None for a module without weights.
 
-    Spikes are exact in any type, so that behind a neuron only the weights and the sums are rounded; the bias is added
-    in the network's own type.
+    Spikes are exact in any dtype, so behind a neuron only the weights and the sums are rounded; the bias is added in
+    the network's own dtype.
     """
     if not isinstance(module, (nn.Linear, _ConvNd)) or not hasattr(module, "step_mode"):
         return None
@@ -86,7 +87,7 @@ def rounded_layer(module: nn.Module, dtype: torch.dtype) -> Callable[[Any, Tenso
     low.step_mode = "m"
     bias = module.bias
     if bias is not None and isinstance(module, _ConvNd):
-        bias = bias.view(-1, *(1,) * len(module.kernel_size))
+        bias = along_axis(bias, 1 + len(module.kernel_size))
 
     def compute(_: Any, x_seq: Tensor, overwrite: bool) -> Tensor:
         y: Tensor = low(x_seq.to(dtype)).to(x_seq.dtype)

@@ -24,17 +24,17 @@ __all__ = ["Runner"]
 
 
 class Runner:
-    """Runs tiles one after the other. Several may run side by side if each has memories of its own.
+    """Runs tiles one after the other. Several runners may run side by side if each has its own memories.
 
     Args:
         snn: The network.
-        flow: What its graph tells.
+        flow: Its graph, analysed.
         steps: Number of time steps.
-        tiling: Says how many of them to take at a time.
-        own_memories: Copy the modules that have a memory, parameters shared, instead of using the network's.
-        dtype: Of the weights and inputs of the layers behind the first neuron; None for the network's own.
-        shortcuts: Let layers take faster ways than their own, which propagate no gradients.
-        channels_last: Lay images out with their channels innermost, if no layer forbids it.
+        tiling: Decides how many steps to compute at a time.
+        own_memories: Copy the modules that have memory (sharing parameters) instead of using the network's.
+        dtype: Dtype of the weights and inputs of the layers behind the first neuron; None for the network's own.
+        shortcuts: Let layers use faster implementations, which propagate no gradients.
+        channels_last: Store images as channels_last, unless a layer forbids it.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Runner:
 
     @torch.no_grad()
     def run(self, inputs: tuple[Any, ...], collector: Collector) -> Any:
-        """Simulate one tile, and hand the outputs of each stretch of time to `collector`; its result."""
+        """Simulate one tile, pass the outputs of each group of steps to `collector`, and return its result."""
         for module in self._memories:
             module.reset()
         self._watch = collector.watch
@@ -79,14 +79,14 @@ class Runner:
         return collector.result()
 
     def outputs(self, inputs: tuple[Any, ...]) -> Any:
-        """The outputs of one tile at all steps, with gradients where they are wanted."""
+        """The outputs of one tile at all steps, with gradients if they are enabled."""
         for module in self._memories:
             module.reset()
         self._watch = None
         return self._run_varying(self._run_static(inputs), self.steps)
 
     def _run_static(self, inputs: tuple[Any, ...]) -> _Static:
-        """Everything that does not vary over time, as the ANN computes it."""
+        """Compute everything that does not vary over time, as the ANN does."""
         static = _Static({}, set())
         values = static.values
         given = iter(inputs)
@@ -101,7 +101,7 @@ class Runner:
                 values[node] = self._call(node, values.__getitem__, "s")
             static.note(node)
             if self._channels_last and node in static.carrying:
-                # Time and again, too: a convolution of images with one channel forgets that they are channels_last.
+                # Repeat this for every layer: a convolution of one-channel images loses the channels_last layout.
                 values[node] = map_tensors(values[node], _channels_last)
         return static
 
@@ -136,20 +136,20 @@ class Runner:
         value = read(node) if moves else static.values[node]
         if not tensors(value):
             raise InputError(
-                f"The network returns {value!r} ({node.name}), a size or another value that is no tensor; "
-                "simulate runs tiles of samples and steps, which have other sizes. Return tensors only."
+                f"The network returns {value!r} ({node.name}), a size or another value that is not a tensor; "
+                "simulate runs tiles of samples and steps, which have other sizes. Return only tensors."
             )
         return value if moves else Constant(value)
 
     def _merged(self, node: fx.Node, static: _Static, shapes: dict[fx.Node, Any], steps: int) -> Any:
-        """A size or a constant as it is where time and samples are merged: ``x.size(0)`` is T * N."""
+        """A size or a constant with time and samples merged: ``x.size(0)`` is T * N."""
         if node.op in ("get_attr", "placeholder"):
             return static.values[node]
         if node not in shapes:
 
             def read(source: fx.Node) -> Any:
                 if source in static.carrying:
-                    # Only its shape matters, which costs nothing on the meta device.
+                    # Only the shape matters, and the meta device computes it for free.
                     return map_tensors(static.values[source], lambda x: x.to("meta").expand(steps, *x.shape))
                 return self._merged(source, static, shapes, steps)
 
@@ -195,14 +195,14 @@ class Runner:
 
 @dataclass
 class _Static:
-    """What one tile yields before the first neuron."""
+    """The values of one tile that do not vary over time."""
 
     values: dict[fx.Node, Any]
     carrying: set[fx.Node]
-    """Nodes with tensors that are computed from the input's values, rather than from its size."""
+    """Nodes with tensors that depend on the input's values, not only on its size."""
 
     def note(self, node: fx.Node) -> None:
-        """Find out whether `node`, whose value is known, carries the input's values."""
+        """Record whether `node`, whose value is known, depends on the input's values."""
         from_input = node.op == "placeholder" or any(source in self.carrying for source in node.all_input_nodes)
         if from_input and tensors(self.values[node]):
             self.carrying.add(node)
@@ -220,7 +220,7 @@ def select_samples(module: nn.Module, rows: Tensor, samples: int) -> None:
 
 
 def select_rows(x: Tensor, rows: Tensor, samples: int) -> Tensor:
-    """The `rows` of a batch; one that is finer than the samples (windows of them) keeps all parts of each."""
+    """The `rows` of a batch; if a batch has several rows per sample (windows), all rows of each sample are kept."""
     if not x.dim() or x.shape[0] % samples:
         return x
     if x.shape[0] == samples:
@@ -243,5 +243,5 @@ def _tensors_of(snn: nn.Module) -> Iterator[Tensor]:
 
 
 def _channels_last(value: Tensor) -> Tensor:
-    """Images with their channels innermost, as convolutions on a CPU and on tensor cores like them."""
+    """Images as channels_last, which is fastest for convolutions on a CPU and on tensor cores."""
     return value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value

@@ -1,4 +1,4 @@
-"""What some modules compute over many steps, with fewer passes through memory than they take themselves."""
+"""Faster implementations of some modules over many steps, with fewer passes through memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...layers import CumulativeMaxPool, InitialPotential, Stepwise
+from ...layers import CumulativeMax, CumulativeMaxPool, InitialPotential, Stepwise
 from .firing import can_fire_in_place, fire, is_spiking
 from .lookup import lookup_convolution
 from .precision import rounded_layer
@@ -16,24 +16,24 @@ from .precision import rounded_layer
 __all__ = ["shortcut_of"]
 
 Shortcut = Callable[[Any, Tensor, bool], Tensor | None]
-"""Takes the module, the sequence ``[T, N, ...]`` and whether to overwrite it; None if it cannot do this one."""
+"""Takes the module, the sequence ``[T, N, ...]`` and whether to overwrite it; returns None if it does not apply."""
 
 LARGEST_WINDOW = 4
-"""Height and width of pooling windows from which on torch's own pooling is as fast."""
+"""Largest height and width of pooling windows for which slices are faster than torch's own pooling."""
 
 
 def shortcut_of(module: nn.Module, dtype: torch.dtype | None = None) -> Shortcut | None:
-    """The shortcut for a module, if there is one that does all that the module itself would do.
+    """The shortcut for a module, if there is one that does everything that the module itself would do.
 
     Args:
-        module: Of the network.
-        dtype: Type to multiply in; None for the module's own.
+        module: A module of the network.
+        dtype: Dtype of the products; None for the module's own.
     """
     if module._forward_hooks or module._forward_pre_hooks:
         return None
     if is_spiking(module):
         return _fire
-    if isinstance(module, CumulativeMaxPool):
+    if isinstance(module, (CumulativeMax, CumulativeMaxPool)):
         return _pool_in_place
     if isinstance(module, InitialPotential):
         return _start_in_place
@@ -51,7 +51,7 @@ def _start_in_place(potential: InitialPotential, x_seq: Tensor, overwrite: bool)
     return potential.start_(x_seq) if overwrite else None
 
 
-def _pool_in_place(pool: CumulativeMaxPool, x_seq: Tensor, overwrite: bool) -> Tensor | None:
+def _pool_in_place(pool: CumulativeMax | CumulativeMaxPool, x_seq: Tensor, overwrite: bool) -> Tensor | None:
     return pool.pool_(x_seq) if overwrite else None
 
 
@@ -63,7 +63,7 @@ def _averages_disjoint_windows(pool: Any) -> bool:
 
 
 def _average_by_slices(module: Any, x_seq: Tensor, overwrite: bool) -> Tensor | None:
-    """Rows are added up first, then columns: with the channels innermost each addition runs over whole vectors."""
+    """Add the rows, then the columns; with channels_last images, each addition runs over whole vectors."""
     x = x_seq.flatten(0, 1)
     if x.device.type != "cpu" or x.dim() != 4 or not x.is_contiguous(memory_format=torch.channels_last):
         return None

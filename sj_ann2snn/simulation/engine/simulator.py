@@ -1,4 +1,4 @@
-"""Cuts a batch into tiles and runs them, side by side where there are several cores, smaller where memory is short."""
+"""Cuts a batch into tiles and runs them, side by side on several cores, in smaller pieces if memory runs short."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ...compat import reset_net, step_modes
+from ...contracts.option_checks import require_integer
 from ...errors import InputError, MemoryWarning, OptionError, OutOfMemoryError
 from ...support.batches import HALF, describe_batch, explain_rejection
 from ...support.trees import map_tensors
@@ -39,8 +40,7 @@ class Simulator:
     """
 
     def __init__(self, snn: nn.Module, steps: int, precision: str = "float32") -> None:
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-            raise InputError(f"T={steps!r} is not allowed: the number of time steps is an integer from 1 up.")
+        steps = require_integer("T", steps, what="the number of time steps", error=InputError)
         self.snn, self.steps = snn, steps
         weights = [t for t in (*snn.parameters(), *snn.buffers()) if t.is_floating_point()]
         self.device = weights[0].device if weights else torch.device("cpu")
@@ -49,17 +49,17 @@ class Simulator:
         self.flow = Flow.of(snn)
         if self.flow is None and type_of_products(self.precision):
             raise OptionError(
-                f"precision={precision!r} needs a network that the converter made; {type(snn).__name__} is none. "
+                f"precision={precision!r} needs a network made by the converter, which {type(snn).__name__} is not. "
                 "Leave the argument out."
             )
         self._tiling = Tiling(self.device.type, steps)
         self._runners: list[Runner] = []
 
     def run_all(self, inputs: tuple[Any, ...], collect: Callable[[slice], Collector]) -> list[Any]:
-        """The results of the collectors that `collect` makes, one for each tile, in the order of the samples.
+        """The results of the collectors that `collect` makes, one per tile, in the order of the samples.
 
         Args:
-            inputs: Of the network.
+            inputs: The inputs of the network.
             collect: Makes the collector for the tile with these samples; called from several threads.
 
         Raises:
@@ -81,7 +81,7 @@ class Simulator:
                 return self._run(runner, tile, lambda part: self._cut(inputs, samples, part), collect)
 
             first = self._runner(0)
-            # The first tile is a small one, from which the size of the others follows.
+            # The first tile is small; it determines the size of the others.
             start = min(samples, self._tiling.samples())
             results = run(first, slice(0, start))
             workers = self._workers()
@@ -100,13 +100,13 @@ class Simulator:
         cut: Callable[[slice], tuple[Any, ...]],
         collect: Callable[[slice], Collector],
     ) -> list[Any]:
-        """The results of one tile, or of several smaller ones if memory does not suffice for it."""
+        """The results of one tile, or of several smaller tiles if it does not fit into memory."""
         try:
             return [runner.run(cut(tile), collect(tile))]
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            # Its text only: the error itself holds on to what was computed so far.
+            # Keep only the text, because the error itself keeps everything computed so far alive.
             shortage = first_line(error)
         samples = tile.stop - tile.start
         steps = self._tiling.steps(samples)
@@ -117,7 +117,7 @@ class Simulator:
         self._tiling.shrink(samples)
         warnings.warn(
             f"There was not enough memory on {self.device} to simulate {samples} sample(s) for {steps} step(s) at a "
-            f"time ({shortage}); going on with half as much at a time.",
+            f"time ({shortage}); continuing with half as much at a time.",
             MemoryWarning,
             stacklevel=2,
         )
@@ -133,7 +133,7 @@ class Simulator:
             names = [str(node.target) for node in self.snn.graph.nodes if node.op == "placeholder"]
             if len(inputs) > len(names):
                 raise InputError(
-                    f"The network takes {len(names)} input(s), {', '.join(names)}; it was given {len(inputs)}."
+                    f"The network takes {len(names)} input(s), {', '.join(names)}, but was given {len(inputs)}."
                 )
         samples = int(inputs[0].shape[0])
         if not samples:
@@ -141,7 +141,7 @@ class Simulator:
         return samples
 
     def _tiles(self, start: int, samples: int, workers: int) -> list[slice]:
-        """The samples from `start` on in tiles of equal size, as many for each worker."""
+        """The samples from `start` on, in tiles of equal size, the same number for each worker."""
         count = math.ceil((samples - start) / self._tiling.samples())
         count = min(math.ceil(count / workers) * workers, samples - start)
         bounds = [start + (samples - start) * index // count for index in range(count + 1)] if count else []
@@ -151,7 +151,7 @@ class Simulator:
         return tuple(self._placed(value[part]) if _has_samples(value, samples) else value for value in inputs)
 
     def _placed(self, x: Tensor) -> Tensor:
-        """`x` where the network lies, half precision raised to the network's own."""
+        """`x` on the network's device, with half precision raised to the network's own."""
         half = x.dtype in HALF
         return x.to(device=self.device, dtype=self.dtype if half and self.dtype else x.dtype)
 
@@ -162,7 +162,7 @@ class Simulator:
         return 1 if alone else torch.get_num_threads()
 
     def _runner(self, index: int) -> Runner:
-        """One for each worker; the first one works on the network itself."""
+        """The runner of a worker; the first worker uses the network itself."""
         assert self.flow is not None
         while len(self._runners) <= index:
             runner = Runner(
@@ -179,7 +179,7 @@ class Simulator:
 
     @torch.no_grad()
     def _step_by_step(self, inputs: tuple[Any, ...], collector: Collector) -> Any:
-        """The result for a network that is no graph; samples that have left are simulated along with the others."""
+        """The result for a network that is not a graph; samples that have left are still simulated with the others."""
         reset_net(self.snn)
         for module, _ in step_modes(self.snn):
             module.step_mode = "s"  # type: ignore[assignment]
@@ -201,7 +201,7 @@ def _as_one_step(rows: Tensor | None, y: Tensor) -> Tensor:
 
 @contextmanager
 def _watched(snn: nn.Module, watch: Any) -> Iterator[None]:
-    """Shows `watch` every module of a network that is no graph."""
+    """Shows `watch` every module of a network that is not a graph."""
 
     def show(name: str, module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
         if args and isinstance(args[0], Tensor) and isinstance(out, Tensor):
@@ -218,7 +218,7 @@ def _watched(snn: nn.Module, watch: Any) -> Iterator[None]:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """True if a device's or the machine's memory is used up; torch has several ways of saying so."""
+    """True if the memory of the device or the machine is used up; torch raises several errors for this."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
@@ -230,7 +230,7 @@ def _has_samples(value: Any, samples: int) -> bool:
 
 @contextmanager
 def _left_as_it_was(snn: nn.Module) -> Iterator[None]:
-    """Restores step modes and resets the network, whatever happens in between."""
+    """Resets the network and restores its step modes, even after an error."""
     modes = step_modes(snn)
     try:
         yield

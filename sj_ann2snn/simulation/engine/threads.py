@@ -1,4 +1,4 @@
-"""Runs independent pieces of work in threads, each of which computes on one core."""
+"""Runs independent pieces of work in threads, each on one core."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["in_threads"]
 
 
 def in_threads(workers: Sequence[Callable[[Any], Any]], pieces: Sequence[Any]) -> list[Any]:
-    """The results for `pieces`, in their order; each worker, in a thread of its own, takes the next piece that is left.
+    """The results for `pieces`, in order; each worker has its own thread and takes the next remaining piece.
 
-    Torch releases Python's lock while it computes, so that each thread fills a core; one operation at a time that
-    is shared by all cores leaves them waiting for each other instead.
+    Torch releases Python's lock while it computes, so each thread fills a core. If all cores shared one operation at a
+    time, they would wait for each other.
 
     Raises:
-        Whatever a worker raises first; the others then stop after their present piece.
+        The first error of a worker; the others then stop after their current piece.
     """
     results: list[Any] = [None] * len(pieces)
     waiting = iter(range(len(pieces)))
@@ -29,7 +29,7 @@ def in_threads(workers: Sequence[Callable[[Any], Any]], pieces: Sequence[Any]) -
     failures: list[BaseException] = []
 
     def work(worker: Callable[[Any], Any]) -> None:
-        torch.get_num_threads()  # or torch would set up the thread, with all cores, at its first operation
+        torch.get_num_threads()  # otherwise torch would set up the thread, with all cores, at its first operation
         torch.set_num_threads(1)
         ready.wait()
         while not stop.is_set():
@@ -49,7 +49,7 @@ def in_threads(workers: Sequence[Callable[[Any], Any]], pieces: Sequence[Any]) -
             try:
                 running = [pool.submit(work, worker) for worker in workers]
                 ready.wait()
-                # What a thread sets is also what threads to come start with.
+                # New threads inherit the number that a thread sets.
                 torch.set_num_threads(before)
                 wait(running)
             finally:

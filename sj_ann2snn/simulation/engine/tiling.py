@@ -1,4 +1,4 @@
-"""How many samples and steps are computed at a time."""
+"""Decides how many samples and steps to compute at a time."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from ...support.trees import tensors
 __all__ = ["TILE_BYTES", "TILE_STEPS", "Tiling"]
 
 TILE_BYTES = {"cpu": 1 << 22, "cuda": 1 << 31}
-"""Largest activation of a tile, by device type: on a CPU what stays in its cache."""
+"""Bytes of a tile's largest activation, by device type; on a CPU it should stay in the cache."""
 
 TILE_STEPS = {"cpu": 4}
-"""Steps of a tile that samples make way for, by device type; elsewhere all of them."""
+"""Steps that a tile takes at a time, with fewer samples if necessary, by device type; elsewhere all steps."""
 
 
 class Tiling:
-    """The size of tiles, from what the activations seen so far take.
+    """The size of tiles, from the size of the activations seen so far.
 
     Args:
-        device: Type of the device.
+        device: The device type.
         steps: Steps of the whole simulation.
     """
 
@@ -37,17 +37,17 @@ class Tiling:
             self._largest = max(self._largest, x.numel() * x.element_size() // max(1, samples))
 
     def samples(self) -> int:
-        """Samples of the next tile; one as long as no size is known."""
+        """Samples in the next tile; one until a size is known."""
         return max(1, self._bytes // (self._largest * self._few_steps)) if self._largest else 1
 
     def steps(self, samples: int) -> int:
-        """Steps that a tile of `samples` takes at a time."""
+        """Number of steps to compute at a time for a tile of `samples`."""
         if not self._largest:
             return self._few_steps
         return min(self._steps, max(1, self._bytes // (self._largest * samples)))
 
     def shrink(self, samples: int) -> None:
-        """Memory did not suffice for a tile of `samples`: take half as much from now on."""
+        """A tile of `samples` did not fit into memory: take half as much from now on."""
         taken = self._largest * samples * self.steps(samples)
         self._bytes = min(self._bytes, taken or self._bytes) // 2
         if samples == 1:

@@ -1,0 +1,119 @@
+"""Mappers for operations that move elements: reshape, slice, concat, pad."""
+
+from __future__ import annotations
+
+import operator
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from sj_ann2snn import Average, LayerMapper, Linear, Rearrange, Replacement, Site, Value, hookimpl
+
+ANN2SNN_API = 1
+
+
+class RearrangeMapper(LayerMapper):
+    """Reshaping, selecting and joining move values without changing them."""
+
+    name = "rearrange"
+    claims = (
+        nn.Flatten,
+        nn.Unflatten,
+        nn.PixelShuffle,
+        nn.PixelUnshuffle,
+        nn.ChannelShuffle,
+        F.pixel_shuffle,
+        F.pixel_unshuffle,
+        F.channel_shuffle,
+        operator.getitem,
+        torch.cat,
+        torch.concat,
+        torch.stack,
+        torch.flatten,
+        torch.unflatten,
+        torch.reshape,
+        torch.permute,
+        torch.transpose,
+        torch.swapaxes,
+        torch.movedim,
+        torch.squeeze,
+        torch.unsqueeze,
+        torch.chunk,
+        torch.split,
+        torch.tensor_split,
+        torch.unbind,
+        torch.narrow,
+        torch.select,
+        torch.roll,
+        torch.flip,
+        torch.clone,
+        torch.detach,
+        torch.tile,
+        "flatten",
+        "unflatten",
+        "view",
+        "view_as",
+        "reshape",
+        "reshape_as",
+        "permute",
+        "transpose",
+        "swapaxes",
+        "movedim",
+        "squeeze",
+        "unsqueeze",
+        "contiguous",
+        "chunk",
+        "split",
+        "tensor_split",
+        "unbind",
+        "narrow",
+        "select",
+        "roll",
+        "flip",
+        "clone",
+        "detach",
+        "expand",
+        "expand_as",
+        "repeat",
+        "tile",
+        "t",
+    )
+
+    def map(self, site: Site) -> Replacement:
+        if site.operation is operator.getitem and len(site.values) > 1:
+            return Linear(varying=(0,))  # selected by an index tensor, which must not vary
+        return Rearrange()
+
+
+class PaddingMapper(LayerMapper):
+    """Padding by zeros or by values of the tensor itself."""
+
+    name = "padding"
+    claims = (
+        nn.ZeroPad1d,
+        nn.ZeroPad2d,
+        nn.ZeroPad3d,
+        nn.ConstantPad1d,
+        nn.ConstantPad2d,
+        nn.ConstantPad3d,
+        nn.ReflectionPad1d,
+        nn.ReflectionPad2d,
+        nn.ReflectionPad3d,
+        nn.ReplicationPad1d,
+        nn.ReplicationPad2d,
+        nn.ReplicationPad3d,
+        F.pad,
+    )
+
+    def map(self, site: Site) -> Replacement:
+        if not isinstance(site.output, Value):
+            return Linear()
+        value = site.argument("value", 3, 0.0)
+        kept = site.values[0].shape[:2] == site.output.shape[:2]
+        return Average() if kept and not value else Linear()
+
+
+@hookimpl
+def ann2snn_layer_mappers() -> list[type[LayerMapper]]:
+    return [PaddingMapper, RearrangeMapper]

@@ -1,0 +1,164 @@
+"""One description per hook: what plugins return, how users name it, and what its classes must have.
+
+A new hook takes a new `HookKind` here, its base class in `contracts`, and code that uses its classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..contracts.correction import Correction
+from ..contracts.exit_rule import ExitRule
+from ..contracts.exporter import Exporter
+from ..contracts.layer_mapper import LayerMapper
+from ..contracts.neuron_maker import NeuronMaker
+from ..contracts.normalization import Normalization
+from ..contracts.readout import Readout
+from ..errors import PluginError
+from .class_checks import (
+    check_claims,
+    check_exports,
+    check_suffixes,
+    require_defaults,
+)
+
+__all__ = [
+    "CORRECTIONS",
+    "EXIT_RULES",
+    "EXPORTERS",
+    "HOOK_BASES",
+    "KINDS",
+    "LAYER_MAPPERS",
+    "MODES",
+    "NEURONS",
+    "READOUTS",
+    "HookKind",
+]
+
+BY_PREFER = "Choose with Converter(prefer={first!r}) (the name of a distribution or of a class)"
+BY_INSTANCE = "Give an instance instead of the name"
+
+
+@dataclass(frozen=True)
+class HookKind:
+    """The description of one hook.
+
+    Attributes:
+        hook: Name of the hook.
+        base: The base class of the classes that it returns.
+        noun: The word for such a class in messages.
+        plural: The plural of that word.
+        argument: The keyword with which a user names one.
+        summary: The first line of the hook's documentation.
+        settled_by: How a user settles a conflict, for messages; ``{first}`` is a distribution.
+        checks: Further checks of a class, besides its name, the defaults of its options and the methods of its base;
+            each raises a `PluginError`.
+        named_freely: Users may write more than names: a class parses what they write (``"99.9%"``).
+    """
+
+    hook: str
+    base: type
+    noun: str
+    plural: str
+    argument: str
+    summary: str
+    settled_by: str = BY_INSTANCE
+    checks: tuple[Callable[[type], None], ...] = (require_defaults,)
+    named_freely: bool = False
+
+    def check(self, cls: Any) -> type:
+        """Check that `cls` keeps the contract of the hook, and return it.
+
+        Raises:
+            PluginError: It breaks the contract.
+        """
+        if not isinstance(cls, type) or not issubclass(cls, self.base):
+            raise PluginError(
+                f"{self.hook}() returned {cls!r}, which is not a subclass of sj_ann2snn.{self.base.__name__}."
+            )
+        name = getattr(cls, "name", None)
+        if not isinstance(name, str) or not name.strip():
+            raise PluginError(f"{cls.__qualname__}.name must be a non-empty string, not {name!r}.")
+        abstract = sorted(getattr(cls, "__abstractmethods__", ()))
+        if abstract:
+            raise PluginError(f"{cls.__qualname__} does not implement {', '.join(abstract)}.")
+        replaces: Any = getattr(cls, "replaces", ())
+        if isinstance(replaces, str) or not all(isinstance(one, str) for one in replaces):
+            raise PluginError(f"{cls.__qualname__}.replaces must be a tuple of names, not {replaces!r}.")
+        for check in self.checks:
+            check(cls)
+        return cls
+
+
+MODES = HookKind(
+    "ann2snn_normalizations",
+    Normalization,
+    "mode",
+    "modes",
+    "mode",
+    "Normalization strategies, usable by name as ``Converter(mode=...)``.",
+    BY_PREFER,
+    checks=(),
+    named_freely=True,
+)
+LAYER_MAPPERS = HookKind(
+    "ann2snn_layer_mappers",
+    LayerMapper,
+    "mapper",
+    "mappers",
+    "mappers",
+    "Layer mappers: what the operations that they claim become.",
+    BY_PREFER,
+    checks=(require_defaults, check_exports, check_claims),
+)
+NEURONS = HookKind(
+    "ann2snn_neurons",
+    NeuronMaker,
+    "neuron",
+    "neurons",
+    "neuron",
+    "Neuron makers, usable by name as ``Converter(neuron=...)``.",
+    BY_PREFER,
+    checks=(require_defaults, check_exports),
+)
+CORRECTIONS = HookKind(
+    "ann2snn_corrections",
+    Correction,
+    "correction",
+    "corrections",
+    "corrections",
+    "Corrections, usable by name as ``Converter(corrections=...)``.",
+)
+EXIT_RULES = HookKind(
+    "ann2snn_exit_rules",
+    ExitRule,
+    "exit rule",
+    "exit rules",
+    "early_exit",
+    "Exit rules, usable by name as ``evaluate(early_exit=...)``.",
+)
+READOUTS = HookKind(
+    "ann2snn_readouts",
+    Readout,
+    "readout",
+    "readouts",
+    "readout",
+    "Readouts, usable by name as ``simulate(readout=...)`` and ``evaluate(readout=...)``.",
+)
+EXPORTERS = HookKind(
+    "ann2snn_exporters",
+    Exporter,
+    "format",
+    "formats",
+    "format",
+    "Formats, usable by name as ``export(format=...)`` and ``load_network(format=...)``.",
+    checks=(require_defaults, check_suffixes),
+)
+
+KINDS = {kind.hook: kind for kind in (MODES, LAYER_MAPPERS, NEURONS, CORRECTIONS, EXIT_RULES, READOUTS, EXPORTERS)}
+"""Every hook, by its name."""
+
+HOOK_BASES: dict[str, type] = {kind.hook: kind.base for kind in KINDS.values()}
+"""The base class of the classes that each hook returns."""

@@ -1,0 +1,55 @@
+"""Finds the strategy for a mode as users write it: ``"max"``, ``"99.9%"``, 0.5."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..contracts.normalization import Normalization
+from ..errors import Ann2SnnError, ModeError, PluginWarning
+from ..support.blame import WHAT_TO_DO
+from .choice import unknown
+from .conflicts import resolve
+from .kinds import MODES
+from .options import declared_options
+from .registry import Registered, Registry
+
+__all__ = ["find_mode"]
+
+
+def find_mode(
+    registry: Registry, mode: object, options: Mapping[str, Any], prefer: Sequence[str] = ()
+) -> tuple[Normalization, Registered]:
+    """The strategy that `mode` means, and the class that claimed it.
+
+    Raises:
+        ModeError: No strategy recognizes the mode, or it is out of range.
+        ConflictError: Several strategies claim it.
+    """
+    instances: dict[int, Normalization] = {}
+    candidates = []
+    broken: list[str] = []
+    for one in registry.registered(MODES):
+        known = declared_options(one.cls)
+        given = {name: value for name, value in options.items() if name in known}
+        try:
+            instance = one.cls.parse(mode, **given)
+        except Ann2SnnError:
+            raise
+        except Exception as error:
+            # Another strategy may still recognize the mode.
+            broken.append(f"{one.name!r} of {one.owner} failed in parse({mode!r}) with {error!r}")
+            continue
+        if instance is not None and not isinstance(instance, Normalization):
+            broken.append(f"{one.name!r} of {one.owner} returned {instance!r} from parse({mode!r})")
+            continue
+        if instance is not None:
+            instances[id(one)] = instance
+            candidates.append(one)
+    for what in broken:
+        warnings.warn(f"A mode does not work: {what}. {WHAT_TO_DO}", PluginWarning, stacklevel=4)
+    if not candidates:
+        raise ModeError(unknown(registry, MODES, mode, broken))
+    winner = resolve(candidates, prefer, f"mode={mode!r}")
+    return instances[id(winner)], winner

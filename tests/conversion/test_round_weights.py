@@ -1,0 +1,81 @@
+"""Weights are rounded so that sums do not depend on the order of summation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sj_ann2snn.conversion.round_weights import round_to_grid
+
+from ..helpers.networks import GradedMaker, convert
+
+
+class TestExactSums:
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_the_order_of_summation_does_not_matter(self, dtype: torch.dtype) -> None:
+        conv: Any = round_to_grid(nn.Conv2d(64, 8, 3).to(dtype))
+        x = (torch.rand(64 * 9) < 0.5).to(dtype)
+        terms = torch.cat([conv.weight.flatten(1) * x, conv.bias[:, None]], dim=1).detach()
+        in_order, reversed_ = terms.cumsum(1)[:, -1], terms.flip(1).cumsum(1)[:, -1]
+        shuffled = terms[:, torch.randperm(terms.shape[1])].cumsum(1)[:, -1]
+        assert torch.equal(in_order, reversed_)
+        assert torch.equal(in_order, shuffled)
+
+    def test_weights_hardly_move(self) -> None:
+        conv = nn.Conv2d(64, 8, 3)
+        rounded: Any = round_to_grid(conv)
+        bound = 2.0**-25 * (conv.weight.detach().abs().flatten(1).sum(1) + conv.bias.detach().abs()).max()
+        assert 0 < (rounded.weight - conv.weight).abs().max() <= bound
+        assert (rounded.bias - conv.bias).abs().max() <= bound
+
+    def test_the_layer_itself_stays(self) -> None:
+        conv = nn.Conv2d(4, 4, 3)
+        before = conv.weight.detach().clone()
+        assert round_to_grid(conv) is not conv
+        assert torch.equal(conv.weight, before)
+
+    def test_a_channel_without_weights(self) -> None:
+        conv = nn.Conv2d(4, 2, 3)
+        with torch.no_grad():
+            conv.weight[0] = 0
+            conv.bias[0] = 0  # type: ignore[index]
+        rounded: Any = round_to_grid(conv)
+        assert torch.equal(rounded.weight[0], torch.zeros_like(rounded.weight[0]))
+
+    @pytest.mark.parametrize(
+        "layer",
+        [nn.Linear(3, 3), nn.ConvTranspose2d(3, 3, 2), nn.Conv2d(3, 3, 2).half()],
+        ids=["linear", "transposed", "half"],
+    )
+    def test_other_layers_stay_as_they_are(self, layer: nn.Module) -> None:
+        assert round_to_grid(layer) is layer
+
+    def test_weights_that_are_not_finite_stay_as_they_are(self) -> None:
+        conv = nn.Conv2d(3, 3, 2)
+        with torch.no_grad():
+            conv.weight[0] = float("nan")
+        assert round_to_grid(conv) is conv
+
+
+class TestWhichWeightsAreRounded:
+    """Those between binary spikes and the next neuron."""
+
+    def rounded(self, ann: nn.Module, x: Tensor, **options: Any) -> list[bool]:
+        torch.manual_seed(0)
+        snn = convert(ann, x, mode="max", **options)
+        layers = [module for module in snn.modules() if isinstance(module, nn.Conv2d)]
+        return [torch.equal(layer.weight, round_to_grid(layer).weight) for layer in layers]  # type: ignore[arg-type]
+
+    def network(self) -> nn.Module:
+        first = nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)
+        return nn.Sequential(*first, nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 1), nn.Flatten(), nn.Linear(32, 2))
+
+    def test_binary_spikes_also_through_pools(self) -> None:
+        assert self.rounded(self.network(), torch.rand(4, 3, 8, 8)) == [False, True, False]
+
+    def test_graded_spikes(self) -> None:
+        maker = GradedMaker(levels=10)
+        assert self.rounded(self.network(), torch.rand(4, 3, 8, 8), neuron=maker) == [False, False, False]
