@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+
+HERE = Path(__file__).resolve().parent
 
 
 @pytest.fixture
@@ -17,7 +20,12 @@ def listens_to_ctrl_c() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+SLOW = ("testing", "repository")
+"""Folders whose tests run for long: they start first, so that no worker is left alone with them at the end."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.parent.name not in SLOW or item.path.parents[1] != HERE)
     if torch.cuda.is_available():
         return
     for item in items:
