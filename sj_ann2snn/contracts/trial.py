@@ -208,17 +208,22 @@ class Trial:
             CorrectionError: A value has the wrong shape, is not finite, or a scale is not positive.
         """
         site = self[name]
-        for what, value in (("scale", scale), ("bias", bias)):
-            if value is not None:
-                setattr(site, what, _check_tensor(value, (site.channels,), site.scale, f"the {what} of {name}"))
+        checked = {
+            what: _check_tensor(value, (site.channels,), site.scale, f"the {what} of {name}")
+            for what, value in (("scale", scale), ("bias", bias))
+            if value is not None
+        }
         if initial_potential is not None:
-            site.initial_potential = _check_tensor(
+            checked["initial_potential"] = _check_tensor(
                 initial_potential, site.shape, site.scale, f"the initial potential of {name}", broadcasts=True
             )
         if scale is not None and not bool((scale > 0).all()):
             raise CorrectionError(f"The scale of {name} must be positive; it was set to {_extremes(scale)}.")
-        if scale is not None and site.largest_scale is not None:
-            site.scale = site.scale.minimum(site.largest_scale)
+        if "scale" in checked and site.largest_scale is not None:
+            checked["scale"] = checked["scale"].minimum(site.largest_scale)
+        # Nothing is set unless everything is right.
+        for what, value in checked.items():
+            setattr(site, what, value)
 
     def adjust_output(self, bias: Tensor) -> None:
         """Set the adjustment of the network's output, ``[classes]``, in the ANN's units.

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
 import os
 import re
+import runpy
 import struct
 import subprocess
 import sys
 import types
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,8 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from sj_ann2snn import Converter, evaluate, simulate
+
+from ..helpers.networks import using_threads
 
 Image = pytest.importorskip("PIL.Image", reason="torchvision reads images with Pillow")
 torchvision = pytest.importorskip("torchvision", reason="SpikingJelly's tutorials load their data with torchvision")
@@ -259,17 +265,19 @@ def test_resnet18_tutorial(
 
 
 def output_of(name: str, folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / name), *arguments, "--device", "cpu"],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    """What a script prints, run as a program; torch and SpikingJelly are imported already."""
+    out = io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        using_threads(1),
+        contextlib.redirect_stdout(out),
+        warnings.catch_warnings(),
+    ):
+        patched.chdir(folder)
+        patched.setattr(sys, "argv", [name, *arguments, "--device", "cpu"])
+        warnings.simplefilter("default")
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+    return out.getvalue()
 
 
 def accuracies_in(text: str) -> list[float]:

@@ -299,6 +299,22 @@ def test_an_adjustment_that_is_not_finite_is_an_error() -> None:
     )
 
 
+def test_an_adjustment_that_is_refused_changes_nothing() -> None:
+    def correct(trial: Trial) -> None:
+        site = trial["1"]
+        before = site.scale.clone(), site.bias.clone()
+        with pytest.raises(CorrectionError, match="The scale of 1 must be positive"):
+            trial.adjust("1", scale=torch.zeros(8).double(), bias=torch.ones(8).double())
+        assert torch.equal(site.scale, before[0])
+        assert torch.equal(site.bias, before[1])
+        tried.append(site.name)
+
+    tried: list[str] = []
+    ann = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).double()
+    convert(ann, torch.rand(20, 4, dtype=torch.float64), corrections=Custom(correct))
+    assert tried == ["1"]
+
+
 def test_a_scale_of_zero_is_an_error() -> None:
     failing_with(
         CorrectionError,

@@ -186,7 +186,7 @@ def test_another_number_of_labels(snn: Any, count: int) -> None:
 
 def test_one_label_for_many_samples(snn: Any) -> None:
     x, _ = samples(10)
-    with pytest.raises(InputError, match="Batch 0 holds 10 samples and 1 label"):
+    with pytest.raises(InputError, match="Batch 0 holds 10 samples but 1 label"):
         evaluate(snn, [(x, torch.zeros(1))], T=2, progress=False)
 
 

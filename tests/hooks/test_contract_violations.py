@@ -341,14 +341,14 @@ def hoarding(keep: Any) -> Normalization:
 )
 def test_an_observer_that_keeps_all_data_is_found_out(keep: Any, batches: int) -> None:
     ann = nn.Sequential(nn.Linear(4, 64), nn.ReLU())
-    data = [torch.rand(10_000, 4)] * batches
+    data = [torch.rand(20_000, 4)] * batches
     with pytest.raises(PluginError, match=r"Mode 'hoarding' .* keeps the calibration data: its observer of 1 grew by"):
         Converter(data, mode=hoarding(keep), progress=False)(ann)
 
 
 def test_an_observer_may_keep_a_number_for_every_batch() -> None:
     ann = nn.Sequential(nn.Linear(4, 64), nn.ReLU())
-    data = torch.rand(10_000, 4)
+    data = torch.rand(20_000, 4)
     converter = Converter([data] * 3, mode=hoarding(Tensor.max), progress=False)
     converter(ann)
     assert converter.report["1"].scale == pytest.approx((ann(data).max().item(),) * 2)
@@ -357,7 +357,7 @@ def test_an_observer_may_keep_a_number_for_every_batch() -> None:
 @pytest.mark.parametrize("mode", ["max", "99.9%", 0.5])
 def test_the_builtins_keep_no_data(mode: Any) -> None:
     ann = nn.Sequential(nn.Linear(4, 64), nn.ReLU())
-    converter = Converter([torch.rand(10_000, 4)] * 3, mode=mode, progress=False)
+    converter = Converter([torch.rand(20_000, 4)] * 3, mode=mode, progress=False)
     converter(ann)
     assert list(converter.report.scales) == ["1"]
 

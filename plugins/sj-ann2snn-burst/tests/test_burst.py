@@ -115,5 +115,5 @@ def test_levels_are_checked(levels: Any) -> None:
 
 @pytest.mark.parametrize("start", [-0.1, 1.0, float("nan")])
 def test_the_initial_potential_is_checked(start: float) -> None:
-    with pytest.raises(OptionError, match=r"initial_potential=.* is not allowed: it must be a fraction of the threshold"):
+    with pytest.raises(OptionError, match=r"initial_potential=.* is not allowed: it must be a fraction"):
         Burst(initial_potential=start)
