@@ -10,17 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sj_ann2snn.builtin import (
+    activation_mappers,
+    arithmetic_mappers,
     exits,
     exporters,
+    layer_mappers,
     neurons,
     normalizations,
+    pool_mappers,
     readouts,
-)
-from sj_ann2snn.builtin import (
-    layer_mappers as layers,
-)
-from sj_ann2snn.builtin import (
-    pool_mappers as pooling,
+    shape_mappers,
 )
 from sj_ann2snn.hooks import discovery
 from sj_ann2snn.testing import (
@@ -130,6 +129,10 @@ class TestPotential(ReadoutTests):
 # Mappers -----------------------------------------------------------------------------------------
 
 
+# The networks below are drawn when this file is collected; what else is collected must not matter.
+torch.manual_seed(0)
+
+
 def behind(*operations: nn.Module, channels: int = 3, dims: int = 2) -> Callable[[], nn.Module]:
     """A network with `operations` behind a convolution and a neuron."""
     conv: Any = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[dims]
@@ -171,8 +174,8 @@ def case(
 
 
 class TestReLU(Mapper):
-    plugin_class = layers.ReLUMapper
-    plugin = layers
+    plugin_class = activation_mappers.ReLUMapper
+    plugin = activation_mappers
     networks: ClassVar = {
         "module": behind(nn.Conv2d(3, 2, 3), nn.ReLU()),
         "function": written(lambda net, h: F.relu(h - 0.1)),
@@ -181,7 +184,7 @@ class TestReLU(Mapper):
 
 
 class TestBoundedReLU(Mapper):
-    plugin_class = layers.BoundedReLUMapper
+    plugin_class = activation_mappers.BoundedReLUMapper
     networks: ClassVar = {
         "relu6": behind(nn.Conv2d(3, 2, 3), nn.ReLU6()),
         "clamp": written(lambda net, h: (h - 0.1).clamp(0, 0.2)),
@@ -192,7 +195,7 @@ class TestBoundedReLU(Mapper):
 
 
 class TestThreshold(Mapper):
-    plugin_class = layers.ThresholdMapper
+    plugin_class = activation_mappers.ThresholdMapper
     networks: ClassVar = {
         "at-zero": behind(nn.Conv2d(3, 2, 3), nn.Threshold(0, 0)),
         "above": refused(behind(nn.Threshold(0.1, 0))),
@@ -200,7 +203,7 @@ class TestThreshold(Mapper):
 
 
 class TestLeakyReLU(Mapper):
-    plugin_class = layers.LeakyReLUMapper
+    plugin_class = activation_mappers.LeakyReLUMapper
     networks: ClassVar = {
         "leaky": behind(nn.Conv2d(3, 2, 3), nn.LeakyReLU(0.2)),
         "prelu": behind(nn.Conv2d(3, 2, 3), nn.PReLU(2)),
@@ -211,7 +214,7 @@ class TestLeakyReLU(Mapper):
 
 
 class TestWeighted(Mapper):
-    plugin_class = layers.WeightedMapper
+    plugin_class = layer_mappers.WeightedMapper
     networks: ClassVar = {
         "conv": behind(nn.Conv2d(3, 4, 3, padding=1, groups=1)),
         "transposed": behind(nn.ConvTranspose2d(3, 4, 2, stride=2)),
@@ -221,7 +224,7 @@ class TestWeighted(Mapper):
 
 
 class TestFunctionalWeighted(Mapper):
-    plugin_class = layers.FunctionalWeightedMapper
+    plugin_class = layer_mappers.FunctionalWeightedMapper
     networks: ClassVar = {
         "conv": written(lambda net, h: F.conv2d(h, net.w), w=lambda: nn.Parameter(torch.randn(2, 3, 3, 3))),
         "linear": written(lambda net, h: F.linear(h.flatten(1), net.w), w=lambda: nn.Parameter(torch.randn(2, 108))),
@@ -229,7 +232,7 @@ class TestFunctionalWeighted(Mapper):
 
 
 class TestBatchNorm(Mapper):
-    plugin_class = layers.BatchNormMapper
+    plugin_class = layer_mappers.BatchNormMapper
     networks: ClassVar = {
         "fixed": written(
             lambda net, h: F.batch_norm(h, net.mean, net.var),
@@ -241,7 +244,7 @@ class TestBatchNorm(Mapper):
 
 
 class TestDropout(Mapper):
-    plugin_class = layers.DropoutMapper
+    plugin_class = layer_mappers.DropoutMapper
     networks: ClassVar = {
         "module": behind(nn.Dropout(), nn.Identity(), nn.Dropout2d()),
         "function": written(lambda net, h: F.dropout(h, 0.5, net.training)),
@@ -250,7 +253,7 @@ class TestDropout(Mapper):
 
 
 class TestRearrange(Mapper):
-    plugin_class = layers.RearrangeMapper
+    plugin_class = shape_mappers.RearrangeMapper
     networks: ClassVar = {
         "flatten": behind(nn.Flatten()),
         "permute": written(lambda net, h: h.permute(0, 2, 3, 1)),
@@ -262,7 +265,7 @@ class TestRearrange(Mapper):
 
 
 class TestPadding(Mapper):
-    plugin_class = layers.PaddingMapper
+    plugin_class = shape_mappers.PaddingMapper
     networks: ClassVar = {
         "zeros": behind(nn.ZeroPad2d(1)),
         "ones": behind(nn.ConstantPad2d(1, 1.0)),
@@ -272,7 +275,7 @@ class TestPadding(Mapper):
 
 
 class TestLinear(Mapper):
-    plugin_class = layers.LinearMapper
+    plugin_class = layer_mappers.LinearMapper
     networks: ClassVar = {
         "cumsum": written(lambda net, h: h.cumsum(1)),
         "unfold": behind(nn.Unfold(2)),
@@ -281,7 +284,7 @@ class TestLinear(Mapper):
 
 
 class TestAddition(Mapper):
-    plugin_class = layers.AdditionMapper
+    plugin_class = arithmetic_mappers.AdditionMapper
     networks: ClassVar = {
         "residual": written(lambda net, h: h + torch.relu(net.inner(h)), inner=lambda: nn.Conv2d(3, 3, 3, padding=1)),
         "difference": written(lambda net, h: h - torch.relu(net.inner(h)), inner=lambda: nn.Conv2d(3, 3, 1)),
@@ -291,12 +294,12 @@ class TestAddition(Mapper):
 
 
 class TestNegation(Mapper):
-    plugin_class = layers.NegationMapper
+    plugin_class = arithmetic_mappers.NegationMapper
     networks: ClassVar = {"operator": written(lambda net, h: -h), "method": written(lambda net, h: h.neg())}
 
 
 class TestProduct(Mapper):
-    plugin_class = layers.ProductMapper
+    plugin_class = arithmetic_mappers.ProductMapper
     networks: ClassVar = {
         "number": written(lambda net, h: 3 * h),
         "parameter": written(lambda net, h: h * net.w, w=lambda: nn.Parameter(torch.rand(3, 1, 1))),
@@ -304,7 +307,7 @@ class TestProduct(Mapper):
 
 
 class TestQuotient(Mapper):
-    plugin_class = layers.QuotientMapper
+    plugin_class = arithmetic_mappers.QuotientMapper
     networks: ClassVar = {
         "number": written(lambda net, h: h / 3),
         "parameter": written(lambda net, h: h / net.w, w=lambda: nn.Parameter(torch.rand(3, 1, 1) + 0.5)),
@@ -313,7 +316,7 @@ class TestQuotient(Mapper):
 
 
 class TestMatrixProduct(Mapper):
-    plugin_class = layers.MatrixProductMapper
+    plugin_class = arithmetic_mappers.MatrixProductMapper
     networks: ClassVar = {
         "operator": written(lambda net, h: h @ net.w, w=lambda: nn.Parameter(torch.randn(6, 2))),
         "einsum": written(
@@ -323,8 +326,8 @@ class TestMatrixProduct(Mapper):
 
 
 class TestAveragePool(Mapper):
-    plugin_class = pooling.AveragePoolMapper
-    plugin = pooling
+    plugin_class = pool_mappers.AveragePoolMapper
+    plugin = pool_mappers
     networks: ClassVar = {
         "2d": behind(nn.AvgPool2d(2)),
         "overlapping": behind(nn.AvgPool2d(3, stride=1, padding=1)),
@@ -337,7 +340,7 @@ class TestAveragePool(Mapper):
 
 
 class TestReduction(Mapper):
-    plugin_class = pooling.ReductionMapper
+    plugin_class = pool_mappers.ReductionMapper
     networks: ClassVar = {
         "space": written(lambda net, h: h.mean((2, 3))),
         "channels": written(lambda net, h: h.sum(1)),
@@ -347,7 +350,7 @@ class TestReduction(Mapper):
 
 
 class TestUpsample(Mapper):
-    plugin_class = pooling.UpsampleMapper
+    plugin_class = pool_mappers.UpsampleMapper
     networks: ClassVar = {
         "nearest": behind(nn.Upsample(scale_factor=2)),
         "bilinear": written(lambda net, h: F.interpolate(h, scale_factor=2, mode="bilinear", align_corners=False)),
@@ -355,7 +358,7 @@ class TestUpsample(Mapper):
 
 
 class TestMaxPool(Mapper):
-    plugin_class = pooling.MaxPoolMapper
+    plugin_class = pool_mappers.MaxPoolMapper
     networks: ClassVar = {
         "2d": case(behind(nn.MaxPool2d(2)), memory=True),
         "padded": case(behind(nn.MaxPool2d(3, stride=2, padding=1)), memory=True),

@@ -61,7 +61,7 @@ def test_half_a_threshold_makes_few_steps_more_accurate() -> None:
 
 @pytest.mark.parametrize("start", [-0.1, 1.0, 7, float("nan")])
 def test_initial_potentials_out_of_range(start: float) -> None:
-    with pytest.raises(OptionError, match=r"initial_potential=.* is a fraction of the threshold in \[0, 1\)"):
+    with pytest.raises(OptionError, match=r"initial_potential=.* must be a fraction of the threshold in \[0, 1\)"):
         Converter(initial_potential=start)
 
 

@@ -254,7 +254,7 @@ def test_indices_of_the_functional_pool_are_refused() -> None:
 
 def test_average_cannot_stand_for_dilation() -> None:
     ann = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.MaxPool2d(2, dilation=2), nn.Conv2d(4, 2, 1))
-    with pytest.raises(UnsupportedError, match=r"2 \(MaxPool2d\).*dilation of 2") as caught:
+    with pytest.raises(UnsupportedError, match=r"2 \(MaxPool2d\).*dilation 2") as caught:
         convert(ann, torch.randn(12, 2, 8, 8), maxpool="avg")
     assert "cumulative" in str(caught.value)
 

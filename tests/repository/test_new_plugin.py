@@ -177,8 +177,8 @@ def test_names_that_cannot_be_used(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "kind", "told"),
     [
-        ("sj-ann2snn-max", "normalization", r"There is a normalization mode 'max' already, of sj-ann2snn "),
-        ("relu", "mapper", r"There is a layer mapper 'relu' already"),
+        ("sj-ann2snn-max", "normalization", r"There is already a normalization mode 'max', from sj-ann2snn "),
+        ("relu", "mapper", r"There is already a layer mapper 'relu'"),
         ("neuron", "neuron", r"gives classes the name NeuronMaker, which already means something else"),
         ("test-mode", "normalization", r"gives classes the name TestMode"),
     ],
@@ -193,7 +193,7 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path, capsys: pyt
     assert main(["new-plugin", "low-latency", "--kind", "neuron", "--directory", str(tmp_path)]) == 2
     assert f"{tmp_path} exists and is not empty; nothing was written. Name another folder" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
-    with pytest.raises(InputError, match="exists and is no folder"):
+    with pytest.raises(InputError, match="exists and is not a folder"):
         new_plugin("low-latency", "neuron", tmp_path / "precious.txt")
 
 
