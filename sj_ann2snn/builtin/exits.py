@@ -13,7 +13,7 @@ class Margin(ExitRule):
     """A sample is settled once the summed output of its best class leads the next by a threshold.
 
     >>> import torch
-    >>> from sj_ann2snn.builtin.exits import Margin
+    >>> from sj_ann2snn import Margin
     >>> Margin(threshold=10).settled(torch.tensor([[3.0, 0.0], [3.0, 2.0]]), step=4)
     tensor([ True, False])
 

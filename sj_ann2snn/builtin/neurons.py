@@ -12,7 +12,7 @@ ANN2SNN_API = 1
 class IFNeuron(NeuronMaker):
     """Integrate-and-fire with threshold 1 and soft reset.
 
-    >>> from sj_ann2snn.builtin.neurons import IFNeuron
+    >>> from sj_ann2snn import IFNeuron
     >>> IFNeuron(initial_potential=0.5).initial_potential
     0.5
 

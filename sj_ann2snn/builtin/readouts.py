@@ -17,7 +17,7 @@ class Mean(Readout):
     """The mean of the outputs: the firing rate, in the ANN's units.
 
     >>> import torch
-    >>> from sj_ann2snn.builtin.readouts import Mean
+    >>> from sj_ann2snn import Mean
     >>> mean = Mean()
     >>> sums, _ = mean.answers(torch.tensor([[[2.0]], [[4.0]]]), None, 0)
     >>> [(one / mean.divisor(step)).item() for step, one in enumerate(sums, 1)]
@@ -45,7 +45,7 @@ class Potential(Mean):
     """The sum of the outputs: the membrane potential of output neurons that integrate without leak and never fire.
 
     >>> import torch
-    >>> from sj_ann2snn.builtin.readouts import Potential
+    >>> from sj_ann2snn import Potential
     >>> Potential().last_answer(torch.tensor([[[2.0]], [[4.0]]]), None, 0)[0].item()
     6.0
 
@@ -66,7 +66,7 @@ class Delayed(Readout):
     """The mean of the outputs after a delay, in which the first spikes arrive; up to the delay, the mean so far.
 
     >>> import torch
-    >>> from sj_ann2snn.builtin.readouts import Delayed
+    >>> from sj_ann2snn import Delayed
     >>> delayed, outputs = Delayed(delay=1), torch.tensor([[[9.0]], [[2.0]], [[4.0]]])
     >>> [(one / delayed.divisor(step)).item() for step, one in enumerate(delayed.answers(outputs, None, 0)[0], 1)]
     [9.0, 2.0, 3.0]
@@ -124,7 +124,7 @@ class Last(Readout):
     """Only the output of the last step.
 
     >>> import torch
-    >>> from sj_ann2snn.builtin.readouts import Last
+    >>> from sj_ann2snn import Last
     >>> Last().last_answer(torch.tensor([[[2.0]], [[4.0]]]), None, 0)[0].item()
     4.0
 
@@ -143,7 +143,7 @@ class Exponential(Readout):
     """A mean with weights that decay with age: the membrane potential of leaky output neurons that never fire.
 
     >>> import torch
-    >>> from sj_ann2snn.builtin.readouts import Exponential
+    >>> from sj_ann2snn import Exponential
     >>> leaky = Exponential(decay=0.5)
     >>> potentials, _ = leaky.answers(torch.tensor([[[6.0]], [[0.0]]]), None, 0)
     >>> [(one / leaky.divisor(step)).item() for step, one in enumerate(potentials, 1)]

@@ -59,7 +59,7 @@ def digits() -> ImageData:
     except ImportError as error:
         raise InputError(
             f"--data digits needs scikit-learn, which cannot be imported here ({error}). "
-            "Install it with pip install 'sj-ann2snn[demo]'."
+            "Install it with pip install scikit-learn."
         ) from error
     found = load_digits()
     images = torch.as_tensor(found.images, dtype=torch.float32).unsqueeze(1) / 16

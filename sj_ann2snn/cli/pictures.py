@@ -72,7 +72,7 @@ def require_matplotlib() -> None:
     except ImportError as error:
         raise InputError(
             f"The pictures need matplotlib, which cannot be imported here ({error}). "
-            "Install it with pip install 'sj-ann2snn[demo]'."
+            "Install it with pip install matplotlib."
         ) from error
 
 

@@ -94,7 +94,7 @@ def test_the_distribution_holds_what_it_says(kind: str, tmp_path: Path, capsys: 
     licence = (folder / "LICENSE").read_text(encoding="utf-8")
     assert licence.startswith("MIT License\n")
     assert "Ada Lovelace" in licence
-    assert "pip install sj-ann2snn-sample" in (folder / "README.md").read_text(encoding="utf-8")
+    assert "    pip install .\n" in (folder / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_distributions_install_and_work(tmp_path: Path) -> None:
