@@ -464,7 +464,8 @@ class TestComparesSamples(RuleTests):
 
 class TestCountsItsCalls(RuleTests):
     meant = "test_remembers_nothing"
-    also = ("test_stops_samples_in_an_evaluation",)
+    # Whether an evaluation shows it depends on how threads share the tiles.
+    perhaps = ("test_stops_samples_in_an_evaluation",)
 
     class plugin_class(Lead):  # noqa: N801
         """A rule."""

@@ -75,7 +75,8 @@ def test_every_fault_is_found_by_the_test_that_is_meant_for_it(kind: str, tmp_pa
         elif also == faulty_plugins.EVERYTHING:
             assert cls.meant in failed, name
         else:
-            assert set(failed) == {cls.meant, *also}, f"{name}: {failed}"
+            expected = {cls.meant, *also}
+            assert expected <= set(failed) <= expected.union(getattr(cls, "perhaps", ())), f"{name}: {failed}"
 
 
 def test_every_fault_is_of_one_kind() -> None:
