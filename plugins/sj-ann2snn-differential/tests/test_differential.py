@@ -75,7 +75,8 @@ def test_spikes_are_counted_as_sent() -> None:
 
 @pytest.mark.parametrize("thresholds", [0, -1, 25, 2.5, True, "4"])
 def test_the_number_of_sizes_is_checked(thresholds: Any) -> None:
-    with pytest.raises(OptionError, match=f"thresholds={thresholds!r} is not allowed: the sizes of a spike are from 1"):
+    message = f"thresholds={thresholds!r} is not allowed: the number of spike sizes must be an integer from 1 to 24"
+    with pytest.raises(OptionError, match=message):
         Differential(thresholds=thresholds)
 
 

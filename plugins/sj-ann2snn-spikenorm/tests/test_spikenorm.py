@@ -162,14 +162,14 @@ def test_refuses_neurons_whose_threshold_is_not_all() -> None:
         def make(self, site: NeuronSite) -> nn.Module:
             return Double()
 
-    with pytest.raises(CorrectionError, match=r"'spike-norm' .* 1 has another one"):
+    with pytest.raises(CorrectionError, match=r"'spike-norm' .* 1 has another neuron"):
         Converter([images()], mode="max", neuron=Maker(), corrections=LargestCurrent(), progress=False)(network())
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"T": 0}, r"T=0 is not allowed for correction 'spike-norm'"),
+        ({"T": 0}, r"T=0 is not allowed: in correction 'spike-norm' it must be an integer"),
         ({"samples": 2.5}, r"samples=2\.5 is not allowed"),
         ({"current_percentile": 0}, r"current_percentile=0 is not allowed: it must be a number in \(0, 100\]"),
         ({"current_percentile": True}, r"current_percentile=True is not allowed"),
