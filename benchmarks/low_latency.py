@@ -18,7 +18,6 @@ exactly T steps, for the ways that delay it over the last ones of the T steps.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import sys
@@ -29,9 +28,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
+from cifar10 import normalized, pixels
 from reference_networks import VARIABLE, reference_network
 from torch import Tensor, nn
 
@@ -39,8 +37,6 @@ from sj_ann2snn import Converter, evaluate
 from sj_ann2snn.compat import spikingjelly_version
 from sj_ann2snn.evaluation.evaluate import accuracy_of
 
-MEAN = torch.tensor((0.4914, 0.4822, 0.4465)).view(3, 1, 1)
-DEVIATION = torch.tensor((0.2470, 0.2435, 0.2616)).view(3, 1, 1)
 CALIBRATION, BATCH = 1024, 64
 LEVELS = 8
 """Of graded neurons: spikes in a step at the most, of either sign."""
@@ -146,15 +142,8 @@ def accuracy(ann: nn.Module, test: Batches) -> dict[str, Any]:
 
 def images(shared: Path, part: str, count: int, *, last: bool = False) -> tuple[Tensor, Tensor]:
     """The first images of a part of CIFAR-10, or the last ones, normalized, and their labels."""
-    stored = np.load(shared / "data" / f"cifar10_{part}_jpeg.npz")
-    blob, offsets, labels = stored["blob"], stored["offsets"], stored["labels"]
-    count = min(count, len(labels))
-    taken = range(len(labels) - count, len(labels)) if last else range(count)
-    pictures = [
-        np.array(Image.open(io.BytesIO(blob[offsets[i] : offsets[i + 1]].tobytes())).convert("RGB")) for i in taken
-    ]
-    x = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
-    return (x - MEAN) / DEVIATION, torch.from_numpy(labels[list(taken)].astype("int64"))
+    shown, labels = pixels(shared, part, slice(-count, None) if last else slice(count))
+    return normalized(shown), labels
 
 
 class Store:

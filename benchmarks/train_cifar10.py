@@ -18,7 +18,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -144,7 +144,7 @@ class Descent:
 
 
 @contextlib.contextmanager
-def aside(device: torch.device):  # type: ignore[no-untyped-def]
+def aside(device: torch.device) -> Iterator[None]:
     """A stream of its own on a CUDA device."""
     if device.type != "cuda":
         yield

@@ -60,9 +60,12 @@ class Replacement:
     passes_bias: ClassVar[bool] = False
     """True if adding a bias to one operand adds the same bias to the result."""
     only_first_argument: ClassVar[bool] = False
-    """True if the module with memory takes only the first argument of the operation."""
-    is_exact: ClassVar[bool] = True
-    """False if the mean over time only approximates the ANN's operation; a subclass may define it as a property."""
+    """True if only the first argument may vary over time; a module with memory takes that argument alone."""
+
+    @property
+    def is_exact(self) -> bool:
+        """False if the mean over time only approximates the ANN's operation: what a field `exact` says."""
+        return bool(getattr(self, "exact", True))
 
     def objection(self, site: Site, varying: Sequence[int]) -> tuple[str, str] | None:
         """Why the operation is not linear in the values that vary over time at `site`, and what would help.
@@ -74,6 +77,8 @@ class Replacement:
         Returns:
             Reason and help, or None if the operation is linear.
         """
+        if self.only_first_argument and len(site.values) > 1 and list(varying) != [0]:
+            return "only its first argument may vary over time", ""
         return None
 
     def when_static(self) -> Replacement:
@@ -92,12 +97,6 @@ class Replacement:
     def becomes(self, site: Site, neuron: str) -> str:
         """The report's entry for what `site` becomes; `neuron` is the name of the spiking neuron."""
         return "itself"
-
-
-def _only_first_argument(site: Site, varying: Sequence[int]) -> tuple[str, str] | None:
-    if len(site.values) > 1 and list(varying) != [0]:
-        return "only its first argument may vary over time", ""
-    return None
 
 
 @dataclass(frozen=True)
@@ -128,10 +127,6 @@ class Analog(Replacement):
     make: Callable[[Operation, tuple[int, ...]], nn.Module]
     label: str
     exact: bool = True
-
-    @property
-    def is_exact(self) -> bool:  # type: ignore[override]
-        return self.exact
 
     def when_static(self) -> Replacement:
         return Linear()
@@ -194,9 +189,7 @@ class Weighted(Replacement):
     """
 
     scale_flow: ClassVar[ScaleFlow] = ScaleFlow.FOLDED
-
-    def objection(self, site: Site, varying: Sequence[int]) -> tuple[str, str] | None:
-        return _only_first_argument(site, varying)
+    only_first_argument: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
@@ -218,16 +211,10 @@ class Average(Replacement):
     """
 
     scale_flow: ClassVar[ScaleFlow] = ScaleFlow.PER_CHANNEL
+    only_first_argument: ClassVar[bool] = True
 
     make: Callable[[], nn.Module] | None = None
     exact: bool = True
-
-    @property
-    def is_exact(self) -> bool:  # type: ignore[override]
-        return self.exact
-
-    def objection(self, site: Site, varying: Sequence[int]) -> tuple[str, str] | None:
-        return _only_first_argument(site, varying)
 
     def when_static(self) -> Replacement:
         # Nothing varies over time, so the ANN's own operation is exact.
@@ -286,10 +273,8 @@ class Remove(Replacement):
     """The identity at inference (dropout): the site's first argument replaces it."""
 
     scale_flow: ClassVar[ScaleFlow] = ScaleFlow.UNCHANGED
+    only_first_argument: ClassVar[bool] = True
     passes_bias: ClassVar[bool] = True
-
-    def objection(self, site: Site, varying: Sequence[int]) -> tuple[str, str] | None:
-        return _only_first_argument(site, varying)
 
     def becomes(self, site: Site, neuron: str) -> str:
         return "nothing"
@@ -315,13 +300,6 @@ class Stateful(Replacement):
     make: Callable[[], nn.Module]
     label: str
     exact: bool = True
-
-    @property
-    def is_exact(self) -> bool:  # type: ignore[override]
-        return self.exact
-
-    def objection(self, site: Site, varying: Sequence[int]) -> tuple[str, str] | None:
-        return _only_first_argument(site, varying)
 
     def when_static(self) -> Replacement:
         return Average()

@@ -162,6 +162,8 @@ class Converter:
         """
         part = self._part(ann)
         draft = self._scale(part)
+        if self.verify:
+            verify(draft, rewrite_normalized(draft))
         draft = correct(draft, self._selection.corrections, self._neurons, part.data, progress=self.progress)
         network = build_network(draft, self._neurons.make)
         self._report = make_report(draft, self._selection, network)
@@ -179,6 +181,8 @@ class Converter:
         part = self._part(ann)
         draft = self._scale(part)
         network = rewrite_normalized(draft)
+        if self.verify:
+            verify(draft, network)
         self._report = make_report(draft, self._selection, network)
         return part.put_back(network)
 
@@ -206,10 +210,7 @@ class Converter:
             channel_wise=self.channel_wise,
             progress=self.progress,
         )
-        draft = scale_values(draft, self._neurons.unit)
-        if self.verify:
-            verify(draft)
-        return draft
+        return scale_values(draft, self._neurons.unit)
 
     def _plan(self, part: Part) -> Draft:
         """The pipeline up to the plan: what every operation becomes."""

@@ -119,8 +119,7 @@ def _apply(draft: Draft, trial: Trial, sites: dict[fx.Node, TrialSite], neurons:
 
 
 def _broadcast_unit(unit: Tensor, site: TrialSite) -> Tensor:
-    unit = unit.to(site.scale)
-    return site.along_channels(unit) if unit.dim() else unit
+    return site.along_channels(unit.to(site.scale))
 
 
 def _adjust_scale(draft: Draft, node: fx.Node, site: TrialSite) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -62,7 +63,7 @@ class Plan:
     """Nodes whose tensors have the samples in dimension 0."""
     problems: tuple[Problem, ...] = ()
 
-    @property
+    @cached_property
     def spikes(self) -> dict[fx.Node, Spike]:
         """The nodes that become neurons, in order of execution."""
         return {
@@ -71,7 +72,7 @@ class Plan:
             if isinstance(decision.replacement, Spike)
         }
 
-    @property
+    @cached_property
     def analog(self) -> dict[fx.Node, Decision]:
         """The nodes that become modules with memory but without spikes, in order of execution."""
         return {node: one for node, one in self.decisions.items() if isinstance(one.replacement, Analog)}

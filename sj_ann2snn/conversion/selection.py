@@ -15,9 +15,9 @@ from ..contracts.replacements import Replacement
 from ..contracts.site import Site
 from ..errors import ModeError, OptionError, PluginError
 from ..hooks import discovery
-from ..hooks.choice import choose, find
+from ..hooks.choice import choose, class_given, find
 from ..hooks.conflicts import find_mapper
-from ..hooks.kinds import CORRECTIONS, LAYER_MAPPERS, NEURONS
+from ..hooks.kinds import CORRECTIONS, LAYER_MAPPERS, MODES, NEURONS
 from ..hooks.modes import find_mode
 from ..hooks.options import declared_options, instantiate
 from ..hooks.registry import CALLER, Owner
@@ -148,7 +148,7 @@ class Selection:
         if isinstance(mode, Normalization):
             return mode, CALLER
         if isinstance(mode, type):
-            raise ModeError(f"mode={mode.__name__} is a class; give an instance, mode={mode.__name__}(...).")
+            raise ModeError(class_given(MODES, mode))
         normalization, found = find_mode(self._registry, mode, options, self._prefer)
         return normalization, found.owner
 
@@ -192,10 +192,8 @@ class Selection:
 
 
 def _as_sequence(corrections: object) -> Sequence[object]:
-    if isinstance(corrections, (str, Correction)):
+    if isinstance(corrections, (str, Correction, type)):
         return (corrections,)
-    if isinstance(corrections, type):
-        raise OptionError(f"corrections={corrections.__name__} is a class; give an instance, {corrections.__name__}().")
     if not isinstance(corrections, Sequence):
         raise OptionError(
             f"corrections={corrections!r} is not allowed: give the name of a correction, an instance of Correction, or "

@@ -6,12 +6,11 @@ import itertools
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import VerificationError
 from ..support.trees import map_tensors, tensors
 from .draft import APPROXIMATED, Draft
-from .rewrite import rewrite_normalized
 
 __all__ = ["TOLERANCE", "require_same", "verify"]
 
@@ -19,13 +18,16 @@ TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}
 """Allowed relative L2 error of the network with folded scales against the ANN, by dtype."""
 
 
-def verify(draft: Draft) -> None:
+def verify(draft: Draft, normalized: nn.Module) -> None:
     """Compare the network with folded scales with the ANN, on the draft's two samples.
+
+    Args:
+        draft: With scales.
+        normalized: What `rewrite_normalized` built from it.
 
     Raises:
         VerificationError: They differ by more than rounding explains.
     """
-    normalized = rewrite_normalized(draft)
     with torch.no_grad():
         # If pools were exchanged, compare with the ANN that has the new pools.
         exchanged = any(APPROXIMATED in node.meta for node in draft.module.graph.nodes)

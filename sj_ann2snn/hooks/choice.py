@@ -12,7 +12,7 @@ from .conflicts import resolve
 from .kinds import HookKind
 from .registry import CALLER, Registered, Registry
 
-__all__ = ["Choice", "choose", "find", "unknown"]
+__all__ = ["Choice", "choose", "class_given", "find", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,19 @@ def choose(registry: Registry, kind: HookKind, given: object, prefer: Sequence[s
     if isinstance(given, str):
         return Choice(find(registry, kind, given, prefer))
     if isinstance(given, type):
-        shown = given.__name__
-        raise OptionError(f"{kind.argument}={shown} is a class; give an instance, {kind.argument}={shown}(...).")
+        raise OptionError(class_given(kind, given))
     known = ", ".join(repr(one.name) for one in registry.registered(kind))
     listed = f" ({known})" if known else ""
     raise OptionError(
         f"{kind.argument}={given!r} is not allowed: give the name of a {kind.noun}{listed} or an instance of "
         f"{kind.base.__name__}."
     )
+
+
+def class_given(kind: HookKind, given: type) -> str:
+    """The message for a class in place of an instance."""
+    shown = given.__name__
+    return f"{kind.argument}={shown} is a class; give an instance, {kind.argument}={shown}(...)."
 
 
 def find(registry: Registry, kind: HookKind, name: str, prefer: Sequence[str] = ()) -> Registered:

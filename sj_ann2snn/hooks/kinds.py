@@ -28,7 +28,6 @@ __all__ = [
     "CORRECTIONS",
     "EXIT_RULES",
     "EXPORTERS",
-    "HOOK_BASES",
     "KINDS",
     "LAYER_MAPPERS",
     "MODES",
@@ -159,6 +158,3 @@ EXPORTERS = HookKind(
 
 KINDS = {kind.hook: kind for kind in (MODES, LAYER_MAPPERS, NEURONS, CORRECTIONS, EXIT_RULES, READOUTS, EXPORTERS)}
 """Every hook, by its name."""
-
-HOOK_BASES: dict[str, type] = {kind.hook: kind.base for kind in KINDS.values()}
-"""The base class of the classes that each hook returns."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -77,14 +77,12 @@ class _Cumulative(MemoryModule):  # type: ignore[misc]
 
     cumulative: Tensor | float
     emitted: Tensor | float
+    _pool: Callable[[Tensor], Tensor]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.register_memory("cumulative", 0.0)
         self.register_memory("emitted", 0.0)
-
-    def _pool(self, x: Tensor) -> Tensor:
-        raise NotImplementedError  # subclasses implement it
 
     def single_step_forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         cumulative = self.cumulative + x
@@ -160,9 +158,6 @@ class CumulativeMaxPool(_Cumulative, _SpikingMaxPool):
         spatial: 1, 2 or 3.
         kernel_size, stride, padding, dilation, ceil_mode: As for `torch.nn.MaxPool2d`.
     """
-
-    def _pool(self, x: Tensor) -> Tensor:
-        return _SpikingMaxPool._pool(self, x)
 
 
 class MomentumMaxPool(_SpikingMaxPool):

@@ -89,6 +89,12 @@ class FakeDistributions:
         importlib.invalidate_caches()
         discovery.forget_plugins()
 
+    def unload(self) -> None:
+        """Have Python import the modules of these distributions anew."""
+        for name, module in list(sys.modules.items()):
+            if str(getattr(module, "__file__", None)).startswith(str(self.root)):
+                del sys.modules[name]
+
     def owners(self, registry: Registry) -> set[str]:
         """The distributions made here that contributed something to `registry`."""
         found = {one.owner.distribution for classes in registry.classes.values() for one in classes}
@@ -110,7 +116,6 @@ def fake_distributions(
     isolated_plugins: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[FakeDistributions]:
     """Plugin distributions that look installed while the test runs."""
-    yield FakeDistributions(tmp_path, monkeypatch)
-    for name, module in list(sys.modules.items()):
-        if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
-            del sys.modules[name]
+    distributions = FakeDistributions(tmp_path, monkeypatch)
+    yield distributions
+    distributions.unload()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,11 +28,11 @@ from sj_ann2snn import (
     Varies,
     VerificationError,
     evaluate,
-    hookimpl,
     simulate,
 )
 
 from ..helpers.networks import GradedMaker, Written, multi_step, relative_error, run_by_hand, scalers, using_threads
+from ..helpers.plugins import plugin
 
 LABEL = "accumulation"
 
@@ -87,21 +86,12 @@ class Own(LayerMapper):
         return Product() if site.operation is operator.mul and varying < 2 else self.answer
 
 
-def plugin(*mappers: type[LayerMapper]) -> Any:
-    return SimpleNamespace(ann2snn_layer_mappers=hookimpl(_named(lambda: list(mappers))))
-
-
-def _named(function: Any) -> Any:
-    function.__name__ = "ann2snn_layer_mappers"
-    return function
-
-
 def answering(replacement: Replacement) -> Any:
-    return plugin(type("Answering", (Own,), {"answer": replacement}))
+    return plugin("ann2snn_layer_mappers", type("Answering", (Own,), {"answer": replacement}))
 
 
 def converter(x: Tensor, contributed: Any = None, **options: Any) -> Converter:
-    return Converter([x], plugins=[contributed or plugin(Own)], progress=False, **options)
+    return Converter([x], plugins=[contributed or plugin("ann2snn_layer_mappers", Own)], progress=False, **options)
 
 
 class Gated(nn.Module):
@@ -185,7 +175,7 @@ def test_parameters_and_static_values_may_stand_among_its_arguments() -> None:
             return self.answer
 
     ann, x = Net().double(), torch.randn(20, 4, dtype=torch.float64)
-    snn = converter(x, plugin(Always))(ann)
+    snn = converter(x, plugin("ann2snn_layer_mappers", Always))(ann)
     made = [module for module in snn.modules() if isinstance(module, Accumulating)]
     assert [one.sequences for one in made] == [(0,), (0, 1), (0,)]
     torch.testing.assert_close(multi_step(snn, x, 9), run_by_hand(snn, x, 9))
@@ -303,7 +293,7 @@ def test_an_average_pool_may_have_two_neurons_behind_it() -> None:
 
     ann = nn.Sequential(nn.Conv2d(2, 3, 3), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(12, 2))
     x = torch.randn(40, 2, 6, 6)
-    snn = converter(x, plugin(Pool))(ann)
+    snn = converter(x, plugin("ann2snn_layer_mappers", Pool))(ann)
     with torch.no_grad():
         assert relative_error(simulate(snn, x, T=500), ann(x)) < 0.02
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from sj_ann2snn.cli import main
+from sj_ann2snn.hooks import kinds
 from sj_ann2snn.hooks.discovery import ALLOW_VARIABLE
-from sj_ann2snn.hooks.kinds import HOOK_BASES
 from sj_ann2snn.testing.fixtures import FakeDistributions, fake_distributions, isolated_plugins  # noqa: F401
 
 ALL_KINDS = """
@@ -123,7 +123,7 @@ def checked(capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:
 
 
 def test_there_is_a_name_for_every_hook() -> None:
-    assert set(NAMES) == set(HOOK_BASES)
+    assert set(NAMES) == set(kinds.KINDS)
 
 
 def test_a_plugin_of_every_kind_works(installed: FakeDistributions, capsys: pytest.CaptureFixture[str]) -> None:

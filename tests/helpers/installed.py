@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from torch import nn
 
-from sj_ann2snn import (
-    Converter,
-)
-from sj_ann2snn.hooks.registry import Registry
+from sj_ann2snn import Converter
+from sj_ann2snn.testing.fixtures import FakeDistributions
 
 MODE = """
 from sj_ann2snn import hookimpl
@@ -56,32 +51,8 @@ class Rectifier(torch.nn.Module):
 """A layer that the core does not know."""
 
 
-class Installed:
-    """Distributions written into folders of their own, each put on the path of this process."""
-
-    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.root, self.monkeypatch = root, monkeypatch
-
-    def add(
-        self,
-        name: str,
-        source: str,
-        *,
-        version: str = "1.0",
-        folder: str | None = None,
-        entry_points: Mapping[str, str] | None = None,
-    ) -> None:
-        """Install `source` as the one module of a distribution, named as the distribution is."""
-        module = name.replace("-", "_")
-        place = self.root / (folder or name)
-        info = place / f"{module}-{version}.dist-info"
-        info.mkdir(parents=True)
-        (place / f"{module}.py").write_text(source, encoding="utf-8")
-        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-        (info / "METADATA").write_text(metadata, encoding="utf-8")
-        lines = "".join(f"{key} = {value}\n" for key, value in (entry_points or {"plugin": module}).items())
-        (info / "entry_points.txt").write_text(f"[sj_ann2snn]\n{lines}", encoding="utf-8")
-        self.monkeypatch.syspath_prepend(str(place))
+class Installed(FakeDistributions):
+    """Distributions with a mode or a mapper each."""
 
     def add_mode(self, distribution: str, name: str, *replaces: str, **options: Any) -> None:
         self.add(distribution, MODE.format(name=name, replaces=replaces), **options)
@@ -98,11 +69,6 @@ class Installed:
         import rectifier_layer  # type: ignore[import-not-found]
 
         return nn.Sequential(nn.Linear(4, 5), rectifier_layer.Rectifier(), nn.Linear(5, 2))
-
-    def owners(self, registry: Registry) -> set[str]:
-        """The distributions of this test that contributed something."""
-        found = {one.owner.distribution for classes in registry.classes.values() for one in classes}
-        return {name for name in found if (self.root / name).is_dir()}
 
 
 def network() -> nn.Module:

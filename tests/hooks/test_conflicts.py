@@ -20,6 +20,7 @@ from sj_ann2snn import (
 from sj_ann2snn.hooks import discovery
 
 from ..helpers.installed import Installed, converted, network, owner_of_mode, two_modes
+from ..helpers.plugins import plugin
 
 # Conflicts over a mode -----------------------------------------------------------------------------
 
@@ -55,20 +56,19 @@ def test_replaces_settles_a_conflict(installed: Installed) -> None:
     assert owner_of_mode(Converter(mode="twice")) == "beta-modes"
 
 
+class Mine(Normalization):
+    """The caller's own mode of a name that is taken."""
+
+    name = "twice"
+
+    def observer(self, site: Any) -> Observer:
+        raise NotImplementedError
+
+
 def test_the_callers_own_plugin_wins_over_one_that_replaces_it(installed: Installed) -> None:
-    class Twice(Normalization):
-        name = "twice"
-
-        def observer(self, site: Any) -> Observer:
-            raise NotImplementedError
-
-    class Plugin:
-        @hookimpl
-        def ann2snn_normalizations(self) -> list[type[Normalization]]:
-            return [Twice]
-
     installed.add_mode("beta-modes", "twice", "twice")
-    assert type(Converter(mode="twice", plugins=[Plugin()]).normalization) is Twice
+    mine = plugin("ann2snn_normalizations", Mine)
+    assert type(Converter(mode="twice", plugins=[mine]).normalization) is Mine
 
 
 def test_what_was_replaced_cannot_be_preferred(installed: Installed) -> None:
@@ -204,12 +204,6 @@ def test_an_object_given_by_the_caller_fails_at_once(installed: Installed) -> No
 
 
 def test_an_object_given_by_the_caller_wins_and_is_used_only_there(installed: Installed) -> None:
-    class Mine(Normalization):
-        name = "twice"
-
-        def observer(self, site: Any) -> Observer:
-            raise NotImplementedError
-
     class Plugin:
         @hookimpl
         def ann2snn_normalizations(self) -> list[type[Normalization]]:

@@ -42,8 +42,7 @@ from sj_ann2snn import (
     simulate,
 )
 from sj_ann2snn.evaluation import evaluate as evaluation
-from sj_ann2snn.hooks import discovery, validation
-from sj_ann2snn.hooks.kinds import HOOK_BASES
+from sj_ann2snn.hooks import discovery, kinds, validation
 from sj_ann2snn.hooks.registry import Owner
 from sj_ann2snn.simulation import answers as decoding
 
@@ -64,7 +63,7 @@ def converter_with(hook: str, *classes: type, **arguments: Any) -> Converter:
 
 
 def test_every_hook_has_a_test() -> None:
-    assert {f"test_{hook}" for hook in HOOK_BASES} <= set(globals())
+    assert {f"test_{hook}" for hook in kinds.KINDS} <= set(globals())
 
 
 # ann2snn_normalizations ----------------------------------------------------------------------------

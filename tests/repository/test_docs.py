@@ -21,7 +21,7 @@ from torch import nn
 import sj_ann2snn
 from sj_ann2snn import Correction, ExitRule, Exporter, LayerMapper, NeuronMaker, Normalization, Observer, Readout
 from sj_ann2snn.contracts.trial import Trial, TrialSite
-from sj_ann2snn.hooks.kinds import HOOK_BASES
+from sj_ann2snn.hooks import kinds
 from sj_ann2snn.hooks.specs import HookSpecs
 
 ROOT = Path(sj_ann2snn.__file__).resolve().parent.parent
@@ -160,12 +160,12 @@ def signatures(hook: str) -> str:
     """What the hook reference has to say of a hook."""
     specification = inspect.signature(getattr(HookSpecs, hook))
     lines = [f"{hook}() -> {specification.return_annotation}"]
-    for cls in RELATED[HOOK_BASES[hook]]:
+    for cls in RELATED[kinds.KINDS[hook].base]:
         lines += written(cls)
     return "\n".join(lines) + "\n"
 
 
-@pytest.mark.parametrize("hook", HOOK_BASES)
+@pytest.mark.parametrize("hook", kinds.KINDS)
 def test_the_hook_reference_has_the_live_signatures(hook: str) -> None:
     section = (DOCS / "hooks.md").read_text(encoding="utf-8").partition(f"\n## `{hook}`\n")[2].partition("\n## ")[0]
     assert section, f"docs/hooks.md has no section '## `{hook}`'"

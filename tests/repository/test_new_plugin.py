@@ -18,7 +18,7 @@ import sj_ann2snn
 from sj_ann2snn import InputError
 from sj_ann2snn.cli import main
 from sj_ann2snn.cli.new_plugin import KINDS, new_plugin
-from sj_ann2snn.hooks.kinds import HOOK_BASES
+from sj_ann2snn.hooks import kinds
 
 REPOSITORY = Path(sj_ann2snn.__file__).resolve().parent.parent
 
@@ -55,7 +55,7 @@ def checked(*command: str, cwd: Path | None = None, path: Path | None = None) ->
 
 
 def test_every_hook_has_a_kind() -> None:
-    assert {hook for _, hook in KINDS.values()} == set(HOOK_BASES)
+    assert {hook for _, hook in KINDS.values()} == set(kinds.KINDS)
     assert set(KINDS) == set(MODULES)
 
 

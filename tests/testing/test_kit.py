@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sj_ann2snn import testing
-from sj_ann2snn.hooks.kinds import HOOK_BASES
+from sj_ann2snn.hooks import kinds
 
 from . import faulty_plugins
 
@@ -86,7 +86,7 @@ def test_every_fault_is_of_one_kind() -> None:
 
 def test_every_test_of_the_kit_can_fail() -> None:
     meant = {cls.meant for cls in BAD.values()}
-    assert len(KINDS) == len(HOOK_BASES)
+    assert len(KINDS) == len(kinds.KINDS)
     for kind in KINDS.values():
         tests = {name for name in dir(kind) if name.startswith("test_")}
         also = {name for cls in BAD.values() if issubclass(cls, kind) for name in getattr(cls, "also", ())}
