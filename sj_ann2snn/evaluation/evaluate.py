@@ -54,10 +54,10 @@ def evaluate(
         T: Number of time steps, at least 1.
         readout: How to turn the outputs over time into the answer: `"mean"`, `"delayed"`, `"exponential"`, `"last"`,
             `"potential"`, the name of any plugin's readout, or an instance with options,
-            ``builtin.readouts.Delayed(delay=2)``. By default, the readout for which a correction adjusted the network,
+            ``Delayed(delay=2)``. By default, the readout for which a correction adjusted the network,
             otherwise the mean.
         early_exit: Stop simulating a sample once its answer is settled; the others continue. Give the margin by which
-            the summed output of the best class must lead the next (`builtin.exits.Margin`), the name of a rule, or an
+            the summed output of the best class must lead the next (`Margin`), the name of a rule, or an
             `ExitRule`.
         precision: Precision of the products, as for `simulate`.
         progress: Show a progress bar.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import OptionError
-from ..support.wording import did_you_mean
+from ..support.wording import did_you_mean, with_article
 from .conflicts import resolve
 from .kinds import HookKind
 from .registry import CALLER, Registered, Registry
@@ -43,9 +43,10 @@ def choose(registry: Registry, kind: HookKind, given: object, prefer: Sequence[s
         raise OptionError(class_given(kind, given))
     known = ", ".join(repr(one.name) for one in registry.registered(kind))
     listed = f" ({known})" if known else ""
+    otherwise = f"{kind.otherwise}, " if kind.otherwise else ""
     raise OptionError(
-        f"{kind.argument}={given!r} is not allowed: give the name of a {kind.noun}{listed} or an instance of "
-        f"{kind.base.__name__}."
+        f"{kind.argument}={given!r} is not allowed: give {otherwise}the name of {with_article(kind.noun)}{listed} or "
+        f"an instance of {kind.base.__name__}."
     )
 
 
@@ -86,7 +87,7 @@ def unknown(registry: Registry, kind: HookKind, given: object, broken: Sequence[
     known = ", ".join(f"{quoted(text)} ({one.owner})" for text, one in sorted(written.items()))
     hint = did_you_mean(str(given).lower(), [text.lower() for text in written])
     message = f"{kind.argument}={given!r} is not known.{' ' if hint else ''}{hint} Known {kind.plural}: {known}."
-    message += f" A {kind.noun} may also be given as an instance of {kind.base.__name__}."
+    message += f" {with_article(kind.noun).capitalize()} may also be given as an instance of {kind.base.__name__}."
     failed = [*map(str, registry.failures), *broken]
     if failed:
         message += " These plugins do not work, and one of them may provide it: " + "; ".join(failed) + "."

@@ -54,6 +54,7 @@ class HookKind:
         settled_by: How a user settles a conflict, for messages; ``{first}`` is a distribution.
         checks: Further checks of a class, besides its name, the defaults of its options and the methods of its base;
             each raises a `PluginError`.
+        otherwise: What a user may give besides a name or an instance, for messages.
         named_freely: Users may write more than names: a class parses what they write (``"99.9%"``).
     """
 
@@ -65,6 +66,7 @@ class HookKind:
     summary: str
     settled_by: str = BY_INSTANCE
     checks: tuple[Callable[[type], None], ...] = (require_defaults,)
+    otherwise: str = ""
     named_freely: bool = False
 
     def check(self, cls: Any) -> type:
@@ -137,6 +139,7 @@ EXIT_RULES = HookKind(
     "exit rules",
     "early_exit",
     "Exit rules, usable by name as ``evaluate(early_exit=...)``.",
+    otherwise="the margin at which a sample is settled (a number)",
 )
 READOUTS = HookKind(
     "ann2snn_readouts",

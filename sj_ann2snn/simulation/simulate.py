@@ -36,7 +36,7 @@ def simulate(
         T: Number of time steps, at least 1.
         readout: How to turn the outputs over time into the answer: `"mean"`, `"delayed"`, `"exponential"`, `"last"`,
             `"potential"`, the name of any plugin's readout, or an instance with options,
-            ``builtin.readouts.Delayed(delay=2)``. By default, the readout for which a correction adjusted the network,
+            ``Delayed(delay=2)``. By default, the readout for which a correction adjusted the network,
             otherwise the mean.
         precision: `"float32"` keeps the network's own precision. `"tf32"` (on CUDA) and `"bfloat16"` compute the layers
             behind the first neuron with weights of 11 and 8 significant bits. Membrane potentials keep their

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["did_you_mean", "first_line"]
+__all__ = ["did_you_mean", "first_line", "with_article"]
 
 
 def did_you_mean(name: str, known: Iterable[str], count: int = 3) -> str:
@@ -25,3 +25,12 @@ def first_line(error: BaseException) -> str:
     'no such size'
     """
     return next(iter(str(error).splitlines()), repr(error))
+
+
+def with_article(noun: str) -> str:
+    """A noun behind its indefinite article.
+
+    >>> with_article("exit rule"), with_article("mode")
+    ('an exit rule', 'a mode')
+    """
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

@@ -154,6 +154,12 @@ def test_what_is_no_rule_is_refused(snn: Any, given: Any) -> None:
         evaluate(snn, [samples()], T=3, early_exit=given, progress=False)
 
 
+def test_the_refusal_says_that_a_number_is_allowed(snn: Any) -> None:
+    allowed = r"give the margin .* \(a number\), the name of an exit rule \('margin'\) or an instance of ExitRule\.$"
+    with pytest.raises(OptionError, match=rf"^early_exit=\[3\] is not allowed: {allowed}"):
+        evaluate(snn, [samples()], T=3, early_exit=[3], progress=False)
+
+
 def wrong_answers() -> Iterator[tuple[str, Any]]:
     yield "a list", [True] * 31
     yield "numbers", torch.ones(31)
