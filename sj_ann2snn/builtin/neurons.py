@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from sj_ann2snn import NeuronMaker, NeuronSite, OptionError, hookimpl, make_if_neuron
+from sj_ann2snn import NeuronMaker, NeuronSite, hookimpl, make_if_neuron, require_number
 
 ANN2SNN_API = 1
 
@@ -29,12 +29,9 @@ class IFNeuron(NeuronMaker):
     name = "if"
 
     def __init__(self, *, initial_potential: float = 0.0, backend: str | None = None) -> None:
-        if not 0 <= initial_potential < 1:
-            raise OptionError(
-                f"initial_potential={initial_potential!r} is not allowed: it must be a fraction of the threshold "
-                "in [0, 1)."
-            )
-        self.initial_potential = float(initial_potential)
+        self.initial_potential = require_number(
+            "initial_potential", initial_potential, least=0, below=1, noun="a fraction of the threshold"
+        )
         self.backend = backend
 
     def make(self, site: NeuronSite) -> nn.Module:

@@ -55,6 +55,7 @@ def require_number(
     below: float | None = None,
     most: float | None = None,
     what: str = "it",
+    noun: str = "a number",
     hint: str = "",
 ) -> float:
     """Check that `value` is a finite number within the bounds, and return it as a `float`.
@@ -73,6 +74,7 @@ def require_number(
         below: Upper bound, exclusive.
         most: Upper bound, inclusive.
         what: The option in words, for the message.
+        noun: What it must be, for the message.
         hint: A sentence to end the message.
 
     Raises:
@@ -89,9 +91,7 @@ def require_number(
         ):
             return number
     allowed = _interval(above, least, below, most)
-    raise OptionError(
-        f"{option}={value!r} is not allowed: {what} must be a number{allowed}.{' ' if hint else ''}{hint}"
-    )
+    raise OptionError(f"{option}={value!r} is not allowed: {what} must be {noun}{allowed}.{' ' if hint else ''}{hint}")
 
 
 def require_flag(option: str, value: object) -> bool:

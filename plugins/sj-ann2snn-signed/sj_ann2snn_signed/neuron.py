@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sj_ann2snn import InPlaceNeuron, NeuronMaker, NeuronSite, OptionError, require_integer
+from sj_ann2snn import InPlaceNeuron, NeuronMaker, NeuronSite, require_integer, require_number
 
 __all__ = ["Signed", "SignedNeuron"]
 
@@ -86,13 +86,10 @@ class Signed(NeuronMaker):
     exports = (SignedNeuron,)
 
     def __init__(self, *, levels: int = 1, initial_potential: float = 0.5) -> None:
-        levels = require_integer("levels", levels, what="the largest number of spikes in a step")
-        if not 0 <= initial_potential < 1:
-            raise OptionError(
-                f"initial_potential={initial_potential!r} is not allowed: it must be a fraction of the threshold "
-                "in [0, 1)."
-            )
-        self.levels, self.initial_potential = levels, float(initial_potential)
+        self.levels = require_integer("levels", levels, what="the largest number of spikes in a step")
+        self.initial_potential = require_number(
+            "initial_potential", initial_potential, least=0, below=1, noun="a fraction of the threshold"
+        )
 
     def unit(self, scale: Tensor) -> Tensor:
         return scale / self.levels
