@@ -26,6 +26,7 @@ __all__ = [
     "ModeError",
     "NoSpikesWarning",
     "NonFiniteError",
+    "NotConvertedWarning",
     "OptionError",
     "OutOfMemoryError",
     "PluginError",
@@ -168,6 +169,10 @@ class MemoryWarning(UserWarning):
 
 class NoSpikesWarning(UserWarning):
     """No layer of the converted network spikes: a plugin computes all its activations on analog values."""
+
+
+class NotConvertedWarning(UserWarning):
+    """Layers with weights stay as they are in the ANN, because operations that no mapper claims follow them."""
 
 
 class PluginWarning(UserWarning):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sj_ann2snn import Average, LayerMapper, Linear, Rearrange, Replacement, Site, Value, hookimpl
+from sj_ann2snn import Average, LayerMapper, Linear, Rearrange, Refuse, Replacement, Site, Value, hookimpl
 
 ANN2SNN_API = 1
 
@@ -114,6 +114,20 @@ class PaddingMapper(LayerMapper):
         return Average() if kept and not value else Linear()
 
 
+class CastMapper(LayerMapper):
+    """Casts between single and double precision are linear up to rounding."""
+
+    name = "cast"
+    claims = ("float", "double", "to", "type", "type_as", "half", "bfloat16")
+
+    def map(self, site: Site) -> Replacement:
+        before, after = site.values[0], site.output
+        if isinstance(after, Value) and {before.dtype, after.dtype} <= {torch.float32, torch.float64}:
+            return Linear(varying=(0,))
+        given = f"{before.dtype} to {after.dtype}" if isinstance(after, Value) else f"{before.dtype}"
+        return Refuse(f"it casts {given}, which rounds sums of spikes", "leave the cast out")
+
+
 @hookimpl
 def ann2snn_layer_mappers() -> list[type[LayerMapper]]:
-    return [PaddingMapper, RearrangeMapper]
+    return [CastMapper, PaddingMapper, RearrangeMapper]

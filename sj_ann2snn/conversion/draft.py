@@ -61,7 +61,14 @@ class Plan:
     varies: Mapping[fx.Node, Varies] = field(default_factory=dict)
     batched: frozenset[fx.Node] = frozenset()
     """Nodes whose tensors have the samples in dimension 0."""
+    raw: frozenset[fx.Node] = frozenset()
+    """Nodes whose values are made of the network's inputs without any weights."""
     problems: tuple[Problem, ...] = ()
+
+    @cached_property
+    def unclaimed(self) -> list[Decision]:
+        """The operations behind weights that no mapper claims; they run on values that do not vary."""
+        return [one for node, one in self.decisions.items() if one.replacement is None and node not in self.raw]
 
     @cached_property
     def spikes(self) -> dict[fx.Node, Spike]:

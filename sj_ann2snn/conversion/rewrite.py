@@ -92,13 +92,13 @@ class _Rewriter(abc.ABC):
         if node in self.draft.scales.folds:
             incoming, outgoing = self.draft.scales.folds[node]
             layer = scaled_layer(self.draft.layer(node), inputs=incoming, outputs=outgoing)
-            return self.builder.call(node, str(node.target), to_step_module(layer))
+            return self.builder.call(node, str(node.target), self._step_module(node, layer))
         return self._own_operation(node, decision.site.name)
 
     def _own_operation(self, node: fx.Node, name: str) -> fx.Node:
         """The ANN's operation, made aware of step modes."""
         if node.op == "call_module":
-            layer = to_step_module(self.draft.layer(node))
+            layer = self._step_module(node, self.draft.layer(node))
             if not isinstance(layer, Stepwise):
                 return self.builder.call(node, name, layer)
             operation: Any = layer.operation
@@ -107,6 +107,11 @@ class _Rewriter(abc.ABC):
             if operation in _ANY_LAYOUT and _is_reshape(node):
                 operation = _ANY_LAYOUT[operation]
         return self.builder.call(node, name, Stepwise(operation, self.builder.sequences(node)))
+
+    def _step_module(self, node: fx.Node, layer: nn.Module) -> nn.Module:
+        """The step-mode-aware counterpart of a layer; SpikingJelly's own take one argument only."""
+        alone = len(node.args) == 1 and not node.kwargs
+        return to_step_module(layer) if alone else Stepwise(layer, self.builder.sequences(node))
 
     def _picked_or_shape(self, node: fx.Node) -> fx.Node:
         source = node.args[0]

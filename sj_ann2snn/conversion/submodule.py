@@ -115,16 +115,16 @@ class SubmoduleInputs:
         device: Device of the network.
     """
 
-    def __init__(self, network: nn.Module, name: str, loader: Iterable[Any], device: torch.device) -> None:
+    def __init__(self, network: nn.Module, name: str, loader: CalibrationData, device: torch.device) -> None:
         self.network, self.name, self.loader, self.device = network, name, loader, device
-        self.signature = forward_signature(network)
+        self.signature = forward_signature(network, loader.first)
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         for index, batch in enumerate(self.loader):
             yield self._inputs(batch, index)
 
     def __len__(self) -> int:
-        return len(self.loader)  # type: ignore[arg-type]
+        return len(self.loader)
 
     def _inputs(self, batch: Any, index: int) -> tuple[Any, ...]:
         received: list[tuple[Any, ...]] = []

@@ -97,7 +97,8 @@ class _Builder:
             raise FormatError(f"The layer {node.label!r} {error}.") from error
         if node.sequences is None or torch_layer(layer) is None:
             return layer
-        return to_step_module(layer) if node.sequences == (0,) else Stepwise(layer, node.sequences)
+        alone = node.sequences == (0,) and len(node.args) == 1 and not node.kwargs
+        return to_step_module(layer) if alone else Stepwise(layer, node.sequences)
 
     def _layer(self, node: NodeDescription, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.Node:
         self._place(node, layer)

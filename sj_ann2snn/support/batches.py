@@ -108,16 +108,53 @@ class Signature:
         return torch.as_tensor(found)
 
 
-def forward_signature(module: nn.Module) -> Signature:
-    """The inputs that a network's forward requires."""
-    parameters = [
-        p
-        for p in inspect.signature(module.forward).parameters.values()
-        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    ]
-    required = [p for p in parameters if p.default is p.empty]
-    names = tuple(p.name for p in required)
-    return Signature(names, names, tuple(p.name for p in required if p.kind is p.KEYWORD_ONLY))
+def forward_signature(module: nn.Module, batch: Any = None) -> Signature:
+    """The inputs of a network's forward: those that it requires and, of the optional ones, those in `batch`.
+
+    >>> def forward(pixel_values=None, labels=None): ...
+    >>> network = nn.Module()
+    >>> network.forward = forward
+    >>> forward_signature(network, {"pixel_values": torch.zeros(2, 3), "labels": torch.zeros(2)}).names
+    ('pixel_values',)
+
+    Args:
+        module: The network.
+        batch: A batch of data; without one, only the required inputs count.
+    """
+    parameters = list(inspect.signature(module.forward).parameters.values())
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    required = [p.name for p in named if p.default is p.empty]
+    by_keyword = [p.name for p in named if p.name in required and p.kind is p.KEYWORD_ONLY]
+    optional = [p for p in named if p.default is not p.empty]
+    extra = _optional_inputs(parameters, optional, len(required), batch)
+    # An optional input may stand behind one that is left out, so it is given by name.
+    by_keyword += [name for name in extra if name not in {p.name for p in named if p.kind is p.POSITIONAL_ONLY}]
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters) and not required and not extra:
+        extra = [f"input_{index}" for index in range(_positional_inputs(batch))]
+    names = (*required, *extra)
+    return Signature(names, names, tuple(by_keyword))
+
+
+def _optional_inputs(
+    parameters: list[inspect.Parameter], optional: list[inspect.Parameter], required: int, batch: Any
+) -> list[str]:
+    """The optional inputs that a batch gives."""
+    if isinstance(batch, Mapping):
+        known = [p.name for p in optional]
+        names = [name for name in known if batch.get(name) is not None and name not in LABEL_KEYS]
+        if any(p.kind is p.VAR_KEYWORD for p in parameters):
+            taken = {p.name for p in parameters}
+            names += [key for key in batch if isinstance(key, str) and key not in taken and key not in LABEL_KEYS]
+        return names
+    # A tensor, or a pair of a tensor and labels: the first input, optional or not.
+    return [p.name for p in optional[:1]] if batch is not None and not required else []
+
+
+def _positional_inputs(batch: Any) -> int:
+    """How many inputs a network that takes any number of them finds in a batch; the last of several are labels."""
+    if isinstance(batch, Sequence) and not isinstance(batch, str):
+        return max(1, len(batch) - 1)
+    return 1
 
 
 def describe_batch(batch: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -163,7 +164,7 @@ def test_a_branch_on_values_names_the_module() -> None:
 
 def test_a_network_that_cannot_be_copied() -> None:
     ann = network()
-    ann.history = ann(images())  # type: ignore[assignment]
+    ann.lock = threading.Lock()  # type: ignore[assignment]
     with pytest.raises(TracingError, match="Sequential cannot be copied .*deepcopy"):
         convert(ann, images())
 
