@@ -68,7 +68,14 @@ class Plan:
     @cached_property
     def unclaimed(self) -> list[Decision]:
         """The operations behind weights that no mapper claims; they run on values that do not vary."""
-        return [one for node, one in self.decisions.items() if one.replacement is None and node not in self.raw]
+        return [
+            decision
+            for node, decision in self.decisions.items()
+            if decision.replacement is None and any(map(self._is_behind_weights, node.all_input_nodes))
+        ]
+
+    def _is_behind_weights(self, node: fx.Node) -> bool:
+        return self.varies[node] is not Varies.CONSTANT and node not in self.raw
 
     @cached_property
     def spikes(self) -> dict[fx.Node, Spike]:
