@@ -13,8 +13,9 @@ from ..contracts.readout import SUGGESTED
 from ..contracts.values import NodeReference, encode
 from ..errors import ExportError
 from ..layers import Stepwise
+from ..support.names import is_usable
 from ..support.trees import map_leaves
-from .modules import describe_layer
+from .modules import copy_to_cpu, describe_layer
 from .operations import ATTRIBUTES, GETATTR, function_name, is_method, shown
 
 __all__ = ["describe", "usable_label"]
@@ -76,7 +77,7 @@ class _Describer:
             if not isinstance(value, Tensor):
                 raise ExportError(f"it is {value!r}, but constants must be tensors")
             options = {"parameter": isinstance(value, nn.Parameter)}
-            tensors = {"value": value.detach().to("cpu", copy=True).contiguous()}
+            tensors = {"value": copy_to_cpu(value, "value")}
             return NodeDescription(name, "constant", label=str(target), options=options, tensors=tensors)
         if node.op == "output":
             return NodeDescription(name, "output", args=args)
@@ -122,7 +123,7 @@ def usable_label(label: str) -> bool:
     >>> usable_label("layer1.0.relu#2"), usable_label('a"b'), usable_label("a..b")
     (True, False, False)
     """
-    return all(part and part.isprintable() and not set(part) & set("\"'\\") for part in label.split("."))
+    return all(is_usable(part) for part in label.split("."))
 
 
 def _function(target: Any, args: tuple[Any, ...]) -> tuple[str, str]:
