@@ -13,6 +13,7 @@ from ..contracts.readout import SUGGESTED
 from ..contracts.values import NodeReference
 from ..errors import Ann2SnnError, FormatError
 from ..layers import Stepwise, to_step_module
+from ..support.names import NAME, usable_input
 from ..support.trees import map_leaves
 from ..support.wording import first_line
 from .describing import usable_label
@@ -57,7 +58,7 @@ class _Builder:
         if not _is_name(self.description.name):
             raise FormatError(f"The network is called {self.description.name!r}; this must be a valid class name.")
         for node in nodes:
-            if node.name in self.made or not _is_name(node.name):
+            if node.name in self.made or not _is_name(node.name) or node.name == "self":
                 raise FormatError(f"A node is called {node.name!r}; names must be unique Python identifiers.")
             self.made[node.name] = self._node(node)
         snn = fx.GraphModule(self.modules, self.graph, self.description.name)
@@ -78,7 +79,11 @@ class _Builder:
         if node.kind == "input":
             if not _is_name(node.label):
                 raise FormatError(f"An input is called {node.label!r}; this must be a valid argument name.")
-            return self.graph.create_node("placeholder", node.label, args, {}, name=node.name)
+            target = usable_input(node.label)
+            made = self.graph.create_node("placeholder", target, args, {}, name=node.name)
+            if target != node.label:
+                made.meta[NAME] = node.label
+            return made
         if node.kind == "constant":
             return self._constant(node)
         if node.kind == "layer":

@@ -13,7 +13,7 @@ from ..contracts.readout import SUGGESTED
 from ..contracts.values import NodeReference, encode
 from ..errors import ExportError
 from ..layers import Stepwise
-from ..support.names import is_usable
+from ..support.names import NAME, is_usable, usable_class_name
 from ..support.trees import map_leaves
 from .modules import copy_to_cpu, describe_layer
 from .operations import ATTRIBUTES, GETATTR, function_name, is_method, shown
@@ -56,13 +56,14 @@ class _Describer:
         if problems:
             listed = "".join(f"\n  {where}: {why}" for where, why in problems)
             raise ExportError(f"The network cannot be exported:{listed}", tuple(problems))
-        return NetworkDescription(type(self.snn).__name__, tuple(nodes), self.snn.meta.get(SUGGESTED), producer)
+        name = usable_class_name(type(self.snn).__name__)
+        return NetworkDescription(name, tuple(nodes), self.snn.meta.get(SUGGESTED), producer)
 
     def _describe_safely(self, node: fx.Node) -> NodeDescription:
         described = self._describe(node)
         encode((described.args, dict(described.kwargs)))
-        if described.label and not usable_label(described.label):
-            raise ExportError("its name holds quotes, backslashes or control characters; rename the layer")
+        if described.label and described.kind != "input" and not usable_label(described.label):
+            raise ExportError("its name cannot be written into code; rename the layer")
         return described
 
     def _describe(self, node: fx.Node) -> NodeDescription:
@@ -71,7 +72,7 @@ class _Describer:
         if node.op == "placeholder":
             if not str(target).isidentifier():
                 raise ExportError("a network with a variable number of inputs (*args) cannot be exported")
-            return NodeDescription(name, "input", label=str(target), args=args)
+            return NodeDescription(name, "input", label=str(node.meta.get(NAME, target)), args=args)
         if node.op == "get_attr":
             value = operator.attrgetter(str(target))(self.snn)
             if not isinstance(value, Tensor):

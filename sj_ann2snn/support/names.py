@@ -8,12 +8,20 @@ import unicodedata
 
 from torch import fx, nn
 
-__all__ = ["is_usable", "usable"]
+__all__ = ["NAME", "is_usable", "usable", "usable_class_name", "usable_input", "usable_target"]
+
+NAME = "ann2snn_name"
+"""Key of a node's meta: the user's name of a layer, parameter or input, where the node has another one."""
+
+OF_CODE = frozenset(
+    {"Ellipsis", "NoneType", "device", "fx_pytree", "getattr", "inf", "nan", "pytree", "self", "slice", "torch"}
+)
+"""Names that generated code uses, so that no input may hide them."""
 
 
 @functools.cache
 def _attributes() -> frozenset[str]:
-    """What every traced network already has under its own name, such as `graph`, `type` or `_modules`."""
+    """What every traced network already has, such as `graph`, `type` or `_modules`."""
     return frozenset(dir(fx.GraphModule(nn.Module(), fx.Graph())))
 
 
@@ -28,11 +36,11 @@ def is_usable(part: str) -> bool:
     """
     return (
         part.isprintable()
-        and not set(part) & set("\"'\\")
+        and not set(part) & set(".\"'\\")
         and not (part.isidentifier() and unicodedata.normalize("NFKC", part) != part)
         and not keyword.iskeyword(part)
         and part not in _attributes()
-        and part != ""
+        and part not in ("", "self")
     )
 
 
@@ -49,3 +57,32 @@ def usable(part: str) -> str:
     while not is_usable(plain):
         plain += "_"
     return plain
+
+
+def usable_target(name: str) -> str:
+    """A qualified name of usable parts.
+
+    >>> usable_target("layers.in.relu")
+    'layers.in_.relu'
+    """
+    return ".".join(usable(part) for part in name.split("."))
+
+
+def usable_input(name: str) -> str:
+    """A name for an input that hides nothing that generated code uses.
+
+    >>> usable_input("input"), usable_input("torch")
+    ('input', 'torch_')
+    """
+    return f"{name}_" if name in OF_CODE else name
+
+
+def usable_class_name(name: str) -> str:
+    """A name that can stand behind ``class``.
+
+    >>> usable_class_name("ResNet"), usable_class_name("lambda"), usable_class_name("Net[int]")
+    ('ResNet', 'lambda_', 'Net_int_')
+    """
+    plain = "".join(one if f"_{one}".isidentifier() else "_" for one in name)
+    plain = plain if plain.isidentifier() else f"_{plain}"
+    return f"{plain}_" if keyword.iskeyword(plain) else plain
