@@ -16,6 +16,7 @@ from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
 
 from ...errors import TracingError
 from ...support.wording import did_you_mean
+from .renaming import rename_unusable
 
 __all__ = ["LEAF", "PATH", "SOURCE", "owned_copy", "remove_hooks", "trace"]
 
@@ -191,6 +192,7 @@ def trace(
             f"{_error_line(error)}: {error}. The forward may not branch, loop or index on values of its tensors. "
             "Rewrite that part, or, if it is linear over time, name the submodule in leaf_modules."
         ) from error
+    rename_unusable(tracer.root, graph)
     return fx.GraphModule(tracer.root, graph, type(module).__name__)
 
 
