@@ -7,7 +7,7 @@ from typing import Any
 __all__ = ["MOST_NODES", "beyond_limits"]
 
 MOST_NODES = 100_000
-"""Nodes of a network. ResNet-152 has about 500; torch.fx takes half a minute for the graph of 100,000."""
+"""Nodes of a network. ResNet-152 has about 500; 100,000 take about a minute to build."""
 
 MOST_VALUES = 5_000_000
 """Values in a document, counted wherever they are used."""
