@@ -83,6 +83,7 @@ from .layers import (
 )
 from .simulation.simulate import simulate
 from .spikingjelly_recipe import ConverterRecipe, recipe
+from .support.replacing import replacing
 from .support.shapes import along_axis
 from .support.trees import map_tensors, tensors
 
@@ -191,6 +192,7 @@ __all__ = [
     "make_if_neuron",
     "map_tensors",
     "recipe",
+    "replacing",
     "require_flag",
     "require_integer",
     "require_number",

@@ -116,7 +116,7 @@ class _Rewriter(abc.ABC):
     def _picked_or_shape(self, node: fx.Node) -> fx.Node:
         source = node.args[0]
         assert isinstance(source, fx.Node)
-        if not isinstance(self.draft.record[source], TensorRecord):
+        if not isinstance(self.draft.record[source], TensorRecord) or self.draft.record.is_tensor(node):
             return self.builder.copy(node)
         # In step mode "m", a size must be that of the merged batch.
         return self.builder.call(node, node.name, Stepwise(node.target, self.builder.sequences(node)))

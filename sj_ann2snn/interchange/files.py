@@ -23,8 +23,10 @@ from . import build, describe
 
 __all__ = ["export", "find_exporter", "load_network"]
 
+AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
-def export(snn: nn.Module, path: str | os.PathLike[str], format: str | Exporter | None = None, **options: Any) -> None:
+
+def export(snn: nn.Module, path: AnyPath, format: str | Exporter | None = None, **options: Any) -> None:
     """Write a converted network to a file.
 
     >>> import tempfile, torch
@@ -41,7 +43,8 @@ def export(snn: nn.Module, path: str | os.PathLike[str], format: str | Exporter 
     Args:
         snn: A network made by `Converter`, on any device and in any state. The file holds its state after a reset,
             without hooks.
-        path: The file to write; an existing file is overwritten.
+        path: The file to write. An existing file is replaced once the new one is complete, and keeps its permissions; a
+            symbolic link stays; a device or pipe is written to.
         format: `"archive"` (a zip of JSON and .npy files), `"torch"` (a file for `torch.load`), the name of any
             plugin's format, or an instance of `Exporter`; by default the format of the path's suffix.
         options: Options for a format given by name.
@@ -49,10 +52,10 @@ def export(snn: nn.Module, path: str | os.PathLike[str], format: str | Exporter 
     Raises:
         ExportError: The network holds parts that a file cannot (a plugin's neuron that does not support it, your own
             layer), all listed in the message; or the file cannot be written.
-        OptionError: The format or an option is unknown.
+        OptionError: The format or an option is unknown, or `path` is no path.
         ConflictError: Several plugins claim the format.
     """
-    target = Path(path)
+    target = _path(path, ExportError, "written")
     exporter = find_exporter(target, format, options)
     description = describe(snn, load_plugins().exported_layers(), _producer())
     try:
@@ -67,7 +70,7 @@ def export(snn: nn.Module, path: str | os.PathLike[str], format: str | Exporter 
         raise ExportError(f"{target} cannot be written: {error}", error.problems) from error
 
 
-def load_network(path: str | os.PathLike[str], format: str | Exporter | None = None, **options: Any) -> fx.GraphModule:
+def load_network(path: AnyPath, format: str | Exporter | None = None, **options: Any) -> fx.GraphModule:
     """Read a network written by `export`: on the CPU, reset, in eval mode and in step mode "s".
 
     Nothing in the file is executed: it only names layers of `torch.nn`, of this package and of installed plugins, and
@@ -81,10 +84,10 @@ def load_network(path: str | os.PathLike[str], format: str | Exporter | None = N
     Raises:
         FormatError: The file cannot be read, has another format or a newer version, or names layers of plugins that
             are not installed.
-        OptionError: The format or an option is unknown.
+        OptionError: The format or an option is unknown, or `path` is no path.
         ConflictError: Several plugins claim the format.
     """
-    source = Path(path)
+    source = _path(path, FormatError, "read")
     exporter = find_exporter(source, format, options)
     try:
         with blame(f"Format {exporter.name!r}, asked to read {source},"):
@@ -99,6 +102,28 @@ def load_network(path: str | os.PathLike[str], format: str | Exporter | None = N
         return build(description, load_plugins().exported_layers())
     except FormatError as error:
         raise FormatError(f"{source} cannot be read: {error}") from error
+
+
+def _path(given: object, error: type[ExportError | FormatError], done: str) -> Path:
+    """`given` as a path.
+
+    Raises:
+        OptionError: It is of a type that is no path.
+        ExportError, FormatError: The `error`: no file can have that name.
+    """
+    try:
+        path = os.fsdecode(given)  # type: ignore[arg-type]
+    except TypeError:
+        raise OptionError(
+            f"path={given!r} is not allowed: give the path of a file as text, bytes or a pathlib.Path."
+        ) from None
+    try:
+        allowed = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        allowed = False
+    if not allowed:
+        raise error(f"{path!r} cannot be {done}: no file can have this name.")
+    return Path(path)
 
 
 def find_exporter(path: Path, given: object, options: dict[str, Any]) -> Exporter:

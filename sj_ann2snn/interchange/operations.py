@@ -112,7 +112,7 @@ def _methods() -> frozenset[str]:
         for name in dir(torch.Tensor)
         if not name.startswith("_") and _is_one_of(getattr(torch.Tensor, name), known)
     )
-    return listed | {"unflatten"}  # missing from torch's list
+    return listed | {"new_tensor", "unflatten"}  # missing from torch's list
 
 
 def is_method(name: str) -> bool:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..errors import Ann2SnnError, CalibrationError, InputError
+from .names import NAME
 from .wording import first_line
 
 __all__ = [
@@ -55,10 +56,8 @@ class Signature:
     def of(cls, module: fx.GraphModule) -> Signature:
         """The signature of a traced network."""
         placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
-        return cls(
-            tuple(str(node.target) for node in placeholders),
-            tuple(str(node.target) for node in placeholders if not node.args),
-        )
+        names = {node: str(node.meta.get(NAME, node.target)) for node in placeholders}
+        return cls(tuple(names.values()), tuple(names[node] for node in placeholders if not node.args))
 
     def inputs_of(self, batch: Any) -> tuple[Any, ...]:
         """The network's inputs in `batch`.

@@ -28,7 +28,7 @@ def fold_constants(module: fx.GraphModule) -> None:
             if sources and all(source in values for source in sources):
                 args, kwargs = (fx.map_arg(tree, values.__getitem__) for tree in (node.args, node.kwargs))
                 with torch.no_grad():
-                    values[node] = call(node.op, node.target, module)(*args, **kwargs)
+                    values[node] = call(node.op, node.target)(*args, **kwargs)
     for node in list(module.graph.nodes):
         value = values.get(node)
         if node.op != "get_attr" and isinstance(value, Tensor):

@@ -27,6 +27,8 @@ _CONVS: dict[Any, tuple[type[nn.Module], tuple[str, ...]]] = {
 
 _BATCHNORMS = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
 
+_SUMS = (torch.addmm, "addmm")
+
 _PRODUCTS = (operator.matmul, torch.matmul, torch.mm, "matmul", "mm")
 
 
@@ -59,21 +61,26 @@ def functional_to_layers(module: fx.GraphModule, record: Record) -> None:
 
 def _layer(module: fx.GraphModule, node: fx.Node, record: Record) -> tuple[fx.Node, nn.Module] | None:
     """The input of a functional layer, and the layer; None for any other operation."""
-    constant = _Constants(module, node)
+    argument = _Arguments(module, node)
+    source = argument.input("mat1", 1) if node.target in _SUMS else argument.input("input", 0)
+    if source is None:
+        return None
+    layer: nn.Module | None = None
     if node.target is F.linear:
-        return _linear(constant, constant("weight", 1), constant("bias", 2))
-    if node.target in _CONVS:
-        return _convolution(constant, *_CONVS[node.target])
-    if node.target in (F.batch_norm, torch.batch_norm):
-        return _batchnorm(constant, record)
-    if node.target in _PRODUCTS:
-        matrix = constant("other", 1) if constant("other", 1) is not None else constant("mat2", 1)
-        if isinstance(matrix, Tensor) and matrix.dim() == 2 and matrix.is_floating_point():
-            return _linear(constant, matrix.t(), None)
-    return None
+        layer = _linear(argument("weight", 1), argument("bias", 2))
+    elif node.target in _CONVS:
+        layer = _convolution(argument, *_CONVS[node.target])
+    elif node.target in (F.batch_norm, torch.batch_norm):
+        layer = _batchnorm(argument, record[source])
+    elif node.target in _SUMS and not node.kwargs:
+        layer = _linear(_transposed(argument("mat2", 2)), argument("input", 0))
+    elif node.target in _PRODUCTS:
+        matrix = argument("other", 1)
+        layer = _linear(_transposed(argument("mat2", 1) if matrix is None else matrix), None)
+    return None if layer is None else (source, layer)
 
 
-class _Constants:
+class _Arguments:
     """Reads the arguments of a call: constants as tensors, numbers as they are."""
 
     VARIES = object()
@@ -81,37 +88,36 @@ class _Constants:
     def __init__(self, module: fx.GraphModule, node: fx.Node) -> None:
         self.module, self.node = module, node
 
+    def _given(self, name: str, position: int, default: Any = None) -> Any:
+        return self.node.kwargs.get(name, self.node.args[position] if position < len(self.node.args) else default)
+
     def __call__(self, name: str, position: int, default: Any = None) -> Any:
         """An argument; `VARIES` if it is not constant."""
-        value = self.node.kwargs.get(name, self.node.args[position] if position < len(self.node.args) else default)
+        value = self._given(name, position, default)
         if isinstance(value, fx.Node):
             return attribute(self.module, str(value.target)) if value.op == "get_attr" else self.VARIES
         nested = isinstance(value, (tuple, list)) and any(isinstance(one, fx.Node) for one in value)
         return self.VARIES if nested else value
 
-    @property
-    def source(self) -> fx.Node | None:
-        first = self.node.args[0] if self.node.args else self.node.kwargs.get("input")
-        return first if isinstance(first, fx.Node) and first.op != "get_attr" else None
+    def input(self, name: str, position: int) -> fx.Node | None:
+        """An argument that is not constant; None for a constant."""
+        value = self._given(name, position)
+        return value if isinstance(value, fx.Node) and value.op != "get_attr" else None
 
 
-def _linear(constant: _Constants, weight: Any, bias: Any) -> tuple[fx.Node, nn.Module] | None:
-    if constant.source is None or not _is_weight(weight, 2) or not _is_bias(bias):
+def _linear(weight: Any, bias: Any) -> nn.Module | None:
+    if not _is_weight(weight, 2) or not _is_bias(bias):
         return None
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
-    return constant.source, _with_weights(layer, weight, bias)
+    return _with_weights(layer, weight, bias)
 
 
-def _convolution(
-    constant: _Constants, kind: type[nn.Module], names: tuple[str, ...]
-) -> tuple[fx.Node, nn.Module] | None:
-    weight, bias = constant("weight", 1), constant("bias", 2)
+def _convolution(argument: _Arguments, kind: type[nn.Module], names: tuple[str, ...]) -> nn.Module | None:
+    weight, bias = argument("weight", 1), argument("bias", 2)
     defaults = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "output_padding": 0}
-    options = {name: constant(name, 3 + index, defaults[name]) for index, name in enumerate(names)}
-    if constant.source is None or not _is_bias(bias) or any(value is constant.VARIES for value in options.values()):
-        return None
+    options = {name: argument(name, 3 + index, defaults[name]) for index, name in enumerate(names)}
     spatial = int(kind.__name__[-2])
-    if not _is_weight(weight, spatial + 2):
+    if not _is_weight(weight, spatial + 2) or not _is_bias(bias) or argument.VARIES in options.values():
         return None
     groups = options["groups"]
     channels = (weight.shape[1] * groups, weight.shape[0])
@@ -120,30 +126,29 @@ def _convolution(
     options = {name: _spread(value, spatial) for name, value in options.items()}
     make: Callable[..., nn.Module] = kind
     layer = make(*channels, tuple(weight.shape[2:]), bias=bias is not None, device="meta", **options)
-    return constant.source, _with_weights(layer, weight, bias)
+    return _with_weights(layer, weight, bias)
 
 
-def _batchnorm(constant: _Constants, record: Record) -> tuple[fx.Node, nn.Module] | None:
-    mean, variance = constant("running_mean", 1), constant("running_var", 2)
-    weight, bias = constant("weight", 3), constant("bias", 4)
-    training, eps = constant("training", 5, False), constant("eps", 7, 1e-5)
-    source = constant.source
-    if source is None or training is not False or not (_is_weight(mean, 1) and _is_weight(variance, 1)):
+def _batchnorm(argument: _Arguments, found: Any) -> nn.Module | None:
+    mean, variance = argument("running_mean", 1), argument("running_var", 2)
+    weight, bias = argument("weight", 3), argument("bias", 4)
+    training, eps = argument("training", 5, False), argument("eps", 7, 1e-5)
+    if training is not False or not (_is_weight(mean, 1) and _is_weight(variance, 1)):
         return None
-    found = record[source]
     if not isinstance(found, TensorRecord) or len(found.shape) not in _BATCHNORMS or not isinstance(eps, float):
         return None
     if not (_is_bias(weight) and _is_bias(bias)):
         return None
     layer = _BATCHNORMS[len(found.shape)](len(mean), eps=eps, affine=weight is not None or bias is not None)
-    layer.running_mean, layer.running_var = (
-        mean.detach().clone(memory_format=torch.contiguous_format),
-        variance.detach().clone(memory_format=torch.contiguous_format),
-    )
+    layer.running_mean, layer.running_var = mean.detach().clone(), variance.detach().clone()
     if layer.affine:
         ones, zeros = torch.ones_like(mean), torch.zeros_like(mean)
         _with_weights(layer, ones if weight is None else weight, zeros if bias is None else bias)
-    return source, layer
+    return layer
+
+
+def _transposed(value: Any) -> Any:
+    return value.t() if isinstance(value, Tensor) and value.dim() == 2 else None
 
 
 def _is_weight(value: Any, ndim: int) -> bool:

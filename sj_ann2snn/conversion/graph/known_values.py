@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...support.trees import leaves, map_leaves
 from ...support.wording import first_line
@@ -22,7 +22,7 @@ __all__ = ["SHAPE_ATTRIBUTES", "SHAPE_METHODS", "DependsOn", "Known", "Unavailab
 
 SHAPE_METHODS = frozenset({
     "size", "dim", "ndimension", "numel", "nelement", "stride", "is_contiguous", "type", "is_floating_point",
-    "is_complex", "element_size", "get_device",
+    "is_complex", "element_size", "get_device", "new_tensor",
 })  # fmt: skip
 """Methods of a tensor that read its shape, dtype or place, not its values."""
 
@@ -135,11 +135,9 @@ def holds_tensor(value: Any) -> bool:
     return any(isinstance(leaf, Tensor) for leaf in leaves(value))
 
 
-def call(kind: str, target: Any, root: nn.Module) -> Callable[..., Any]:
-    """The operation of a node as a function."""
+def call(kind: str, target: Any) -> Callable[..., Any]:
+    """The function or method that a node calls, as a function."""
     if kind == "call_method":
         return lambda first, *args, **kwargs: getattr(first, target)(*args, **kwargs)
-    if kind == "call_module":
-        return root.get_submodule(target)
     function: Callable[..., Any] = target
     return function

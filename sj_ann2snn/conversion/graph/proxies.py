@@ -111,6 +111,12 @@ class ValueProxy(fx.Proxy):
     def __round__(self, digits: int | None = None) -> Any:
         return round(float(self), digits) if digits is not None else round(float(self))
 
+    def __divmod__(self, other: Any) -> tuple[Any, Any]:
+        return self // other, self % other
+
+    def __rdivmod__(self, other: Any) -> tuple[Any, Any]:
+        return other // self, other % self
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         value = None if self.known.unknown else self.known.values[0]
         if isinstance(value, Tensor) and self.known.depends is DependsOn.INPUT:

@@ -18,35 +18,46 @@ from .proxies import ValueProxy
 __all__ = ["recording"]
 
 
+_SIZED = ("expand", "new_empty", "new_full", "new_ones", "new_zeros", "repeat", "reshape", "tile", "view")
+"""Methods of constant tensors that take sizes, which may be traced."""
+
+
 @contextmanager
 def recording() -> Iterator[None]:
     """While the context is open, `isinstance`, torch's factories and autograd functions see traced values.
 
     For all other values, and in other threads, they do what they always do.
     """
+    # torch keeps a list of its functions once it is asked for; that must not hold the replacements.
+    torch.overrides.get_overridable_functions()
     originals = [(torch, name, getattr(torch, name)) for name in FACTORIES]
+    methods = {name: getattr(torch.Tensor, name) for name in _SIZED}
     apply = torch.autograd.Function.__dict__["apply"]
     is_instance = builtins.isinstance
     try:
         for home, name, original in originals:
-            setattr(home, name, _factory(original))
+            setattr(home, name, _factory("call_function", original, original))
+        for name, original in methods.items():
+            setattr(torch.Tensor, name, _factory("call_method", name, original))
         torch.autograd.Function.apply = classmethod(functools.partial(_apply, apply))
         builtins.isinstance = functools.partial(_isinstance, is_instance)
         yield
     finally:
         builtins.isinstance = is_instance
         torch.autograd.Function.apply = apply
+        for name in methods:
+            delattr(torch.Tensor, name)  # they are inherited
         for home, name, original in originals:
             setattr(home, name, original)
 
 
-def _factory(original: Callable[..., Any]) -> Callable[..., Any]:
+def _factory(kind: str, target: Any, original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def made(*args: Any, **kwargs: Any) -> Any:
         traced = next((leaf for leaf in leaves((args, kwargs)) if type(leaf) is ValueProxy), None)
         if traced is None:
             return original(*args, **kwargs)
-        return traced.tracer.create_proxy("call_function", original, args, kwargs)
+        return traced.tracer.create_proxy(kind, target, args, kwargs)
 
     return made
 

@@ -37,9 +37,11 @@ def normalize_spellings(module: fx.GraphModule, record: Record) -> None:
             continue
         if node.op in ("call_function", "call_method"):
             _use_torch_names(node)
-            _read_values_only(module, node)
         elif node.op == "call_module":
             _use_positions(node, attribute(module, str(node.target)))
+    for node in list(module.graph.nodes):
+        _read_values_only(module, node)
+        _stack_behind_samples(node)
     module.graph.lint()
     module.recompile()
 
@@ -94,6 +96,27 @@ def _picks_values(user: fx.Node) -> bool:
     if user.op != "call_function" or len(user.args) < 2:
         return False
     return (user.target, user.args[1]) in ((operator.getitem, 0), (getattr, "values"))
+
+
+_REDUCTIONS = (torch.sum, torch.mean, torch.amax, torch.amin, "sum", "mean", "amax", "amin")
+
+
+def _stack_behind_samples(node: fx.Node) -> None:
+    """Stack results that are only summed, averaged or compared behind the samples instead of in front of them."""
+    given = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
+    if node.target is not torch.stack or given != 0 or not node.users:
+        return
+    if not all(user.target in _REDUCTIONS and _reduced(user) in (0, (0,), [0]) for user in node.users):
+        return
+    node.args, node.kwargs = (node.args[0] if node.args else node.kwargs["tensors"], 1), {}
+    for user in list(node.users):
+        user.args = user.args[:1] + ((1,) if len(user.args) > 1 else ()) + user.args[2:]
+        if "dim" in user.kwargs:
+            user.kwargs = {**user.kwargs, "dim": 1}
+
+
+def _reduced(node: fx.Node) -> Any:
+    return node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
 
 
 def _use_positions(node: fx.Node, layer: nn.Module) -> None:

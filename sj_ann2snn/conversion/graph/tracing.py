@@ -25,6 +25,7 @@ from .known_values import DependsOn, Known, Unavailable, asks_shape, call, holds
 from .own_network import wrapped_in
 from .proxies import ValueProxy
 from .python_hooks import recording
+from .renaming import rename_unusable
 
 __all__ = ["LEAF", "PATH", "SOURCE", "Tracer", "trace"]
 
@@ -86,6 +87,7 @@ class Tracer(fx.Tracer):
         self._thread = threading.get_ident()
         self._running = False
         self._held: dict[int, tuple[nn.Module, str]] = {}
+        self._modules: dict[str, nn.Module] = {}
         self._checked: set[tuple[fx.Node, Any]] = set()
         self._parameters: dict[str, Any] = {}
 
@@ -162,6 +164,7 @@ class Tracer(fx.Tracer):
         own = copy.deepcopy(m).eval()
         self.root.add_module(name, own)
         self._held[id(m)] = m, name
+        self._modules[name] = own
         return name
 
     def _after_failure(
@@ -203,16 +206,31 @@ class Tracer(fx.Tracer):
 
     def _known(self, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Known:
         if kind == "get_attr":
-            value = _attribute(self.root, target)
+            value = self._attribute(target)
             return Known((value, value), DependsOn.NOTHING)
         if kind not in ("call_function", "call_method", "call_module"):
             return Known((None, None), DependsOn.NOTHING, "it has no value yet")
         running, self._running = self._running, True
         try:
-            found = run_known(call(kind, target, self.root), (args, kwargs), _known_leaf)
+            operation = self._module(target) if kind == "call_module" else call(kind, target)
+            found = run_known(operation, (args, kwargs), _known_leaf)
         finally:
             self._running = running
         return shape_only(found) if asks_shape(kind, target, args, kwargs) else found
+
+    def _module(self, name: str) -> nn.Module:
+        """The module called `name`; a part of a name may hold a dot."""
+        if name not in self._modules:
+            self._modules.update({known: module for module, known in self._registered.items()})
+        return self._modules[name]
+
+    def _attribute(self, name: str) -> Any:
+        """The parameter, buffer or plain attribute called `name`."""
+        home, _, last = name.rpartition(".")
+        module = self._module(home)
+        if last in vars(module):
+            return vars(module)[last]
+        return module._parameters[last] if last in module._parameters else module._buffers[last]
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
         if self._running or threading.get_ident() != self._thread:
@@ -255,16 +273,6 @@ def _known_leaf(leaf: Any) -> Known | None:
     if isinstance(leaf, fx.proxy.Attribute):
         return Known((None, None), DependsOn.NOTHING, "it is a method")
     return None
-
-
-def _attribute(root: nn.Module, target: str) -> Any:
-    value: Any = root
-    for part in target.split("."):
-        value = vars(value)[part] if part in vars(value) else _orig_getattr(value, part)
-    return value
-
-
-_orig_getattr = nn.Module.__getattr__
 
 
 def _require_evaluating(m: nn.Module, where: str) -> None:
@@ -326,6 +334,7 @@ def trace(
             raise TracingError(_all_failures(tracer.failures)) from error
     if tracer.failures:
         raise TracingError(_all_failures(tracer.failures))
+    rename_unusable(tracer.root, graph)
     return fx.GraphModule(tracer.root, graph, type(module).__name__)
 
 
