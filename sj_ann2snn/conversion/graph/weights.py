@@ -140,16 +140,16 @@ def _input_factor(module: nn.Module, weight: Tensor, factor: Tensor) -> Tensor:
     return factor.reshape(1, -1)
 
 
-def batchnorm_factors(batchnorm: nn.Module) -> tuple[Tensor, Tensor]:
+def batchnorm_factors(
+    mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor]:
     """``γ/σ`` and ``β - μγ/σ`` of a BatchNorm with fixed statistics, as float64."""
-    mean: Tensor = batchnorm.running_mean.detach().double()  # type: ignore[operator]
-    variance: Tensor = batchnorm.running_var.detach().double()  # type: ignore[operator]
-    factor = torch.rsqrt(variance + float(batchnorm.eps))  # type: ignore[arg-type]
-    if batchnorm.weight is not None:
-        factor = factor * batchnorm.weight.detach().double()  # type: ignore[operator]
-    shift = -mean * factor
-    if batchnorm.bias is not None:
-        shift = shift + batchnorm.bias.detach().double()  # type: ignore[operator]
+    factor = torch.rsqrt(variance.detach().double() + eps)
+    if weight is not None:
+        factor = factor * weight.detach().double()
+    shift = -mean.detach().double() * factor
+    if bias is not None:
+        shift = shift + bias.detach().double()
     return factor, shift
 
 
