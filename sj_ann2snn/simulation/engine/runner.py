@@ -166,9 +166,7 @@ class Runner:
         merged = self.flow.sums[node]
         total, addend = read(merged.total), read(merged.addend)
         scaler = self.modules[str(merged.scaled.target)]
-        # A constant, as a border's share of a shift, has neither time nor samples.
-        constant = addend.dim() == total.dim() - 1 and addend.shape == (1, *total.shape[2:])
-        if total.dtype == addend.dtype and (constant or total.shape == addend.shape):
+        if total.shape == addend.shape and total.dtype == addend.dtype:
             return total.addcmul_(addend, scaler.scale)
         known = {merged.total: total, merged.scaled: scaler(addend)}
         return self._call(node, known.__getitem__, "m")
