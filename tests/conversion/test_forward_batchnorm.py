@@ -449,6 +449,15 @@ def test_the_report_says_where_it_went() -> None:
     assert entries["2_sign.mul"] == entries["2_sign.mul#2"] == "sign of BatchNorm2d"
 
 
+def test_neither_the_ann_nor_the_random_generator_changes() -> None:
+    ann = set_factors(between(nn.MaxPool2d(2), nn.Conv2d(C, C, 3, padding=1)), MIXED)
+    data = torch.randn(10, 2, 9, 9, dtype=torch.float64)
+    before, state = {name: value.clone() for name, value in ann.state_dict().items()}, torch.get_rng_state()
+    convert(ann, data)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in ann.state_dict().items())
+
+
 class Raise(Correction):
     """Adds a tenth of the threshold to every neuron's current."""
 
