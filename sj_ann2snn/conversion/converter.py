@@ -53,7 +53,8 @@ class Converter:
             plugin's mode, or an instance of `Normalization`.
         momentum: No effect. SpikingJelly 0.0.0.0.14 uses it to average statistics over batches; here they are exact
             over all of the data.
-        fuse_flag: False keeps every BatchNorm as an affine map instead of folding it into the layer before it.
+        fuse_flag: False keeps every BatchNorm as an affine map instead of folding it into the layer before it or,
+            behind an activation, into the layers that read it.
         channel_wise: One scale per channel instead of one per layer; False unless the mode suggests otherwise.
         neuron: Name of the spiking neuron, or an instance of `NeuronMaker`; by default SpikingJelly's IF neuron, unless
             the mode suggests another.
@@ -222,7 +223,12 @@ class Converter:
             leaf_modules=self.leaf_modules,
             fuse_batchnorm=self.fuse_batchnorm,
         )
-        return make_plan(draft, self._selection.find_replacement, self._selection.claimed_types)
+        return make_plan(
+            draft,
+            self._selection.find_replacement,
+            self._selection.claimed_types,
+            fold_batchnorm=self.fuse_batchnorm,
+        )
 
     def _part(self, ann: nn.Module) -> Part:
         return part_to_convert(ann, self.convert_only, self.dataloader, self.device)

@@ -18,6 +18,7 @@ from ..errors import PluginError
 from ..support.blame import WHAT_TO_DO
 from ..support.trees import map_leaves
 from .draft import COMMUTED, Decision, Draft, Plan, Problem
+from .forward_batchnorm import fold_forward
 from .graph.batch_mixing import mixing_nodes
 from .graph.known_values import asks_shape
 from .graph.naming import attribute, node_label
@@ -34,13 +35,16 @@ MapperFinder = Callable[[Site], tuple[Replacement | None, str, str]]
 """Returns the replacement for a site, the mapper's name and its owner."""
 
 
-def make_plan(draft: Draft, find: MapperFinder, claimed: Collection[type[nn.Module]]) -> Draft:
-    """Decide what every node becomes, and exchange pools where the decisions ask for it.
+def make_plan(
+    draft: Draft, find: MapperFinder, claimed: Collection[type[nn.Module]], *, fold_batchnorm: bool = True
+) -> Draft:
+    """Decide what every node becomes, fold BatchNorm behind neurons, and exchange pools where decisions ask for it.
 
     Args:
         draft: In canonical form.
         find: Asks the mappers.
         claimed: Module types that a mapper claims.
+        fold_batchnorm: Fold BatchNorm behind neurons into the layers behind it.
 
     Returns:
         The draft with `record` and `plan`; the plan lists everything that prevents an exact conversion.
@@ -48,6 +52,9 @@ def make_plan(draft: Draft, find: MapperFinder, claimed: Collection[type[nn.Modu
     planned = _run_planner(draft, find, claimed)
     if planned.plan.problems:
         return planned
+    folded = fold_forward(planned) if fold_batchnorm else planned
+    if folded is not planned:
+        planned = _run_planner(folded, find, claimed)
     exchanged = exchange_pools(planned)
     return planned if exchanged is planned else _run_planner(exchanged, find, claimed)
 

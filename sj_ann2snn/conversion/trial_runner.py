@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ..compat import MemoryModule, reset_net
+from ..compat import reset_net
 from ..contracts.trial import Activation, Activations, TrialSite
 from ..errors import CalibrationError, CorrectionError
+from ..layers import MemoryLayer
 from ..simulation.engine.flow import Flow
 from ..simulation.engine.outputs import plain
 from ..simulation.engine.runner import Runner
@@ -22,7 +23,7 @@ from .draft import Draft
 __all__ = ["GraphRunner", "Probe"]
 
 
-class Probe(MemoryModule):  # type: ignore[misc]  # SpikingJelly is untyped
+class Probe(MemoryLayer):
     """Takes the place of a site's neuron, and passes its currents to the activation under trial."""
 
     emit: Activation | None = None

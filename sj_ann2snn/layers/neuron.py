@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..compat import MemoryModule
+from .memory import MemoryLayer
 
 __all__ = ["InPlaceNeuron", "total"]
 
@@ -21,7 +21,7 @@ def total(values: Tensor) -> int:
     return round(float(per_sample.sum(dtype=torch.float64)))
 
 
-class InPlaceNeuron(MemoryModule):  # type: ignore[misc]  # SpikingJelly is untyped
+class InPlaceNeuron(MemoryLayer):
     """A neuron defined by one in-place update, which gives it both step modes and the simulator's fast path.
 
     >>> import torch
@@ -36,7 +36,8 @@ class InPlaceNeuron(MemoryModule):  # type: ignore[misc]  # SpikingJelly is unty
     [1.0, 1.0, 0.0, 1.0]
 
     The membrane potential `v` is ``[N, ...]``; currents and spikes are in units of one spike. The neuron does not
-    propagate gradients. Register further state in `start`.
+    propagate gradients. Further state: call ``register_memory(name, None)`` in the constructor, and make the tensor in
+    `start`.
 
     Args:
         initial_potential: Membrane potential after a reset.

@@ -130,6 +130,10 @@ def casts(net: Any, x: Tensor) -> Any:
     return net.second(h).float().to(torch.float32)
 
 
+def double_precision(net: Any, x: Tensor) -> Any:
+    return net.second((torch.relu(net.first(x)).double() * 2).float())
+
+
 def without_effect(net: Any, x: Tensor) -> Any:
     x = x.requires_grad_()
     if x.requires_grad and x.grad is not None:
@@ -187,7 +191,7 @@ VECTORS = {
     body.__name__: body
     for body in (
         asserts, branches, loops, pieces, star, numpy_sizes, factories, buffer_slices, parameter_tuples, made,
-        held_in_a_list, held_elsewhere, sliced_sequential, casts, without_effect, asks_types, numpy_names,
+        held_in_a_list, held_elsewhere, sliced_sequential, casts, double_precision, without_effect, asks_types, numpy_names,
         maximum_with_indices, looks_up, magnitude, autograd_function, stepped,
     )
 }  # fmt: skip

@@ -55,10 +55,21 @@ def vgg() -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 10))
 
 
+def normalized_behind() -> nn.Module:
+    """BatchNorm behind the activations, with factors of either sign, and max pools and zero padding behind it."""
+    layers: list[nn.Module] = []
+    before = 3
+    for after in (32, 64, 64):
+        layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.BatchNorm2d(after), nn.MaxPool2d(2)]
+        before = after
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, 10))
+
+
 NETWORKS = {
     "the tutorial's": (lambda: tutorial_network(28), (1, 28, 28)),
     "residual": (resnet, (3, 32, 32)),
     "with max pooling": (vgg, (3, 32, 32)),
+    "BatchNorm behind activations": (normalized_behind, (3, 32, 32)),
 }
 
 

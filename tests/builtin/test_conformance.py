@@ -333,9 +333,9 @@ class TestMatrixProduct(Mapper):
 
 
 class TestCast(Mapper):
+    # A network here is in double precision, where a cast to single is not exact; test_python_in_forward.py has those.
     plugin_class = shape_mappers.CastMapper
     networks: ClassVar = {
-        "double": written(lambda net, h: h.double()),
         "half": refused(written(lambda net, h: h.half().float())),
         "integers": refused(written(lambda net, h: h.to(torch.int32).float())),
     }

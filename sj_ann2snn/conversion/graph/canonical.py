@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import itertools
+from typing import Any
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
@@ -89,18 +90,10 @@ def absorb_batchnorm(module: fx.GraphModule, record: Record, *, fuse: bool = Tru
         ConversionError: A BatchNorm has no running statistics.
     """
     for node in list(module.graph.nodes):
-        if node.op != "call_module" or node.meta.get(LEAF):
+        found = _factors(module, node)
+        if found is None:
             continue
-        batchnorm = module.get_submodule(str(node.target))
-        if not isinstance(batchnorm, _BatchNorm):
-            continue
-        if batchnorm.running_mean is None:
-            raise ConversionError(
-                f"{qualified_name(module, node)} ({type(batchnorm).__name__}) has no running statistics "
-                "(track_running_stats=False): it normalizes by the statistics of the current batch, which a spiking "
-                "network cannot do. Train it with track_running_stats=True."
-            )
-        factor, shift = batchnorm_factors(batchnorm)
+        name, (factor, shift) = found
         before = node.args[0] if node.args else node.kwargs["input"]
         assert isinstance(before, fx.Node)
         if fuse and _absorbs(module, before, record):
@@ -108,14 +101,31 @@ def absorb_batchnorm(module: fx.GraphModule, record: Record, *, fuse: bool = Tru
             module.set_submodule(str(before.target), layer)
             node.replace_all_uses_with(before)
             module.graph.erase_node(node)
-            before.meta[ORIGIN] = f"{type(layer).__name__} + {type(batchnorm).__name__}"
+            before.meta[ORIGIN] = f"{before.meta.get(ORIGIN, type(layer).__name__)} + {name}"
             continue
-        found = record[before]
-        affine = ChannelAffine(factor.to(batchnorm.running_mean), shift.to(batchnorm.running_mean), len(found.shape))
+        dtype = record[before].dtype
+        affine = ChannelAffine(factor.to(dtype), shift.to(dtype), len(record[before].shape))
         module.set_submodule(str(node.target), affine.eval())
         node.args, node.kwargs = (before,), {}
-        node.meta[ORIGIN] = type(batchnorm).__name__
+        node.meta[ORIGIN] = name
     module.recompile()
+
+
+def _factors(module: fx.GraphModule, node: fx.Node) -> tuple[str, tuple[Tensor, Tensor]] | None:
+    """Name, factor and shift of the BatchNorm that `node` calls; None for other operations."""
+    if node.op != "call_module" or node.meta.get(LEAF):
+        return None
+    layer: Any = module.get_submodule(str(node.target))
+    if not isinstance(layer, _BatchNorm):
+        return None
+    if layer.running_mean is None or layer.running_var is None:
+        raise ConversionError(
+            f"{qualified_name(module, node)} ({type(layer).__name__}) has no running statistics "
+            "(track_running_stats=False): it normalizes by the statistics of the current batch, which a spiking "
+            "network cannot do. Train it with track_running_stats=True."
+        )
+    factors = batchnorm_factors(layer.running_mean, layer.running_var, layer.weight, layer.bias, layer.eps)
+    return node.meta.get(ORIGIN, type(layer).__name__), factors
 
 
 def _absorbs(module: fx.GraphModule, before: fx.Node, record: Record) -> bool:
