@@ -128,8 +128,8 @@ def _samples(signature: Signature, batch: Any, device: torch.device, count: int)
         taken = to_full_precision(torch.cat([value] * (1 + count // value.shape[0]))[:count])
         if taken.is_floating_point() and value.shape[0] < count:
             # Make repeated samples differ; otherwise nothing would show whether the network mixes them.
-            factors = 1 + 0.125 * torch.arange(count, device=taken.device).div(value.shape[0], rounding_mode="floor")
-            taken = taken * along_axis(factors.to(taken.dtype), taken.dim())
+            rounds = torch.arange(count, device=taken.device).div(value.shape[0], rounding_mode="floor")
+            taken = taken * along_axis(1 + 0.125 * rounds.to(taken.dtype), taken.dim())
         return move(taken, device)
 
     return tuple(take(value) for value in inputs)

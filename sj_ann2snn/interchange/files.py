@@ -19,11 +19,13 @@ from ..hooks.kinds import EXPORTERS
 from ..hooks.options import construct
 from ..hooks.registry import Registered, Registry
 from ..support.blame import blame
+from ..support.neutral import neutrally
 from . import build, describe
 
 __all__ = ["export", "find_exporter", "load_network"]
 
 
+@neutrally
 def export(snn: nn.Module, path: str | os.PathLike[str], format: str | Exporter | None = None, **options: Any) -> None:
     """Write a converted network to a file.
 
@@ -67,6 +69,7 @@ def export(snn: nn.Module, path: str | os.PathLike[str], format: str | Exporter 
         raise ExportError(f"{target} cannot be written: {error}", error.problems) from error
 
 
+@neutrally
 def load_network(path: str | os.PathLike[str], format: str | Exporter | None = None, **options: Any) -> fx.GraphModule:
     """Read a network written by `export`: on the CPU, reset, in eval mode and in step mode "s".
 

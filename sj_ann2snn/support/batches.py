@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..errors import Ann2SnnError, CalibrationError, InputError
+from .neutral import ordinary
 from .wording import first_line
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "describe_batch",
     "explain_rejection",
     "forward_signature",
+    "length_of",
     "move",
     "run_batch",
     "to_full_precision",
@@ -87,7 +89,7 @@ class Signature:
                 f"{', '.join(self.names)}. Allowed are a tensor, a tuple or list that starts with the inputs, "
                 "or a dict with the inputs under their names."
             )
-        return found
+        return tuple(ordinary(value) for value in found)
 
     def labels_of(self, batch: Any) -> Tensor:
         """The labels in `batch`: after the inputs, or under a key such as ``label``.
@@ -118,6 +120,14 @@ def forward_signature(module: nn.Module) -> Signature:
     required = [p for p in parameters if p.default is p.empty]
     names = tuple(p.name for p in required)
     return Signature(names, names, tuple(p.name for p in required if p.kind is p.KEYWORD_ONLY))
+
+
+def length_of(loader: Any) -> int | None:
+    """The number of batches; None if the loader does not know it."""
+    try:
+        return len(loader)
+    except TypeError:
+        return None
 
 
 def describe_batch(batch: Any) -> str:

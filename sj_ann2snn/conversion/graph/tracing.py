@@ -6,6 +6,7 @@ import copy
 import operator
 import os
 import sys
+import threading
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import fx, nn
 from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
 
 from ...errors import TracingError
+from ...support.locks import exclusive
 from ...support.wording import did_you_mean
 
 __all__ = ["LEAF", "PATH", "SOURCE", "owned_copy", "remove_hooks", "trace"]
@@ -61,6 +63,7 @@ class _Tracer(fx.Tracer):
         self.leaf_types = frozenset(leaf_types)
         self.leaf_names = frozenset(leaf_names)
         self.path: list[str] = []
+        self.thread = threading.get_ident()
         self.deepest: tuple[str, str] | None = None
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
@@ -90,6 +93,8 @@ class _Tracer(fx.Tracer):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
+        if threading.get_ident() != self.thread:
+            return forward(*args, **kwargs)  # torch.fx intercepts the modules of all threads while it traces
         name = self.path_of_module(m)
         self.path.append(name)
         try:
@@ -100,6 +105,11 @@ class _Tracer(fx.Tracer):
             raise
         finally:
             self.path.pop()
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        if threading.get_ident() != self.thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def create_node(self, kind: str, *args: Any, **kwargs: Any) -> fx.Node:
         node = super().create_node(kind, *args, **kwargs)
@@ -183,7 +193,8 @@ def trace(
             raise TracingError(f"leaf_modules names {name!r}, which the network does not have. {hint}")
     tracer = _Tracer(leaf_types, leaf_names)
     try:
-        graph = tracer.trace(module)
+        with exclusive(fx.Tracer):  # two traces at a time would leave modules intercepted for ever
+            graph = tracer.trace(module)
     except Exception as error:
         where, kind = tracer.deepest or ("", type(module).__name__)
         raise TracingError(
