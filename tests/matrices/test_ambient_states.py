@@ -6,11 +6,14 @@ result is that of the same call in the usual state, bit for bit.
 
 from __future__ import annotations
 
+import threading
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pytest
@@ -23,19 +26,25 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from sj_ann2snn import (
+    CalibrationSite,
+    ConversionError,
     Converter,
-    InputError,
+    Correction,
+    Normalization,
     Observer,
     TracingError,
+    Trial,
     evaluate,
     export,
     load_network,
     simulate,
 )
 from sj_ann2snn.evaluation.evaluate import accuracy_of
-from sj_ann2snn.support.neutral import neutral
+from sj_ann2snn.support.locks import exclusive
 
-STEPS = 6
+from ..helpers.networks import relative_error, spikes_apart
+
+STEPS = 5
 
 
 class Doubling(TorchFunctionMode):
@@ -106,7 +115,7 @@ AMBIENT: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "dispatch mode": Forbidding,
     "fake tensors": FakeTensorMode,
     "flop counter": lambda: FlopCounterMode(display=False),
-    "saved tensors": lambda: torch.autograd.graph.saved_tensors_hooks(fail, fail),
+    "tensors saved elsewhere": torch.autograd.graph.save_on_cpu,
     "warnings as errors": warnings_as_errors,
     "numpy": lambda: np.errstate(all="raise"),
     "swapped tensors": lambda: switched(torch.__future__.set_swap_module_params_on_conversion, True, False),
@@ -125,10 +134,6 @@ MODES: dict[str, dict[str, Any]] = {
 """The arguments of a conversion."""
 
 READOUTS = ("mean", "delayed", "exponential", "last", "potential")
-
-
-def fail(*args: Any) -> Any:
-    raise AssertionError("nothing is saved for a backward pass of the caller's")
 
 
 @contextmanager
@@ -183,18 +188,17 @@ def convert(case: Case) -> Any:
 def evaluated(case: Case) -> Any:
     outcomes = [
         evaluate(case.snn, case.batches, STEPS, progress=False, early_exit=rule, readout=readout)
-        for rule, readout in ((None, "mean"), (0.5, None), (None, "delayed"))
+        for rule, readout in ((None, "delayed"), (0.5, None))
     ]
     return [(one.accuracy, one.layers, one.synops_per_sample, one.steps_per_sample) for one in outcomes]
 
 
-def exported(case: Case) -> Any:
-    found = []
-    for suffix in (".zip", ".pt"):
-        path = case.folder / f"again{suffix}"
+def export_both(case: Case) -> Any:
+    """The files that were written, read back later."""
+    paths = [case.folder / f"again{suffix}" for suffix in (".zip", ".pt")]
+    for path in paths:
         export(case.snn, path)
-        found.append(path)
-    return [contents(load_network(path)) for path in found]
+    return paths
 
 
 ENTRY_POINTS: dict[str, Callable[[Case], Any]] = {
@@ -205,10 +209,17 @@ ENTRY_POINTS: dict[str, Callable[[Case], Any]] = {
     "simulate in bfloat16": lambda case: simulate(case.snn, case.x, STEPS, precision="bfloat16"),
     "evaluate": evaluated,
     "accuracy of the ANN": lambda case: accuracy_of(case.ann, case.batches),
-    "export": exported,
+    "export": export_both,
     "load": lambda case: contents(load_network(case.file)),
 }
 """The public functions, each as a function of a case."""
+
+
+def settled(found: Any) -> Any:
+    """What a call returned, with the contents of the files that it wrote."""
+    if isinstance(found, list) and isinstance(found[0], Path):
+        return [contents(load_network(path)) for path in found]
+    return found
 
 
 def same(one: Any, other: Any) -> bool:
@@ -248,7 +259,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module")
 def undisturbed(case: Case) -> dict[str, Any]:
-    return {name: call(case) for name, call in ENTRY_POINTS.items()}
+    return {name: settled(call(case)) for name, call in ENTRY_POINTS.items()}
 
 
 @pytest.mark.parametrize("ambient", AMBIENT)
@@ -259,12 +270,18 @@ def test_every_function_gives_the_same(ambient: str, case: Case, undisturbed: di
             before = switches()
             found = call(case)
             assert switches() == before, name
-        assert same(found, undisturbed[name]), name
+        assert same(settled(found), undisturbed[name]), name
     assert same(dict(case.ann.state_dict()), weights)
 
 
+@pytest.fixture(scope="module")
+def one_case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return Case({"mode": "99.9%"}, tmp_path_factory.mktemp("network"))
+
+
 @pytest.mark.parametrize("ambient", AMBIENT)
-def test_the_state_is_back_after_an_error(ambient: str, case: Case) -> None:
+def test_the_state_is_back_after_an_error(ambient: str, one_case: Case) -> None:
+    case = one_case
     with AMBIENT[ambient]():
         before = switches()
         for wrong in (
@@ -276,3 +293,174 @@ def test_the_state_is_back_after_an_error(ambient: str, case: Case) -> None:
             with pytest.raises(Exception, match=r"\w"):
                 wrong()
             assert switches() == before
+
+
+def test_the_number_of_cells_is_known() -> None:
+    assert len(AMBIENT) * len(ENTRY_POINTS) * len(MODES) == 23 * 9 * 6
+
+
+class Watched:
+    """Batches that note the state in which they are made."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.seen: list[Any] = []
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self.case.batches:
+            self.seen.append((torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu"), np.geterr()["over"]))
+            yield batch
+
+
+def test_the_callers_batches_are_made_in_the_callers_state(one_case: Case) -> None:
+    batches = Watched(one_case)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16), np.errstate(over="raise"):
+        evaluate(one_case.snn, batches, STEPS, progress=False)
+        Converter(batches, progress=False)(one_case.ann)
+        Converter(batches, progress=False, convert_only="two")(nn.Sequential(OrderedDict(two=one_case.ann)))
+        accuracy_of(one_case.ann, batches)
+    assert set(batches.seen) == {(True, True, "raise")}
+    assert len(batches.seen) >= 4
+
+
+class Observing(Observer):
+    """Notes the state in which it is shown activations."""
+
+    seen: ClassVar[set[Any]] = set()
+
+    def observe(self, x: Tensor) -> None:
+        modes = len(torch.overrides._get_current_function_mode_stack())
+        self.seen.add((torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu"), modes, x.is_inference()))
+
+    def merge(self, other: Self) -> None:
+        raise AssertionError("nothing is merged here")
+
+    def scale(self) -> Tensor:
+        return torch.ones((), dtype=torch.float32, device="cpu")
+
+
+class ObservingMode(Normalization):
+    name = "observing"
+
+    def observer(self, site: CalibrationSite) -> Observing:
+        return Observing(site)
+
+
+class Learning(Correction):
+    """Asks for the gradient of the network on trial."""
+
+    name = "learning"
+
+    def correct(self, trial: Trial) -> None:
+        bias = torch.zeros_like(trial.sites[0].bias).requires_grad_()
+        answer = trial.run(trial.inputs(), 2, lambda site, x: torch.sigmoid(x + site.along_channels(bias)[None, None]))
+        (gradient,) = torch.autograd.grad(answer.sum(), [bias])
+        assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("ambient", AMBIENT)
+def test_plugins_see_the_usual_state(ambient: str, one_case: Case) -> None:
+    Observing.seen.clear()
+    with AMBIENT[ambient]():
+        Converter(one_case.batches, mode=ObservingMode(), corrections=Learning(), progress=False)(one_case.ann)
+    assert Observing.seen == {(False, False, 0, False)}
+
+
+def test_inputs_made_in_inference_mode_or_with_gradients(case: Case, undisturbed: dict[str, Any]) -> None:
+    with torch.inference_mode():
+        inference = case.x.clone()
+    for x in (inference, case.x.clone().requires_grad_(), case.x.clone().requires_grad_() * 1.0):
+        assert same([simulate(case.snn, x, STEPS, readout=name) for name in READOUTS], undisturbed["simulate"])
+        other = Case.__new__(Case)
+        other.__dict__.update(case.__dict__, x=x, batches=[(x, case.batches[0][1])])
+        for name in ("convert", "normalize", "evaluate", "accuracy of the ANN"):
+            assert same(ENTRY_POINTS[name](other), undisturbed[name]), name
+    assert not simulate(case.snn, inference, STEPS).is_inference()
+
+
+def test_a_network_that_writes_to_its_input_takes_inference_tensors() -> None:
+    ann = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 3), nn.ReLU(inplace=True))
+    with torch.inference_mode():
+        x = torch.randn(8, 4)
+    before = x.clone()
+    snn = Converter([x], progress=False)(ann)
+    assert simulate(snn, x, STEPS).shape == (8, 3)
+    assert torch.equal(x, before)
+
+
+def test_a_network_built_in_inference_mode(case: Case, undisturbed: dict[str, Any]) -> None:
+    with torch.inference_mode():
+        torch.manual_seed(0)
+        ann = Net().eval()
+        other = Case.__new__(Case)
+        other.__dict__.update(case.__dict__, ann=ann)
+    for name in ("convert", "check", "normalize"):
+        assert same(ENTRY_POINTS[name](other), undisturbed[name]), name
+
+
+def test_a_network_on_the_meta_device_is_refused(one_case: Case) -> None:
+    with torch.device("meta"):
+        ann = Net()
+    with pytest.raises(ConversionError, match="meta"):
+        Converter(one_case.batches, progress=False)(ann)
+
+
+def test_another_threads_state_does_not_matter(case: Case, undisturbed: dict[str, Any]) -> None:
+    """A new thread has the usual state, but torch's defaults may be those of another one."""
+    with torch.inference_mode(), torch.device("meta"), ThreadPoolExecutor(1) as pool:
+        found = {name: pool.submit(call, case).result() for name, call in ENTRY_POINTS.items()}
+    for name, value in found.items():
+        assert same(settled(value), undisturbed[name]), name
+
+
+class Tracing(nn.Module):
+    def __init__(self, call: Callable[[], Any]) -> None:
+        super().__init__()
+        self.call = call
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.call()
+        return x
+
+
+@pytest.mark.parametrize("name", [name for name in ENTRY_POINTS if name != "load"])
+def test_a_function_that_is_traced_is_refused(name: str, one_case: Case) -> None:
+    with pytest.raises(TracingError, match="torch.fx is tracing"):
+        torch.fx.symbolic_trace(Tracing(lambda: ENTRY_POINTS[name](one_case)))
+    assert torch.fx.symbolic_trace(nn.ReLU())(torch.ones(1)) == 1
+
+
+class Simulated(Dataset[Tensor]):
+    """Simulates in the process of whoever asks for an item."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> Tensor:
+        Converter(self.case.batches, progress=False)(self.case.ann)
+        answer: Tensor = simulate(self.case.snn, self.case.x, STEPS)
+        return answer
+
+
+def test_inside_a_worker_of_a_dataloader(one_case: Case) -> None:
+    wanted = simulate(one_case.snn, one_case.x, STEPS)
+    holding = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with exclusive(torch.fx.Tracer, torch.set_num_threads):
+            holding[0].set()
+            holding[1].wait(60)
+
+    # What another thread locks while the process forks would stay locked in the worker.
+    with ThreadPoolExecutor(1) as pool, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12, about forks beside threads
+        pool.submit(hold)
+        assert holding[0].wait(60)
+        try:
+            found = list(DataLoader(Simulated(one_case), batch_size=None, num_workers=1, timeout=60))
+        finally:
+            holding[1].set()
+    assert all(relative_error(one, wanted) < spikes_apart(STEPS) for one in found)
