@@ -145,6 +145,7 @@ def at_the_same_time(calls: list[Callable[[], Any]]) -> list[Any]:
     meeting = threading.Barrier(len(calls), timeout=60)
 
     def run(call: Callable[[], Any]) -> Any:
+        torch.get_num_threads()  # a new thread takes over the number now
         meeting.wait()
         return call()
 
@@ -263,9 +264,11 @@ def test_the_accuracy_of_one_ann_in_many_threads() -> None:
 def test_threads_with_different_numbers_of_cores() -> None:
     snn, x = NETWORKS["graph"](), images()
     wanted = simulate(snn, x, T=6)
+    barrier = threading.Barrier(4, timeout=60)
 
     def run(count: int) -> Any:
         torch.set_num_threads(count)
+        barrier.wait()
         return [simulate(snn, x, T=6) for _ in range(4)], torch.get_num_threads()
 
     found = at_the_same_time([lambda count=count: run(count) for count in (1, 2, 3, 4)])

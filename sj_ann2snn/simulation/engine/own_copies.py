@@ -19,21 +19,23 @@ KNOWN = ("spikingjelly.", f"{__name__.partition('.')[0]}.layers.")
 """Where the modules come from whose whole state is their memory and their step mode."""
 
 
-def own_copies(modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+def own_copies(modules: Mapping[str, nn.Module]) -> dict[str, nn.Module] | None:
     """The modules, with step modes and memories of their own, after a reset; parameters are shared.
 
     Args:
         modules: Modules without hooks, by name.
 
-    Raises:
-        Exception: Whatever a module of a plugin raises when it is copied.
+    Returns:
+        The copies by name; None if a plugin's module cannot be copied.
     """
     # Everything is copied once: a neuron with two names stays one neuron.
     copies: dict[int, Any] = {}
-    return {name: _own_copy(module, copies) for name, module in modules.items()}
+    found = {name: _own_copy(module, copies) for name, module in modules.items()}
+    whole = {name: module for name, module in found.items() if module is not None}
+    return whole if len(whole) == len(found) else None
 
 
-def _own_copy(module: nn.Module, copies: dict[int, Any]) -> nn.Module:
+def _own_copy(module: nn.Module, copies: dict[int, Any]) -> nn.Module | None:
     known: nn.Module | None = copies.get(id(module))
     if known is not None:
         return known
@@ -57,14 +59,20 @@ def _is_known(module: nn.Module) -> bool:
     return type(module).__module__.startswith(KNOWN) and not nested
 
 
-def _deep_copy(module: nn.Module, copies: dict[int, Any]) -> nn.Module:
-    """A copy of a plugin's module, which may keep anything anywhere; only its parameters are shared."""
+def _deep_copy(module: nn.Module, copies: dict[int, Any]) -> nn.Module | None:
+    """A copy of a plugin's module, which may keep anything anywhere; only its parameters are shared.
+
+    None if it keeps what cannot be copied.
+    """
     for one in module.modules():
         if isinstance(one, MemoryModule):
             # What it remembers now is not needed, and cannot be copied if it carries a gradient history.
             copies[id(one._memories)] = fresh_memories(one)
     copies.update((id(parameter), parameter) for parameter in module.parameters())
-    return copy.deepcopy(module, copies)
+    try:
+        return copy.deepcopy(module, copies)
+    except Exception:
+        return None
 
 
 @contextmanager

@@ -193,12 +193,7 @@ class Simulator:
         assert self.flow is not None
         if not self.flow.copyable:
             return None
-        try:
-            return own_copies(self.flow.modules)
-        except Exception:
-            if self._runners:
-                raise
-            return None  # a plugin's module cannot be copied
+        return own_copies(self.flow.modules)
 
     @torch.no_grad()
     def _step_by_step(self, inputs: tuple[Any, ...], collector: Collector) -> Any:

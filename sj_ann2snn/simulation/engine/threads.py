@@ -56,25 +56,32 @@ def in_threads(workers: Sequence[Callable[[Any], Any]], pieces: Sequence[Any], s
                 stop.set()
 
     started = False
+    pool = ThreadPoolExecutor(len(workers), thread_name_prefix="sj-ann2snn")
     try:
-        with ThreadPoolExecutor(len(workers), thread_name_prefix="sj-ann2snn") as pool:
-            try:
-                with exclusive(torch.set_num_threads):
-                    running = [pool.submit(work, worker) for worker in workers]
-                    ready.wait()
-                    _let_new_threads_have(inherited[0])
-                    started = True
-                wait(running)
-            finally:
-                stop.set()
-                if not started:
-                    ready.abort()
+        with exclusive(torch.set_num_threads):
+            running = [pool.submit(work, worker) for worker in workers]
+            ready.wait()
+            _let_new_threads_have(inherited[0])
+            started = True
+        wait(running)
     finally:
+        stop.set()
+        if not started:
+            ready.abort()
+        _shut_down(pool)
         if not started and inherited:
             _let_new_threads_have(inherited[0])
     if failures:
         raise failures[0]
     return results
+
+
+def _shut_down(pool: ThreadPoolExecutor) -> None:
+    try:
+        pool.shutdown()
+    except BaseException:
+        pool.shutdown()  # Ctrl-C must leave no thread behind
+        raise
 
 
 def _let_new_threads_have(count: int) -> None:
