@@ -361,8 +361,9 @@ class Learning(Correction):
 @pytest.mark.parametrize("ambient", AMBIENT)
 def test_plugins_see_the_usual_state(ambient: str, one_case: Case) -> None:
     Observing.seen.clear()
+    ann = nn.Sequential(nn.Flatten(), nn.Linear(36, 4), nn.ReLU(), nn.Linear(4, 3))
     with AMBIENT[ambient]():
-        Converter(one_case.batches, mode=ObservingMode(), corrections=Learning(), progress=False)(one_case.ann)
+        Converter(one_case.batches, mode=ObservingMode(), corrections=Learning(), progress=False)(ann)
     assert Observing.seen == {(False, False, 0, False)}
 
 

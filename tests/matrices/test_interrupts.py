@@ -255,8 +255,8 @@ def test_an_interrupt_at_any_time(action: Callable[[Scene], Any], scene: Scene) 
     duration = time.perf_counter() - start
     for share in (0.1, 0.35, 0.6, 0.85):
         timer = threading.Timer(share * duration, ctrl_c)
-        timer.start()
         try:
+            timer.start()
             action(scene)
             timer.join()
             time.sleep(0.01)
