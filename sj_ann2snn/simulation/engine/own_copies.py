@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from ...compat import MemoryModule, fresh_memories, step_modes
+from ...compat import MemoryModule, fresh_memories, is_plain_if, step_modes
 from ...support.locks import exclusive
 
 __all__ = ["left_as_it_was", "own_copies"]
@@ -55,6 +55,8 @@ def _own_copy(module: nn.Module, copies: dict[int, Any]) -> nn.Module | None:
 
 
 def _is_known(module: nn.Module) -> bool:
+    if is_plain_if(module):
+        return True
     nested = any(isinstance(one, MemoryModule) for child in module.children() for one in child.modules())
     return type(module).__module__.startswith(KNOWN) and not nested
 

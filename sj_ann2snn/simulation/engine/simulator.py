@@ -84,8 +84,9 @@ class Simulator:
             first = self._runner(0)
             if first.modules is self.flow.modules:
                 stack.enter_context(left_as_it_was(self.snn))
-            modules = [inner for module in first.modules.values() for inner in module.modules()]
-            stack.enter_context(fastest_neurons(modules, self.device))
+            if self.device.type == "cuda":
+                modules = [inner for module in first.modules.values() for inner in module.modules()]
+                stack.enter_context(fastest_neurons(modules, self.device))
 
             def run(runner: Runner, tile: slice) -> list[Any]:
                 return self._run(runner, tile, lambda part: self._cut(inputs, samples, part), collect)
