@@ -402,8 +402,9 @@ def test_a_network_built_in_inference_mode(case: Case, undisturbed: dict[str, An
 def test_a_network_on_the_meta_device_is_refused(one_case: Case) -> None:
     with torch.device("meta"):
         ann = Net()
-    with pytest.raises(ConversionError, match="meta"):
-        Converter(one_case.batches, progress=False)(ann)
+    for device in (None, "cpu"):
+        with pytest.raises(ConversionError, match="meta"):
+            Converter(one_case.batches, device, progress=False)(ann)
 
 
 def test_another_threads_state_does_not_matter(case: Case, undisturbed: dict[str, Any]) -> None:
