@@ -41,7 +41,7 @@ class MaxObserver(Observer):
             self._raise(other.maximum)
 
     def scale(self) -> Tensor:
-        maximum = torch.zeros(()) if self.maximum is None else self.maximum
+        maximum = torch.zeros((), dtype=torch.float32) if self.maximum is None else self.maximum
         return self.factor * fill_dead_channels(maximum, maximum.amax())
 
     def _raise(self, maximum: Tensor) -> None:

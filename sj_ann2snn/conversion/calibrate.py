@@ -12,8 +12,9 @@ from tqdm.auto import tqdm
 
 from ..contracts.normalization import CalibrationSite, Normalization, Observer
 from ..errors import CalibrationError, NonFiniteError, PluginError
-from ..support.batches import Signature, describe_batch, run_batch
+from ..support.batches import Signature, describe_batch, length_of, run_batch
 from ..support.blame import WHAT_TO_DO, blame
+from ..support.neutral import as_caller
 from .draft import Draft
 from .graph.weights import broadcast_slope
 from .memory_growth import Growth
@@ -37,7 +38,7 @@ class CalibrationData:
         try:
             if isinstance(loader, nn.Module):
                 raise TypeError(loader)  # a Sequential can be iterated, but not over batches
-            iterator = iter(loader)
+            iterator = as_caller(loader)
         except TypeError:
             raise CalibrationError(
                 f"The calibration data is {describe_batch(loader)}; Converter(dataloader=...) takes an iterable of "
@@ -55,7 +56,7 @@ class CalibrationData:
         if self._opened is not None:
             opened, self._opened = self._opened, None
             return opened
-        return iter(self.loader)
+        return as_caller(self.loader)
 
     def __len__(self) -> int:
         return len(self.loader)  # type: ignore[arg-type]
@@ -214,10 +215,7 @@ def _run_pass(
     progress: bool,
     number: int,
 ) -> int:
-    try:
-        total: int | None = len(data)
-    except TypeError:
-        total = None
+    total = length_of(data)
     label = "calibrating" if number == 1 else f"calibrating, pass {number}"
     count = 0
     with torch.no_grad(), tqdm(iter(data), total=total, desc=label, unit="batch", disable=not progress) as bar:

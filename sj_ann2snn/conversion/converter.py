@@ -14,6 +14,7 @@ from ..contracts.neuron_maker import NeuronMaker
 from ..contracts.normalization import Normalization
 from ..contracts.option_checks import require_integer
 from ..errors import ConversionError
+from ..support.neutral import neutral, neutrally
 from .calibrate import calibrate
 from .correct import correct
 from .draft import Draft
@@ -117,17 +118,18 @@ class Converter:
         self.convert_only = None if convert_only is None else module_name("convert_only", convert_only)
         self.progress = progress
         self.verify = verify
-        self._selection = Selection(
-            mode=mode,
-            neuron=neuron,
-            channel_wise=channel_wise,
-            corrections=corrections,
-            mappers=mappers or {},
-            prefer=prefer,
-            plugins=plugins,
-            options=options if T is None else {**options, "T": T},
-            own_keywords=_OWN_KEYWORDS,
-        )
+        with neutral():
+            self._selection = Selection(
+                mode=mode,
+                neuron=neuron,
+                channel_wise=channel_wise,
+                corrections=corrections,
+                mappers=mappers or {},
+                prefer=prefer,
+                plugins=plugins,
+                options=options if T is None else {**options, "T": T},
+                own_keywords=_OWN_KEYWORDS,
+            )
         self._report: ConversionReport | None = None
 
     @property
@@ -151,6 +153,7 @@ class Converter:
             raise ConversionError("There is no report yet: convert a network first, snn = converter(ann).")
         return self._report
 
+    @neutrally
     def __call__(self, ann: nn.Module) -> nn.Module:
         """Convert `ann` into a spiking network; `ann` itself is left as it is.
 
@@ -170,6 +173,7 @@ class Converter:
         self._report = make_report(draft, self._selection, network)
         return part.put_back(network)
 
+    @neutrally
     def normalize(self, ann: nn.Module) -> nn.Module:
         """The network with all scales folded in and its activations kept: the stage before the neurons.
 
@@ -187,6 +191,7 @@ class Converter:
         self._report = make_report(draft, self._selection, network)
         return part.put_back(network)
 
+    @neutrally
     def check(self, ann: nn.Module) -> ConversionCheck:
         """What every layer would become, and everything that prevents a conversion, without calibrating.
 

@@ -36,9 +36,14 @@ def device_of(ann: nn.Module, asked: torch.device | None) -> torch.device:
     """
     if not isinstance(ann, nn.Module):
         raise ConversionError(f"Only a torch.nn.Module can be converted, not {type(ann).__name__}.")
+    devices = sorted({tensor.device for tensor in (*ann.parameters(), *ann.buffers())}, key=str)
+    if asked is not None and torch.device("meta") in devices:
+        raise ConversionError(
+            "The network has parameters or buffers on the device 'meta', which holds shapes but no values. Load the "
+            "weights first: ann.to_empty(device='cpu'), then ann.load_state_dict(...)."
+        )
     if asked is not None:
         return asked
-    devices = sorted({tensor.device for tensor in (*ann.parameters(), *ann.buffers())}, key=str)
     if len(devices) > 1:
         raise ConversionError(
             f"The network lies on several devices ({', '.join(map(str, devices))}); say where to convert it "
@@ -175,8 +180,8 @@ def _samples(signature: Signature, batch: Any, device: torch.device, count: int)
         taken = to_full_precision(torch.cat([value] * (1 + count // value.shape[0]))[:count])
         if taken.is_floating_point() and value.shape[0] < count:
             # Make repeated samples differ; otherwise nothing would show whether the network mixes them.
-            factors = 1 + 0.125 * torch.arange(count, device=taken.device).div(value.shape[0], rounding_mode="floor")
-            taken = taken * along_axis(factors.to(taken.dtype), taken.dim())
+            rounds = torch.arange(count, device=taken.device).div(value.shape[0], rounding_mode="floor")
+            taken = taken * along_axis(1 + 0.125 * rounds.to(taken.dtype), taken.dim())
         return move(taken, device)
 
     return tuple(take(value) for value in inputs)

@@ -62,7 +62,7 @@ def round_to_grid(layer: nn.Module) -> nn.Module:
     if not isinstance(layer, _ConvNd) or isinstance(layer, _ConvTransposeNd) or layer.weight.dtype not in DIGITS:
         return layer
     weight = layer.weight.detach().double().flatten(1)
-    bias = torch.zeros(len(weight)).to(weight) if layer.bias is None else layer.bias.detach().double()
+    bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach().double()
     largest = torch.maximum(weight.clamp(min=0).sum(1), -weight.clamp(max=0).sum(1)) + bias.abs()
     if not bool(largest.isfinite().all()):
         return layer  # running the network reports it

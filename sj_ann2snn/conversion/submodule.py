@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import CalibrationError, OptionError
 from ..support.batches import forward_signature, run_batch
+from ..support.neutral import neutral
 from ..support.trees import map_tensors
 from ..support.wording import did_you_mean
 from .calibrate import CalibrationData
@@ -143,7 +144,7 @@ class SubmoduleInputs:
                 return
 
         try:
-            with torch.no_grad():
+            with neutral(self.network), torch.no_grad():
                 run_batch(run, batch, index, self.signature, self.device)
         finally:
             handle.remove()

@@ -100,7 +100,7 @@ class GraphRunner:
         """The network's outputs ``[T, N, ...]``, with `emit` in place of its neurons."""
         for probe in self._probes:
             probe.emit = emit
-        runner = Runner(self._network, self._flow, steps, Tiling("cpu", steps), own_memories=False, shortcuts=False)
+        runner = Runner(self._network, self._flow, steps, Tiling("cpu", steps), shortcuts=False)
         try:
             return plain(runner.outputs(inputs))
         finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
 
 import torch
 from torch import Tensor, nn
@@ -42,11 +41,9 @@ def fan_out(module: nn.Module, x: Tensor) -> Tensor:
         else nn.Parameter(torch.ones_like(value) if name == "weight" else torch.zeros_like(value))
         for name, value in module._parameters.items()
     }
-    ones._forward_hooks = OrderedDict()
-    ones._forward_pre_hooks = OrderedDict()
     ones.step_mode = "s"  # type: ignore[assignment]
     with torch.enable_grad():
-        # With all weights one, the gradient of the sum counts the connections.
+        # With all weights one, the gradient of the sum counts the connections. Hooks, also global ones, see nothing.
         probe = torch.zeros_like(x, requires_grad=True)
-        (gradient,) = torch.autograd.grad(ones(probe).sum(), probe)
+        (gradient,) = torch.autograd.grad(ones.forward(probe).sum(), probe)
     return gradient[0].double()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -18,13 +19,16 @@ from ..hooks.discovery import load_plugins
 from ..hooks.kinds import EXIT_RULES
 from ..simulation.answers import readout_for
 from ..simulation.engine import Simulator
-from ..support.batches import Signature, explain_rejection, forward_signature, move
+from ..support.batches import Signature, explain_rejection, forward_signature, length_of, move
+from ..support.locks import exclusive
+from ..support.neutral import as_caller, neutrally
 from .result import EvaluationResult
 from .tally import Tally, TileTally
 
 __all__ = ["accuracy_of", "evaluate"]
 
 
+@neutrally
 def evaluate(
     snn: nn.Module,
     loader: Iterable[Any],
@@ -77,7 +81,8 @@ def evaluate(
     totals = Tally(T)
     index = -1
     try:
-        with tqdm(loader, desc=f"simulating T={T}", unit="batch", disable=not progress) as bar:
+        batches, total = as_caller(loader), length_of(loader)
+        with tqdm(batches, total=total, desc=f"simulating T={T}", unit="batch", disable=not progress) as bar:
             for index, batch in enumerate(bar):
                 inputs, labels = signature.inputs_of(batch), _class_indices(signature.labels_of(batch))
                 if labels.shape[0] != inputs[0].shape[0]:
@@ -100,6 +105,7 @@ def evaluate(
     return totals.result()
 
 
+@neutrally
 def accuracy_of(ann: nn.Module, loader: Iterable[Any]) -> float:
     """Share of the samples in `loader` that an ANN classifies correctly; training modes are restored.
 
@@ -108,24 +114,31 @@ def accuracy_of(ann: nn.Module, loader: Iterable[Any]) -> float:
     """
     signature = forward_signature(ann)
     device = next((p.device for p in ann.parameters()), torch.device("cpu"))
-    modes = [(module, module.training) for module in ann.modules()]
     right = samples = 0
-    try:
-        ann.eval()
-        with torch.no_grad():
-            for batch in loader:
-                labels = _class_indices(signature.labels_of(batch))
-                inputs = tuple(move(value, device) for value in signature.inputs_of(batch))
-                with explain_rejection(batch):
-                    output = signature.caller(ann)(*inputs)
-                right += int((output.argmax(1).cpu() == labels).sum())
-                samples += labels.shape[0]
-    finally:
-        for module, training in modes:
-            module.training = training
+    with _in_eval_mode(ann), torch.no_grad():
+        for batch in as_caller(loader):
+            labels = _class_indices(signature.labels_of(batch))
+            inputs = tuple(move(value, device) for value in signature.inputs_of(batch))
+            with explain_rejection(batch):
+                output = signature.caller(ann)(*inputs)
+            right += int((output.argmax(1).cpu() == labels).sum())
+            samples += labels.shape[0]
     if not samples:
         raise InputError("The loader is empty: it yields no batches to evaluate.")
     return right / samples
+
+
+@contextmanager
+def _in_eval_mode(ann: nn.Module) -> Iterator[None]:
+    """While the context is open, the network is in eval mode, and other threads that want to switch it wait."""
+    with exclusive(*ann.modules()):
+        modes = [(module, module.training) for module in ann.modules()]
+        try:
+            ann.eval()
+            yield
+        finally:
+            for module, training in modes:
+                module.training = training
 
 
 def _exit_rule(given: object) -> ExitRule | None:

@@ -19,6 +19,7 @@ from ..hooks.kinds import EXPORTERS
 from ..hooks.options import construct
 from ..hooks.registry import Registered, Registry
 from ..support.blame import blame
+from ..support.neutral import neutrally
 from . import build, describe
 
 __all__ = ["export", "find_exporter", "load_network"]
@@ -26,6 +27,7 @@ __all__ = ["export", "find_exporter", "load_network"]
 AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 
+@neutrally
 def export(snn: nn.Module, path: AnyPath, format: str | Exporter | None = None, **options: Any) -> None:
     """Write a converted network to a file.
 
@@ -70,6 +72,7 @@ def export(snn: nn.Module, path: AnyPath, format: str | Exporter | None = None, 
         raise ExportError(f"{target} cannot be written: {error}", error.problems) from error
 
 
+@neutrally
 def load_network(path: AnyPath, format: str | Exporter | None = None, **options: Any) -> fx.GraphModule:
     """Read a network written by `export`: on the CPU, reset, in eval mode and in step mode "s".
 

@@ -7,12 +7,14 @@ from typing import Any
 from torch import nn
 
 from ..contracts.readout import Readout
+from ..support.neutral import neutrally
 from .answers import AnswerAtEnd, readout_for
 from .engine import Simulator, concatenate, plain
 
 __all__ = ["simulate"]
 
 
+@neutrally
 def simulate(
     snn: nn.Module,
     x: Any,
@@ -44,11 +46,14 @@ def simulate(
 
     Returns:
         The network's output averaged over time: ``[N, ...]``, in the ANN's own units. With another readout, its answer
-        after `T` steps. If the network returns several tensors, one answer for each. The network is reset before and
-        after the simulation, and keeps its step mode.
+        after `T` steps. If the network returns several tensors, one answer for each. The simulation starts from a
+        reset network, and leaves the network as it is: its memories and its step mode are not changed.
 
-    On a CPU, as many tiles run side by side as torch has threads (`torch.set_num_threads`). A network with hooks or
-    with your own layers runs one tile at a time.
+    On a CPU, as many tiles run side by side as torch has threads (`torch.set_num_threads`), each on copies of the
+    layers that share the weights, so several threads may simulate one network at the same time. A network with hooks or
+    with your own layers, and one that runs step by step, is run itself: one tile, and one simulation, at a time.
+
+    The caller's inference mode, autocast, gradients and torch modes have no effect; see `precision` for autocast.
 
     Raises:
         InputError: `T` is not a positive integer, or the network cannot take `x`.

@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 
 from ..errors import Ann2SnnError, CalibrationError, InputError
 from .names import NAME
+from .neutral import ordinary
 from .wording import first_line
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "describe_batch",
     "explain_rejection",
     "forward_signature",
+    "length_of",
     "move",
     "run_batch",
     "to_full_precision",
@@ -86,7 +88,7 @@ class Signature:
                 f"{', '.join(self.names)}. Allowed are a tensor, a tuple or list that starts with the inputs, "
                 "or a dict with the inputs under their names."
             )
-        return found
+        return tuple(ordinary(value) for value in found)
 
     def labels_of(self, batch: Any) -> Tensor:
         """The labels in `batch`: after the inputs, or under a key such as ``label``.
@@ -154,6 +156,14 @@ def _positional_inputs(batch: Any) -> int:
     if isinstance(batch, Sequence) and not isinstance(batch, str):
         return max(1, len(batch) - 1)
     return 1
+
+
+def length_of(loader: Any) -> int | None:
+    """The number of batches; None if the loader does not know it."""
+    try:
+        return len(loader)
+    except TypeError:
+        return None
 
 
 def describe_batch(batch: Any) -> str:

@@ -19,6 +19,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from ...errors import TracingError
 from ...layers.traced_values import require_traced
 from ...support.batches import Signature
+from ...support.locks import exclusive
 from ...support.trees import map_tensors
 from ...support.wording import did_you_mean, first_line
 from .known_values import DependsOn, Known, Unavailable, asks_shape, call, holds_tensor, run_known, shape_only
@@ -39,9 +40,6 @@ LEAF = "ann2snn_leaf"
 _PACKAGE = Path(__file__).resolve().parent.parent.parent
 _OWN = tuple(f"{_PACKAGE / part}{os.sep}" for part in ("conversion", "support"))
 _TORCH = f"{Path(torch.__file__).resolve().parent}{os.sep}"
-
-_LOCK = threading.RLock()
-"""torch.fx patches `nn.Module` for all threads while it traces, so only one thread traces at a time."""
 
 _T = TypeVar("_T", bool, int, float)
 
@@ -323,7 +321,8 @@ def trace(
             hint = did_you_mean(name, names) or "See network.named_modules()."
             raise TracingError(f"leaf_modules names {name!r}, which the network does not have. {hint}")
     copies = map_tensors(inputs, Tensor.clone)
-    with _LOCK, recording():
+    # torch.fx intercepts the modules of all threads; two traces at a time would leave them intercepted for ever.
+    with exclusive(fx.Tracer), recording():
         tracer = Tracer(signature, copies, leaf_types, leaf_names)
         try:
             graph = tracer.trace(module)

@@ -46,8 +46,8 @@ class Flow:
         exclusive: Varying nodes whose value has its own memory and a single reader, which may overwrite it.
         sums: The sums that are computed in place together with the scaling of an operand, by node.
         any_layout: True if no user-defined module relies on the memory layout of images.
-        divisible: True if tiles may run side by side: no module has hooks, and none is called both on varying and on
-            static values.
+        copyable: True if copies of the modules may run in their place, and tiles side by side: no module has hooks,
+            and none is user-defined.
     """
 
     graph: fx.Graph
@@ -56,7 +56,7 @@ class Flow:
     exclusive: frozenset[fx.Node]
     sums: dict[fx.Node, ScaledSum]
     any_layout: bool
-    divisible: bool
+    copyable: bool
 
     @staticmethod
     def of(snn: nn.Module) -> Flow | None:
@@ -83,7 +83,7 @@ class Flow:
             exclusive,
             {} if watched else _scaled_sums(snn.graph, modules, exclusive),
             any_layout,
-            any_layout and not watched and not _used_both_ways(snn.graph, varying),
+            any_layout and not watched,
         )
 
 
@@ -155,8 +155,3 @@ def _is_foreign(module: nn.Module) -> bool:
 
 def _has_hooks(snn: nn.Module) -> bool:
     return any(module._forward_hooks or module._forward_pre_hooks for module in snn.modules())
-
-
-def _used_both_ways(graph: fx.Graph, varying: frozenset[fx.Node]) -> bool:
-    calls = [node for node in graph.nodes if node.op == "call_module"]
-    return bool({n.target for n in calls if n in varying} & {n.target for n in calls if n not in varying})

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from ...errors import OptionError
+from ...support.locks import exclusive
 from ...support.shapes import along_axis
 
 __all__ = [
@@ -60,18 +61,22 @@ def likes_channels_last(precision: str, device: torch.device) -> bool:
 
 @contextmanager
 def product_precision(precision: str, device: torch.device) -> Iterator[None]:
-    """On CUDA, allow TF32 only for "tf32"; by default, torch uses it for convolutions."""
+    """On CUDA, allow TF32 only for "tf32"; by default, torch uses it for convolutions.
+
+    The setting belongs to the whole process, so simulations in other threads wait.
+    """
     if device.type != "cuda":
         yield
         return
     matmul: Any = torch.backends.cuda.matmul
     cudnn: Any = torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32 = cudnn.allow_tf32 = precision == "tf32"
-    try:
-        yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
+    with exclusive(torch.backends.cudnn):
+        before = matmul.allow_tf32, cudnn.allow_tf32
+        matmul.allow_tf32 = cudnn.allow_tf32 = precision == "tf32"
+        try:
+            yield
+        finally:
+            matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
 def rounded_layer(module: nn.Module, dtype: torch.dtype) -> Callable[[Any, Tensor, bool], Tensor] | None:

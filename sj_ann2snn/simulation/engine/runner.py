@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import operator
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,20 +18,22 @@ from .collectors import Collector
 from .flow import Flow
 from .outputs import Constant
 from .shortcuts import shortcut_of
+from .threads import Stopped
 from .tiling import Tiling
 
 __all__ = ["Runner"]
 
 
 class Runner:
-    """Runs tiles one after the other. Several runners may run side by side if each has its own memories.
+    """Runs tiles one after the other. Several runners may run side by side if each has its own modules.
 
     Args:
         snn: The network.
         flow: Its graph, analysed.
         steps: Number of time steps.
         tiling: Decides how many steps to compute at a time.
-        own_memories: Copy the modules that have memory (sharing parameters) instead of using the network's.
+        modules: Copies of the network's modules, by name, for this runner only; by default the network's own.
+        stop: As soon as it is set, the runner gives up.
         dtype: Dtype of the weights and inputs of the layers behind the first neuron; None for the network's own.
         shortcuts: Let layers use faster implementations, which propagate no gradients.
         channels_last: Store images as channels_last, unless a layer forbids it.
@@ -44,13 +46,15 @@ class Runner:
         steps: int,
         tiling: Tiling,
         *,
-        own_memories: bool,
+        modules: dict[str, nn.Module] | None = None,
+        stop: threading.Event | None = None,
         dtype: torch.dtype | None = None,
         shortcuts: bool = True,
         channels_last: bool = True,
     ) -> None:
         self.snn, self.flow, self.steps, self.tiling = snn, flow, steps, tiling
-        self.modules = _with_own_memories(snn, flow.modules) if own_memories else flow.modules
+        self.modules = flow.modules if modules is None else modules
+        self._stop = stop or threading.Event()
         self._shortcuts = {
             name: shortcut_of(module, dtype) if shortcuts else None for name, module in self.modules.items()
         }
@@ -60,7 +64,11 @@ class Runner:
 
     @torch.no_grad()
     def run(self, inputs: tuple[Any, ...], collector: Collector) -> Any:
-        """Simulate one tile, pass the outputs of each group of steps to `collector`, and return its result."""
+        """Simulate one tile, pass the outputs of each group of steps to `collector`, and return its result.
+
+        Raises:
+            Stopped: Somebody has set `stop`.
+        """
         for module in self._memories:
             module.reset()
         self._watch = collector.watch
@@ -172,6 +180,8 @@ class Runner:
         return self._call(node, known.__getitem__, "m")
 
     def _call(self, node: fx.Node, read: Callable[[fx.Node], Any], step_mode: str) -> Any:
+        if self._stop.is_set():
+            raise Stopped
         args: Any = fx.map_arg(node.args, read)
         kwargs: Any = fx.map_arg(node.kwargs, read)
         if node.op == "call_method":
@@ -227,19 +237,6 @@ def select_rows(x: Tensor, rows: Tensor, samples: int) -> Tensor:
         return x[rows.to(x.device)]
     parts = x.view(samples, -1, *x.shape[1:])
     return parts[rows.to(x.device)].flatten(0, 1)
-
-
-def _with_own_memories(snn: nn.Module, modules: dict[str, nn.Module]) -> dict[str, nn.Module]:
-    shared: dict[int, Any] = {id(tensor): tensor for tensor in _tensors_of(snn)}
-    return {
-        name: copy.deepcopy(module, shared) if isinstance(module, MemoryModule) else module
-        for name, module in modules.items()
-    }
-
-
-def _tensors_of(snn: nn.Module) -> Iterator[Tensor]:
-    yield from snn.parameters()
-    yield from snn.buffers()
 
 
 def _channels_last(value: Tensor) -> Tensor:

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from ...compat import reset_net, step_modes
+from ...compat import step_modes
 from ...contracts.option_checks import require_integer
 from ...errors import InputError, MemoryWarning, OptionError, OutOfMemoryError
 from ...support.batches import HALF, describe_batch, explain_rejection
+from ...support.neutral import ordinary
 from ...support.trees import map_tensors
 from ...support.wording import first_line
 from .backend import fastest_neurons
 from .collectors import Collector
 from .flow import Flow
+from .own_copies import left_as_it_was, own_copies
 from .precision import check_precision, likes_channels_last, product_precision, type_of_products
 from .runner import Runner
 from .threads import in_threads
@@ -54,6 +57,7 @@ class Simulator:
             )
         self._tiling = Tiling(self.device.type, steps)
         self._runners: list[Runner] = []
+        self._stop = threading.Event()
 
     def run_all(self, inputs: tuple[Any, ...], collect: Callable[[slice], Collector]) -> list[Any]:
         """The results of the collectors that `collect` makes, one per tile, in the order of the samples.
@@ -67,20 +71,26 @@ class Simulator:
             OutOfMemoryError: There is not enough memory for a single sample.
         """
         samples = self._samples(inputs)
+        self._stop.clear()
         with (
             explain_rejection(inputs[0] if len(inputs) == 1 else inputs),
-            _left_as_it_was(self.snn),
-            nullcontext() if self.flow is None else fastest_neurons(self.snn, self.device),
             product_precision(self.precision, self.device),
+            ExitStack() as stack,
         ):
             if self.flow is None:
+                stack.enter_context(left_as_it_was(self.snn))
                 everything = slice(0, samples)
                 return [self._step_by_step(self._cut(inputs, samples, everything), collect(everything))]
+            first = self._runner(0)
+            if first.modules is self.flow.modules:
+                stack.enter_context(left_as_it_was(self.snn))
+            if self.device.type == "cuda":
+                modules = [inner for module in first.modules.values() for inner in module.modules()]
+                stack.enter_context(fastest_neurons(modules, self.device))
 
             def run(runner: Runner, tile: slice) -> list[Any]:
                 return self._run(runner, tile, lambda part: self._cut(inputs, samples, part), collect)
 
-            first = self._runner(0)
             # The first tile is small; it determines the size of the others.
             start = min(samples, self._tiling.samples())
             results = run(first, slice(0, start))
@@ -90,7 +100,7 @@ class Simulator:
             if workers < 2:
                 pieces = [run(first, tile) for tile in tiles]
             else:
-                pieces = in_threads([partial(run, self._runner(index)) for index in range(workers)], tiles)
+                pieces = in_threads([partial(run, self._runner(index)) for index in range(workers)], tiles, self._stop)
             return results + [result for piece in pieces for result in piece]
 
     def _run(
@@ -148,21 +158,22 @@ class Simulator:
         return [slice(begin, end) for begin, end in itertools.pairwise(bounds)]
 
     def _cut(self, inputs: tuple[Any, ...], samples: int, part: slice) -> tuple[Any, ...]:
-        return tuple(self._placed(value[part]) if _has_samples(value, samples) else value for value in inputs)
+        return tuple(self._placed(value[part]) if _has_samples(value, samples) else ordinary(value) for value in inputs)
 
     def _placed(self, x: Tensor) -> Tensor:
         """`x` on the network's device, with half precision raised to the network's own."""
         half = x.dtype in HALF
-        return x.to(device=self.device, dtype=self.dtype if half and self.dtype else x.dtype)
+        placed: Tensor = ordinary(x).to(device=self.device, dtype=self.dtype if half and self.dtype else x.dtype)
+        return placed
 
     def _workers(self) -> int:
         """How many tiles may run at a time."""
         assert self.flow is not None
-        alone = self.device.type != "cpu" or not self.flow.divisible or torch.is_autocast_enabled("cpu")
+        alone = self.device.type != "cpu" or self._runner(0).modules is self.flow.modules
         return 1 if alone else torch.get_num_threads()
 
     def _runner(self, index: int) -> Runner:
-        """The runner of a worker; the first worker uses the network itself."""
+        """The runner of a worker."""
         assert self.flow is not None
         while len(self._runners) <= index:
             runner = Runner(
@@ -170,17 +181,24 @@ class Simulator:
                 self.flow,
                 self.steps,
                 self._tiling,
-                own_memories=bool(self._runners),
+                modules=self._own_modules(),
+                stop=self._stop,
                 dtype=type_of_products(self.precision),
                 channels_last=likes_channels_last(self.precision, self.device),
             )
             self._runners.append(runner)
         return self._runners[index]
 
+    def _own_modules(self) -> dict[str, nn.Module] | None:
+        """Copies of the network's modules for a runner; None if the network itself must run."""
+        assert self.flow is not None
+        if not self.flow.copyable:
+            return None
+        return own_copies(self.flow.modules)
+
     @torch.no_grad()
     def _step_by_step(self, inputs: tuple[Any, ...], collector: Collector) -> Any:
         """The result for a network that is not a graph; samples that have left are still simulated with the others."""
-        reset_net(self.snn)
         for module, _ in step_modes(self.snn):
             module.step_mode = "s"  # type: ignore[assignment]
         rows: Tensor | None = None
@@ -226,15 +244,3 @@ def is_out_of_memory(error: Exception) -> bool:
 
 def _has_samples(value: Any, samples: int) -> bool:
     return isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == samples
-
-
-@contextmanager
-def _left_as_it_was(snn: nn.Module) -> Iterator[None]:
-    """Resets the network and restores its step modes, even after an error."""
-    modes = step_modes(snn)
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.step_mode = mode  # type: ignore[assignment]
-        reset_net(snn)
