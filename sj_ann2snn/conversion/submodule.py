@@ -115,7 +115,7 @@ class SubmoduleInputs:
         device: Device of the network.
     """
 
-    def __init__(self, network: nn.Module, name: str, loader: Iterable[Any], device: torch.device) -> None:
+    def __init__(self, network: nn.Module, name: str, loader: CalibrationData, device: torch.device) -> None:
         self.network, self.name, self.loader, self.device = network, name, loader, device
         self.signature = forward_signature(network)
 
@@ -124,7 +124,10 @@ class SubmoduleInputs:
             yield self._inputs(batch, index)
 
     def __len__(self) -> int:
-        return len(self.loader)  # type: ignore[arg-type]
+        length = self.loader.length()
+        if length is None:
+            raise TypeError("the loader does not know its length")
+        return length
 
     def _inputs(self, batch: Any, index: int) -> tuple[Any, ...]:
         received: list[tuple[Any, ...]] = []

@@ -14,13 +14,14 @@ from torch.nn.modules.conv import _ConvNd
 
 from ..contracts.exit_rule import ExitRule
 from ..contracts.readout import Readout
-from ..errors import InputError, PluginError
+from ..errors import PluginError
 from ..simulation.answers import Decoder
 from ..simulation.engine import Collector
 from ..simulation.engine.firing import count_emissions, is_spiking
 from ..support.batches import describe_batch
 from ..support.blame import blame
 from .activity import fan_out, times_active
+from .labels import ClassLabels, require_scores
 from .result import EvaluationResult, LayerActivity
 
 __all__ = ["Tally", "TileTally"]
@@ -100,14 +101,15 @@ class TileTally(Collector):
     def __init__(
         self,
         totals: Tally,
-        labels: Tensor,
+        labels: ClassLabels,
         steps: int,
         readout: Readout,
         rule: ExitRule | None,
         samples: slice,
     ) -> None:
-        self.labels = labels[samples]
-        self.steps_taken = torch.full((len(self.labels),), steps)  # labels may be too narrow a type
+        self._classes = labels
+        self.labels = labels.indices[samples]
+        self.steps_taken = torch.full((len(self.labels),), steps)
         self.spikes: dict[str, int] = {}
         self.emissions: dict[str, int] = {}
         self.neurons: dict[str, int] = {}
@@ -129,21 +131,17 @@ class TileTally(Collector):
             self.synops += float((times_active(x) * self._totals.connections(name, module, x)).sum())
 
     def add(self, outputs: Any) -> Tensor | None:
-        if not isinstance(outputs, Tensor) or outputs.dim() != 3:
-            given = f"shape {tuple(outputs.shape[1:])}" if isinstance(outputs, Tensor) else type(outputs).__name__
-            raise InputError(
-                f"evaluate needs a classifier with one output [N, classes]; this network's output is {given}. "
-                "Use simulate and compare the outputs in the way your task needs."
-            )
+        scores = require_scores(outputs, len(self._going_on), leading=1)
+        self._classes.require_classes(scores.shape[2])
         first = self._decoder.done
-        answers = self._decoder.answers(outputs)
+        answers = self._decoder.answers(scores)
         if answers.dim() != 3:
             raise PluginError(
-                f"The readout turned outputs of shape {tuple(outputs.shape[1:])} into answers of shape "
+                f"The readout turned outputs of shape {tuple(scores.shape[1:])} into answers of shape "
                 f"{tuple(answers.shape[1:])}; evaluate needs [N, classes]."
             )
         predicted = answers.argmax(2).cpu()
-        self.steps_simulated += outputs.shape[0] * outputs.shape[1]
+        self.steps_simulated += scores.shape[0] * scores.shape[1]
         self._answers[first : self._decoder.done, self._going_on] = predicted
         return None if self._rule is None else self._drop_settled(self._rule, answers, predicted, first)
 
