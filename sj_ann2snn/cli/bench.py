@@ -22,7 +22,7 @@ from ..compat import reset_net, set_step_mode, spikingjelly_version
 from ..conversion.converter import Converter
 from ..conversion.report import format_table
 from ..errors import InputError
-from ..simulation.engine import Collector, Simulator
+from ..simulation.engine import Call, Collector, Simulator
 from ..simulation.engine.firing import is_spiking
 from ..simulation.simulate import simulate
 from ..support.batches import describe_batch, forward_signature, move
@@ -276,9 +276,9 @@ class Shares(Collector):
         self._seconds, self._device = seconds, device
         self._last = time.perf_counter()
 
-    def watch(self, name: str, module: nn.Module, x: Any, y: Any) -> None:
+    def watch(self, call: Call) -> None:
         """Charge the time since the last layer to the one just computed."""
-        self._tick(kind_of(module))
+        self._tick(kind_of(call.operation))
 
     def add(self, outputs: Any) -> None:
         self._tick("rest")
@@ -293,7 +293,7 @@ class Shares(Collector):
         self._last = now
 
 
-def kind_of(module: nn.Module) -> str:
+def kind_of(module: Any) -> str:
     if isinstance(module, (nn.Linear, _ConvNd)):
         return "convolutions and linear layers"
     if is_spiking(module):

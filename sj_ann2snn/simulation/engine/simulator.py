@@ -26,6 +26,7 @@ from .precision import check_precision, likes_channels_last, product_precision, 
 from .runner import Runner
 from .threads import in_threads
 from .tiling import Tiling
+from .watching import watched
 
 __all__ = ["Simulator"]
 
@@ -184,7 +185,7 @@ class Simulator:
         for module, _ in step_modes(self.snn):
             module.step_mode = "s"  # type: ignore[assignment]
         rows: Tensor | None = None
-        with _watched(self.snn, collector.watch):
+        with nullcontext() if collector.watch is None else watched(self.snn, inputs, collector.watch):
             for _ in range(self.steps):
                 outputs = map_tensors(self.snn(*inputs), partial(_as_one_step, rows))
                 going_on = collector.add(outputs)
@@ -197,24 +198,6 @@ class Simulator:
 
 def _as_one_step(rows: Tensor | None, y: Tensor) -> Tensor:
     return (y if rows is None else y[rows.to(y.device)]).unsqueeze(0)
-
-
-@contextmanager
-def _watched(snn: nn.Module, watch: Any) -> Iterator[None]:
-    """Shows `watch` every module of a network that is not a graph."""
-
-    def show(name: str, module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
-        if args and isinstance(args[0], Tensor) and isinstance(out, Tensor):
-            watch(name, module, args[0].unsqueeze(0), out.unsqueeze(0))
-
-    handles = [
-        module.register_forward_hook(partial(show, name)) for name, module in snn.named_modules() if watch is not None
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def is_out_of_memory(error: Exception) -> bool:
