@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -145,7 +146,9 @@ class Synapses:
                 self._skip(call.name, operation)
         else:
             one = _one_sample(call, module.sequences)
-            self._function(call, operation, one)
+            # What a size with time and samples made is as long as they are, but no sequence: a repeated weight.
+            varying = tuple(position for position in call.varying if position in module.sequences)
+            self._function(replace(call, varying=varying), operation, one)
 
     def _function(self, call: Call, operation: Any, arguments: tuple[Any, Any]) -> None:
         """A function, or a method of tensors, with the arguments from which its connections follow."""
@@ -223,9 +226,14 @@ def _has_weights(module: Any) -> bool:
 def _one_sample(call: Call, sequences: tuple[int, ...]) -> tuple[Any, Any]:
     """The arguments of a call for the first sample at the first step."""
     positions = itertools.count()
-    found: tuple[Any, Any] = map_tensors(
-        (call.args, call.kwargs), lambda x: x[0, :1] if next(positions) in sequences else x
-    )
+
+    def first(x: Tensor) -> Tensor:
+        position = next(positions)
+        if position in sequences:
+            return x[0, :1]
+        return x[:1] if position in call.varying else x
+
+    found: tuple[Any, Any] = map_tensors((call.args, call.kwargs), first)
     return found
 
 
