@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 else:
     Subparsers = Any
+from ..support.wording import shown
 
 __all__ = [
     "Subparsers",
@@ -141,7 +142,7 @@ def positive(text: str) -> int:
     except ValueError:
         number = 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: it must be an integer of at least 1")
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not allowed: it must be an integer of at least 1")
     return number
 
 
@@ -154,7 +155,7 @@ def named_value(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     name = name.strip().replace("-", "_")
     if not equals or not name.isidentifier():
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: write an option as name=value")
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not allowed: write an option as name=value")
     value = value.strip()
     words = {"true": True, "false": False, "none": None}
     if value.lower() in words:

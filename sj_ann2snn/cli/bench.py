@@ -26,6 +26,7 @@ from ..simulation.engine import Call, Collector, Simulator
 from ..simulation.engine.firing import is_spiking
 from ..simulation.simulate import simulate
 from ..support.batches import describe_batch, forward_signature, move
+from ..support.loaders import Batches
 from ..support.trees import tensors
 from .arguments import Subparsers, add_option_argument, checked_device, converter_options, positive
 from .check import input_tensor
@@ -189,14 +190,15 @@ def first_samples(ann: nn.Module, loader: Any, count: int) -> Tensor:
     """The first samples of a loader.
 
     Raises:
-        InputError: The network takes more than one input, or the loader is empty.
+        InputError: The network takes more than one input, or the loader is empty, fails, or is none.
     """
     signature, found, samples = forward_signature(ann), [], 0
-    for batch in loader:
+    for batch in Batches(loader, "The test loader", "bench", InputError):
         inputs = signature.inputs_of(batch)
-        if len(inputs) != 1 or not isinstance(inputs[0], Tensor):
+        if len(inputs) != 1 or not inputs[0].dim():
             raise InputError(
-                f"bench only times networks with one input; a batch of the test loader is {describe_batch(batch)}."
+                "bench only times networks with one input [N, ...]; a batch of the test loader is "
+                f"{describe_batch(batch)}."
             )
         found.append(inputs[0])
         samples += len(inputs[0])

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..conversion.converter import Converter
+from ..support.wording import shown
 from .arguments import Subparsers, add_option_argument, converter_options
 from .targets import current_directory_importable, load_loaders, load_network
 
@@ -81,13 +82,13 @@ def input_tensor(text: str) -> torch.Tensor:
     sizes, _, name = text.partition(":")
     dtype: Any = getattr(torch, name or "float32", None)
     if not isinstance(dtype, torch.dtype):
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: {name!r} is not a dtype of torch")
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not allowed: {shown(name)} is not a dtype of torch")
     try:
         shape = tuple(int(size) for size in sizes.lower().replace("×", "x").split("x"))
     except ValueError:
         shape = (0,)
     if min(shape) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: write the shape of one sample as 3x32x32")
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not allowed: write the shape of one sample as 3x32x32")
     if dtype.is_floating_point:
         return torch.rand(SAMPLES, *shape, dtype=dtype)
     # An embedding may have only two rows.

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from torch import nn
 
 from ..errors import InputError
+from ..support.wording import shown
 
 __all__ = ["current_directory_importable", "load_loaders", "load_network"]
 
@@ -70,12 +71,12 @@ def load_loaders(target: str) -> tuple[Any, Any]:
 def _load(target: str, wanted: str) -> Any:
     module_name, colon, attribute = target.partition(":")
     if not colon or not module_name or not attribute:
-        raise InputError(f"{target!r} is not MODULE:NAME. Name {wanted}.")
+        raise InputError(f"{shown(target)} is not MODULE:NAME. Name {wanted}.")
     found = _import(target, module_name)
     for name in attribute.split("."):
         if not hasattr(found, name):
             public = ", ".join(sorted(key for key in vars(found) if not key.startswith("_"))) or "nothing public"
-            raise InputError(f"{target}: {module_name} has no {name!r}. It has {public}. Name {wanted}.")
+            raise InputError(f"{target}: {module_name} has no {shown(name)}. It has {public}. Name {wanted}.")
         found = getattr(found, name)
     if isinstance(found, nn.Module) or not callable(found):
         return found
@@ -95,7 +96,7 @@ def _import(target: str, module_name: str) -> Any:
         if module_name.endswith(".py"):
             hint = f" Write the module's name, not the file's: {module_name[:-3].replace('/', '.')}."
         raise InputError(
-            f"{target}: there is no module {module_name!r} in {Path.cwd()} or among the installed packages." + hint
+            f"{target}: there is no module {shown(module_name)} in {Path.cwd()} or among the installed packages." + hint
         ) from error
     except Exception as error:
         _raise_user_error(f"{target}: importing {module_name} failed with", error)

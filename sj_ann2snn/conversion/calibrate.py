@@ -15,6 +15,7 @@ from ..errors import CalibrationError, NonFiniteError, PluginError
 from ..support.batches import Signature, run_batch
 from ..support.blame import WHAT_TO_DO, blame
 from ..support.loaders import Batches
+from ..support.wording import shown
 from .draft import Draft
 from .graph.weights import broadcast_slope
 from .memory_growth import Growth
@@ -106,7 +107,7 @@ def _make_observer(
     with blame(f"{who}, asked to observe {site.name},"):
         observer: Any = normalization.observer(site)
     if not isinstance(observer, Observer):
-        raise PluginError(f"{who} returned {observer!r} from observer(); it must return an Observer.")
+        raise PluginError(f"{who} returned {shown(observer)} from observer(); it must return an Observer.")
     return observer
 
 
@@ -193,7 +194,7 @@ class _Calibrator(fx.Interpreter):
             self._require_constant_memory(node)
         if altered is None or (isinstance(altered, Tensor) and altered.shape == x.shape):
             return altered
-        given = f"a tensor of shape {tuple(altered.shape)}" if isinstance(altered, Tensor) else repr(altered)
+        given = f"a tensor of shape {tuple(altered.shape)}" if isinstance(altered, Tensor) else shown(altered)
         raise PluginError(
             f"{self.mode} returned {given} from observe() for {name}; allowed are None and a tensor of the shape that "
             f"it was shown, {tuple(x.shape)}."

@@ -153,6 +153,8 @@ def _split(signature: Signature, batch: Any) -> tuple[tuple[Any, ...], ClassLabe
     found = signature.labels_of(batch)
     if not inputs[0].dim():
         raise InputError(f"It holds {describe_batch(batch)}; the inputs must be tensors [N, ...].")
+    if not inputs[0].shape[0]:
+        raise InputError(f"It holds no samples: {describe_batch(batch)}.")
     return inputs, ClassLabels(found, inputs[0].shape[0])
 
 

@@ -19,6 +19,7 @@ from ..simulation.engine import Call, Collector
 from ..simulation.engine.firing import count_emissions, is_spiking
 from ..support.batches import describe_batch
 from ..support.blame import blame
+from ..support.wording import shown
 from .labels import ClassLabels, require_scores
 from .result import EvaluationResult, LayerActivity
 from .synapses import Synapses
@@ -169,12 +170,12 @@ class TileTally(Collector):
         return rows
 
     def _ask_rule(self, rule: ExitRule, answers: Tensor, step: int) -> Tensor:
-        with blame(f"Exit rule {rule.name!r}, asked at step {step},"):
+        with blame(f"Exit rule {shown(rule.name)}, asked at step {step},"):
             settled: Any = rule.settled(answers, step)
         if not isinstance(settled, Tensor) or settled.dtype != torch.bool or settled.shape != answers.shape[:1]:
             raise PluginError(
-                f"Exit rule {rule.name!r} returned {describe_batch(settled)} at step {step}; it must return a bool "
-                f"tensor with one element for each of the {len(answers)} samples."
+                f"Exit rule {shown(rule.name)} returned {describe_batch(settled)} at step {step}; it must return a "
+                f"bool tensor with one element for each of the {len(answers)} samples."
             )
         return settled.cpu()
 

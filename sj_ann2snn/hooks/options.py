@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import OptionError
-from ..support.wording import did_you_mean
+from ..support.wording import did_you_mean, listed
 
 __all__ = ["construct", "declared_options", "instantiate"]
 
@@ -42,7 +42,7 @@ def construct(cls: type, options: Mapping[str, Any], called: str) -> Any:
         hint = did_you_mean(unknown[0], known, count=1)
         raise OptionError(
             f"{called[:1].upper()}{called[1:]} got the unknown option{'s' if len(unknown) > 1 else ''} "
-            f"{', '.join(unknown)}. {hint}{' ' if hint else ''}"
-            + (f"Its options: {', '.join(known)}." if known else "It has no options.")
+            f"{listed(unknown)}. {hint}{' ' if hint else ''}"
+            + (f"Its options: {listed(known)}." if known else "It has no options.")
         )
     return cls(**options)

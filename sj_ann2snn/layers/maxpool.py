@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..compat import MemoryModule
 from ..errors import OptionError
+from ..support.wording import shown
 
 __all__ = ["CumulativeMax", "CumulativeMaxPool", "MomentumMaxPool"]
 
@@ -185,7 +186,7 @@ class MomentumMaxPool(_SpikingMaxPool):
 
     def __init__(self, spatial: int, kernel_size: Size, *geometry: Any, momentum: float = 0.9, **named: Any) -> None:
         if not 0 <= momentum < 1:
-            raise OptionError(f"maxpool_momentum={momentum!r} is not allowed: it must be in [0, 1).")
+            raise OptionError(f"maxpool_momentum={shown(momentum)} is not allowed: it must be in [0, 1).")
         super().__init__(spatial, kernel_size, *geometry, **named)
         self.momentum = momentum
         self.register_memory("rate", 0.0)

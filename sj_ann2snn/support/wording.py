@@ -21,7 +21,7 @@ __all__ = [
 LONGEST = 300
 """Characters of a foreign text, such as a value's `repr` or an error's message, that a message quotes."""
 
-MOST = 20
+MOST = 100
 """Entries of a list that a message quotes."""
 
 

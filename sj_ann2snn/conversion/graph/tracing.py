@@ -15,7 +15,7 @@ from torch import fx, nn
 from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
 
 from ...errors import TracingError
-from ...support.wording import did_you_mean
+from ...support.wording import described, did_you_mean, shown
 
 __all__ = ["LEAF", "PATH", "SOURCE", "owned_copy", "remove_hooks", "trace"]
 
@@ -132,7 +132,7 @@ def owned_copy(module: nn.Module) -> nn.Module:
         copied = copy.deepcopy(module)
     except Exception as error:
         raise TracingError(
-            f"The network {type(module).__name__} cannot be copied ({error!r}), and converting must not change "
+            f"The network {type(module).__name__} cannot be copied ({shown(error)}), and converting must not change "
             "the original. Make it support copy.deepcopy (tensors that carry a gradient history do not)."
         ) from error
     return copied.eval()
@@ -180,16 +180,16 @@ def trace(
     for name in leaf_names:
         if name not in names:
             hint = did_you_mean(name, names) or "See network.named_modules()."
-            raise TracingError(f"leaf_modules names {name!r}, which the network does not have. {hint}")
+            raise TracingError(f"leaf_modules names {shown(name)}, which the network does not have. {hint}")
     tracer = _Tracer(leaf_types, leaf_names)
     try:
         graph = tracer.trace(module)
     except Exception as error:
         where, kind = tracer.deepest or ("", type(module).__name__)
         raise TracingError(
-            f"torch.fx cannot trace {f'{where!r} ({kind})' if where else f'the forward of {kind}'}"
-            f"{_error_line(error)}: {error}. The forward may not branch, loop or index on values of its tensors. "
-            "Rewrite that part, or, if it is linear over time, name the submodule in leaf_modules."
+            f"torch.fx cannot trace {f'{shown(where)} ({kind})' if where else f'the forward of {kind}'}"
+            f"{_error_line(error)}: {described(error)}. The forward may not branch, loop or index on values of its "
+            "tensors. Rewrite that part, or, if it is linear over time, name the submodule in leaf_modules."
         ) from error
     return fx.GraphModule(tracer.root, graph, type(module).__name__)
 

@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from ...compat import MemoryModule, memories
 from ...errors import InputError
 from ...support.trees import leaves, map_tensors, tensors
+from ...support.wording import shown
 from .collectors import Call, Collector
 from .flow import Flow
 from .outputs import Constant
@@ -136,7 +137,7 @@ class Runner:
         value = read(node) if moves else static.values[node]
         if not tensors(value):
             raise InputError(
-                f"The network returns {value!r} ({node.name}), a size or another value that is not a tensor; "
+                f"The network returns {shown(value)} ({node.name}), a size or another value that is not a tensor; "
                 "simulate runs tiles of samples and steps, which have other sizes. Return only tensors."
             )
         return value if moves else Constant(value)

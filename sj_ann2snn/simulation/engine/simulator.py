@@ -18,7 +18,7 @@ from ...contracts.option_checks import require_integer
 from ...errors import InputError, MemoryWarning, OptionError, OutOfMemoryError
 from ...support.batches import HALF, describe_batch, explain_rejection
 from ...support.trees import map_tensors
-from ...support.wording import first_line
+from ...support.wording import first_line, listed, shown
 from .backend import fastest_neurons
 from .collectors import Collector
 from .flow import Flow
@@ -50,8 +50,8 @@ class Simulator:
         self.flow = Flow.of(snn)
         if self.flow is None and type_of_products(self.precision):
             raise OptionError(
-                f"precision={precision!r} needs a network made by the converter, which {type(snn).__name__} is not. "
-                "Leave the argument out."
+                f"precision={shown(precision)} needs a network made by the converter, which {type(snn).__name__} is "
+                "not. Leave the argument out."
             )
         self._tiling = Tiling(self.device.type, steps)
         self._runners: list[Runner] = []
@@ -134,7 +134,7 @@ class Simulator:
             names = [str(node.target) for node in self.snn.graph.nodes if node.op == "placeholder"]
             if len(inputs) > len(names):
                 raise InputError(
-                    f"The network takes {len(names)} input(s), {', '.join(names)}, but was given {len(inputs)}."
+                    f"The network takes {len(names)} input(s), {listed(names)}, but was given {len(inputs)}."
                 )
         samples = int(inputs[0].shape[0])
         if not samples:
