@@ -23,8 +23,9 @@ from ..hooks.kinds import LAYER_MAPPERS, NEURONS
 from ..hooks.modes import find_mode
 from ..hooks.options import declared_options
 from ..support.wording import listed
+from .streams import tell
 
-__all__ = ["ModeRun", "Sweep", "check_modes", "options_of_mode", "run_modes", "tell"]
+__all__ = ["ModeRun", "Sweep", "check_modes", "options_of_mode", "run_modes"]
 
 
 @dataclass(frozen=True)
@@ -187,11 +188,6 @@ def shown_steps(steps: int) -> list[int]:
         shown += [power * factor for factor in (1, 2, 5) if power * factor < steps]
         power *= 10
     return [*shown, steps]
-
-
-def tell(line: str) -> None:
-    """Report progress on stderr."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def _preferred(options: Mapping[str, Any]) -> tuple[str, ...]:

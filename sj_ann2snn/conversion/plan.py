@@ -141,8 +141,8 @@ class _Planner:
         if changed is not None:
             raise PluginError(
                 f"Mapper {shown(mapper)} ({owner}), asked about {site.name} ({site.operation_name}), changed "
-                f"{changed}. A mapper only describes; the core edits the network. It must return a Replacement that makes "
-                f"the new module. {WHAT_TO_DO}"
+                f"{changed}. A mapper only describes; the core edits the network. It must return a Replacement that "
+                f"makes the new module. {WHAT_TO_DO}"
             )
         if isinstance(replacement, NeuronAfterPool):
             if node.meta.get(COMMUTED):

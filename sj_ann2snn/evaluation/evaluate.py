@@ -27,6 +27,9 @@ from .tally import Tally, TileTally
 
 __all__ = ["accuracy_of", "evaluate"]
 
+MOST_STEPS = 100_000_000
+"""Time steps whose accuracies fit into memory in any case."""
+
 EMPTY = "The loader is empty: it yields no batches to evaluate."
 
 
@@ -81,6 +84,11 @@ def evaluate(
     simulator = Simulator(snn, T, precision)
     answering = readout_for(snn, readout, T)
     signature = Signature.of(snn) if isinstance(snn, fx.GraphModule) else forward_signature(snn)
+    if simulator.steps > MOST_STEPS:
+        raise InputError(
+            f"T={simulator.steps} is not allowed: evaluate keeps the accuracy after every step, of at most "
+            f"{MOST_STEPS:,}."
+        )
     totals = Tally(T)
     batches = _batches(loader)
     try:
