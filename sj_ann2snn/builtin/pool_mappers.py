@@ -25,6 +25,7 @@ from sj_ann2snn import (
     Stateful,
     Value,
     hookimpl,
+    require_number,
 )
 
 ANN2SNN_API = 1
@@ -114,11 +115,9 @@ class MaxPoolMapper(LayerMapper):
 
     def __init__(self, *, maxpool: str = "cumulative", maxpool_momentum: float = 0.9) -> None:
         if maxpool not in MAXPOOLS:
-            raise OptionError(f"maxpool={maxpool!r} is not known. Allowed are {', '.join(map(repr, MAXPOOLS))}.")
-        if not 0 <= maxpool_momentum < 1:
-            raise OptionError(f"maxpool_momentum={maxpool_momentum!r} is not allowed: it must be in [0, 1).")
+            raise OptionError(f"maxpool={maxpool!r:.300} is not known. Allowed are {', '.join(map(repr, MAXPOOLS))}.")
         self.maxpool = maxpool
-        self.momentum = maxpool_momentum
+        self.momentum = require_number("maxpool_momentum", maxpool_momentum, least=0, below=1)
 
     def map(self, site: Site) -> Replacement:
         if site.argument("return_indices", 6, False) or not isinstance(site.output, Value):

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import InputError
-from ..support.wording import is_fault, listed, shown
+from ..support.wording import is_fault, listed, shortened, shown
 from .users_code import failure
 
 __all__ = ["load_loaders", "load_network"]
@@ -59,6 +59,7 @@ def _load(target: str, wanted: str) -> Any:
     module_name, colon, attribute = target.partition(":")
     if not colon or not module_name or not attribute or module_name.startswith("."):
         raise InputError(f"{shown(target)} is not MODULE:NAME. Name {wanted}.")
+    target = shortened(target)
     found = _import(target, module_name)
     for name in attribute.split("."):
         try:

@@ -66,7 +66,8 @@ class Selection:
         if plugins:
             self._registry = self._registry.copy()
             for plugin in plugins:
-                register_plugin(self._registry, plugin, CALLER)
+                with blame(f"The plugin {shown(plugin)}, asked for its classes,"):
+                    register_plugin(self._registry, plugin, CALLER)
         self._prefer = (prefer,) if isinstance(prefer, str) else tuple(prefer)
         self.normalization, self.mode_owner = self._find_mode(mode, options)
         suggested = dict(self.normalization.suggests)

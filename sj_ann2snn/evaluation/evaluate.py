@@ -17,6 +17,7 @@ from ..errors import EvaluationInterrupted, InputError
 from ..hooks.choice import choose, find
 from ..hooks.discovery import load_plugins
 from ..hooks.kinds import EXIT_RULES
+from ..hooks.options import construct
 from ..simulation.answers import readout_for
 from ..simulation.engine import Simulator
 from ..support.batches import Signature, describe_batch, explain_rejection, forward_signature, move
@@ -145,9 +146,9 @@ def _exit_rule(given: object) -> ExitRule | None:
         return given
     registry = load_plugins()
     if isinstance(given, (int, float)) and not isinstance(given, bool):
-        margin: ExitRule = find(registry, EXIT_RULES, "margin").cls(threshold=given)
+        margin: ExitRule = construct(find(registry, EXIT_RULES, "margin").cls, {"threshold": given}, "exit rule")
         return margin
-    rule: ExitRule = choose(registry, EXIT_RULES, given).found.cls()
+    rule: ExitRule = construct(choose(registry, EXIT_RULES, given).found.cls, {}, "exit rule")
     return rule
 
 
