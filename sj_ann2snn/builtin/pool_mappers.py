@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import torch
@@ -25,7 +26,6 @@ from sj_ann2snn import (
     Stateful,
     Value,
     hookimpl,
-    require_number,
 )
 
 ANN2SNN_API = 1
@@ -116,8 +116,10 @@ class MaxPoolMapper(LayerMapper):
     def __init__(self, *, maxpool: str = "cumulative", maxpool_momentum: float = 0.9) -> None:
         if maxpool not in MAXPOOLS:
             raise OptionError(f"maxpool={maxpool!r:.300} is not known. Allowed are {', '.join(map(repr, MAXPOOLS))}.")
+        if not isinstance(maxpool_momentum, Real) or not 0 <= maxpool_momentum < 1:
+            raise OptionError(f"maxpool_momentum={maxpool_momentum!r:.300} is not allowed: it must be in [0, 1).")
         self.maxpool = maxpool
-        self.momentum = require_number("maxpool_momentum", maxpool_momentum, least=0, below=1)
+        self.momentum = maxpool_momentum
 
     def map(self, site: Site) -> Replacement:
         if site.argument("return_indices", 6, False) or not isinstance(site.output, Value):
