@@ -116,7 +116,8 @@ class MaxPoolMapper(LayerMapper):
     def __init__(self, *, maxpool: str = "cumulative", maxpool_momentum: float = 0.9) -> None:
         if maxpool not in MAXPOOLS:
             raise OptionError(f"maxpool={maxpool!r:.300} is not known. Allowed are {', '.join(map(repr, MAXPOOLS))}.")
-        if not isinstance(maxpool_momentum, Real) or not 0 <= maxpool_momentum < 1:
+        number = isinstance(maxpool_momentum, Real)
+        if not number or not 0 <= maxpool_momentum < 1:
             raise OptionError(f"maxpool_momentum={maxpool_momentum!r:.300} is not allowed: it must be in [0, 1).")
         self.maxpool = maxpool
         self.momentum = maxpool_momentum

@@ -126,7 +126,7 @@ def accuracy_of(ann: nn.Module, loader: Iterable[Any]) -> float:
                 with _named(index):
                     inputs, labels = _split(signature, batch)
                 with _named(index, "does not fit the network. "):
-                    with explain_rejection(batch):
+                    with explain_rejection(batch, (Exception,)):
                         output = signature.caller(ann)(*(move(value, device) for value in inputs))
                     scores = require_scores(output, len(labels.indices))
                     labels.require_classes(scores.shape[1])

@@ -151,18 +151,26 @@ def _describe_entries(batch: Sequence[Any], depth: int) -> str:
     return first + (f" and {len(batch) - FIRST} more" if len(batch) > FIRST else "")
 
 
+REJECTIONS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError)
+"""What torch, or code that reads shapes, raises for an input that does not fit."""
+
+
 @contextmanager
-def explain_rejection(given: Any) -> Iterator[None]:
+def explain_rejection(given: Any, errors: tuple[type[Exception], ...] = REJECTIONS) -> Iterator[None]:
     """If a network fails, say what it was given.
 
+    Args:
+        given: What it was given.
+        errors: The errors to explain; others pass through, and so do those of the package and out-of-memory errors.
+
     Raises:
-        InputError: Instead of the error that the network or torch raised. Out-of-memory errors pass through.
+        InputError: Instead of the error that the network or torch raised.
     """
     try:
         yield
     except (Ann2SnnError, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:
+    except errors as error:
         raise InputError(
             f"The network cannot take {describe_batch(given)}: it fails with {type(error).__name__}: "
             f"{first_line(error)}"
