@@ -131,10 +131,10 @@ def _new_if(backend: str | None) -> neuron.IFNode:
     if backend is None:
         return neuron.IFNode(v_threshold=1.0, v_reset=None)
     if backend not in ("torch", "cupy"):
-        raise BackendError(f"backend={backend!r} is not known. Allowed are None, 'torch' and 'cupy'.")
+        raise BackendError(f"backend={backend!r:.300} is not known. Allowed are None, 'torch' and 'cupy'.")
     if not NEURONS_TAKE_BACKEND:
         warnings.warn(
-            f"backend={backend!r} has no effect on SpikingJelly {spikingjelly_version()}: its neurons "
+            f"backend={backend!r:.300} has no effect on SpikingJelly {spikingjelly_version()}: its neurons "
             "choose Triton or native CUDA by themselves. Leave the argument out.",
             BackendWarning,
             stacklevel=2,

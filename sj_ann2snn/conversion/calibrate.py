@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 from tqdm.auto import tqdm
 
 from ..contracts.normalization import CalibrationSite, Normalization, Observer
 from ..errors import CalibrationError, NonFiniteError, PluginError
-from ..support.batches import Signature, describe_batch, length_of, run_batch
+from ..support.batches import Signature, run_batch
 from ..support.blame import WHAT_TO_DO, blame
-from ..support.neutral import as_caller
+from ..support.loaders import Batches
+from ..support.wording import shown
 from .draft import Draft
 from .graph.weights import broadcast_slope
 from .memory_growth import Growth
@@ -28,22 +29,14 @@ MAX_PASSES = 100
 class CalibrationData:
     """The calibration loader with its first batch at hand; a one-shot iterator still yields that batch."""
 
-    def __init__(self, loader: Iterable[Any] | None) -> None:
+    def __init__(self, loader: Any) -> None:
         if loader is None:
             raise CalibrationError(
                 "No calibration data: Converter(dataloader=...) takes an iterable of batches (a DataLoader, a list "
                 "of tensors), a few hundred training images in all."
             )
-        self.loader = loader
-        try:
-            if isinstance(loader, nn.Module):
-                raise TypeError(loader)  # a Sequential can be iterated, but not over batches
-            iterator = as_caller(loader)
-        except TypeError:
-            raise CalibrationError(
-                f"The calibration data is {describe_batch(loader)}; Converter(dataloader=...) takes an iterable of "
-                "batches (a DataLoader, a list of tensors)."
-            ) from None
+        self._batches = Batches(loader, "The calibration data", "Converter(dataloader=...)", CalibrationError)
+        iterator = iter(self._batches)
         try:
             self.first = next(iterator)
         except StopIteration:
@@ -56,10 +49,11 @@ class CalibrationData:
         if self._opened is not None:
             opened, self._opened = self._opened, None
             return opened
-        return as_caller(self.loader)
+        return iter(self._batches)
 
-    def __len__(self) -> int:
-        return len(self.loader)  # type: ignore[arg-type]
+    def length(self) -> int | None:
+        """The number of batches; None if the loader does not know it."""
+        return self._batches.length()
 
 
 def calibrate(
@@ -113,7 +107,7 @@ def _make_observer(
     with blame(f"{who}, asked to observe {site.name},"):
         observer: Any = normalization.observer(site)
     if not isinstance(observer, Observer):
-        raise PluginError(f"{who} returned {observer!r} from observer(); it must return an Observer.")
+        raise PluginError(f"{who} returned {shown(observer)} from observer(); it must return an Observer.")
     return observer
 
 
@@ -200,7 +194,7 @@ class _Calibrator(fx.Interpreter):
             self._require_constant_memory(node)
         if altered is None or (isinstance(altered, Tensor) and altered.shape == x.shape):
             return altered
-        given = f"a tensor of shape {tuple(altered.shape)}" if isinstance(altered, Tensor) else repr(altered)
+        given = f"a tensor of shape {tuple(altered.shape)}" if isinstance(altered, Tensor) else shown(altered)
         raise PluginError(
             f"{self.mode} returned {given} from observe() for {name}; allowed are None and a tensor of the shape that "
             f"it was shown, {tuple(x.shape)}."
@@ -215,10 +209,9 @@ def _run_pass(
     progress: bool,
     number: int,
 ) -> int:
-    total = length_of(data)
     label = "calibrating" if number == 1 else f"calibrating, pass {number}"
     count = 0
-    with torch.no_grad(), tqdm(iter(data), total=total, desc=label, unit="batch", disable=not progress) as bar:
+    with torch.no_grad(), tqdm(iter(data), total=data.length(), desc=label, unit="batch", disable=not progress) as bar:
         for index, batch in enumerate(bar):
             calibrator.batch = index
             run_batch(calibrator.run, batch, index, signature, device)

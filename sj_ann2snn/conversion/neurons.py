@@ -10,6 +10,7 @@ from ..compat import MemoryModule
 from ..contracts.neuron_maker import NeuronMaker, NeuronSite
 from ..errors import PluginError
 from ..support.blame import blame
+from ..support.wording import shown
 from .draft import Draft
 from .neuron_bounds import check_bound
 
@@ -26,7 +27,7 @@ class Neurons:
 
     def __init__(self, maker: NeuronMaker, owner: str) -> None:
         self.maker = maker
-        self._who = f"Neuron {maker.name!r} ({owner})"
+        self._who = f"Neuron {shown(maker.name)} ({owner})"
 
     def unit(self, scale: Tensor) -> Tensor:
         """The value of one spike where λ is `scale`.
@@ -40,8 +41,8 @@ class Neurons:
             isinstance(unit, Tensor) and unit.shape == scale.shape and bool((unit > 0).all() & unit.isfinite().all())
         ):
             raise PluginError(
-                f"{self._who} returned {unit!r} from unit() for λ of shape {tuple(scale.shape)}; it must be a finite, "
-                "positive tensor of that shape."
+                f"{self._who} returned {shown(unit)} from unit() for λ of shape {tuple(scale.shape)}; it must be a "
+                "finite, positive tensor of that shape."
             )
         return unit
 
@@ -59,8 +60,8 @@ class Neurons:
             made: Any = self.maker.make(site)
         if not isinstance(made, MemoryModule):
             raise PluginError(
-                f"{self._who} made {made!r} for {decision.site.name}; it must make a SpikingJelly MemoryModule, which "
-                "reset_net clears and which has the step modes 's' and 'm'."
+                f"{self._who} made {shown(made)} for {decision.site.name}; it must make a SpikingJelly MemoryModule, "
+                "which reset_net clears and which has the step modes 's' and 'm'."
             )
         neuron: nn.Module = made
         if site.maximum is not None:

@@ -17,6 +17,7 @@ from ..contracts.site import Site, Value, Varies
 from ..errors import PluginError
 from ..support.blame import WHAT_TO_DO
 from ..support.trees import map_leaves
+from ..support.wording import shown
 from .draft import COMMUTED, Decision, Draft, Plan, Problem
 from .forward_batchnorm import fold_forward
 from .graph.batch_mixing import mixing_nodes
@@ -167,9 +168,9 @@ class _Planner:
         changed = before.changed()
         if changed is not None:
             raise PluginError(
-                f"Mapper {mapper!r} ({owner}), asked about {site.name} ({site.operation_name}), changed {changed}. "
-                "A mapper only describes; the core edits the network. It must return a Replacement that makes the new "
-                f"module. {WHAT_TO_DO}"
+                f"Mapper {shown(mapper)} ({owner}), asked about {site.name} ({site.operation_name}), changed "
+                f"{changed}. A mapper only describes; the core edits the network. It must return a Replacement that "
+                f"makes the new module. {WHAT_TO_DO}"
             )
         if isinstance(replacement, NeuronAfterPool):
             if node.meta.get(COMMUTED):

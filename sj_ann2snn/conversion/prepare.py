@@ -12,7 +12,7 @@ from ..errors import CalibrationError, ConversionError, InputError
 from ..support.batches import HALF, Signature, forward_signature, move, run_batch, to_full_precision
 from ..support.shapes import along_axis
 from ..support.trees import map_tensors, tensors
-from ..support.wording import first_line
+from ..support.wording import first_line, listed
 from .draft import Draft, Problem
 from .graph.canonical import absorb_batchnorm, isolate_attributes, remove_unused, unshare_modules
 from .graph.constants import fold_constants
@@ -126,7 +126,7 @@ def _run(module: nn.Module, asked: Signature, samples: tuple[Any, ...], device: 
     changed = [name for name, version in before.items() if name in after and after[name] != version]
     if changed:
         raise ConversionError(
-            f"The network keeps state between calls: it changes a parameter or buffer in place ({', '.join(changed)}), "
+            f"The network keeps state between calls: it changes a parameter or buffer in place ({listed(changed)}), "
             "but a spiking network runs at every step. Compute the value without writing to the parameter or buffer."
         )
     return output

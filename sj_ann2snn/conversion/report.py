@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..support.wording import listed, shown
+
 __all__ = ["ConversionCheck", "ConversionReport", "ReportEntry", "format_table"]
 
 
@@ -69,7 +71,7 @@ class ConversionReport:
         for entry in self.entries:
             if entry.name == name:
                 return entry
-        raise KeyError(f"{name!r} is not in the report; it has {', '.join(entry.name for entry in self.entries)}")
+        raise KeyError(f"{shown(name)} is not in the report; it has {listed(entry.name for entry in self.entries)}")
 
     @property
     def scales(self) -> dict[str, tuple[float, float]]:

@@ -16,6 +16,7 @@ from ..contracts.replacements import Remove, Replacement, Spike
 from ..contracts.site import Varies
 from ..errors import PluginError
 from ..layers import ChannelAffine, InitialPotential, NormalizedReLU, Scaler, Stepwise, to_step_module
+from ..support.wording import shown
 from .draft import Decision, Draft
 from .graph.records import TensorRecord
 from .graph.weights import broadcast_slope, scaled_layer
@@ -164,7 +165,7 @@ class _Spiking(_Rewriter):
         if made is None or isinstance(made, MemoryModule):
             return made
         raise PluginError(
-            f"Mapper {decision.mapper!r} ({decision.owner}) made {made!r} for {decision.site.name} "
+            f"Mapper {shown(decision.mapper)} ({decision.owner}) made {shown(made)} for {decision.site.name} "
             f"({decision.site.operation_name}); it must make a SpikingJelly MemoryModule, which reset_net clears and "
             "which has the step modes 's' and 'm'."
         )

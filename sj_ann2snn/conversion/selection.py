@@ -23,7 +23,7 @@ from ..hooks.options import declared_options, instantiate
 from ..hooks.registry import CALLER, Owner
 from ..hooks.validation import register_plugin
 from ..support.blame import blame
-from ..support.wording import did_you_mean
+from ..support.wording import did_you_mean, listed, shown
 from .legacy_arguments import instead_of
 from .neurons import Neurons
 
@@ -66,7 +66,8 @@ class Selection:
         if plugins:
             self._registry = self._registry.copy()
             for plugin in plugins:
-                register_plugin(self._registry, plugin, CALLER)
+                with blame(f"The plugin {shown(plugin)}, asked for its classes,"):
+                    register_plugin(self._registry, plugin, CALLER)
         self._prefer = (prefer,) if isinstance(prefer, str) else tuple(prefer)
         self.normalization, self.mode_owner = self._find_mode(mode, options)
         suggested = dict(self.normalization.suggests)
@@ -86,7 +87,7 @@ class Selection:
         )
         options = {**{name: suggested[name] for name in suggested if name not in options}, **options}
         self.corrections: list[tuple[Correction, str]] = [
-            (instantiate(cls, options) if instance is None else instance, f"Correction {cls.name!r} ({owner})")
+            (instantiate(cls, options) if instance is None else instance, f"Correction {shown(cls.name)} ({owner})")
             for cls, instance, owner in found
         ]
         self.neuron: NeuronMaker = neuron if isinstance(neuron, NeuronMaker) else instantiate(neuron_class, options)
@@ -97,7 +98,7 @@ class Selection:
     @property
     def mode_label(self) -> str:
         """Name of the mode in messages."""
-        return f"Mode {str(self.normalization)!r} ({self.mode_owner})"
+        return f"Mode {shown(str(self.normalization))} ({self.mode_owner})"
 
     @property
     def claimed_types(self) -> frozenset[type[nn.Module]]:
@@ -112,8 +113,8 @@ class Selection:
         for name in self._own_mappers:
             if name not in names:
                 raise OptionError(
-                    f"mappers names the layer {name!r}, which is not a site of the network. "
-                    f"The sites are {', '.join(names)}."
+                    f"mappers names the layer {shown(name)}, which is not a site of the network. "
+                    f"The sites are {listed(names)}."
                 )
 
     def find_replacement(self, site: Site) -> tuple[Replacement | None, str, str]:
@@ -125,12 +126,12 @@ class Selection:
             if found is None:
                 return None, "", ""
             mapper, owner = self._mappers[id(found.cls)], str(found.owner)
-        with blame(f"Mapper {mapper.name!r} ({owner}), asked about {site.name} ({site.operation_name}),"):
+        with blame(f"Mapper {shown(mapper.name)} ({owner}), asked about {site.name} ({site.operation_name}),"):
             replacement: Any = mapper.map(site)
         if not isinstance(replacement, Replacement):
             raise PluginError(
-                f"Mapper {mapper.name!r} ({owner}) returned {replacement!r} for {site.name} ({site.operation_name}); "
-                "it must return a Replacement such as Spike(), Average() or Refuse(...)."
+                f"Mapper {shown(mapper.name)} ({owner}) returned {shown(replacement)} for {site.name} "
+                f"({site.operation_name}); it must return a Replacement such as Spike(), Average() or Refuse(...)."
             )
         return replacement, mapper.name, owner
 
@@ -139,7 +140,7 @@ class Selection:
             return mapper
         if not isinstance(mapper, str):
             raise OptionError(
-                f"mappers holds {mapper!r}; allowed is the name of a mapper or an instance of LayerMapper."
+                f"mappers holds {shown(mapper)}; allowed is the name of a mapper or an instance of LayerMapper."
             )
         named: LayerMapper = self._mappers[id(find(self._registry, LAYER_MAPPERS, mapper, self._prefer).cls)]
         return named
@@ -179,15 +180,15 @@ class Selection:
         ]
         owners += [("correction", cls) for cls in corrections]
         owners += [("mapper", one.cls) for one in self._registry.registered(LAYER_MAPPERS)]
-        known = {name: f"{name} ({kind} {cls.name!r})" for kind, cls in owners for name in declared_options(cls)}
+        known = {name: f"{name} ({kind} {shown(cls.name)})" for kind, cls in owners for name in declared_options(cls)}
         unknown = sorted(set(options) - set(known) - {"T"})
         if unknown:
             hint = instead_of(unknown[0]) or did_you_mean(unknown[0], [*known, *own_keywords], count=1)
             raise OptionError(
-                f"Converter got the unknown keyword{'s' if len(unknown) > 1 else ''} {', '.join(unknown)}. "
+                f"Converter got the unknown keyword{'s' if len(unknown) > 1 else ''} {listed(unknown)}. "
                 f"{hint}{' ' if hint else ''}Converter itself takes {', '.join(own_keywords)}; mode "
-                f"{str(self.normalization)!r} and the neuron, corrections and mappers in use take "
-                f"{', '.join(sorted(known.values()))}."
+                f"{shown(str(self.normalization))} and the neuron, corrections and mappers in use take "
+                f"{listed(sorted(known.values()))}."
             )
 
 
@@ -196,7 +197,7 @@ def _as_sequence(corrections: object) -> Sequence[object]:
         return (corrections,)
     if not isinstance(corrections, Sequence):
         raise OptionError(
-            f"corrections={corrections!r} is not allowed: give the name of a correction, an instance of Correction, or "
-            "a list of these in the order in which to apply them."
+            f"corrections={shown(corrections)} is not allowed: give the name of a correction, an instance of "
+            "Correction, or a list of these in the order in which to apply them."
         )
     return corrections

@@ -13,7 +13,7 @@ from ..errors import CalibrationError, OptionError
 from ..support.batches import forward_signature, run_batch
 from ..support.neutral import neutral
 from ..support.trees import map_tensors
-from ..support.wording import did_you_mean
+from ..support.wording import did_you_mean, shown
 from .calibrate import CalibrationData
 from .prepare import device_of, working_copy
 
@@ -53,7 +53,7 @@ def require_submodule(ann: nn.Module, name: str) -> nn.Module:
     found: dict[str, nn.Module] = dict(ann.named_modules())
     if not name or name not in found:
         hint = did_you_mean(name, filter(None, found)) or "See network.named_modules()."
-        raise OptionError(f"convert_only names {name!r}, which is not a submodule of the network. {hint}")
+        raise OptionError(f"convert_only names {shown(name)}, which is not a submodule of the network. {hint}")
     return found[name]
 
 
@@ -125,7 +125,10 @@ class SubmoduleInputs:
             yield self._inputs(batch, index)
 
     def __len__(self) -> int:
-        return len(self.loader)
+        length = self.loader.length()
+        if length is None:
+            raise TypeError("the loader does not know its length")
+        return length
 
     def _inputs(self, batch: Any, index: int) -> tuple[Any, ...]:
         received: list[tuple[Any, ...]] = []
@@ -150,6 +153,6 @@ class SubmoduleInputs:
             handle.remove()
         if not received:
             raise CalibrationError(
-                f"convert_only names {self.name!r}, which the network did not call on calibration batch {index}."
+                f"convert_only names {shown(self.name)}, which the network did not call on calibration batch {index}."
             )
         return received[0]

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from tqdm.auto import tqdm
 
 from ..contracts.exit_rule import ExitRule
@@ -17,15 +17,23 @@ from ..errors import EvaluationInterrupted, InputError
 from ..hooks.choice import choose, find
 from ..hooks.discovery import load_plugins
 from ..hooks.kinds import EXIT_RULES
+from ..hooks.options import construct
 from ..simulation.answers import readout_for
 from ..simulation.engine import Simulator
-from ..support.batches import Signature, explain_rejection, forward_signature, length_of, move
+from ..support.batches import Signature, describe_batch, explain_rejection, forward_signature, move
+from ..support.loaders import Batches
 from ..support.locks import exclusive
-from ..support.neutral import as_caller, neutrally
+from ..support.neutral import neutrally
+from .labels import ClassLabels, require_scores
 from .result import EvaluationResult
 from .tally import Tally, TileTally
 
 __all__ = ["accuracy_of", "evaluate"]
+
+MOST_STEPS = 100_000_000
+"""Time steps whose accuracies fit into memory in any case."""
+
+EMPTY = "The loader is empty: it yields no batches to evaluate."
 
 
 @neutrally
@@ -54,7 +62,8 @@ def evaluate(
 
     Args:
         snn: A converted network whose output is ``[N, classes]``.
-        loader: Batches of inputs and labels: tuples, lists or dicts; the last batch may be smaller.
+        loader: Batches of inputs and labels: tuples, lists or dicts; the last batch may be smaller. Labels are class
+            indices from 0 up, ``[N]`` or ``[N, 1]``, of any integer type, or one-hot rows ``[N, classes]``.
         T: Number of time steps, at least 1.
         readout: How to turn the outputs over time into the answer: `"mean"`, `"delayed"`, `"exponential"`, `"last"`,
             `"potential"`, the name of any plugin's readout, or an instance with options,
@@ -67,8 +76,9 @@ def evaluate(
         progress: Show a progress bar.
 
     Raises:
-        InputError: `T` is not a positive integer, the loader is empty, or a batch has no labels or does
-            not fit the network.
+        InputError: `T` is not a positive integer; the loader is empty, fails, or is none; a batch does not fit the
+            network, or has no labels or labels that are not its classes; or the network is no classifier with one
+            score per class.
         OptionError: `early_exit` names no rule; `readout` is unknown, or has no answer after `T` steps; or `precision`
             is not available on the network's device.
         EvaluationInterrupted: Ctrl-C was pressed. Its `result` covers the samples that were finished by then. It is
@@ -77,31 +87,29 @@ def evaluate(
     rule = _exit_rule(early_exit)
     simulator = Simulator(snn, T, precision)
     answering = readout_for(snn, readout, T)
-    signature = Signature.of(snn) if isinstance(snn, fx.GraphModule) else forward_signature(snn)
+    signature = Signature.of(snn) if isinstance(snn, fx.GraphModule) else None
+    if simulator.steps > MOST_STEPS:
+        raise InputError(
+            f"T={simulator.steps} is not allowed: evaluate keeps the accuracy after every step, of at most "
+            f"{MOST_STEPS:,}."
+        )
     totals = Tally(T)
-    index = -1
+    batches = _batches(loader)
     try:
-        batches, total = as_caller(loader), length_of(loader)
-        with tqdm(batches, total=total, desc=f"simulating T={T}", unit="batch", disable=not progress) as bar:
+        with tqdm(batches, desc=f"simulating T={T}", unit="batch", total=batches.length(), disable=not progress) as bar:
             for index, batch in enumerate(bar):
-                inputs, labels = signature.inputs_of(batch), _class_indices(signature.labels_of(batch))
-                if labels.shape[0] != inputs[0].shape[0]:
-                    raise InputError(
-                        f"Batch {index} holds {inputs[0].shape[0]} samples but {labels.shape[0]} labels; there must be "
-                        "one label per sample."
-                    )
-                with totals.timed():
-                    try:
-                        simulator.run_all(inputs, partial(TileTally, totals, labels, T, answering, rule))
-                    except InputError as error:
-                        raise InputError(f"Batch {index} does not fit the network. {error}") from error
+                signature = signature or forward_signature(snn, batch)
+                with _named(index):
+                    inputs, labels = _split(signature, batch)
+                with totals.timed(), _named(index, "does not fit the network. "):
+                    simulator.run_all(inputs, partial(TileTally, totals, labels, T, answering, rule))
                 bar.set_postfix(accuracy=f"{totals.accuracy()[-1]:.4f}")
     except KeyboardInterrupt as interrupt:
         if not totals.samples:
             raise
         raise EvaluationInterrupted(totals.result()) from interrupt
-    if index < 0:
-        raise InputError("The loader is empty: it yields no batches to evaluate.")
+    if not totals.samples:
+        raise InputError(EMPTY)
     return totals.result()
 
 
@@ -110,21 +118,25 @@ def accuracy_of(ann: nn.Module, loader: Iterable[Any]) -> float:
     """Share of the samples in `loader` that an ANN classifies correctly; training modes are restored.
 
     Raises:
-        InputError: The loader is empty or has no labels.
+        InputError: As for `evaluate`.
     """
-    signature = forward_signature(ann)
+    signature: Signature | None = None
     device = next((p.device for p in ann.parameters()), torch.device("cpu"))
     right = samples = 0
     with _in_eval_mode(ann), torch.no_grad():
-        for batch in as_caller(loader):
-            labels = _class_indices(signature.labels_of(batch))
-            inputs = tuple(move(value, device) for value in signature.inputs_of(batch))
-            with explain_rejection(batch):
-                output = signature.caller(ann)(*inputs)
-            right += int((output.argmax(1).cpu() == labels).sum())
-            samples += labels.shape[0]
+        for index, batch in enumerate(_batches(loader)):
+            signature = signature or forward_signature(ann, batch)
+            with _named(index):
+                inputs, labels = _split(signature, batch)
+            with _named(index, "does not fit the network. "):
+                with explain_rejection(batch, (Exception,)):
+                    output = signature.caller(ann)(*(move(value, device) for value in inputs))
+                scores = require_scores(output, len(labels.indices))
+                labels.require_classes(scores.shape[1])
+            right += int((scores.argmax(1).cpu() == labels.indices).sum())
+            samples += len(labels.indices)
     if not samples:
-        raise InputError("The loader is empty: it yields no batches to evaluate.")
+        raise InputError(EMPTY)
     return right / samples
 
 
@@ -147,12 +159,31 @@ def _exit_rule(given: object) -> ExitRule | None:
         return given
     registry = load_plugins()
     if isinstance(given, (int, float)) and not isinstance(given, bool):
-        margin: ExitRule = find(registry, EXIT_RULES, "margin").cls(threshold=given)
+        margin: ExitRule = construct(find(registry, EXIT_RULES, "margin").cls, {"threshold": given}, "exit rule")
         return margin
-    rule: ExitRule = choose(registry, EXIT_RULES, given).found.cls()
+    rule: ExitRule = construct(choose(registry, EXIT_RULES, given).found.cls, {}, "exit rule")
     return rule
 
 
-def _class_indices(labels: Tensor) -> Tensor:
-    labels = labels.detach().cpu()
-    return labels.argmax(1) if labels.dim() == 2 and labels.shape[1] > 1 else labels.reshape(-1)
+def _batches(loader: Any) -> Batches:
+    return Batches(loader, "The loader", "evaluate(snn, loader, T)", InputError)
+
+
+def _split(signature: Signature, batch: Any) -> tuple[tuple[Any, ...], ClassLabels]:
+    """The inputs and the labels of a batch."""
+    inputs = signature.inputs_of(batch)
+    found = signature.labels_of(batch)
+    if not inputs[0].dim():
+        raise InputError(f"It holds {describe_batch(batch)}; the inputs must be tensors [N, ...].")
+    if not inputs[0].shape[0]:
+        raise InputError(f"It holds no samples: {describe_batch(batch)}.")
+    return inputs, ClassLabels(found, inputs[0].shape[0])
+
+
+@contextmanager
+def _named(index: int, what: str = "cannot be evaluated. ") -> Iterator[None]:
+    """Let errors about a batch begin with its number."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"Batch {index} {what}{error}") from error

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import OptionError
-from ..support.wording import did_you_mean, with_article
+from ..support.wording import MOST, did_you_mean, listed, shortened, shown, with_article
 from .conflicts import resolve
 from .kinds import HookKind
 from .registry import CALLER, Registered, Registry
@@ -41,19 +41,19 @@ def choose(registry: Registry, kind: HookKind, given: object, prefer: Sequence[s
         return Choice(find(registry, kind, given, prefer))
     if isinstance(given, type):
         raise OptionError(class_given(kind, given))
-    known = ", ".join(repr(one.name) for one in registry.registered(kind))
-    listed = f" ({known})" if known else ""
+    known = listed(shown(one.name) for one in registry.registered(kind))
+    choices = f" ({known})" if known else ""
     otherwise = f"{kind.otherwise}, " if kind.otherwise else ""
     raise OptionError(
-        f"{kind.argument}={given!r} is not allowed: give {otherwise}the name of {with_article(kind.noun)}{listed} or "
-        f"an instance of {kind.base.__name__}."
+        f"{kind.argument}={shown(given)} is not allowed: give {otherwise}the name of "
+        f"{with_article(kind.noun)}{choices} or an instance of {kind.base.__name__}."
     )
 
 
 def class_given(kind: HookKind, given: type) -> str:
     """The message for a class in place of an instance."""
-    shown = given.__name__
-    return f"{kind.argument}={shown} is a class; give an instance, {kind.argument}={shown}(...)."
+    name = shortened(given.__name__)
+    return f"{kind.argument}={name} is a class; give an instance, {kind.argument}={name}(...)."
 
 
 def find(registry: Registry, kind: HookKind, name: str, prefer: Sequence[str] = ()) -> Registered:
@@ -67,7 +67,7 @@ def find(registry: Registry, kind: HookKind, name: str, prefer: Sequence[str] = 
     candidates = [one for one in registry.registered(kind) if one.name.lower() == wanted or wanted in one.replaces]
     if not candidates:
         raise OptionError(unknown(registry, kind, name))
-    return resolve(candidates, prefer, f"{kind.argument}={name!r}", kind.settled_by)
+    return resolve(candidates, prefer, f"{kind.argument}={shown(name)}", kind.settled_by)
 
 
 def unknown(registry: Registry, kind: HookKind, given: object, broken: Sequence[str] = ()) -> str:
@@ -83,12 +83,12 @@ def unknown(registry: Registry, kind: HookKind, given: object, broken: Sequence[
         (getattr(one.cls, "example", "") if kind.named_freely else "") or one.name: one
         for one in registry.registered(kind)
     }
-    quoted = "{}".format if kind.named_freely else "{!r}".format
-    known = ", ".join(f"{quoted(text)} ({one.owner})" for text, one in sorted(written.items()))
-    hint = did_you_mean(str(given).lower(), [text.lower() for text in written])
-    message = f"{kind.argument}={given!r} is not known.{' ' if hint else ''}{hint} Known {kind.plural}: {known}."
+    quoted = "{}".format if kind.named_freely else shown
+    known = listed(f"{quoted(text)} ({one.owner})" for text, one in sorted(written.items()))
+    hint = did_you_mean((given if isinstance(given, str) else shown(given)).lower(), [text.lower() for text in written])
+    message = f"{kind.argument}={shown(given)} is not known.{' ' if hint else ''}{hint} Known {kind.plural}: {known}."
     message += f" {with_article(kind.noun).capitalize()} may also be given as an instance of {kind.base.__name__}."
     failed = [*map(str, registry.failures), *broken]
     if failed:
-        message += " These plugins do not work, and one of them may provide it: " + "; ".join(failed) + "."
+        message += " These plugins do not work, and one of them may provide it: " + "; ".join(failed[:MOST]) + "."
     return message

@@ -19,9 +19,10 @@ from contextvars import ContextVar
 
 from .._version import __version__
 from ..errors import PluginWarning
+from ..support.wording import is_fault, shortened
 from .registry import BUILTIN, Owner, PluginFailure, Registry
 from .specs import PROJECT
-from .validation import one_line, register_plugin
+from .validation import register_plugin, told
 
 __all__ = [
     "BUILTIN_PLUGINS",
@@ -47,6 +48,9 @@ BUILTIN_PLUGINS = (
 
 ALLOW_VARIABLE = "SJ_ANN2SNN_LOAD_PLUGINS"
 DENY_VARIABLE = "SJ_ANN2SNN_DISABLE_PLUGINS"
+
+LONGEST_TRACEBACK = 20_000
+"""Characters of a plugin's traceback that are kept."""
 
 _in_use: ContextVar[Registry | None] = ContextVar("_in_use", default=None)
 """The registry to use instead of the installed plugins."""
@@ -95,8 +99,10 @@ def _load(allow: str | None, deny: str) -> Registry:
             continue
         try:
             register_plugin(registry, entry_point.load(), owner)
-        except (Exception, SystemExit) as error:
-            failure = PluginFailure(owner, one_line(error), traceback.format_exc())
+        except BaseException as error:
+            if not is_fault(error):
+                raise
+            failure = PluginFailure(owner, told(error), shortened(traceback.format_exc(), LONGEST_TRACEBACK))
             registry.failures.append(failure)
             warnings.warn(
                 f"A plugin could not be loaded: {failure}. Everything else works without it; "

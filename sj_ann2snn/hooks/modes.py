@@ -9,6 +9,7 @@ from typing import Any
 from ..contracts.normalization import Normalization
 from ..errors import Ann2SnnError, ModeError, PluginWarning
 from ..support.blame import WHAT_TO_DO
+from ..support.wording import described, is_fault, shown
 from .choice import unknown
 from .conflicts import resolve
 from .kinds import MODES
@@ -37,12 +38,14 @@ def find_mode(
             instance = one.cls.parse(mode, **given)
         except Ann2SnnError:
             raise
-        except Exception as error:
+        except BaseException as error:
+            if not is_fault(error):
+                raise
             # Another strategy may still recognize the mode.
-            broken.append(f"{one.name!r} of {one.owner} failed in parse({mode!r}) with {error!r}")
+            broken.append(f"{shown(one.name)} of {one.owner} failed in parse({shown(mode)}) with {described(error)}")
             continue
         if instance is not None and not isinstance(instance, Normalization):
-            broken.append(f"{one.name!r} of {one.owner} returned {instance!r} from parse({mode!r})")
+            broken.append(f"{shown(one.name)} of {one.owner} returned {shown(instance)} from parse({shown(mode)})")
             continue
         if instance is not None:
             instances[id(one)] = instance
@@ -51,5 +54,5 @@ def find_mode(
         warnings.warn(f"A mode does not work: {what}. {WHAT_TO_DO}", PluginWarning, stacklevel=4)
     if not candidates:
         raise ModeError(unknown(registry, MODES, mode, broken))
-    winner = resolve(candidates, prefer, f"mode={mode!r}")
+    winner = resolve(candidates, prefer, f"mode={shown(mode)}")
     return instances[id(winner)], winner

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import OptionError
-from ..support.wording import did_you_mean
+from ..support.blame import blame
+from ..support.wording import did_you_mean, listed
 
 __all__ = ["construct", "declared_options", "instantiate"]
 
@@ -27,7 +28,7 @@ def declared_options(cls: type) -> dict[str, inspect.Parameter]:
 def instantiate(cls: type, options: Mapping[str, Any]) -> Any:
     """Construct `cls` with the options that it declares; ignore the rest."""
     known = declared_options(cls)
-    return cls(**{name: value for name, value in options.items() if name in known})
+    return _made(cls, {name: value for name, value in options.items() if name in known})
 
 
 def construct(cls: type, options: Mapping[str, Any], called: str) -> Any:
@@ -42,7 +43,12 @@ def construct(cls: type, options: Mapping[str, Any], called: str) -> Any:
         hint = did_you_mean(unknown[0], known, count=1)
         raise OptionError(
             f"{called[:1].upper()}{called[1:]} got the unknown option{'s' if len(unknown) > 1 else ''} "
-            f"{', '.join(unknown)}. {hint}{' ' if hint else ''}"
-            + (f"Its options: {', '.join(known)}." if known else "It has no options.")
+            f"{listed(unknown)}. {hint}{' ' if hint else ''}"
+            + (f"Its options: {listed(known)}." if known else "It has no options.")
         )
-    return cls(**options)
+    return _made(cls, options)
+
+
+def _made(cls: type, options: Mapping[str, Any]) -> Any:
+    with blame(f"The constructor of {cls.__module__}.{cls.__qualname__}"):
+        return cls(**options)

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from ..contracts.network_description import qualified_type
+from ..support.wording import shown
 from .kinds import KINDS, LAYER_MAPPERS, NEURONS, HookKind
 
 __all__ = ["BUILTIN", "CALLER", "Owner", "PluginFailure", "Registered", "Registry"]
@@ -55,7 +56,7 @@ class PluginFailure:
     traceback: str = ""
 
     def __str__(self) -> str:
-        where = f" (entry point {self.owner.entry_point!r})" if self.owner.entry_point else ""
+        where = f" (entry point {shown(self.owner.entry_point)})" if self.owner.entry_point else ""
         return f"{self.owner}{where}: {self.error}"
 
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import OptionError
+from ..support.wording import shown
 from .memory import MemoryLayer
 
 __all__ = ["CumulativeMax", "CumulativeMaxPool", "MomentumMaxPool"]
@@ -179,7 +180,7 @@ class MomentumMaxPool(_SpikingMaxPool):
 
     def __init__(self, spatial: int, kernel_size: Size, *geometry: Any, momentum: float = 0.9, **named: Any) -> None:
         if not 0 <= momentum < 1:
-            raise OptionError(f"maxpool_momentum={momentum!r} is not allowed: it must be in [0, 1).")
+            raise OptionError(f"maxpool_momentum={shown(momentum)} is not allowed: it must be in [0, 1).")
         super().__init__(spatial, kernel_size, *geometry, **named)
         self.momentum = momentum
         self.register_memory("rate", 0.0)

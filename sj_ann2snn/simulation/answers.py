@@ -18,6 +18,7 @@ from ..hooks.options import construct
 from ..support.batches import describe_batch
 from ..support.blame import blame
 from ..support.trees import map_tensors, tensors
+from ..support.wording import shown
 from .engine import Collector
 
 __all__ = ["AnswerAtEnd", "Decoder", "find_readout", "readout_for"]
@@ -52,8 +53,8 @@ def find_readout(given: object, steps: int, options: Mapping[str, Any] | None = 
     choice = choose(load_plugins(), READOUTS, given)
     readout: Readout = choice.instance
     if readout is None:
-        readout = construct(choice.found.cls, options or {}, f"readout {given!r}")
-    with blame(f"Readout {readout.name!r}, asked about T={steps},"):
+        readout = construct(choice.found.cls, options or {}, f"readout {shown(given)}")
+    with blame(f"Readout {shown(readout.name)}, asked about T={steps},"):
         readout.check(steps)
     return readout
 
@@ -82,12 +83,12 @@ class Decoder:
 
     def divisors(self, steps: range) -> list[float]:
         """The number by which to divide the answers after each of `steps`."""
-        with blame(f"Readout {self._readout.name!r}, asked for divisors from step {steps.start} on,"):
+        with blame(f"Readout {shown(self._readout.name)}, asked for divisors from step {steps.start} on,"):
             divisors: list[Any] = [self._readout.divisor(step) for step in steps]
         for step, divisor in zip(steps, divisors, strict=True):
             if not isinstance(divisor, (int, float)) or not 0 < divisor < math.inf:
                 raise PluginError(
-                    f"Readout {self._readout.name!r} returned {divisor!r} from divisor({step}); "
+                    f"Readout {shown(self._readout.name)} returned {shown(divisor)} from divisor({step}); "
                     "it must return a finite, positive number."
                 )
         return divisors
@@ -98,21 +99,22 @@ class Decoder:
         def selected(x: Tensor) -> Tensor:
             if not x.dim() or x.shape[0] != samples:
                 raise PluginError(
-                    f"Readout {self._readout.name!r} keeps {describe_batch(x)} in its state for {samples} samples; "
-                    "every tensor there must have one row per sample, so that samples that leave early can be removed."
+                    f"Readout {shown(self._readout.name)} keeps {describe_batch(x)} in its state for {samples} "
+                    "samples; every tensor there must have one row per sample, so that samples that leave early can be "
+                    "removed."
                 )
             return x[rows.to(x.device)]
 
         self._state = map_tensors(self._state, selected)
 
     def _label(self) -> str:
-        return f"Readout {self._readout.name!r}, given the outputs after step {self.done},"
+        return f"Readout {shown(self._readout.name)}, given the outputs after step {self.done},"
 
     def _require_shape(self, answers: Any, method: str, shape: tuple[int, ...]) -> Tensor:
         if not isinstance(answers, Tensor) or tuple(answers.shape[: len(shape)]) != shape:
             raise PluginError(
-                f"Readout {self._readout.name!r} returned {describe_batch(answers)} from {method}; it must return a "
-                f"tensor of shape [{', '.join(map(str, shape))}, ...] and the state."
+                f"Readout {shown(self._readout.name)} returned {describe_batch(answers)} from {method}; it must "
+                f"return a tensor of shape [{', '.join(map(str, shape))}, ...] and the state."
             )
         return answers
 

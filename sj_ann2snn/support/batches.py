@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
 from ..errors import Ann2SnnError, CalibrationError, InputError
 from .names import NAME
 from .neutral import ordinary
-from .wording import first_line
+from .wording import first_line, listed, shortened, shown
 
 __all__ = [
     "HALF",
@@ -22,7 +23,6 @@ __all__ = [
     "describe_batch",
     "explain_rejection",
     "forward_signature",
-    "length_of",
     "move",
     "run_batch",
     "to_full_precision",
@@ -85,13 +85,13 @@ class Signature:
         if len(found) < count or not isinstance(found[0], Tensor):
             raise InputError(
                 f"A batch holds {describe_batch(batch)}; the network takes {len(self.required)} input(s): "
-                f"{', '.join(self.names)}. Allowed are a tensor, a tuple or list that starts with the inputs, "
+                f"{listed(self.names)}. Allowed are a tensor, a tuple or list that starts with the inputs, "
                 "or a dict with the inputs under their names."
             )
         return tuple(ordinary(value) for value in found)
 
-    def labels_of(self, batch: Any) -> Tensor:
-        """The labels in `batch`: after the inputs, or under a key such as ``label``.
+    def labels_of(self, batch: Any) -> Any:
+        """The labels in `batch`, as they are: after the inputs, or under a key such as ``label``.
 
         Raises:
             InputError: There are none.
@@ -106,7 +106,7 @@ class Signature:
                 f"A batch holds {describe_batch(batch)} but no labels: evaluate needs (input, label) or a dict "
                 f"with one of {', '.join(LABEL_KEYS)}. To run without labels, use simulate."
             )
-        return torch.as_tensor(found)
+        return found
 
 
 def forward_signature(module: nn.Module, batch: Any = None) -> Signature:
@@ -158,37 +158,52 @@ def _positional_inputs(batch: Any) -> int:
     return 1
 
 
-def length_of(loader: Any) -> int | None:
-    """The number of batches; None if the loader does not know it."""
-    try:
-        return len(loader)
-    except TypeError:
-        return None
+def describe_batch(batch: Any, depth: int = 0) -> str:
+    """A batch in words, for messages; of long and nested lists only the beginning.
 
-
-def describe_batch(batch: Any) -> str:
-    """A batch in words, for messages."""
+    >>> describe_batch((torch.zeros(2, 3), [0] * 1000))
+    'a tuple of a tensor of shape (2, 3) and dtype torch.float32, a list of 1000 int'
+    """
     if isinstance(batch, Tensor):
         return f"a tensor of shape {tuple(batch.shape)} and dtype {batch.dtype}"
+    if isinstance(batch, np.ndarray):
+        return f"a numpy array of shape {batch.shape} and dtype {batch.dtype}"
     if isinstance(batch, Mapping):
-        return f"a dict with {', '.join(map(repr, batch)) or 'nothing'}"
-    if isinstance(batch, Sequence) and not isinstance(batch, str):
-        return f"a {type(batch).__name__} of {', '.join(map(describe_batch, batch)) or 'nothing'}"
+        return f"a dict with {listed(map(shown, batch)) or 'nothing'}"
+    if isinstance(batch, Sequence) and not isinstance(batch, (str, bytes, range)):
+        return f"a {type(batch).__name__} of {_describe_entries(batch, depth) or 'nothing'}"
     return f"a {type(batch).__name__}"
 
 
+def _describe_entries(batch: Sequence[Any], depth: int) -> str:
+    kinds = {type(one) for one in batch}
+    if depth >= DEEPEST or (len(batch) > FIRST and len(kinds) == 1):
+        alike = " and ".join(sorted(kind.__name__ for kind in kinds))
+        return f"{len(batch)} {shortened(alike)}" if batch else ""
+    first = ", ".join(describe_batch(one, depth + 1) for one in batch[:FIRST])
+    return first + (f" and {len(batch) - FIRST} more" if len(batch) > FIRST else "")
+
+
+REJECTIONS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError)
+"""What torch, or code that reads shapes, raises for an input that does not fit."""
+
+
 @contextmanager
-def explain_rejection(given: Any) -> Iterator[None]:
+def explain_rejection(given: Any, errors: tuple[type[Exception], ...] = REJECTIONS) -> Iterator[None]:
     """If a network fails, say what it was given.
 
+    Args:
+        given: What it was given.
+        errors: The errors to explain; others pass through, and so do those of the package and out-of-memory errors.
+
     Raises:
-        InputError: Instead of the error that the network or torch raised. Out-of-memory errors pass through.
+        InputError: Instead of the error that the network or torch raised.
     """
     try:
         yield
-    except (InputError, torch.OutOfMemoryError):
+    except (Ann2SnnError, MemoryError, torch.OutOfMemoryError):
         raise
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+    except errors as error:
         raise InputError(
             f"The network cannot take {describe_batch(given)}: it fails with {type(error).__name__}: "
             f"{first_line(error)}"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..errors import Ann2SnnError, PluginError
+from .wording import described, is_fault
 
 __all__ = ["WHAT_TO_DO", "blame"]
 
@@ -22,11 +23,14 @@ def blame(what: str) -> Iterator[None]:
     Traceback (most recent call last):
     sj_ann2snn.errors.PluginError: Mode 'm' (some-plugin 1.0), observing relu1, failed with ZeroDivisionError: ...
 
-    The package's own errors pass through: a plugin raises them on purpose.
+    The package's own errors pass through, because a plugin raises them on purpose, and so does Ctrl-C. A plugin that
+    calls `sys.exit()` fails like any other.
     """
     try:
         yield
     except Ann2SnnError:
         raise
-    except Exception as error:
-        raise PluginError(f"{what} failed with {type(error).__name__}: {error}. {WHAT_TO_DO}") from error
+    except BaseException as error:
+        if not is_fault(error):
+            raise
+        raise PluginError(f"{what} failed with {described(error)}. {WHAT_TO_DO}") from error

@@ -14,6 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 from ...errors import OptionError
 from ...support.locks import exclusive
 from ...support.shapes import along_axis
+from ...support.wording import shown
 
 __all__ = [
     "PRECISIONS",
@@ -35,7 +36,7 @@ def check_precision(precision: object, device: torch.device) -> str:
         OptionError: It is unknown or not available.
     """
     if precision not in PRECISIONS:
-        raise OptionError(f"precision={precision!r} is not known. Allowed are {', '.join(map(repr, PRECISIONS))}.")
+        raise OptionError(f"precision={shown(precision)} is not known. Allowed are {', '.join(map(repr, PRECISIONS))}.")
     if precision == "tf32" and device.type != "cuda":
         raise OptionError(
             f"precision='tf32' is a format of CUDA devices, but the network is on {device}. Move it with "

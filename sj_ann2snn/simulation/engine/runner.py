@@ -13,8 +13,9 @@ from torch import Tensor, fx, nn
 
 from ...compat import MemoryModule, memories
 from ...errors import InputError
-from ...support.trees import map_tensors, tensors
-from .collectors import Collector
+from ...support.trees import leaves, map_tensors, tensors
+from ...support.wording import shown
+from .collectors import Call, Collector
 from .flow import Flow
 from .outputs import Constant
 from .shortcuts import shortcut_of
@@ -144,7 +145,7 @@ class Runner:
         value = read(node) if moves else static.values[node]
         if not tensors(value):
             raise InputError(
-                f"The network returns {value!r} ({node.name}), a size or another value that is not a tensor; "
+                f"The network returns {shown(value)} ({node.name}), a size or another value that is not a tensor; "
                 "simulate runs tiles of samples and steps, which have other sizes. Return only tensors."
             )
         return value if moves else Constant(value)
@@ -199,8 +200,14 @@ class Runner:
         if result is None:
             result = module(*args, **kwargs)
         if self._watch is not None:
-            self._watch(str(node.target), module, args[0] if args else None, result)
+            self._watch(Call(str(node.target), module, args, kwargs, result, self._varying_tensors(node, read)))
         return result
+
+    def _varying_tensors(self, node: fx.Node, read: Callable[[fx.Node], Any]) -> tuple[int, ...]:
+        """Positions, among the tensors that `node` receives, of those that vary over time."""
+        sources = [leaf for leaf in leaves((node.args, node.kwargs)) if isinstance(leaf, fx.Node)]
+        varies = [source in self.flow.varying for source in sources for _ in tensors(read(source))]
+        return tuple(position for position, yes in enumerate(varies) if yes)
 
 
 @dataclass

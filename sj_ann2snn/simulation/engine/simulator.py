@@ -6,8 +6,8 @@ import itertools
 import math
 import threading
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from ...errors import InputError, MemoryWarning, OptionError, OutOfMemoryError
 from ...support.batches import HALF, describe_batch, explain_rejection
 from ...support.neutral import ordinary
 from ...support.trees import map_tensors
-from ...support.wording import first_line
+from ...support.wording import first_line, listed, shown
 from .backend import fastest_neurons
 from .collectors import Collector
 from .flow import Flow
@@ -29,6 +29,7 @@ from .precision import check_precision, likes_channels_last, product_precision, 
 from .runner import Runner
 from .threads import in_threads
 from .tiling import Tiling
+from .watching import watched
 
 __all__ = ["Simulator"]
 
@@ -52,8 +53,8 @@ class Simulator:
         self.flow = Flow.of(snn)
         if self.flow is None and type_of_products(self.precision):
             raise OptionError(
-                f"precision={precision!r} needs a network made by the converter, which {type(snn).__name__} is not. "
-                "Leave the argument out."
+                f"precision={shown(precision)} needs a network made by the converter, which {type(snn).__name__} is "
+                "not. Leave the argument out."
             )
         self._tiling = Tiling(self.device.type, steps)
         self._runners: list[Runner] = []
@@ -143,7 +144,7 @@ class Simulator:
             names = [str(node.target) for node in self.snn.graph.nodes if node.op == "placeholder"]
             if len(inputs) > len(names):
                 raise InputError(
-                    f"The network takes {len(names)} input(s), {', '.join(names)}, but was given {len(inputs)}."
+                    f"The network takes {len(names)} input(s), {listed(names)}, but was given {len(inputs)}."
                 )
         samples = int(inputs[0].shape[0])
         if not samples:
@@ -202,7 +203,7 @@ class Simulator:
         for module, _ in step_modes(self.snn):
             module.step_mode = "s"  # type: ignore[assignment]
         rows: Tensor | None = None
-        with _watched(self.snn, collector.watch):
+        with nullcontext() if collector.watch is None else watched(self.snn, inputs, collector.watch):
             for _ in range(self.steps):
                 outputs = map_tensors(self.snn(*inputs), partial(_as_one_step, rows))
                 going_on = collector.add(outputs)
@@ -215,24 +216,6 @@ class Simulator:
 
 def _as_one_step(rows: Tensor | None, y: Tensor) -> Tensor:
     return (y if rows is None else y[rows.to(y.device)]).unsqueeze(0)
-
-
-@contextmanager
-def _watched(snn: nn.Module, watch: Any) -> Iterator[None]:
-    """Shows `watch` every module of a network that is not a graph."""
-
-    def show(name: str, module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
-        if args and isinstance(args[0], Tensor) and isinstance(out, Tensor):
-            watch(name, module, args[0].unsqueeze(0), out.unsqueeze(0))
-
-    handles = [
-        module.register_forward_hook(partial(show, name)) for name, module in snn.named_modules() if watch is not None
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def is_out_of_memory(error: Exception) -> bool:
