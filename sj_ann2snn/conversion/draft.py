@@ -67,11 +67,17 @@ class Plan:
 
     @cached_property
     def unclaimed(self) -> list[Decision]:
-        """The operations behind weights that no mapper claims; they run on values that do not vary."""
+        """The operations between weights and the first neurons that no mapper claims."""
+        leading: set[fx.Node] = {node for node in self.spikes if self.decisions[node].site.varies is Varies.STATIC}
+        for node in reversed(list(self.decisions)):
+            if any(user in leading for user in node.users):
+                leading.add(node)
         return [
             decision
             for node, decision in self.decisions.items()
-            if decision.replacement is None and any(map(self._is_behind_weights, node.all_input_nodes))
+            if node in leading
+            and decision.replacement is None
+            and any(map(self._is_behind_weights, node.all_input_nodes))
         ]
 
     def _is_behind_weights(self, node: fx.Node) -> bool:

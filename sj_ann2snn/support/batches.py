@@ -158,6 +158,10 @@ def _positional_inputs(batch: Any) -> int:
     return 1
 
 
+FIRST, DEEPEST = 4, 3
+"""Entries of a list, and lists inside each other, that the description of a batch spells out."""
+
+
 def describe_batch(batch: Any, depth: int = 0) -> str:
     """A batch in words, for messages; of long and nested lists only the beginning.
 
