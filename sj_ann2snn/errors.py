@@ -99,7 +99,7 @@ class CalibrationError(ConversionError):
 
 
 class NonFiniteError(CalibrationError):
-    """An activation is NaN or infinite during calibration."""
+    """A value is NaN or infinite, during calibration or where a simulation would hide it."""
 
 
 class DeadLayerError(CalibrationError):

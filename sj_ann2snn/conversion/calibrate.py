@@ -14,6 +14,7 @@ from ..contracts.normalization import CalibrationSite, Normalization, Observer
 from ..errors import CalibrationError, NonFiniteError, PluginError
 from ..support.batches import Signature, describe_batch, run_batch
 from ..support.blame import WHAT_TO_DO, blame
+from ..support.finite import affected_samples, all_finite, kind_of
 from .draft import Draft
 from .graph.weights import broadcast_slope
 from .memory_growth import Growth
@@ -229,14 +230,10 @@ def _run_pass(
 
 
 def _require_finite(x: Tensor, name: str, batch: int) -> None:
-    # If the sum is finite, so are all values. If it is not, it may also have overflowed, so check the values.
-    if bool(torch.isfinite(x.sum(dtype=torch.float32 if x.dtype.itemsize < 4 else None))):
+    if all_finite(x):
         return
-    bad = ~torch.isfinite(x)
-    if bool(bad.any()):
-        kind = "NaN" if bool(torch.isnan(x).any()) else "infinite"
-        samples = bad.flatten(1).any(1).nonzero().flatten()[:5].tolist()
-        raise NonFiniteError(
-            f"The activation of {name} is {kind} in calibration batch {batch} ({int(bad.sum())} values; first affected "
-            f"samples: {', '.join(map(str, samples))}). Check the input and the weights before it."
-        )
+    samples = ", ".join(map(str, affected_samples(x)))
+    raise NonFiniteError(
+        f"The activation of {name} is {kind_of(x)} in calibration batch {batch} ({int((~torch.isfinite(x)).sum())} "
+        f"values; first affected samples: {samples}). Check the input and the weights before it."
+    )

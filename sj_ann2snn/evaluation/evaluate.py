@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from ..contracts.exit_rule import ExitRule
 from ..contracts.readout import Readout
-from ..errors import EvaluationInterrupted, InputError
+from ..errors import EvaluationInterrupted, InputError, NonFiniteError
 from ..hooks.choice import choose, find
 from ..hooks.discovery import load_plugins
 from ..hooks.kinds import EXIT_RULES
@@ -65,6 +65,7 @@ def evaluate(
     Raises:
         InputError: `T` is not a positive integer, the loader is empty, or a batch has no labels or does
             not fit the network.
+        NonFiniteError: A batch or a weight holds NaN or infinite values, which the answers would hide.
         OptionError: `early_exit` names no rule; `readout` is unknown, or has no answer after `T` steps; or `precision`
             is not available on the network's device.
         EvaluationInterrupted: Ctrl-C was pressed. Its `result` covers the samples that were finished by then. It is
@@ -90,6 +91,8 @@ def evaluate(
                         simulator.run_all(inputs, partial(TileTally, totals, labels, T, answering, rule))
                     except InputError as error:
                         raise InputError(f"Batch {index} does not fit the network. {error}") from error
+                    except NonFiniteError as error:
+                        raise NonFiniteError(f"Batch {index} cannot be evaluated. {error}") from error
                 bar.set_postfix(accuracy=f"{totals.accuracy()[-1]:.4f}")
     except KeyboardInterrupt as interrupt:
         if not totals.samples:

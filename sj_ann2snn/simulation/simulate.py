@@ -52,6 +52,7 @@ def simulate(
 
     Raises:
         InputError: `T` is not a positive integer, or the network cannot take `x`.
+        NonFiniteError: `x` or a weight holds NaN or infinite values that matter, which the answer would hide.
         OptionError: `readout` is unknown, or has no answer after `T` steps; or `precision` is not available on the
             network's device.
         OutOfMemoryError: There is not enough memory even for a single sample; smaller tiles are tried first.

@@ -43,6 +43,7 @@ class Flow:
         graph: Its nodes, in order of execution.
         modules: The modules that they call, by name.
         varying: The nodes whose value changes from step to step, because a module with memory comes before them.
+        meeting: The nodes that do not vary but that a varying node reads, without parameters and buffers.
         exclusive: Varying nodes whose value has its own memory and a single reader, which may overwrite it.
         sums: The sums that are computed in place together with the scaling of an operand, by node.
         any_layout: True if no user-defined module relies on the memory layout of images.
@@ -53,6 +54,7 @@ class Flow:
     graph: fx.Graph
     modules: dict[str, nn.Module]
     varying: frozenset[fx.Node]
+    meeting: tuple[fx.Node, ...]
     exclusive: frozenset[fx.Node]
     sums: dict[fx.Node, ScaledSum]
     any_layout: bool
@@ -80,6 +82,7 @@ class Flow:
             snn.graph,
             modules,
             varying,
+            _meeting(varying),
             exclusive,
             {} if watched else _scaled_sums(snn.graph, modules, exclusive),
             any_layout,
@@ -101,6 +104,11 @@ def _varying(graph: fx.Graph, modules: dict[str, nn.Module]) -> frozenset[fx.Nod
         if stateful or any(source in varying for source in node.all_input_nodes):
             varying.add(node)
     return frozenset(varying)
+
+
+def _meeting(varying: frozenset[fx.Node]) -> tuple[fx.Node, ...]:
+    sources = dict.fromkeys(source for node in varying for source in node.all_input_nodes)
+    return tuple(source for source in sources if source not in varying and source.op != "get_attr")
 
 
 def _exclusive(varying: frozenset[fx.Node], modules: dict[str, nn.Module]) -> frozenset[fx.Node]:

@@ -16,6 +16,7 @@ from ...errors import InputError
 from ...support.trees import map_tensors, tensors
 from .collectors import Collector
 from .flow import Flow
+from .non_finite import Guard
 from .outputs import Constant
 from .shortcuts import shortcut_of
 from .tiling import Tiling
@@ -35,6 +36,7 @@ class Runner:
         dtype: Dtype of the weights and inputs of the layers behind the first neuron; None for the network's own.
         shortcuts: Let layers use faster implementations, which propagate no gradients.
         channels_last: Store images as channels_last, unless a layer forbids it.
+        guard: Looks for NaN and infinite values; runners of one network share it.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Runner:
         dtype: torch.dtype | None = None,
         shortcuts: bool = True,
         channels_last: bool = True,
+        guard: Guard | None = None,
     ) -> None:
         self.snn, self.flow, self.steps, self.tiling = snn, flow, steps, tiling
         self.modules = _with_own_memories(snn, flow.modules) if own_memories else flow.modules
@@ -55,6 +58,7 @@ class Runner:
             name: shortcut_of(module, dtype) if shortcuts else None for name, module in self.modules.items()
         }
         self._channels_last = channels_last and flow.any_layout
+        self._guard = guard or Guard(snn)
         self._merged_into_sums = {one.scaled for one in flow.sums.values()}
         self._memories = [module for module in self.modules.values() if isinstance(module, MemoryModule)]
 
@@ -65,6 +69,7 @@ class Runner:
             module.reset()
         self._watch = collector.watch
         static = self._run_static(inputs)
+        guard = self._guard.start(inputs, [static.values[node] for node in self.flow.meeting])
         samples = int(inputs[0].shape[0])
         done = 0
         while done < self.steps and samples:
@@ -72,10 +77,12 @@ class Runner:
             going_on = collector.add(self._run_varying(static, steps))
             done += steps
             if going_on is not None and len(going_on) < samples:
+                guard.look_at_potentials(self.modules)
                 static.select(going_on, samples)
                 for module in self._memories:
                     select_samples(module, going_on, samples)
                 samples = len(going_on)
+        guard.look_at_potentials(self.modules)
         return collector.result()
 
     def outputs(self, inputs: tuple[Any, ...]) -> Any:

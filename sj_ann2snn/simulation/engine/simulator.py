@@ -22,6 +22,7 @@ from ...support.wording import first_line
 from .backend import fastest_neurons
 from .collectors import Collector
 from .flow import Flow
+from .non_finite import Guard, explain_non_finite
 from .precision import check_precision, likes_channels_last, product_precision, type_of_products
 from .runner import Runner
 from .threads import in_threads
@@ -53,6 +54,7 @@ class Simulator:
                 "Leave the argument out."
             )
         self._tiling = Tiling(self.device.type, steps)
+        self._guard = Guard(snn)
         self._runners: list[Runner] = []
 
     def run_all(self, inputs: tuple[Any, ...], collect: Callable[[slice], Collector]) -> list[Any]:
@@ -64,11 +66,13 @@ class Simulator:
 
         Raises:
             InputError: The network cannot take the inputs.
+            NonFiniteError: The inputs or the weights hold NaN or infinite values, which the answer would hide.
             OutOfMemoryError: There is not enough memory for a single sample.
         """
         samples = self._samples(inputs)
         with (
             explain_rejection(inputs[0] if len(inputs) == 1 else inputs),
+            explain_non_finite(self.snn, inputs),
             _left_as_it_was(self.snn),
             nullcontext() if self.flow is None else fastest_neurons(self.snn, self.device),
             product_precision(self.precision, self.device),
@@ -173,6 +177,7 @@ class Simulator:
                 own_memories=bool(self._runners),
                 dtype=type_of_products(self.precision),
                 channels_last=likes_channels_last(self.precision, self.device),
+                guard=self._guard,
             )
             self._runners.append(runner)
         return self._runners[index]
@@ -184,6 +189,7 @@ class Simulator:
         for module, _ in step_modes(self.snn):
             module.step_mode = "s"  # type: ignore[assignment]
         rows: Tensor | None = None
+        guard = self._guard.start(inputs, inputs)
         with _watched(self.snn, collector.watch):
             for _ in range(self.steps):
                 outputs = map_tensors(self.snn(*inputs), partial(_as_one_step, rows))
@@ -192,6 +198,7 @@ class Simulator:
                     rows = going_on if rows is None else rows[going_on]
                     if not len(rows):
                         break
+        guard.look_at_potentials(dict(self.snn.named_modules()))
         return collector.result()
 
 
