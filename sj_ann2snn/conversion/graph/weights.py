@@ -13,7 +13,7 @@ from ...layers import ChannelAffine
 from ...support.shapes import along_axis
 from .records import TensorRecord
 
-__all__ = ["broadcast_slope", "channel_axis", "foldable", "scaled_layer", "with_parameters"]
+__all__ = ["broadcast_slope", "channel_axis", "foldable", "output_factor", "scaled_layer", "with_parameters"]
 
 
 CHUNK = 1 << 16
@@ -48,7 +48,7 @@ def scaled_layer(
     bias = None if module.bias is None else module.bias.detach().double()  # type: ignore[operator]
     factors = []
     if outputs is not None:
-        factors.append(_output_factor(module, weight, outputs.double()))
+        factors.append(output_factor(module, weight, outputs.double()))
         bias = None if bias is None else bias * outputs.double().reshape(_bias_shape(bias, outputs))
     if inputs is not None:
         factors.append(_input_factor(module, weight, inputs.double()))
@@ -89,7 +89,8 @@ def _bias_shape(bias: Tensor, factor: Tensor) -> tuple[int, ...]:
     return (-1, *(1,) * (bias.dim() - 1)) if factor.dim() else ()
 
 
-def _output_factor(module: nn.Module, weight: Tensor, factor: Tensor) -> Tensor:
+def output_factor(module: nn.Module, weight: Tensor, factor: Tensor) -> Tensor:
+    """A factor per output channel of a layer, in a shape that broadcasts over its weights; a scalar stays a scalar."""
     if not factor.dim():
         return factor
     if isinstance(module, _ConvTransposeNd):

@@ -19,6 +19,7 @@ from .flow import Flow
 from .non_finite import Guard
 from .outputs import Constant
 from .shortcuts import shortcut_of
+from .steady import Steady, steady_layer
 from .tiling import Tiling
 
 __all__ = ["Runner"]
@@ -56,6 +57,11 @@ class Runner:
         self.modules = _with_own_memories(snn, flow.modules) if own_memories else flow.modules
         self._shortcuts = {
             name: shortcut_of(module, dtype) if shortcuts else None for name, module in self.modules.items()
+        }
+        self._steady: dict[fx.Node, Steady | None] = {
+            node: steady_layer(self.modules[str(node.target)])
+            for node in flow.graph.nodes
+            if shortcuts and node.op == "call_module" and node not in flow.varying
         }
         self._channels_last = channels_last and flow.any_layout
         self._guard = guard or Guard(snn)
@@ -190,7 +196,9 @@ class Runner:
         if getattr(module, "step_mode", step_mode) != step_mode:
             module.step_mode = step_mode  # type: ignore[assignment]
         if node not in self.flow.varying:
-            return module(*args, **kwargs)
+            steady = self._steady.get(node)
+            result = steady(args[0]) if steady and len(args) == 1 and not kwargs else None
+            return module(*args, **kwargs) if result is None else result
         shortcut = self._shortcuts[str(node.target)]
         result = shortcut(module, args[0], node.args[0] in self.flow.exclusive) if shortcut and args else None
         if result is None:
