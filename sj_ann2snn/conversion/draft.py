@@ -128,6 +128,7 @@ class Draft:
         samples: Two samples, one value per input.
         more: Three samples.
         answer: Output of the caller's network for the two samples.
+        structure: The classes of the outputs, as a template for `rebuild`; the graph returns plain dicts for them.
         problems: In-place operations that could not be made out of place.
         record: What every node yields for the two samples.
         plan: What every node becomes.
@@ -146,6 +147,7 @@ class Draft:
     more: tuple[Any, ...]
     answer: Any
     problems: tuple[Problem, ...] = ()
+    structure: Any = None
     record: Record = field(default_factory=lambda: Record({}))
     plan: Plan = field(default_factory=Plan)
     lambdas: Mapping[fx.Node, Tensor] = field(default_factory=dict)

@@ -18,6 +18,7 @@ from .graph.canonical import absorb_batchnorm, isolate_attributes, remove_unused
 from .graph.functionalize import functionalize
 from .graph.naming import node_label, operation_name
 from .graph.records import Record, record
+from .graph.structures import index_fields, open_output
 from .graph.tracing import SOURCE, owned_copy, remove_hooks, trace
 
 __all__ = ["device_of", "prepare", "record_of", "working_copy"]
@@ -75,14 +76,17 @@ def prepare(
     _require_unchanged(copied, versions)
     remove_hooks(copied)
     module = trace(copied, leaf_types, leaf_modules)
-    refused = functionalize(module, record_of(module, samples))
+    structure = open_output(module)
+    recorded = record_of(module, samples)
+    index_fields(module, recorded)
+    refused = functionalize(module, recorded)
     problems = tuple(_problem(module, node, why) for node, why in refused)
     isolate_attributes(module)
     unshare_modules(module)
     remove_unused(module)
     absorb_batchnorm(module, record_of(module, samples), fuse=fuse_batchnorm)
     remove_unused(module)
-    return Draft(module, Signature.of(module), device, samples, more, output, problems)
+    return Draft(module, Signature.of(module), device, samples, more, output, problems, structure)
 
 
 def working_copy(ann: nn.Module, device: torch.device) -> nn.Module:

@@ -44,7 +44,8 @@ def simulate(
 
     Returns:
         The network's output averaged over time: ``[N, ...]``, in the ANN's own units. With another readout, its answer
-        after `T` steps. If the network returns several tensors, one answer for each. The network is reset before and
+        after `T` steps. If the network returns several tensors, one answer for each, in the tuple, dict, named tuple or
+        dataclass that the network returns. The network is reset before and
         after the simulation, and keeps its step mode.
 
     On a CPU, as many tiles run side by side as torch has threads (`torch.set_num_threads`). A network with hooks or
@@ -60,4 +61,4 @@ def simulate(
     inputs = x if isinstance(x, tuple) else (x,)
     simulator = Simulator(snn, T, precision)
     chosen = readout_for(snn, readout, T)
-    return plain(concatenate(simulator.run_all(inputs, lambda _: AnswerAtEnd(chosen))))
+    return simulator.restore(plain(concatenate(simulator.run_all(inputs, lambda _: AnswerAtEnd(chosen)))))

@@ -15,6 +15,7 @@ from torch import fx, nn
 from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
 
 from ...errors import TracingError
+from ...support.structures import call_of, can_be_built, fields_of, has_fields
 from ...support.wording import did_you_mean
 
 __all__ = ["LEAF", "PATH", "SOURCE", "owned_copy", "remove_hooks", "trace"]
@@ -74,6 +75,15 @@ class _Tracer(fx.Tracer):
                 arguments[position] = argument.node.args[0]
                 self.graph.erase_node(argument.node)
         return function, arguments
+
+    def create_arg(self, a: Any) -> Any:
+        if not has_fields(type(a)):
+            return super().create_arg(a)
+        fields = fields_of(a)
+        if not can_be_built(type(a), fields):
+            return super().create_arg(fields)
+        args, kwargs = call_of(type(a), {key: self.create_arg(value) for key, value in fields.items()})
+        return self.create_node("call_function", type(a), args, kwargs)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if module_qualified_name in self.leaf_names or type(m) in self.leaf_types:

@@ -11,6 +11,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from ...compat import MemoryModule, is_plain_if
 from ...layers import ChannelAffine, InitialPotential, InPlaceNeuron, Scaler, Stepwise
+from ...support.structures import is_built
 
 __all__ = ["Flow", "ScaledSum"]
 
@@ -98,7 +99,7 @@ def _has_memory_inside(module: nn.Module) -> bool:
 def _varying(graph: fx.Graph, modules: dict[str, nn.Module]) -> frozenset[fx.Node]:
     varying: set[fx.Node] = set()
     for node in graph.nodes:
-        if node.op == "output":
+        if node.op == "output" or is_built(node):
             continue
         stateful = node.op == "call_module" and isinstance(modules[str(node.target)], MemoryModule)
         if stateful or any(source in varying for source in node.all_input_nodes):

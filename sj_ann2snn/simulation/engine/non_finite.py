@@ -26,6 +26,7 @@ from ...errors import NonFiniteError
 from ...layers import Stepwise
 from ...layers.stepwise import operation_label
 from ...support.finite import affected_samples, all_finite, kind_of
+from ...support.structures import open_nodes, open_values
 from ...support.trees import map_tensors, tensors
 from .firing import is_spiking
 from .flow import Flow
@@ -188,14 +189,14 @@ def _own_copy(snn: nn.Module) -> nn.Module:
     flow = Flow.of(network)
     if flow is not None:
         (output,) = (node for node in flow.graph.nodes if node.op == "output")
-        output.args = fx.map_arg(output.args, lambda node: node if node in flow.varying else None)
+        output.args = fx.map_arg(open_nodes(output.args)[0], lambda node: node if node in flow.varying else None)
         network.recompile()  # type: ignore[operator]
     return network
 
 
 def _run(network: nn.Module, inputs: tuple[Any, ...]) -> Any:
     reset_net(network)
-    return network(*map_tensors(inputs, Tensor.clone))
+    return open_values(network(*map_tensors(inputs, Tensor.clone)))[0]
 
 
 def _cleaned(x: Tensor) -> Tensor:

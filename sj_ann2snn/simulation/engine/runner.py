@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 
 from ...compat import MemoryModule, memories
 from ...errors import InputError
+from ...support.structures import is_built, open_nodes
 from ...support.trees import map_tensors, tensors
 from .collectors import Collector
 from .flow import Flow
@@ -104,7 +105,7 @@ class Runner:
         values = static.values
         given = iter(inputs)
         for node in self.flow.graph.nodes:
-            if node in self.flow.varying or node.op == "output":
+            if node in self.flow.varying or node.op == "output" or is_built(node):
                 continue
             if node.op == "placeholder":
                 values[node] = next(given, node.args[0] if node.args else None)
@@ -132,7 +133,7 @@ class Runner:
 
         for node in self.flow.graph.nodes:
             if node.op == "output":
-                return fx.map_arg(node.args[0], lambda source: self._output(source, read, static))
+                return fx.map_arg(open_nodes(node.args[0])[0], lambda source: self._output(source, read, static))
             if node not in self.flow.varying or node in self._merged_into_sums:
                 continue
             values[node] = self._sum(node, read) if node in self.flow.sums else self._call(node, read, "m")

@@ -17,6 +17,7 @@ from ...compat import reset_net, step_modes
 from ...contracts.option_checks import require_integer
 from ...errors import InputError, MemoryWarning, OptionError, OutOfMemoryError
 from ...support.batches import HALF, describe_batch, explain_rejection
+from ...support.structures import open_nodes, open_values, rebuild
 from ...support.trees import map_tensors
 from ...support.wording import first_line
 from .backend import fastest_neurons
@@ -55,6 +56,7 @@ class Simulator:
             )
         self._tiling = Tiling(self.device.type, steps)
         self._guard = Guard(snn)
+        self._template: Any = None if self.flow is None else open_nodes(_output_of(self.flow.graph))[1]
         self._runners: list[Runner] = []
 
     def run_all(self, inputs: tuple[Any, ...], collect: Callable[[slice], Collector]) -> list[Any]:
@@ -96,6 +98,10 @@ class Simulator:
             else:
                 pieces = in_threads([partial(run, self._runner(index)) for index in range(workers)], tiles)
             return results + [result for piece in pieces for result in piece]
+
+    def restore(self, answer: Any) -> Any:
+        """An answer as the network returns it: with the classes of its outputs, which collectors see as dicts."""
+        return rebuild(answer, self._template)
 
     def _run(
         self,
@@ -192,7 +198,8 @@ class Simulator:
         guard = self._guard.start(inputs, inputs)
         with _watched(self.snn, collector.watch):
             for _ in range(self.steps):
-                outputs = map_tensors(self.snn(*inputs), partial(_as_one_step, rows))
+                plain, self._template = open_values(self.snn(*inputs))
+                outputs = map_tensors(plain, partial(_as_one_step, rows))
                 going_on = collector.add(outputs)
                 if going_on is not None:
                     rows = going_on if rows is None else rows[going_on]
@@ -200,6 +207,11 @@ class Simulator:
                         break
         guard.look_at_potentials(dict(self.snn.named_modules()))
         return collector.result()
+
+
+def _output_of(graph: fx.Graph) -> Any:
+    (output,) = (node for node in graph.nodes if node.op == "output")
+    return output.args[0]
 
 
 def _as_one_step(rows: Tensor | None, y: Tensor) -> Tensor:
