@@ -30,6 +30,7 @@ __all__ = [
     "OutOfMemoryError",
     "PluginError",
     "PluginWarning",
+    "QuietLayerWarning",
     "ScaleError",
     "TracingError",
     "UnsupportedError",
@@ -172,3 +173,7 @@ class NoSpikesWarning(UserWarning):
 
 class PluginWarning(UserWarning):
     """A plugin could not be loaded; everything else works without it."""
+
+
+class QuietLayerWarning(UserWarning):
+    """Neurons of a layer hardly fire within the number of steps, because its scale λ is far above its activations."""

@@ -16,6 +16,7 @@ from ..support.batches import Signature, describe_batch, run_batch
 from ..support.blame import WHAT_TO_DO, blame
 from ..support.finite import affected_samples, all_finite, kind_of
 from .draft import Draft
+from .expected_rates import ActivitySums
 from .graph.weights import broadcast_slope
 from .memory_growth import Growth
 from .scale_checks import check_scale
@@ -76,7 +77,7 @@ def calibrate(
         progress: Show a progress bar.
 
     Returns:
-        The draft with `lambdas`.
+        The draft with `lambdas` and `activity`.
 
     Raises:
         CalibrationError: The data does not fit the network, or an observer never stops asking for passes.
@@ -95,7 +96,7 @@ def calibrate(
         node: check_scale(observer, who, samples, fired=node in calibrator.fired, device=draft.device)
         for node, observer in observers.items()
     }
-    return draft.evolve(lambdas=lambdas)
+    return draft.evolve(lambdas=lambdas, activity=calibrator.activity)
 
 
 def _make_observer(
@@ -149,6 +150,8 @@ class _Calibrator(fx.Interpreter):
         self.behind = {node for node, spike in spikes.items() if spike.behind}
         self.batch = 0
         self.fired: set[fx.Node] = set()
+        self.activity = {node: ActivitySums(one.site.channel_axis) for node, one in observers.items()}
+        self._first_pass = True
         self._growth = {node: Growth() for node in observers}
 
     def run_node(self, n: fx.Node) -> Any:
@@ -168,6 +171,7 @@ class _Calibrator(fx.Interpreter):
 
     def end_pass(self) -> bool:
         """True if an observer asks for another pass."""
+        self._first_pass = False
         for node in self.observers:
             self._require_constant_memory(node)
         with blame(f"{self.mode}, at the end of a pass,"):
@@ -193,6 +197,8 @@ class _Calibrator(fx.Interpreter):
         name = observer.site.name
         if node not in self.fired and bool((x > 0).any()):
             self.fired.add(node)
+        if self._first_pass:
+            self.activity[node].see(x)
         with blame(f"{self.mode}, observing {name},"):
             altered: Any = observer.observe(x)
         self._growth[node].shown(x.numel(), observer)

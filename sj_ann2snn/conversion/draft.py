@@ -132,6 +132,7 @@ class Draft:
         problems: In-place operations that could not be made out of place.
         record: What every node yields for the two samples.
         plan: What every node becomes.
+        activity: Sums over the activations of every spiking node in the calibration data.
         lambdas: λ of every spiking node.
         units: Value of one spike at every spiking node.
         scales: Scales, folds and scalers.
@@ -150,6 +151,7 @@ class Draft:
     structure: Any = None
     record: Record = field(default_factory=lambda: Record({}))
     plan: Plan = field(default_factory=Plan)
+    activity: Mapping[fx.Node, Any] = field(default_factory=dict)
     lambdas: Mapping[fx.Node, Tensor] = field(default_factory=dict)
     units: Mapping[fx.Node, Tensor] = field(default_factory=dict)
     scales: ScalePlan = field(default_factory=ScalePlan)

@@ -26,6 +26,8 @@ class ReportEntry:
         exact: False if the mean over time only approximates the ANN's operation.
         source: File and line in the user's code.
         analog: True if it is computed on analog values, without spikes.
+        rate: Expected firing rate of a spiking site, in spikes per neuron and step: its mean activation in the
+            calibration data, in units of a spike.
     """
 
     name: str
@@ -37,6 +39,7 @@ class ReportEntry:
     exact: bool
     source: str
     analog: bool = False
+    rate: float | None = None
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from ..hooks.kinds import EXIT_RULES
 from ..simulation.answers import readout_for
 from ..simulation.engine import Simulator
 from ..support.batches import Signature, explain_rejection, forward_signature, move
+from ..support.quiet_layers import warn_of_quiet_layers
 from .result import EvaluationResult
 from .tally import Tally, TileTally
 
@@ -73,6 +74,7 @@ def evaluate(
     """
     rule = _exit_rule(early_exit)
     simulator = Simulator(snn, T, precision)
+    warn_of_quiet_layers(snn, T)
     answering = readout_for(snn, readout, T)
     signature = Signature.of(snn) if isinstance(snn, fx.GraphModule) else forward_signature(snn)
     totals = Tally(T)

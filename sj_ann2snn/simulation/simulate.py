@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from ..contracts.readout import Readout
+from ..support.quiet_layers import warn_of_quiet_layers
 from .answers import AnswerAtEnd, readout_for
 from .engine import Simulator, concatenate, plain
 
@@ -45,8 +46,8 @@ def simulate(
     Returns:
         The network's output averaged over time: ``[N, ...]``, in the ANN's own units. With another readout, its answer
         after `T` steps. If the network returns several tensors, one answer for each, in the tuple, dict, named tuple or
-        dataclass that the network returns. The network is reset before and
-        after the simulation, and keeps its step mode.
+        dataclass that the network returns. The network is reset before and after the simulation, and keeps its step
+        mode.
 
     On a CPU, as many tiles run side by side as torch has threads (`torch.set_num_threads`). A network with hooks or
     with your own layers runs one tile at a time.
@@ -60,5 +61,6 @@ def simulate(
     """
     inputs = x if isinstance(x, tuple) else (x,)
     simulator = Simulator(snn, T, precision)
+    warn_of_quiet_layers(snn, T)
     chosen = readout_for(snn, readout, T)
     return simulator.restore(plain(concatenate(simulator.run_all(inputs, lambda _: AnswerAtEnd(chosen)))))

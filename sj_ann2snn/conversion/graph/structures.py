@@ -27,7 +27,10 @@ def open_output(module: fx.GraphModule) -> Any:
         if is_built(node) and issubclass(node.target, dict):
             for user in list(node.users):  # an argument of a call, which torch.fx makes a plain dict
                 user.args, user.kwargs = open_nodes(user.args)[0], open_nodes(user.kwargs)[0]
-    module.graph.eliminate_dead_code()
+    for node in reversed(module.graph.nodes):
+        # Other unused nodes may work in place.
+        if is_built(node) and not node.users:
+            module.graph.erase_node(node)
     module.recompile()
     return template
 
