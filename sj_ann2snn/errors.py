@@ -31,6 +31,7 @@ __all__ = [
     "OutOfMemoryError",
     "PluginError",
     "PluginWarning",
+    "QuietLayerWarning",
     "ScaleError",
     "TracingError",
     "UnsupportedError",
@@ -100,7 +101,7 @@ class CalibrationError(ConversionError):
 
 
 class NonFiniteError(CalibrationError):
-    """An activation is NaN or infinite during calibration."""
+    """A value is NaN or infinite, during calibration or where a simulation would hide it."""
 
 
 class DeadLayerError(CalibrationError):
@@ -177,3 +178,7 @@ class NotConvertedWarning(UserWarning):
 
 class PluginWarning(UserWarning):
     """A plugin could not be loaded; everything else works without it."""
+
+
+class QuietLayerWarning(UserWarning):
+    """Neurons of a layer hardly fire within the number of steps, because its scale λ is far above its activations."""

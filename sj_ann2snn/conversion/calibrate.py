@@ -14,9 +14,11 @@ from ..contracts.normalization import CalibrationSite, Normalization, Observer
 from ..errors import CalibrationError, NonFiniteError, PluginError
 from ..support.batches import Signature, run_batch
 from ..support.blame import WHAT_TO_DO, blame
+from ..support.finite import affected_samples, all_finite, kind_of
 from ..support.loaders import Batches
 from ..support.wording import shown
 from .draft import Draft
+from .expected_rates import ActivitySums
 from .graph.weights import broadcast_slope
 from .memory_growth import Growth
 from .scale_checks import check_scale
@@ -70,7 +72,7 @@ def calibrate(
         progress: Show a progress bar.
 
     Returns:
-        The draft with `lambdas`.
+        The draft with `lambdas` and `activity`.
 
     Raises:
         CalibrationError: The data does not fit the network, or an observer never stops asking for passes.
@@ -89,7 +91,7 @@ def calibrate(
         node: check_scale(observer, who, samples, fired=node in calibrator.fired, device=draft.device)
         for node, observer in observers.items()
     }
-    return draft.evolve(lambdas=lambdas)
+    return draft.evolve(lambdas=lambdas, activity=calibrator.activity)
 
 
 def _make_observer(
@@ -143,6 +145,8 @@ class _Calibrator(fx.Interpreter):
         self.behind = {node for node, spike in spikes.items() if spike.behind}
         self.batch = 0
         self.fired: set[fx.Node] = set()
+        self.activity = {node: ActivitySums(one.site.channel_axis) for node, one in observers.items()}
+        self._first_pass = True
         self._growth = {node: Growth() for node in observers}
 
     def run_node(self, n: fx.Node) -> Any:
@@ -162,6 +166,7 @@ class _Calibrator(fx.Interpreter):
 
     def end_pass(self) -> bool:
         """True if an observer asks for another pass."""
+        self._first_pass = False
         for node in self.observers:
             self._require_constant_memory(node)
         with blame(f"{self.mode}, at the end of a pass,"):
@@ -187,6 +192,8 @@ class _Calibrator(fx.Interpreter):
         name = observer.site.name
         if node not in self.fired and bool((x > 0).any()):
             self.fired.add(node)
+        if self._first_pass:
+            self.activity[node].see(x)
         with blame(f"{self.mode}, observing {name},"):
             altered: Any = observer.observe(x)
         self._growth[node].shown(x.numel(), observer)
@@ -220,14 +227,10 @@ def _run_pass(
 
 
 def _require_finite(x: Tensor, name: str, batch: int) -> None:
-    # If the sum is finite, so are all values. If it is not, it may also have overflowed, so check the values.
-    if bool(torch.isfinite(x.sum(dtype=torch.float32 if x.dtype.itemsize < 4 else None))):
+    if all_finite(x):
         return
-    bad = ~torch.isfinite(x)
-    if bool(bad.any()):
-        kind = "NaN" if bool(torch.isnan(x).any()) else "infinite"
-        samples = bad.flatten(1).any(1).nonzero().flatten()[:5].tolist()
-        raise NonFiniteError(
-            f"The activation of {name} is {kind} in calibration batch {batch} ({int(bad.sum())} values; first affected "
-            f"samples: {', '.join(map(str, samples))}). Check the input and the weights before it."
-        )
+    samples = ", ".join(map(str, affected_samples(x)))
+    raise NonFiniteError(
+        f"The activation of {name} is {kind_of(x)} in calibration batch {batch} ({int((~torch.isfinite(x)).sum())} "
+        f"values; first affected samples: {samples}). Check the input and the weights before it."
+    )

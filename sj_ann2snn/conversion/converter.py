@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from ..contracts.correction import Correction
 from ..contracts.layer_mapper import LayerMapper
@@ -15,9 +15,11 @@ from ..contracts.normalization import Normalization
 from ..contracts.option_checks import require_integer
 from ..errors import ConversionError
 from ..support.neutral import neutral, neutrally
+from ..support.quiet_layers import warn_of_quiet_layers
 from .calibrate import calibrate
 from .correct import correct
 from .draft import Draft
+from .expected_rates import note_quiet_layers
 from .legacy_arguments import UNSET, warn_of_momentum
 from .neurons import Neurons
 from .plan import make_plan
@@ -62,8 +64,9 @@ class Converter:
         corrections: Corrections adjust the converted network to the ANN on the calibration data. Give the name of one,
             an instance of `Correction`, or several in the order in which to apply them. By default, those that the
             mode suggests; the built-in modes suggest none.
-        T: Number of time steps that the network is meant for. Passed to modes, neurons and corrections that have an
-            option T; all others, including the built-in ones, suit any number of steps.
+        T: Number of time steps that the network is meant for. A layer that hardly fires within them causes a
+            `QuietLayerWarning`. Passed to modes, neurons and corrections that have an option T; all others, including
+            the built-in ones, suit any number of steps.
         mappers: Your choice of mapper for single sites: qualified layer names, each with the name of a mapper or an
             instance. It takes precedence over all other mappers.
         prefer: Name of a distribution or of a class, or several, that win where plugins conflict.
@@ -112,6 +115,7 @@ class Converter:
         if T is not None:
             T = require_integer("T", T, what="the number of time steps")  # noqa: N806
         self.dataloader = dataloader
+        self.steps = T
         self.device = None if device is None else torch.device(device)
         self.fuse_batchnorm = bool(fuse_flag)
         self.leaf_modules = module_names("leaf_modules", leaf_modules)
@@ -169,7 +173,16 @@ class Converter:
         if self.verify:
             verify(draft, rewrite_normalized(draft))
         draft = correct(draft, self._selection.corrections, self._neurons, part.data, progress=self.progress)
-        network = build_network(draft, self._neurons.make)
+        neurons: dict[fx.Node, nn.Module] = {}
+
+        def make_neuron(draft: Draft, node: fx.Node) -> nn.Module:
+            neurons[node] = self._neurons.make(draft, node)
+            return neurons[node]
+
+        network = build_network(draft, make_neuron)
+        note_quiet_layers(draft, network, neurons)
+        if self.steps is not None:
+            warn_of_quiet_layers(network, self.steps)
         self._report = make_report(draft, self._selection, network)
         return part.put_back(network)
 

@@ -148,9 +148,11 @@ class Draft:
         samples: Two samples, one value per input.
         more: Three samples.
         answer: Output of the caller's network for the two samples.
+        structure: The classes of the outputs, as a template for `rebuild`; the graph returns plain dicts for them.
         problems: In-place operations that could not be made out of place.
         record: What every node yields for the two samples.
         plan: What every node becomes.
+        activity: Sums over the activations of every spiking node in the calibration data.
         lambdas: λ of every spiking node.
         units: Value of one spike at every spiking node.
         scales: Scales, folds and scalers.
@@ -166,8 +168,10 @@ class Draft:
     more: tuple[Any, ...]
     answer: Any
     problems: tuple[Problem, ...] = ()
+    structure: Any = None
     record: Record = field(default_factory=lambda: Record({}))
     plan: Plan = field(default_factory=Plan)
+    activity: Mapping[fx.Node, Any] = field(default_factory=dict)
     lambdas: Mapping[fx.Node, Tensor] = field(default_factory=dict)
     units: Mapping[fx.Node, Tensor] = field(default_factory=dict)
     scales: ScalePlan = field(default_factory=ScalePlan)

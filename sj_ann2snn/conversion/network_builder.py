@@ -8,6 +8,7 @@ from torch import fx, nn
 
 from ..layers import Scaler
 from ..support.names import usable_target
+from ..support.structures import rebuild
 from ..support.trees import leaves
 from .draft import Draft
 from .graph.naming import copied_attribute, qualified_name
@@ -48,7 +49,8 @@ class NetworkBuilder:
 
     def output(self, node: fx.Node) -> fx.Node:
         """The network's output."""
-        output: fx.Node = self._graph.output(fx.map_arg(node.args[0], lambda arg: self.argument(node, arg)))
+        plain = fx.map_arg(node.args[0], lambda arg: self.argument(node, arg))
+        output: fx.Node = self._graph.output(rebuild(plain, self.draft.structure, self._graph.call_function))
         return output
 
     def copy(self, node: fx.Node) -> fx.Node:

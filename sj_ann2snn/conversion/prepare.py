@@ -23,6 +23,7 @@ from .graph.own_network import owned_copy, remove_hooks, require_python, unwrapp
 from .graph.records import Record, record
 from .graph.spellings import normalize_spellings
 from .graph.state import PlainState, written_tensors
+from .graph.structures import index_fields, open_output
 from .graph.tracing import SOURCE, trace
 
 __all__ = ["device_of", "prepare", "record_of", "working_copy"]
@@ -86,7 +87,10 @@ def prepare(
     remove_hooks(copied)
     state.restore()
     module = trace(copied, asked, (samples, more), leaf_types, leaf_modules)
-    refused = functionalize(module, record_of(module, samples))
+    structure = open_output(module)
+    recorded = record_of(module, samples)
+    index_fields(module, recorded)
+    refused = functionalize(module, recorded)
     problems = tuple(_problem(module, node, why) for node, why in refused)
     normalize_spellings(module, record_of(module, samples))
     fold_constants(module)
@@ -97,7 +101,7 @@ def prepare(
     functional_to_layers(module, recorded)
     absorb_batchnorm(module, recorded, fuse=fuse_batchnorm)
     remove_unused(module)
-    return Draft(module, Signature.of(module), device, samples, more, output, problems)
+    return Draft(module, Signature.of(module), device, samples, more, output, problems, structure)
 
 
 def working_copy(ann: nn.Module, device: torch.device) -> nn.Module:

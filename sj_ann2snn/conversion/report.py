@@ -28,6 +28,8 @@ class ReportEntry:
         exact: False if the mean over time only approximates the ANN's operation.
         source: File and line in the user's code.
         analog: True if it is computed on analog values, without spikes.
+        rate: Expected firing rate of a spiking site, in spikes per neuron and step: its mean activation in the
+            calibration data, in units of a spike.
     """
 
     name: str
@@ -39,6 +41,7 @@ class ReportEntry:
     exact: bool
     source: str
     analog: bool = False
+    rate: float | None = None
 
 
 @dataclass(frozen=True)

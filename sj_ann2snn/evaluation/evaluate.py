@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from ..contracts.exit_rule import ExitRule
 from ..contracts.readout import Readout
-from ..errors import EvaluationInterrupted, InputError
+from ..errors import EvaluationInterrupted, InputError, NonFiniteError
 from ..hooks.choice import choose, find
 from ..hooks.discovery import load_plugins
 from ..hooks.kinds import EXIT_RULES
@@ -24,6 +24,7 @@ from ..support.batches import Signature, describe_batch, explain_rejection, forw
 from ..support.loaders import Batches
 from ..support.locks import exclusive
 from ..support.neutral import neutrally
+from ..support.quiet_layers import warn_of_quiet_layers
 from .labels import ClassLabels, require_scores
 from .result import EvaluationResult
 from .tally import Tally, TileTally
@@ -79,6 +80,7 @@ def evaluate(
         InputError: `T` is not a positive integer; the loader is empty, fails, or is none; a batch does not fit the
             network, or has no labels or labels that are not its classes; or the network is no classifier with one
             score per class.
+        NonFiniteError: A batch or a weight holds NaN or infinite values, which the answers would hide.
         OptionError: `early_exit` names no rule; `readout` is unknown, or has no answer after `T` steps; or `precision`
             is not available on the network's device.
         EvaluationInterrupted: Ctrl-C was pressed. Its `result` covers the samples that were finished by then. It is
@@ -86,6 +88,7 @@ def evaluate(
     """
     rule = _exit_rule(early_exit)
     simulator = Simulator(snn, T, precision)
+    warn_of_quiet_layers(snn, T)
     answering = readout_for(snn, readout, T)
     signature = Signature.of(snn) if isinstance(snn, fx.GraphModule) else None
     if simulator.steps > MOST_STEPS:
@@ -187,3 +190,5 @@ def _named(index: int, what: str = "cannot be evaluated. ") -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(f"Batch {index} {what}{error}") from error
+    except NonFiniteError as error:
+        raise NonFiniteError(f"Batch {index} cannot be evaluated. {error}") from error

@@ -14,6 +14,7 @@ from ..contracts.values import NodeReference, encode
 from ..errors import ExportError
 from ..layers import Stepwise
 from ..support.names import NAME, is_usable, usable_class_name
+from ..support.structures import is_built, open_nodes
 from ..support.trees import map_leaves
 from .modules import copy_to_cpu, describe_layer
 from .operations import ATTRIBUTES, GETATTR, function_name, is_method, shown
@@ -49,6 +50,8 @@ class _Describer:
     def run(self, producer: str) -> NetworkDescription:
         nodes, problems = [], []
         for node in self.snn.graph.nodes:
+            if is_built(node):
+                continue  # a file holds no classes; the output has a dict in its place
             try:
                 nodes.append(self._describe_safely(node))
             except ExportError as error:
@@ -109,7 +112,7 @@ class _Describer:
             return NodeReference(leaf.name) if isinstance(leaf, fx.Node) else leaf
 
         # torch.fx keeps arguments in its own kinds of tuples and lists.
-        args, kwargs = map_leaves((_plain(node.args), _plain(node.kwargs)), referred)
+        args, kwargs = map_leaves((_plain(open_nodes(node.args)[0]), _plain(node.kwargs)), referred)
         return args, kwargs
 
     def _label(self, node: fx.Node) -> str:

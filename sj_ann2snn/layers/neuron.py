@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 from typing import Any
 
 import torch
@@ -18,7 +19,8 @@ def total(values: Tensor) -> int:
     dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
     # The sum per sample is exact in single precision, which is ten times as fast as double.
     per_sample = values.sum(dim=tuple(range(2, values.dim())), dtype=dtype) if values.dim() > 2 else values
-    return round(float(per_sample.sum(dtype=torch.float64)))
+    value = float(per_sample.sum(dtype=torch.float64))
+    return round(value) if math.isfinite(value) else 0  # the simulation refuses such a network
 
 
 class InPlaceNeuron(MemoryLayer):

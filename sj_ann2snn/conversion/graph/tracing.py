@@ -20,6 +20,7 @@ from ...errors import TracingError
 from ...layers.traced_values import require_traced
 from ...support.batches import Signature
 from ...support.locks import exclusive
+from ...support.structures import call_of, can_be_built, fields_of, has_fields
 from ...support.trees import map_tensors
 from ...support.wording import did_you_mean, first_line
 from .known_values import DependsOn, Known, Unavailable, asks_shape, call, holds_tensor, run_known, shape_only
@@ -252,7 +253,13 @@ class Tracer(fx.Tracer):
         if isinstance(a, nn.Parameter) and not any(a is one for one in self.root.parameters()):
             # The parameter of a module outside the module tree.
             return super().create_arg(a.detach())
-        return super().create_arg(a)
+        if isinstance(a, fx.Proxy) or not has_fields(type(a)):
+            return super().create_arg(a)
+        fields = fields_of(a)
+        if not can_be_built(type(a), fields):
+            return super().create_arg(fields)
+        args, kwargs = call_of(type(a), {key: self.create_arg(value) for key, value in fields.items()})
+        return self.create_node("call_function", type(a), args, kwargs)
 
     # -- nodes
 

@@ -18,6 +18,7 @@ __all__ = [
     "broadcast_slope",
     "channel_axis",
     "foldable",
+    "output_factor",
     "scaled_layer",
     "summed_inputs",
     "with_parameters",
@@ -56,7 +57,7 @@ def scaled_layer(
     bias = None if module.bias is None else module.bias.detach().double()  # type: ignore[operator]
     factors = []
     if outputs is not None:
-        factors.append(_output_factor(module, weight, outputs.double()))
+        factors.append(output_factor(module, weight, outputs.double()))
         bias = None if bias is None else bias * outputs.double().reshape(_bias_shape(bias, outputs))
     if inputs is not None:
         factors.append(_input_factor(module, weight, inputs.double()))
@@ -116,7 +117,8 @@ def _bias_shape(bias: Tensor, factor: Tensor) -> tuple[int, ...]:
     return (-1, *(1,) * (bias.dim() - 1)) if factor.dim() else ()
 
 
-def _output_factor(module: nn.Module, weight: Tensor, factor: Tensor) -> Tensor:
+def output_factor(module: nn.Module, weight: Tensor, factor: Tensor) -> Tensor:
+    """A factor per output channel of a layer, in a shape that broadcasts over its weights; a scalar stays a scalar."""
     if not factor.dim():
         return factor
     if isinstance(module, _ConvTransposeNd):

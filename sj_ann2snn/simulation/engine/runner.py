@@ -13,12 +13,15 @@ from torch import Tensor, fx, nn
 
 from ...compat import MemoryModule, memories
 from ...errors import InputError
+from ...support.structures import is_built, open_nodes
 from ...support.trees import leaves, map_tensors, tensors
 from ...support.wording import shown
 from .collectors import Call, Collector
 from .flow import Flow
+from .non_finite import Guard
 from .outputs import Constant
 from .shortcuts import shortcut_of
+from .steady import Steady, steady_layer
 from .threads import Stopped
 from .tiling import Tiling
 
@@ -38,6 +41,7 @@ class Runner:
         dtype: Dtype of the weights and inputs of the layers behind the first neuron; None for the network's own.
         shortcuts: Let layers use faster implementations, which propagate no gradients.
         channels_last: Store images as channels_last, unless a layer forbids it.
+        guard: Looks for NaN and infinite values; runners of one network share it.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class Runner:
         dtype: torch.dtype | None = None,
         shortcuts: bool = True,
         channels_last: bool = True,
+        guard: Guard | None = None,
     ) -> None:
         self.snn, self.flow, self.steps, self.tiling = snn, flow, steps, tiling
         self.modules = flow.modules if modules is None else modules
@@ -59,7 +64,13 @@ class Runner:
         self._shortcuts = {
             name: shortcut_of(module, dtype) if shortcuts else None for name, module in self.modules.items()
         }
+        self._steady: dict[fx.Node, Steady | None] = {
+            node: steady_layer(self.modules[str(node.target)])
+            for node in flow.graph.nodes
+            if shortcuts and node.op == "call_module" and node not in flow.varying
+        }
         self._channels_last = channels_last and flow.any_layout
+        self._guard = guard or Guard(snn)
         self._merged_into_sums = {one.scaled for one in flow.sums.values()}
         self._memories = [module for module in self.modules.values() if isinstance(module, MemoryModule)]
 
@@ -74,6 +85,7 @@ class Runner:
             module.reset()
         self._watch = collector.watch
         static = self._run_static(inputs)
+        guard = self._guard.start(inputs, [static.values[node] for node in self.flow.meeting])
         samples = int(inputs[0].shape[0])
         done = 0
         while done < self.steps and samples:
@@ -81,10 +93,12 @@ class Runner:
             going_on = collector.add(self._run_varying(static, steps))
             done += steps
             if going_on is not None and len(going_on) < samples:
+                guard.look_at_potentials(self.modules)
                 static.select(going_on, samples)
                 for module in self._memories:
                     select_samples(module, going_on, samples)
                 samples = len(going_on)
+        guard.look_at_potentials(self.modules)
         return collector.result()
 
     def outputs(self, inputs: tuple[Any, ...]) -> Any:
@@ -100,7 +114,7 @@ class Runner:
         values = static.values
         given = iter(inputs)
         for node in self.flow.graph.nodes:
-            if node in self.flow.varying or node.op == "output":
+            if node in self.flow.varying or node.op == "output" or is_built(node):
                 continue
             if node.op == "placeholder":
                 values[node] = next(given, node.args[0] if node.args else None)
@@ -128,7 +142,7 @@ class Runner:
 
         for node in self.flow.graph.nodes:
             if node.op == "output":
-                return fx.map_arg(node.args[0], lambda source: self._output(source, read, static))
+                return fx.map_arg(open_nodes(node.args[0])[0], lambda source: self._output(source, read, static))
             if node not in self.flow.varying or node in self._merged_into_sums:
                 continue
             values[node] = self._sum(node, read) if node in self.flow.sums else self._call(node, read, "m")
@@ -194,7 +208,9 @@ class Runner:
         if getattr(module, "step_mode", step_mode) != step_mode:
             module.step_mode = step_mode  # type: ignore[assignment]
         if node not in self.flow.varying:
-            return module(*args, **kwargs)
+            steady = self._steady.get(node)
+            result = steady(args[0]) if steady and len(args) == 1 and not kwargs else None
+            return module(*args, **kwargs) if result is None else result
         shortcut = self._shortcuts[str(node.target)]
         result = shortcut(module, args[0], node.args[0] in self.flow.exclusive) if shortcut and args else None
         if result is None:

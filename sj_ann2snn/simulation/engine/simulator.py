@@ -19,11 +19,13 @@ from ...contracts.option_checks import require_integer
 from ...errors import InputError, MemoryWarning, OptionError, OutOfMemoryError
 from ...support.batches import HALF, describe_batch, explain_rejection
 from ...support.neutral import ordinary
+from ...support.structures import open_nodes, open_values, rebuild
 from ...support.trees import map_tensors
 from ...support.wording import first_line, listed, shown
 from .backend import fastest_neurons
 from .collectors import Collector
 from .flow import Flow
+from .non_finite import Guard, explain_non_finite
 from .own_copies import left_as_it_was, own_copies
 from .precision import check_precision, likes_channels_last, product_precision, type_of_products
 from .runner import Runner
@@ -57,6 +59,8 @@ class Simulator:
                 "not. Leave the argument out."
             )
         self._tiling = Tiling(self.device.type, steps)
+        self._guard = Guard(snn)
+        self._template: Any = None if self.flow is None else open_nodes(_output_of(self.flow.graph))[1]
         self._runners: list[Runner] = []
         self._stop = threading.Event()
 
@@ -69,12 +73,14 @@ class Simulator:
 
         Raises:
             InputError: The network cannot take the inputs.
+            NonFiniteError: The inputs or the weights hold NaN or infinite values, which the answer would hide.
             OutOfMemoryError: There is not enough memory for a single sample.
         """
         samples = self._samples(inputs)
         self._stop.clear()
         with (
             explain_rejection(inputs[0] if len(inputs) == 1 else inputs),
+            explain_non_finite(self.snn, inputs),
             product_precision(self.precision, self.device),
             ExitStack() as stack,
         ):
@@ -103,6 +109,10 @@ class Simulator:
             else:
                 pieces = in_threads([partial(run, self._runner(index)) for index in range(workers)], tiles, self._stop)
             return results + [result for piece in pieces for result in piece]
+
+    def restore(self, answer: Any) -> Any:
+        """An answer as the network returns it: with the classes of its outputs, which collectors see as dicts."""
+        return rebuild(answer, self._template)
 
     def _run(
         self,
@@ -186,6 +196,7 @@ class Simulator:
                 stop=self._stop,
                 dtype=type_of_products(self.precision),
                 channels_last=likes_channels_last(self.precision, self.device),
+                guard=self._guard,
             )
             self._runners.append(runner)
         return self._runners[index]
@@ -203,15 +214,23 @@ class Simulator:
         for module, _ in step_modes(self.snn):
             module.step_mode = "s"  # type: ignore[assignment]
         rows: Tensor | None = None
+        guard = self._guard.start(inputs, inputs)
         with nullcontext() if collector.watch is None else watched(self.snn, inputs, collector.watch):
             for _ in range(self.steps):
-                outputs = map_tensors(self.snn(*inputs), partial(_as_one_step, rows))
+                plain, self._template = open_values(self.snn(*inputs))
+                outputs = map_tensors(plain, partial(_as_one_step, rows))
                 going_on = collector.add(outputs)
                 if going_on is not None:
                     rows = going_on if rows is None else rows[going_on]
                     if not len(rows):
                         break
+        guard.look_at_potentials(dict(self.snn.named_modules()))
         return collector.result()
+
+
+def _output_of(graph: fx.Graph) -> Any:
+    (output,) = (node for node in graph.nodes if node.op == "output")
+    return output.args[0]
 
 
 def _as_one_step(rows: Tensor | None, y: Tensor) -> Tensor:
