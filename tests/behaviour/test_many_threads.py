@@ -199,7 +199,7 @@ def test_a_simulation_leaves_the_network_as_it_is(kind: str, mode: str) -> None:
     before = state(snn)
     values = [value.detach().clone() for one in before[0] for value in one.values() if isinstance(value, Tensor)]
     assert same(simulate(snn, images(), T=4), wanted)
-    evaluate(snn, [(images(), torch.zeros(24))], T=4, progress=False)
+    evaluate(snn, [(images(), torch.zeros(24, dtype=torch.int64))], T=4, progress=False)
     with pytest.raises(Exception, match=r"\w"):
         simulate(snn, images()[..., :2], T=4)
     assert unchanged(before, state(snn))

@@ -38,7 +38,7 @@ def test_the_report_has_the_mean_rates(x: Tensor) -> None:
     for options in ({"mode": "max"}, {"mode": "99%"}, {"mode": "max", "channel_wise": True}):
         converter = Converter([x[:50], x[50:]], progress=False, **options)
         snn = converter(ann)
-        result = evaluate(snn, [(x, torch.zeros(200))], T=100, progress=False)
+        result = evaluate(snn, [(x, torch.zeros(200, dtype=torch.int64))], T=100, progress=False)
         rates = [converter.report[name].rate for name in ("1", "3")]
         assert [layer.firing_rate for layer in result.layers] == pytest.approx(rates, rel=0.1)
         assert converter.report["2"].rate is None
@@ -49,7 +49,7 @@ def test_a_layer_with_an_outlier_is_named(x: Tensor, with_an_outlier: Tensor) ->
     with pytest.warns(QuietLayerWarning, match=r"T=16 is too few for 2 layer\(s\).*: [13] \(about \d+ steps\)"):
         simulate(snn, x, T=16)
     with pytest.warns(QuietLayerWarning, match="T=16 is too few"):
-        evaluate(snn, [(x, torch.zeros(200))], T=16, progress=False)
+        evaluate(snn, [(x, torch.zeros(200, dtype=torch.int64))], T=16, progress=False)
     with pytest.warns(QuietLayerWarning, match="T=16 is too few"):
         Converter([with_an_outlier], T=16, progress=False)(network())
     whole = nn.Sequential(network(), nn.Identity())

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sj_ann2snn import Converter, InputError, NonFiniteError, evaluate, simulate
+from sj_ann2snn import Converter, InputError, NonFiniteError, NotConvertedWarning, evaluate, simulate
 from tests.helpers.networks import GradedMaker
 
 NAN, INF = math.nan, math.inf
@@ -93,7 +93,7 @@ def test_a_division_by_zero_behind_a_neuron(neuron: Any) -> None:
     with pytest.raises(NonFiniteError, match=r"result of truediv \(truediv\) is NaN"):
         simulate(snn, x, T=5)
     with pytest.raises(NonFiniteError, match="Batch 0"):
-        evaluate(snn, [(x, torch.zeros(30))], T=5, progress=False)
+        evaluate(snn, [(x, torch.zeros(30, dtype=torch.int64))], T=5, progress=False)
 
 
 def test_networks_that_run_step_by_step(snn: nn.Module, x: Tensor) -> None:
@@ -182,7 +182,8 @@ class Attention(nn.Module):
 def test_masks_of_minus_infinity() -> None:
     torch.manual_seed(0)
     x, actions = torch.rand(8, 5, 4), torch.zeros(8, 2)
-    snn = convert(Attention(), x, actions)
+    with pytest.warns(NotConvertedWarning, match="softmax"):
+        snn = convert(Attention(), x, actions)
     expected = simulate(snn, (x, actions), T=8)
     actions[:, 1] = -INF
     found = simulate(snn, (x, actions), T=8)
