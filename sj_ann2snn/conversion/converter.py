@@ -15,6 +15,7 @@ from ..contracts.normalization import Normalization
 from ..contracts.option_checks import require_integer
 from ..errors import ConversionError
 from .calibrate import calibrate
+from .channel_finder import find_channels
 from .correct import correct
 from .draft import Draft
 from .legacy_arguments import UNSET, warn_of_momentum
@@ -54,7 +55,10 @@ class Converter:
         momentum: No effect. SpikingJelly 0.0.0.0.14 uses it to average statistics over batches; here they are exact
             over all of the data.
         fuse_flag: False keeps every BatchNorm as an affine map instead of folding it into the layer before it.
-        channel_wise: One scale per channel instead of one per layer; False unless the mode suggests otherwise.
+        channel_wise: One scale per channel instead of one per layer; False unless the mode suggests otherwise. Where
+            the channels are follows from the operations: in dimension 1 behind convolutions, in the last behind
+            `nn.Linear`, and from there on through whatever moves them. A layer for which it is not known has one scale;
+            the report lists these.
         neuron: Name of the spiking neuron, or an instance of `NeuronMaker`; by default SpikingJelly's IF neuron, unless
             the mode suggests another.
         corrections: Corrections adjust the converted network to the ANN on the calibration data. Give the name of one,
@@ -203,7 +207,7 @@ class Converter:
         require_spikes(draft.plan)
         self._selection.check_sites([decision.site.name for decision in draft.plan.decisions.values()])
         draft = calibrate(
-            draft,
+            find_channels(draft),
             self.normalization,
             self._selection.mode_label,
             part.data,

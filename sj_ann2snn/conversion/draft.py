@@ -14,6 +14,7 @@ from ..contracts.replacements import Analog, Replacement, Spike
 from ..contracts.site import Site, Varies
 from ..errors import UnsupportedError
 from ..support.batches import Signature
+from .graph.channel_map import ChannelMap
 from .graph.records import Record, TensorRecord
 
 __all__ = ["APPROXIMATED", "COMMUTED", "Adjustment", "Decision", "Draft", "Plan", "Problem", "ScalePlan"]
@@ -131,6 +132,7 @@ class Draft:
         problems: In-place operations that could not be made out of place.
         record: What every node yields for the two samples.
         plan: What every node becomes.
+        channels: The channels of every node's result.
         lambdas: λ of every spiking node.
         units: Value of one spike at every spiking node.
         scales: Scales, folds and scalers.
@@ -148,6 +150,7 @@ class Draft:
     problems: tuple[Problem, ...] = ()
     record: Record = field(default_factory=lambda: Record({}))
     plan: Plan = field(default_factory=Plan)
+    channels: ChannelMap = field(default_factory=ChannelMap.empty)
     lambdas: Mapping[fx.Node, Tensor] = field(default_factory=dict)
     units: Mapping[fx.Node, Tensor] = field(default_factory=dict)
     scales: ScalePlan = field(default_factory=ScalePlan)

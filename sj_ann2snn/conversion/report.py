@@ -26,6 +26,7 @@ class ReportEntry:
         exact: False if the mean over time only approximates the ANN's operation.
         source: File and line in the user's code.
         analog: True if it is computed on analog values, without spikes.
+        channels_unknown: True for a spiking site with one λ because the dimension of its channels is not known.
     """
 
     name: str
@@ -37,6 +38,7 @@ class ReportEntry:
     exact: bool
     source: str
     analog: bool = False
+    channels_unknown: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,9 @@ class ConversionReport:
         if self.scalers:
             lines.append(f"scalers that no weights absorb: {', '.join(self.scalers)}")
         lines += _spikeless(self.entries)
+        unknown = [entry.name for entry in self.entries if entry.channels_unknown]
+        if unknown:
+            lines.append(f"one λ for all channels, whose dimension is not known: {', '.join(unknown)}")
         return "\n".join(lines)
 
 
