@@ -46,9 +46,9 @@ class ChannelMap:
         It never is a dimension whose size follows the size of the network's input.
         """
         shape, channels = self._shape(node), self[node]
-        if channels is not None and channels.is_one:
+        if channels is not None and channels.is_one and (channels.axis is not None or len(shape) != 2):
             return channels.axis
-        if channels is None:
+        if channels is None or channels.is_one:
             dims = frozenset({1} if len(shape) == 2 else ())
         else:
             # Channels in dimension 0 have been merged with the samples.

@@ -39,8 +39,8 @@ class Channels:
         return self.labels.numel() == 1
 
     def is_apart(self, dims: frozenset[int]) -> bool:
-        """True if every place along `dims` has a channel of its own, so that their sizes are those of the channels."""
-        if not dims <= self.dimensions:
+        """True if the channels differ along `dims` alone, where every place has one of its own."""
+        if dims != self.dimensions:
             return False
         return len(set(self.labels.flatten().tolist())) == math.prod(self.labels.shape[dim] for dim in dims)
 

@@ -32,8 +32,8 @@ def _split(names: str) -> frozenset[str]:
 _NAMES: dict[ChannelRule, frozenset[str]] = {
     ChannelRule.FIRST: _split(
         "conv1d conv2d conv3d convtranspose1d convtranspose2d convtranspose3d batchnorm batchnorm1d batchnorm2d "
-        "batchnorm3d syncbatchnorm groupnorm instancenorm instancenorm1d instancenorm2d instancenorm3d fold unfold pixelshuffle "
-        "pixelunshuffle channelshuffle nativechannelshuffle"
+        "batchnorm3d syncbatchnorm groupnorm instancenorm instancenorm1d instancenorm2d instancenorm3d fold unfold "
+        "pixelshuffle pixelunshuffle channelshuffle nativechannelshuffle"
     ),
     ChannelRule.LAST: _split(
         "linear bilinear nondynamicallyquantizablelinear embedding embeddingbag multiheadattention rnn lstm gru "
