@@ -22,6 +22,7 @@ from .graph.channel_products import attention, einsum, matmul
 from .graph.channel_trial import followed
 from .graph.channels import Channels, joined, labelled, new_channels
 from .graph.torch_channels import ChannelRule, rule_of
+from .graph.weights import channel_axis, foldable
 
 __all__ = ["find_channels"]
 
@@ -263,8 +264,11 @@ def _new(decision: Decision, axis: int, result: Any) -> Any:
 
 
 def _weighted(decision: Decision, result: Any) -> Channels | None:
-    """A layer that is not torch's, with a weight laid out as in `nn.Linear` or in a convolution."""
-    weight = getattr(decision.site.module, "weight", None)
+    """A layer of this package, or one with a weight laid out as in `nn.Linear` or in a convolution."""
+    layer = decision.site.module
+    if layer is not None and foldable(layer) and isinstance(result, Tensor):
+        return new_channels(result.shape, channel_axis(layer, result.dim()))
+    weight = getattr(layer, "weight", None)
     if not isinstance(weight, Tensor) or not isinstance(result, Tensor) or result.dim() < 2 or not weight.dim():
         return None
     axis = -1 if weight.dim() == 2 else 1

@@ -185,6 +185,34 @@ class Prelu(Named):
         return self.out(self.slopes(self.a(x).transpose(1, 2)).transpose(1, 2))
 
 
+class Normalized(Named):
+    """BatchNorm that no layer absorbs works along dimension 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.one(self.norm(self.a(x).transpose(1, 2)).transpose(1, 2))
+        return self.out(self.two(self.other(x.transpose(1, 2))).transpose(1, 2))
+
+
+class Attention(Named):
+    """Attention that does not vary over time averages spikes over positions, head by head."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, t, _ = x.shape
+        q = self.a(x).view(n, t, 2, 4).transpose(1, 2)
+        v = self.one(self.b(x)).view(n, t, 2, 4).transpose(1, 2)
+        y = (q @ q.transpose(-1, -2)).softmax(-1) @ v
+        return self.out(self.two(y.transpose(1, 2).reshape(n, t, 8)))
+
+
+class Merged(Named):
+    """Neighbouring patches are joined along the channels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.one(self.a(x))
+        x = torch.cat([x[:, 0::2, 0::2], x[:, 1::2, 0::2], x[:, 0::2, 1::2], x[:, 1::2, 1::2]], -1)
+        return self.out(self.two(self.b(x)))
+
+
 class Bounded(Named):
     def forward(self, x: Tensor) -> Tensor:
         return self.out(self.two(self.b(F.relu6(3 * self.a(x)))))
@@ -323,6 +351,24 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Tensor, Axes, list[tuple[int,
         sequence(10, 6),
         {"slopes": 1},
         [(7, 6)],
+    ),
+    "normalized": (
+        lambda: Normalized(a=nn.Linear(6, 8), norm=nn.BatchNorm1d(8), other=nn.BatchNorm1d(8), out=nn.Linear(8, 4)),
+        sequence(10, 6),
+        {"one": 2, "two": 1},
+        [(7, 6)],
+    ),
+    "attention": (
+        lambda: Attention(a=nn.Linear(6, 8), b=nn.Linear(6, 8), out=nn.Linear(8, 4)),
+        sequence(10, 6),
+        {"one": 2, "two": 2},
+        [(7, 6)],
+    ),
+    "merged": (
+        lambda: Merged(a=nn.Linear(6, 5), b=nn.Linear(20, 9), out=nn.Linear(9, 4)),
+        sequence(4, 6, 6),
+        {"one": 3, "two": 3},
+        [(8, 2, 6)],
     ),
     "bounded": (
         lambda: Bounded(a=nn.Linear(6, 9), b=nn.Linear(9, 8), out=nn.Linear(8, 4)),
