@@ -9,6 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..support.shapes import along_axis
+
 __all__ = ["NeuronMaker", "NeuronSite"]
 
 
@@ -16,13 +18,20 @@ __all__ = ["NeuronMaker", "NeuronSite"]
 class NeuronSite:
     """The site that a neuron is made for.
 
+    >>> import torch
+    >>> site = NeuronSite("relu", (10, 3), torch.ones(3), torch.float32, channel_axis=1)
+    >>> site.along_channels(site.scale).shape
+    torch.Size([1, 3])
+
     Attributes:
         name: Qualified name of the layer.
-        shape: Shape of one sample's activation.
+        shape: Shape of one sample's activation. Only the size of the channel axis is the same for every input.
         scale: λ, a scalar or ``[channels]``; the neuron itself works in units of `NeuronMaker.unit`.
         dtype: The network's dtype.
         maximum: Upper bound of the activation in the ANN's units (6 for ReLU6), or None. λ never exceeds it. A neuron
             that can emit more than λ on average must keep to it, otherwise the conversion is refused.
+        channel_axis: The dimension of `shape` that holds the channels: 0 behind a convolution, the last one behind
+            `nn.Linear`.
     """
 
     name: str
@@ -30,6 +39,11 @@ class NeuronSite:
     scale: Tensor
     dtype: torch.dtype
     maximum: float | None = None
+    channel_axis: int = 0
+
+    def along_channels(self, value: Tensor) -> Tensor:
+        """A scalar or vector ``[channels]``, reshaped to broadcast over `shape`, and over batches of it."""
+        return along_axis(value, len(self.shape), self.channel_axis)
 
 
 class NeuronMaker(abc.ABC):

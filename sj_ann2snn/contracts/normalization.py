@@ -19,7 +19,8 @@ class CalibrationSite:
 
     Attributes:
         name: Qualified name of the layer.
-        channel_axis: The channel axis, for one scale per channel; None for one scale per layer.
+        channel_axis: 1 for one scale per channel, None for one scale per layer. Wherever the network has its channels,
+            the observer is shown activations that have them in dimension 1.
         channels: Number of channels, or None.
         maximum: Upper bound of the activation (6 for ReLU6), or None.
         index: Position among the network's spiking sites, in order of execution.
@@ -45,7 +46,11 @@ class Observer(abc.ABC):
 
     @abc.abstractmethod
     def observe(self, x: Tensor) -> Tensor | None:
-        """Take in the activations of one batch, ``[N, ...]``; return what to pass on, or None for `x`."""
+        """Take in the activations of one batch, ``[N, ...]``; return what to pass on, or None for `x`.
+
+        For one scale per channel, `x` is ``[N, channels, ...]``: behind `nn.Linear`, whose channels are in the last
+        dimension, that dimension is moved to the front. A returned tensor has the shape of `x`.
+        """
 
     @abc.abstractmethod
     def scale(self) -> Tensor:

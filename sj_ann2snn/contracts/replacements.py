@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -54,7 +54,21 @@ Operation = nn.Module | Callable[..., object] | str
 
 @dataclass(frozen=True)
 class Replacement:
-    """Base of all descriptions. A subclass states how the stages of a conversion treat it."""
+    """Base of all descriptions. A subclass states how the stages of a conversion treat it.
+
+    >>> from sj_ann2snn import Linear
+    >>> Linear(varying=(0,), channel_axis=-1).channel_axis
+    -1
+
+    Attributes:
+        channel_axis: The dimension of the result that holds its channels, for `channel_wise=True`: 1 for layers that
+            work like convolutions, -1 for layers that work like `nn.Linear`, or `"kept"` if every element stays in the
+            channel of the input's element at the same place (elementwise operations). By default it follows from the
+            operation if that is one of torch's, and otherwise from the kind of description; if neither tells, the
+            layer behind it has one scale λ for all of its channels.
+    """
+
+    channel_axis: int | Literal["kept"] | None = field(default=None, kw_only=True)
 
     scale_flow: ClassVar[ScaleFlow] = ScaleFlow.STOPPED
     passes_bias: ClassVar[bool] = False
@@ -129,7 +143,7 @@ class Analog(Replacement):
     exact: bool = True
 
     def when_static(self) -> Replacement:
-        return Linear()
+        return Linear(channel_axis=self.channel_axis)
 
     def module_with_memory(self, operation: Operation, sequences: tuple[int, ...]) -> nn.Module | None:
         return self.make(operation, sequences)
@@ -218,7 +232,7 @@ class Average(Replacement):
 
     def when_static(self) -> Replacement:
         # Nothing varies over time, so the ANN's own operation is exact.
-        return Average()
+        return Average(channel_axis=self.channel_axis)
 
 
 @dataclass(frozen=True)
@@ -302,7 +316,7 @@ class Stateful(Replacement):
     exact: bool = True
 
     def when_static(self) -> Replacement:
-        return Average()
+        return Average(channel_axis=self.channel_axis)
 
     def module_with_memory(self, operation: Operation, sequences: tuple[int, ...]) -> nn.Module | None:
         return self.make()

@@ -17,6 +17,7 @@ from ..support.blame import WHAT_TO_DO, blame
 from ..support.finite import affected_samples, all_finite, kind_of
 from ..support.loaders import Batches
 from ..support.wording import shown
+from .channel_layout import ChannelLayout
 from .draft import Draft
 from .expected_rates import ActivitySums
 from .graph.weights import broadcast_slope
@@ -97,12 +98,11 @@ def calibrate(
 def _make_observer(
     draft: Draft, node: fx.Node, index: int, normalization: Normalization, who: str, channel_wise: bool
 ) -> Observer:
-    shape = draft.record[node].shape
-    per_channel = channel_wise and len(shape) > 1
+    axis = draft.channels.axis(node) if channel_wise else None
     site = CalibrationSite(
         name=draft.plan.decisions[node].site.name,
-        channel_axis=1 if per_channel else None,
-        channels=shape[1] if per_channel else None,
+        channel_axis=None if axis is None else 1,
+        channels=None if axis is None else draft.record[node].shape[axis],
         maximum=draft.plan.spikes[node].maximum,
         index=index,
     )
@@ -141,6 +141,11 @@ class _Calibrator(fx.Interpreter):
             node: broadcast_slope(spike, draft.record[node]).to(draft.device)
             for node, spike in spikes.items()
             if spike.two_sided
+        }
+        # Observers of channels have them in dimension 1, wherever the ANN has them.
+        self.layouts = {
+            node: ChannelLayout(1 if one.site.channels is None else draft.channels.axis(node))
+            for node, one in observers.items()
         }
         self.behind = {node for node, spike in spikes.items() if spike.behind}
         self.batch = 0
@@ -192,6 +197,8 @@ class _Calibrator(fx.Interpreter):
         name = observer.site.name
         if node not in self.fired and bool((x > 0).any()):
             self.fired.add(node)
+        layout = self.layouts[node]
+        x = layout.to_front(x) if x.dim() > 1 else x
         if self._first_pass:
             self.activity[node].see(x)
         with blame(f"{self.mode}, observing {name},"):
@@ -199,8 +206,10 @@ class _Calibrator(fx.Interpreter):
         self._growth[node].shown(x.numel(), observer)
         if self._growth[node].due:
             self._require_constant_memory(node)
-        if altered is None or (isinstance(altered, Tensor) and altered.shape == x.shape):
-            return altered
+        if altered is None:
+            return None
+        if isinstance(altered, Tensor) and altered.shape == x.shape:
+            return layout.to_place(altered) if x.dim() > 1 else altered
         given = f"a tensor of shape {tuple(altered.shape)}" if isinstance(altered, Tensor) else shown(altered)
         raise PluginError(
             f"{self.mode} returned {given} from observe() for {name}; allowed are None and a tensor of the shape that "

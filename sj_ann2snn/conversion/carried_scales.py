@@ -27,7 +27,7 @@ class CarriedScales:
 
     Args:
         draft: Planned.
-        units: λ, or the value of a spike, of every spiking node: a scalar or per channel (dimension 1).
+        units: λ, or the value of a spike, of every spiking node: a scalar or per channel.
 
     Attributes:
         draft: As given.
@@ -61,16 +61,27 @@ class CarriedScales:
         scale: Any = self.scales[node]
         return scale if isinstance(scale, Tensor) else ONE
 
-    def reranked(self, scale: Tensor | None, node: fx.Node) -> Tensor | None:
-        """A scale per channel for `node`, whose value may have another rank; None if it has other channels."""
-        if scale is None or not scale.dim():
+    def carried_over(self, scale: Tensor, source: fx.Node, target: fx.Node) -> Tensor | None:
+        """The scale that `target` has if `source` has `scale`, or the reverse.
+
+        One of them is made from the other element by element, or by an operation that keeps channels apart and does not
+        mix dimension 1. None if the values do not correspond along the dimensions along which the scale varies.
+        """
+        found, wanted = self.draft.tensor(source), self.draft.tensor(target)
+        if not scale.dim():
             return scale
-        found = self.draft.tensor(node)
-        if found is None or len(found.shape) < 2 or not is_per_channel(scale):
+        if found is None or wanted is None or len(wanted.shape) < 2:
             return None
-        if found.shape[1] != scale.shape[1]:
+        if is_per_channel(scale) and len(found.shape) > 1 and found.shape[1] == wanted.shape[1]:
+            return along_axis(scale.flatten(), len(wanted.shape), 1)
+        of_source, of_target = self.draft.channels[source], self.draft.channels[target]
+        if of_source is None or of_target is None or of_source.axis is None or of_target.axis is None:
             return None
-        return along_axis(scale.flatten(), len(found.shape), 1)
+        if any(size != 1 for dim, size in enumerate(scale.shape) if dim != of_source.axis):
+            return None
+        if not torch.equal(of_source.labels.flatten(), of_target.labels.flatten()):
+            return None
+        return along_axis(scale.flatten(), len(wanted.shape), of_target.axis)
 
     def flow(self, node: fx.Node, decision: Decision) -> ScaleFlow:
         """How scales pass through `node`; they stop at a layer whose weights cannot be scaled."""
@@ -108,7 +119,10 @@ class CarriedScales:
 
     def _as_scale(self, value: Tensor, node: fx.Node) -> Tensor:
         value = value.detach().double().cpu()
-        return compressed(along_axis(value, len(self.draft.record[node].shape), 1)) if value.dim() else value
+        if not value.dim():
+            return value
+        ndim, axis = len(self.draft.record[node].shape), self.draft.channels.axis(node) or 1
+        return compressed(along_axis(value, ndim, axis))
 
 
 def node_leaves(node: fx.Node) -> list[fx.Node]:

@@ -17,6 +17,7 @@ from ..errors import ConversionError
 from ..support.neutral import neutral, neutrally
 from ..support.quiet_layers import warn_of_quiet_layers
 from .calibrate import calibrate
+from .channel_finder import find_channels
 from .correct import correct
 from .draft import Draft
 from .expected_rates import note_quiet_layers
@@ -58,7 +59,10 @@ class Converter:
             over all of the data.
         fuse_flag: False keeps every BatchNorm as an affine map instead of folding it into the layer before it or,
             behind an activation, into the layers that read it.
-        channel_wise: One scale per channel instead of one per layer; False unless the mode suggests otherwise.
+        channel_wise: One scale per channel instead of one per layer; False unless the mode suggests otherwise. Where
+            the channels are follows from the operations: in dimension 1 behind convolutions, in the last behind
+            `nn.Linear`, and from there on through whatever moves them. A layer for which it is not known has one scale;
+            the report lists these.
         neuron: Name of the spiking neuron, or an instance of `NeuronMaker`; by default SpikingJelly's IF neuron, unless
             the mode suggests another.
         corrections: Corrections adjust the converted network to the ANN on the calibration data. Give the name of one,
@@ -222,7 +226,7 @@ class Converter:
         require_spikes(draft.plan)
         self._selection.check_sites([decision.site.name for decision in draft.plan.decisions.values()])
         draft = calibrate(
-            draft,
+            find_channels(draft),
             self.normalization,
             self._selection.mode_label,
             part.data,

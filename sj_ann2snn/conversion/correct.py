@@ -13,11 +13,12 @@ from ..contracts.correction import Correction
 from ..contracts.trial import Trial, TrialSite
 from ..support.blame import blame
 from .absorb import absorb_bias, layer_behind
+from .channel_layout import ChannelLayout
 from .draft import Adjustment, Draft
 from .neurons import Neurons
 from .rewrite import rewrite_spiking
 from .scale import scale_values
-from .trial_runner import GraphRunner, Probe
+from .trial_runner import GraphRunner, Probe, Unit
 
 __all__ = ["correct"]
 
@@ -62,18 +63,20 @@ def _make_trial(
     """The trial that the corrections receive; `sites` is filled with the nodes that they may adjust."""
 
     def probe(draft: Draft, node: fx.Node) -> nn.Module:
-        neuron = neurons.make(draft, node)
-        found = draft.record[node]
-        if draft.plan.spikes[node].two_sided or len(found.shape) < 2:
-            return neuron
-        sites[node] = _make_site(draft, node, neuron)
-        return Probe(sites[node])
+        if draft.plan.spikes[node].two_sided or len(draft.record[node].shape) < 2:
+            return neurons.make(draft, node)
+        layout = _layout(draft, node)
+        sites[node] = _make_site(draft, node, neurons.make(draft, node, layout), layout)
+        return Probe(sites[node], layout)
 
     network = rewrite_spiking(draft, probe)
     answer = draft.output
-    adjustable = isinstance(answer, fx.Node) and layer_behind(draft, answer) is not None
+    adjustable = isinstance(answer, fx.Node) and layer_behind(draft, answer, 1) is not None
     dtypes = [site.scale.dtype for site in sites.values()]
-    units = {node: (site.name, _broadcast_unit(draft.units[node], site)) for node, site in sites.items()}
+    units = {
+        node: Unit(site.name, _broadcast_unit(draft.units[node], site), _layout(draft, node))
+        for node, site in sites.items()
+    }
     return Trial(
         sites.values(),
         GraphRunner(network, draft, units, batches),
@@ -83,13 +86,13 @@ def _make_trial(
     )
 
 
-def _make_site(draft: Draft, node: fx.Node, neuron: nn.Module) -> TrialSite:
+def _make_site(draft: Draft, node: fx.Node, neuron: nn.Module, layout: ChannelLayout) -> TrialSite:
     found, maximum = draft.record[node], draft.plan.spikes[node].maximum
     like = torch.zeros((), dtype=found.dtype, device=draft.device)
+    name, shape = draft.plan.decisions[node].site.name, layout.shape(found.shape[1:])
     largest = None
     if maximum is not None:
-        largest = (maximum / draft.lambdas[node]).to(like).expand(found.shape[1]).clone()
-    name, shape = draft.plan.decisions[node].site.name, found.shape[1:]
+        largest = (maximum / draft.lambdas[node]).to(like).expand(shape[0]).clone()
     return TrialSite(name, shape, neuron, starting_potential(neuron), like, largest)
 
 
@@ -102,12 +105,16 @@ def _apply(draft: Draft, trial: Trial, sites: dict[fx.Node, TrialSite], neurons:
             bias = site.bias * draft.units[node].to(site.bias)
             # If the neuron stands behind an operation, a layer's bias would have to pass through that operation.
             behind = draft.plan.spikes[node].behind
-            absorbed = None if behind else absorb_bias(draft, node.all_input_nodes[0], bias)
+            axis = draft.channels.axis(node)
+            absorbed = None if behind or axis is None else absorb_bias(draft, node.all_input_nodes[0], bias, axis)
             if absorbed is not None:
                 draft, bias = absorbed, None
-        adjustments[node] = Adjustment(bias, site.added_potential)
+        potential = site.added_potential
+        if potential is not None:
+            potential = _layout(draft, node).to_place(potential, before=0)
+        adjustments[node] = Adjustment(bias, potential)
     if bool(trial.output_bias.any()):
-        draft = absorb_bias(draft, draft.output, trial.output_bias) or draft
+        draft = absorb_bias(draft, draft.output, trial.output_bias, 1) or draft
     lambdas = {
         node: _adjust_scale(draft, node, sites[node]) if node in sites else scale
         for node, scale in draft.lambdas.items()
@@ -116,6 +123,10 @@ def _apply(draft: Draft, trial: Trial, sites: dict[fx.Node, TrialSite], neurons:
     if all(lambdas[node] is scale for node, scale in draft.lambdas.items()):
         return draft
     return scale_values(draft.evolve(lambdas=lambdas), neurons.unit)
+
+
+def _layout(draft: Draft, node: fx.Node) -> ChannelLayout:
+    return ChannelLayout(draft.channels.axis(node))
 
 
 def _broadcast_unit(unit: Tensor, site: TrialSite) -> Tensor:
@@ -128,4 +139,6 @@ def _adjust_scale(draft: Draft, node: fx.Node, site: TrialSite) -> Tensor:
     if bool((site.scale == 1).all()):
         return scale
     adjusted = scale * site.scale.to(scale)
+    if draft.channels.axis(node) is None:
+        adjusted = adjusted.reshape(())
     return adjusted if maximum is None else adjusted.clamp(max=maximum)

@@ -14,6 +14,7 @@ from ..contracts.replacements import Analog, Replacement, Spike
 from ..contracts.site import Site, Varies
 from ..errors import UnsupportedError
 from ..support.batches import Signature
+from .graph.channel_map import ChannelMap
 from .graph.records import Record, TensorRecord
 
 __all__ = ["APPROXIMATED", "COMMUTED", "Adjustment", "Decision", "Draft", "Plan", "Problem", "ScalePlan"]
@@ -153,6 +154,7 @@ class Draft:
         record: What every node yields for the two samples.
         plan: What every node becomes.
         activity: Sums over the activations of every spiking node in the calibration data.
+        channels: The channels of every node's result.
         lambdas: λ of every spiking node.
         units: Value of one spike at every spiking node.
         scales: Scales, folds and scalers.
@@ -172,6 +174,7 @@ class Draft:
     record: Record = field(default_factory=lambda: Record({}))
     plan: Plan = field(default_factory=Plan)
     activity: Mapping[fx.Node, Any] = field(default_factory=dict)
+    channels: ChannelMap = field(default_factory=ChannelMap.empty)
     lambdas: Mapping[fx.Node, Tensor] = field(default_factory=dict)
     units: Mapping[fx.Node, Tensor] = field(default_factory=dict)
     scales: ScalePlan = field(default_factory=ScalePlan)

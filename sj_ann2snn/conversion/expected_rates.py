@@ -54,7 +54,8 @@ class ActivitySums:
         return self._in_units(unit) / self._active if self._active else 0.0
 
     def _in_units(self, unit: Tensor) -> float:
-        return float((self._sum / unit.double().cpu()).sum())
+        unit = unit.double().cpu()
+        return float((self._sum / (unit.flatten() if unit.dim() else unit)).sum())
 
 
 def note_quiet_layers(draft: Draft, network: fx.GraphModule, neurons: Mapping[fx.Node, nn.Module]) -> None:

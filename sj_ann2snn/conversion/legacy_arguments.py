@@ -19,7 +19,7 @@ _INSTEAD = {
         "This Converter takes what a recipe holds, Converter(dataloader=..., mode=...). For SpikingJelly 2.0's own "
         "Converter, sj_ann2snn.recipe(dataloader=..., mode=...) makes a recipe."
     ),
-    "channel_dim": "Leave it out: channels are axis 1.",
+    "channel_dim": "Leave it out: the axis of the channels follows from the layers.",
     "pre_spike_maxpool": "SpikingJelly's pre_spike_maxpool=True is maxpool='pre-spike' here.",
     "half_threshold": "SpikingJelly's half_threshold=True is initial_potential=0.5 here.",
     "eps": "Leave it out: a channel that never fired takes the λ of its layer.",
@@ -89,8 +89,8 @@ def translate_options(options: Mapping[str, Any], *, stacklevel: int) -> dict[st
     channel_dim = given.pop("channel_dim", 1)
     if channel_dim != 1:
         raise OptionError(
-            f"channel_dim={shown(channel_dim)} is not allowed: channels are axis 1, as in convolutions. "
-            "Leave the argument out, or move the axis in the network."
+            f"channel_dim={shown(channel_dim)} is not allowed: the axis of the channels follows from the layers (1 "
+            "behind convolutions, the last behind nn.Linear). Leave the argument out."
         )
     if given.pop("neuron_factory", None) is not None:
         raise OptionError(f"neuron_factory is not supported. {instead_of('neuron_factory')}")

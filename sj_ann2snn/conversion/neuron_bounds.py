@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from ..compat import is_plain_if, reset_net, set_step_mode
 from ..contracts.neuron_maker import NeuronSite
 from ..errors import PluginError
-from ..support.shapes import along_axis
 
 __all__ = ["check_bound"]
 
@@ -37,7 +36,7 @@ def check_bound(neuron: nn.Module, site: NeuronSite, unit: Tensor, who: str) -> 
     assert site.maximum is not None
     if is_plain_if(neuron):
         return
-    values = along_axis(unit.to(site.dtype), len(site.shape))
+    values = site.along_channels(unit.to(site.dtype))
     drive = (BEYOND * site.maximum / values).expand(site.shape)
     neuron.to(drive.device)
     set_step_mode(neuron, "m")

@@ -11,6 +11,7 @@ from ..contracts.neuron_maker import NeuronMaker, NeuronSite
 from ..errors import PluginError
 from ..support.blame import blame
 from ..support.wording import shown
+from .channel_layout import ChannelLayout
 from .draft import Draft
 from .neuron_bounds import check_bound
 
@@ -46,8 +47,13 @@ class Neurons:
             )
         return unit
 
-    def make(self, draft: Draft, node: fx.Node) -> nn.Module:
+    def make(self, draft: Draft, node: fx.Node, layout: ChannelLayout | None = None) -> nn.Module:
         """The neuron of a spiking node.
+
+        Args:
+            draft: Calibrated.
+            node: The node.
+            layout: Moves the channels to the front of what the neuron receives; by default they stay in their place.
 
         Raises:
             PluginError: The maker fails, makes anything but a module with memory, or makes a neuron that exceeds
@@ -56,7 +62,12 @@ class Neurons:
         decision, found = draft.plan.decisions[node], draft.record[node]
         maximum = draft.plan.spikes[node].maximum
         with blame(f"{self._who}, asked for {decision.site.name},"):
-            site = NeuronSite(decision.site.name, found.shape[1:], draft.lambdas[node], found.dtype, maximum)
+            shape, scale, axis = found.shape[1:], draft.lambdas[node], 0
+            if layout is not None:
+                shape = layout.shape(shape)
+            elif scale.dim():
+                axis = (draft.channels.axis(node) or 1) - 1
+            site = NeuronSite(decision.site.name, shape, scale, found.dtype, maximum, axis)
             made: Any = self.maker.make(site)
         if not isinstance(made, MemoryModule):
             raise PluginError(

@@ -30,6 +30,7 @@ class ReportEntry:
         analog: True if it is computed on analog values, without spikes.
         rate: Expected firing rate of a spiking site, in spikes per neuron and step: its mean activation in the
             calibration data, in units of a spike.
+        channels_unknown: True for a spiking site with one λ because the dimension of its channels is not known.
     """
 
     name: str
@@ -42,6 +43,7 @@ class ReportEntry:
     source: str
     analog: bool = False
     rate: float | None = None
+    channels_unknown: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,9 @@ class ConversionReport:
         if self.scalers:
             lines.append(f"scalers that no weights absorb: {', '.join(self.scalers)}")
         lines += _spikeless(self.entries)
+        unknown = [entry.name for entry in self.entries if entry.channels_unknown]
+        if unknown:
+            lines.append(f"one λ for all channels, whose dimension is not known: {', '.join(unknown)}")
         return "\n".join(lines)
 
 

@@ -24,7 +24,7 @@ def make_report(draft: Draft, selection: Selection, network: fx.GraphModule) -> 
         neuron=selection.neuron.name,
         neuron_owner=str(selection.neuron_owner),
         corrections=tuple(who for _, who in selection.corrections),
-        entries=tuple(_entries(draft, selection.neuron.name)),
+        entries=tuple(_entries(draft, selection.neuron.name, channel_wise=selection.channel_wise)),
         scalers=tuple(name for name, module in network.named_modules() if isinstance(module, Scaler)),
     )
 
@@ -34,7 +34,7 @@ def make_check(draft: Draft, selection: Selection) -> ConversionCheck:
     return ConversionCheck(tuple(_entries(draft, selection.neuron.name)), draft.plan.problems)
 
 
-def _entries(draft: Draft, neuron: str) -> Iterator[ReportEntry]:
+def _entries(draft: Draft, neuron: str, *, channel_wise: bool = False) -> Iterator[ReportEntry]:
     for node, decision in draft.plan.decisions.items():
         site, scale = decision.site, draft.lambdas.get(node)
         stands_for, analog = node.meta.get(APPROXIMATED), _analog(decision)
@@ -50,6 +50,7 @@ def _entries(draft: Draft, neuron: str) -> Iterator[ReportEntry]:
             source=site.source,
             analog=analog is not None,
             rate=draft.activity[node].mean_rate(draft.units[node]) if node in draft.activity else None,
+            channels_unknown=channel_wise and node in draft.plan.spikes and draft.channels.is_unknown(node),
         )
 
 

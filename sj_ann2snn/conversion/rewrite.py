@@ -195,7 +195,8 @@ class _Spiking(_Rewriter):
         if adjustment.bias is not None:
             scale = self.draft.scales.scales[node].to(adjustment.bias)
             bias = (adjustment.bias / (scale.flatten() if scale.dim() else scale)).to(found.dtype)
-            affine = ChannelAffine(torch.ones_like(bias), bias, len(found.shape))
+            axis = self.draft.channels.axis(node) or 1
+            affine = ChannelAffine(torch.ones_like(bias), bias, len(found.shape), axis)
             current = self.builder.call_on(f"{name}_bias", affine, current)
         if adjustment.potential is not None:
             potential = InitialPotential(adjustment.potential.to(found.dtype))

@@ -9,9 +9,8 @@ from typing import Any
 from torch import Tensor, fx
 
 from ..contracts.replacements import Analog, Product, ScaleFlow, Spike
-from ..support.shapes import along_axis
 from ..support.trees import map_leaves, map_tensors, tensors
-from .carried_scales import ONE, CarriedScales, compressed, is_per_channel, is_same, node_leaves
+from .carried_scales import ONE, CarriedScales, compressed, is_same, node_leaves
 from .draft import Decision
 from .graph.records import TensorRecord
 from .graph.weights import channel_axis
@@ -42,7 +41,10 @@ class Own(ScaleRule):
     """A neuron: its current and its output have its site's scale. An analog module in front reads the ANN's units."""
 
     def wish(self, carried: CarriedScales, node: fx.Node, arg: fx.Node, decision: Decision) -> Tensor | None:
-        return ONE if _analog(decision) else carried.reranked(carried.units[node], arg)
+        if _analog(decision):
+            return ONE
+        same = not (isinstance(decision.replacement, Spike) and decision.replacement.behind)
+        return _wish_for(carried, carried.units[node], node, arg, elementwise=same)
 
     def carry(self, carried: CarriedScales, node: fx.Node, decision: Decision) -> Tensor:
         for arg in carried.draft.inputs(node):
@@ -87,25 +89,23 @@ class PerChannel(ScaleRule):
     """Scales per channel pass, whatever the operation does to the other dimensions."""
 
     def wish(self, carried: CarriedScales, node: fx.Node, arg: fx.Node, decision: Decision) -> Tensor | None:
-        return carried.reranked(carried.wanted[node], arg)
+        return _wish_for(carried, carried.wanted[node], node, arg)
 
     def carry(self, carried: CarriedScales, node: fx.Node, decision: Decision) -> Tensor:
         arg = carried.draft.inputs(node)[0]
         scale: Tensor = carried.scales[arg]
-        if not scale.dim():
-            return scale
-        shape, out_shape = carried.draft.record[arg].shape, carried.draft.record[node].shape
-        if not is_per_channel(scale) or len(out_shape) < 2 or shape[1] != out_shape[1]:
+        passed = carried.carried_over(scale, arg, node)
+        if passed is None:
             carried.bring(node, arg, ONE)
             return ONE
-        return along_axis(scale.flatten(), len(out_shape), 1)
+        return passed
 
 
 class Shared(ScaleRule):
     """All operands are brought to one scale."""
 
     def wish(self, carried: CarriedScales, node: fx.Node, arg: fx.Node, decision: Decision) -> Tensor | None:
-        return carried.reranked(carried.wanted[node], arg)
+        return _wish_for(carried, carried.wanted[node], node, arg, elementwise=True)
 
     def carry(self, carried: CarriedScales, node: fx.Node, decision: Decision) -> Tensor:
         wanted = carried.wanted[node]
@@ -140,9 +140,9 @@ class Moved(ScaleRule):
             return in_units(carried, node)
         full = {arg: _broadcast(scale, record[arg].shape) for arg, scale in zip(arguments, scales, strict=True)}
         result = map_tensors(_apply_to_scales(carried, node, full), compressed)
-        # Scales that differ between the samples of a batch would depend on the batch's size.
-        moved = any(scale.dim() and scale.shape[0] != 1 for scale in tensors(result))
-        return in_units(carried, node) if moved else result
+        # Scales that differ between samples would depend on the batch's size, between steps in time on their number.
+        fixed = all(carried.draft.channels.is_fixed(node, _varies_along(scale)) for scale in tensors(result))
+        return result if fixed else in_units(carried, node)
 
 
 class Multiplied(ScaleRule):
@@ -194,6 +194,24 @@ def in_units(carried: CarriedScales, node: fx.Node) -> Any:
 
 def _analog(decision: Decision) -> Analog | None:
     return decision.replacement.analog if isinstance(decision.replacement, Spike) else None
+
+
+def _varies_along(scale: Tensor) -> frozenset[int]:
+    return frozenset(dim for dim, size in enumerate(scale.shape) if size > 1)
+
+
+def _shape(carried: CarriedScales, node: fx.Node) -> tuple[int, ...] | None:
+    found = carried.draft.tensor(node)
+    return None if found is None else found.shape
+
+
+def _wish_for(
+    carried: CarriedScales, scale: Tensor | None, node: fx.Node, arg: fx.Node, *, elementwise: bool = False
+) -> Tensor | None:
+    """The scale of `arg` for which the result of `node` has `scale`."""
+    if scale is None or (elementwise and _shape(carried, arg) == _shape(carried, node)):
+        return scale
+    return carried.carried_over(scale, node, arg)
 
 
 def _scalar(scale: Tensor | None) -> Tensor | None:

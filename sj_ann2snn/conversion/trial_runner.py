@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from ..simulation.engine.outputs import plain
 from ..simulation.engine.runner import Runner
 from ..simulation.engine.tiling import Tiling
 from ..support.batches import move, to_full_precision
+from .channel_layout import ChannelLayout
 from .draft import Draft
 
 __all__ = ["GraphRunner", "Probe"]
@@ -28,12 +29,13 @@ class Probe(MemoryLayer):
 
     emit: Activation | None = None
 
-    def __init__(self, site: TrialSite) -> None:
+    def __init__(self, site: TrialSite, layout: ChannelLayout) -> None:
         super().__init__()
-        self.site = site
+        self.site, self.layout = site, layout
 
     def multi_step_forward(self, x_seq: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         assert self.emit is not None
+        x_seq = self.layout.to_front(x_seq, before=2)
         emitted: Any = self.emit(self.site, x_seq)
         if not isinstance(emitted, Tensor) or emitted.shape != x_seq.shape:
             given = f"shape {tuple(emitted.shape)}" if isinstance(emitted, Tensor) else repr(emitted)
@@ -41,7 +43,16 @@ class Probe(MemoryLayer):
                 f"The activation given to run() returned {given} at {self.site.name}; it must return a tensor with the "
                 f"shape of the currents, {tuple(x_seq.shape)}."
             )
-        return emitted
+        return self.layout.to_place(emitted, before=2)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The name of a site, the value of one of its spikes, and where it has its channels."""
+
+    name: str
+    value: Tensor
+    layout: ChannelLayout
 
 
 class GraphRunner:
@@ -50,7 +61,7 @@ class GraphRunner:
     Args:
         network: The rewritten network with a `Probe` at every site.
         draft: The draft it was built from.
-        units: For the ANN's nodes that are sites, the name and the value of a spike.
+        units: For the ANN's nodes that are sites, the unit of their activations.
         batches: The calibration data.
     """
 
@@ -58,7 +69,7 @@ class GraphRunner:
         self,
         network: fx.GraphModule,
         draft: Draft,
-        units: Mapping[fx.Node, tuple[str, Tensor]],
+        units: Mapping[fx.Node, Unit],
         batches: Iterable[Any],
     ) -> None:
         self._network, self._ann, self._units = network, draft.module, units
@@ -115,7 +126,7 @@ class GraphRunner:
 class _ActivationRecorder(fx.Interpreter):
     """Runs the ANN and records the activations of the sites, in units of a spike."""
 
-    def __init__(self, ann: fx.GraphModule, units: Mapping[fx.Node, tuple[str, Tensor]]) -> None:
+    def __init__(self, ann: fx.GraphModule, units: Mapping[fx.Node, Unit]) -> None:
         super().__init__(ann)
         self.extra_traceback = False
         self.units = units
@@ -124,6 +135,6 @@ class _ActivationRecorder(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
         if n in self.units:
-            name, unit = self.units[n]
-            self.seen[name] = result / unit
+            unit = self.units[n]
+            self.seen[unit.name] = unit.layout.to_front(result) / unit.value
         return result

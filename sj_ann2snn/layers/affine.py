@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..compat import StepModule
+from ..support.shapes import along_axis
 
 __all__ = ["ChannelAffine", "Scaler"]
 
@@ -54,13 +55,14 @@ class ChannelAffine(nn.Module, StepModule):  # type: ignore[misc]  # SpikingJell
         weight: ``[C]``.
         bias: ``[C]``.
         ndim: Number of input dimensions, including sample and channel but not time.
+        axis: The dimension of ``[N, ...]`` that holds the channels.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor, ndim: int) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor, ndim: int, axis: int = 1) -> None:
         super().__init__()
-        shape = (-1, *(1,) * (ndim - 2))
-        self.weight = nn.Parameter(weight.detach().reshape(shape).clone())
-        self.bias = nn.Parameter(bias.detach().reshape(shape).clone())
+        self.weight = nn.Parameter(along_axis(weight.detach(), ndim - 1, axis - 1).clone())
+        self.bias = nn.Parameter(along_axis(bias.detach(), ndim - 1, axis - 1).clone())
+        self.axis = axis
         self.step_mode = "s"
 
     def forward(self, x: Tensor) -> Tensor:
@@ -68,7 +70,9 @@ class ChannelAffine(nn.Module, StepModule):  # type: ignore[misc]  # SpikingJell
 
     def export_options(self) -> dict[str, Any]:
         """The keywords that rebuild it."""
-        return {"weight": self.weight.flatten(), "bias": self.bias.flatten(), "ndim": self.weight.dim() + 1}
+        options = {"weight": self.weight.flatten(), "bias": self.bias.flatten(), "ndim": self.weight.dim() + 1}
+        return options if self.axis == 1 else {**options, "axis": self.axis}
 
     def extra_repr(self) -> str:
-        return f"{self.weight.shape[0]}, step_mode={self.step_mode}"
+        axis = "" if self.axis == 1 else f"axis={self.axis}, "
+        return f"{self.weight.numel()}, {axis}step_mode={self.step_mode}"

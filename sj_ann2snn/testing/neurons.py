@@ -189,6 +189,19 @@ class NeuronTests(PluginTests):
             most = mean.max().item()
             assert most <= 6 + 2 * self.rate_error * unit / 64 + 1e-9, f"the mean output is up to {most:.4f}"
 
+    def test_channels_may_be_in_the_last_dimension(self) -> None:
+        """On ``[N, time, features]``, a neuron with a value per channel has them along `site.channel_axis`."""
+        x = torch.rand(8, 5, 6, dtype=torch.float64) * torch.linspace(1, 12, 6, dtype=torch.float64)
+        ann = nn.Sequential(*(nn.ReLU6() if isinstance(one, nn.ReLU) else one for one in identity_network(6)))
+        over_time, one_by_one = (
+            Converter([data], neuron=self.make(), channel_wise=True, progress=False)(ann)
+            for data in (x, x.flatten(0, 1))
+        )
+        for length in (5, 3):
+            part = x[:, :length]
+            wanted = simulate(one_by_one, part.flatten(0, 1), T=16).view_as(part)
+            torch.testing.assert_close(simulate(over_time, part, T=16), wanted, rtol=1e-9, atol=1e-9)
+
     def test_is_known_by_name(self) -> None:
         """Options reach the neuron through the converter, and a misspelt option is an error."""
         name = self.plugin_class.name

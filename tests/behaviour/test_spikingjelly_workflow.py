@@ -231,7 +231,7 @@ def test_check_and_report_of_a_recipe() -> None:
     ("arguments", "message"),
     [
         ({"device": "cpu"}, r"device='cpu'.*Give the device to SpikingJelly's converter: Converter\(recipe=\.\.\., device=\.\.\.\)"),
-        ({"channel_dim": 2}, r"channel_dim=2 is not allowed: channels are axis 1"),
+        ({"channel_dim": 2}, r"channel_dim=2 is not allowed: the axis of the channels follows from the layers"),
         ({"neuron_factory": nn.Identity}, r"neuron_factory is not supported\. .* instance of NeuronMaker"),
         ({"half_threshold": 0.5}, r"half_threshold=0\.5 is not allowed: it must be True or False"),
         ({"half_threshold": True, "initial_potential": 0.1}, r"half_threshold=True and initial_potential=0\.1 say the same"),
@@ -309,7 +309,7 @@ def test_the_loop_of_the_older_tutorial() -> None:
         ("recipe", r"sj_ann2snn\.recipe\(dataloader=\.\.\., mode=\.\.\.\) makes a recipe"),
         ("half_threshold", r"is initial_potential=0\.5 here"),
         ("pre_spike_maxpool", r"is maxpool='pre-spike' here"),
-        ("channel_dim", r"channels are axis 1"),
+        ("channel_dim", r"axis of the channels follows from the layers"),
         ("eps", r"takes the λ of its layer"),
         ("neuron_factory", r"is neuron=\.\.\. here"),
     ],

@@ -197,7 +197,13 @@ class AttentionMapper(LayerMapper):
                 f"it is random even at inference (a dropout of {dropout} is fixed in the code)",
                 "let the dropout depend on self.training",
             )
-        return ANALOG
+        # Attention averages over positions, and its last layer is linear: the channels are in the last dimension.
+        return Analog(ANALOG.make, ANALOG.label, channel_axis=-1) if self._is_whole(site) else ANALOG
+
+    @staticmethod
+    def _is_whole(site: Site) -> bool:
+        """True for attention with its linear maps; the heads of the bare function may be split."""
+        return site.operation is not F.scaled_dot_product_attention
 
     @staticmethod
     def _dropout(site: Site) -> Any:

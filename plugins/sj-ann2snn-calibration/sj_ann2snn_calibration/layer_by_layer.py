@@ -31,7 +31,8 @@ class LayerByLayer(Correction):
     Args:
         T: Number of time steps for which the network will run.
         rounds: Rounds for the biases of a layer, and for its potentials.
-        potentials: Also correct the initial potential of every neuron.
+        potentials: Also correct the initial potential of every neuron. The network then takes only inputs of the size
+            of the calibration data.
         samples: Maximum number of calibration samples to use; at most 4,096 / T.
 
     Raises:

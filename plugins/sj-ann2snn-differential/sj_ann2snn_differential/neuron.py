@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sj_ann2snn import InPlaceNeuron, NeuronMaker, NeuronSite, along_axis, require_integer
+from sj_ann2snn import InPlaceNeuron, NeuronMaker, NeuronSite, require_integer
 
 __all__ = ["Differential", "DifferentialNeuron"]
 
@@ -136,5 +136,5 @@ class Differential(NeuronMaker):
     def make(self, site: NeuronSite) -> DifferentialNeuron:
         if site.maximum is None:
             return DifferentialNeuron(thresholds=self.thresholds)
-        maximum = along_axis((site.maximum / site.scale).to(site.dtype), len(site.shape))
+        maximum = site.along_channels((site.maximum / site.scale).to(site.dtype))
         return DifferentialNeuron(thresholds=self.thresholds, maximum=maximum)
