@@ -12,17 +12,17 @@ from .graph.weights import channel_axis, foldable, scaled_layer
 __all__ = ["absorb_bias", "layer_behind"]
 
 
-def absorb_bias(draft: Draft, value: fx.Node, bias: Tensor) -> Draft | None:
-    """A draft in which a layer adds `bias` ``[C]`` to the result of `value`; None if there is no such layer."""
-    node = layer_behind(draft, value)
+def absorb_bias(draft: Draft, value: fx.Node, bias: Tensor, axis: int) -> Draft | None:
+    """A draft in which a layer adds `bias` ``[C]``, along `axis`, to the result of `value`; None if there is none."""
+    node = layer_behind(draft, value, axis)
     if node is None:
         return None
     layer = scaled_layer(draft.layer(node), shift=bias)
     return draft.evolve(layers={**draft.layers, str(node.target): layer})
 
 
-def layer_behind(draft: Draft, value: fx.Node) -> fx.Node | None:
-    """The layer whose bias is added to `value` and to nothing else; None if there is none."""
+def layer_behind(draft: Draft, value: fx.Node, axis: int) -> fx.Node | None:
+    """The layer whose bias is added to `value`, along `axis`, and to nothing else; None if there is none."""
     decision, found = draft.plan.decisions.get(value), draft.tensor(value)
     if decision is None or decision.replacement is None or len(value.users) != 1 or found is None:
         return None
@@ -31,13 +31,13 @@ def layer_behind(draft: Draft, value: fx.Node) -> fx.Node | None:
         fits = (
             value.op == "call_module"
             and foldable(draft.layer(value))
-            and channel_axis(draft.layer(value), len(found.shape)) == 1
+            and channel_axis(draft.layer(value), len(found.shape)) == axis
         )
         return value if fits else None
     if replacement.passes_bias and (isinstance(replacement, Remove) or _adds_only(value)):
         for operand in value.all_input_nodes:
             other = draft.tensor(operand)
-            behind = layer_behind(draft, operand) if other is not None and other.shape == found.shape else None
+            behind = layer_behind(draft, operand, axis) if other is not None and other.shape == found.shape else None
             if behind is not None:
                 return behind
     return None

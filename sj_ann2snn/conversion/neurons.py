@@ -10,6 +10,7 @@ from ..compat import MemoryModule
 from ..contracts.neuron_maker import NeuronMaker, NeuronSite
 from ..errors import PluginError
 from ..support.blame import blame
+from .channel_layout import ChannelLayout
 from .draft import Draft
 from .neuron_bounds import check_bound
 
@@ -45,8 +46,16 @@ class Neurons:
             )
         return unit
 
-    def make(self, draft: Draft, node: fx.Node) -> nn.Module:
+    def make(
+        self, draft: Draft, node: fx.Node, layout: ChannelLayout | None = None, *, negative: bool = False
+    ) -> nn.Module:
         """The neuron of a spiking node.
+
+        Args:
+            draft: Calibrated.
+            node: The node.
+            layout: Moves the channels to the front of what the neuron receives; by default they stay in their place.
+            negative: Make the neuron for negative currents of an activation of both signs.
 
         Raises:
             PluginError: The maker fails, makes anything but a module with memory, or makes a neuron that exceeds
@@ -55,7 +64,13 @@ class Neurons:
         decision, found = draft.plan.decisions[node], draft.record[node]
         maximum = draft.plan.spikes[node].maximum
         with blame(f"{self._who}, asked for {decision.site.name},"):
-            site = NeuronSite(decision.site.name, found.shape[1:], draft.lambdas[node], found.dtype, maximum)
+            shape, scale = found.shape[1:], draft.lambdas[node]
+            adjusted = draft.adjustments.get(node) if negative else None
+            if adjusted is not None and adjusted.negative is not None:
+                scale = adjusted.negative.scale
+            if layout is not None:
+                shape = layout.shape(shape)
+            site = NeuronSite(decision.site.name, shape, scale, found.dtype, maximum)
             made: Any = self.maker.make(site)
         if not isinstance(made, MemoryModule):
             raise PluginError(

@@ -51,6 +51,7 @@ class ConversionReport:
         corrections: The corrections in the order of application, each with its distribution.
         entries: One per call of the ANN, in order of execution.
         scalers: Qualified names of the scalers that could not be folded into weights.
+        notes: What the corrections say about this network, each behind the correction's name.
     """
 
     mode: str
@@ -60,6 +61,7 @@ class ConversionReport:
     corrections: tuple[str, ...]
     entries: tuple[ReportEntry, ...]
     scalers: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[ReportEntry]:
         return iter(self.entries)
@@ -101,7 +103,7 @@ class ConversionReport:
         if self.scalers:
             lines.append(f"scalers that no weights absorb: {', '.join(self.scalers)}")
         lines += _spikeless(self.entries)
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.notes])
 
 
 @dataclass(frozen=True)

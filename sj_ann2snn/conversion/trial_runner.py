@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,9 +17,10 @@ from ..simulation.engine.outputs import plain
 from ..simulation.engine.runner import Runner
 from ..simulation.engine.tiling import Tiling
 from ..support.batches import move, to_full_precision
+from .channel_layout import ChannelLayout
 from .draft import Draft
 
-__all__ = ["GraphRunner", "Probe"]
+__all__ = ["GraphRunner", "Probe", "Unit"]
 
 
 class Probe(MemoryModule):  # type: ignore[misc]  # SpikingJelly is untyped
@@ -27,12 +28,13 @@ class Probe(MemoryModule):  # type: ignore[misc]  # SpikingJelly is untyped
 
     emit: Activation | None = None
 
-    def __init__(self, site: TrialSite) -> None:
+    def __init__(self, site: TrialSite, layout: ChannelLayout) -> None:
         super().__init__()
-        self.site = site
+        self.site, self.layout = site, layout
 
     def multi_step_forward(self, x_seq: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         assert self.emit is not None
+        x_seq = self.layout.to_front(x_seq, before=2)
         emitted: Any = self.emit(self.site, x_seq)
         if not isinstance(emitted, Tensor) or emitted.shape != x_seq.shape:
             given = f"shape {tuple(emitted.shape)}" if isinstance(emitted, Tensor) else repr(emitted)
@@ -40,7 +42,23 @@ class Probe(MemoryModule):  # type: ignore[misc]  # SpikingJelly is untyped
                 f"The activation given to run() returned {given} at {self.site.name}; it must return a tensor with the "
                 f"shape of the currents, {tuple(x_seq.shape)}."
             )
-        return emitted
+        return self.layout.to_place(emitted, before=2)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The name of a site, the value of one of its spikes, and where it has its channels.
+
+    Attributes:
+        current: The ANN's value with both signs, of which the site emits one; None if that is the activation itself.
+        negated: True for the site of the negative sign.
+    """
+
+    name: str
+    value: Tensor
+    layout: ChannelLayout
+    current: fx.Node | None = None
+    negated: bool = False
 
 
 class GraphRunner:
@@ -49,7 +67,7 @@ class GraphRunner:
     Args:
         network: The rewritten network with a `Probe` at every site.
         draft: The draft it was built from.
-        units: For the ANN's nodes that are sites, the name and the value of a spike.
+        units: For the ANN's nodes that have sites, the units of their activations.
         batches: The calibration data.
     """
 
@@ -57,7 +75,7 @@ class GraphRunner:
         self,
         network: fx.GraphModule,
         draft: Draft,
-        units: Mapping[fx.Node, tuple[str, Tensor]],
+        units: Mapping[fx.Node, Sequence[Unit]],
         batches: Iterable[Any],
     ) -> None:
         self._network, self._ann, self._units = network, draft.module, units
@@ -82,10 +100,7 @@ class GraphRunner:
                     "The calibration data can be iterated only once, but a correction needs it again. Give "
                     "Converter(dataloader=...) something that can be iterated repeatedly: a DataLoader or a list."
                 )
-            self._inputs = tuple(
-                torch.cat(values) if isinstance(values[0], Tensor) and values[0].dim() else values[0]
-                for values in zip(*batches, strict=True)
-            )
+            self._inputs = tuple(_joined(values) for values in zip(*batches, strict=True))
         return self._inputs
 
     def activations(self, inputs: tuple[Any, ...]) -> Activations:
@@ -114,7 +129,7 @@ class GraphRunner:
 class _ActivationRecorder(fx.Interpreter):
     """Runs the ANN and records the activations of the sites, in units of a spike."""
 
-    def __init__(self, ann: fx.GraphModule, units: Mapping[fx.Node, tuple[str, Tensor]]) -> None:
+    def __init__(self, ann: fx.GraphModule, units: Mapping[fx.Node, Sequence[Unit]]) -> None:
         super().__init__(ann)
         self.extra_traceback = False
         self.units = units
@@ -122,7 +137,23 @@ class _ActivationRecorder(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        if n in self.units:
-            name, unit = self.units[n]
-            self.seen[name] = result / unit
+        for unit in self.units.get(n, ()):
+            emitted = result
+            if unit.current is not None:
+                current = result if unit.current is n else self.env[unit.current]
+                emitted = (-current if unit.negated else current).relu()
+            self.seen[unit.name] = unit.layout.to_front(emitted) / unit.value
         return result
+
+
+def _joined(values: Sequence[Any]) -> Any:
+    """One input of all batches as one: its samples one after the other, or the first if it has none."""
+    if not isinstance(values[0], Tensor) or not values[0].dim():
+        return values[0]
+    shapes = {tuple(value.shape[1:]): None for value in values}
+    if len(shapes) > 1:
+        raise CalibrationError(
+            f"A correction needs all calibration samples at once, but they have the shapes "
+            f"{', '.join(map(str, shapes))}. Give samples of one shape, or convert without corrections=."
+        )
+    return torch.cat(list(values))
