@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import fx
 
+from ..contracts.site import Varies
 from ..contracts.trial_output import TrialOutput
+from ..support.trees import leaves
 from .absorb import absorb_bias, layer_behind
 from .draft import Draft
 from .graph.records import TensorRecord
@@ -55,10 +57,10 @@ def _axis(draft: Draft, node: fx.Node) -> int | None:
 
 
 def _leaves(draft: Draft) -> Iterator[tuple[str, fx.Node | None, str]]:
-    """Every leaf of the outputs: its name, its node if it is a tensor, and its place in what that node yields."""
+    """Every leaf of the outputs: its name, its node if it is a tensor of the samples, its place in what that yields."""
     for name, node in _named(draft.output, ""):
-        if not isinstance(node, fx.Node):
-            yield name, None, ""
+        if not isinstance(node, fx.Node) or draft.plan.varies[node] is Varies.CONSTANT:
+            yield from ((name, None, "") for _ in leaves(draft.record[node] if isinstance(node, fx.Node) else node))
             continue
         for inner, value in _named(draft.record[node], ""):
             yield name + inner, node if isinstance(value, TensorRecord) else None, inner
