@@ -28,6 +28,12 @@ BATCH = 32
 SETTLED = 3
 """Number of successive spiking layers that need no delay, because they settle in few steps."""
 
+FACTORS = (1.0, 1.15, 1.3, 1.5, 1.75, 2.0)
+"""Factors of the scales to start from, where answers count by their size."""
+
+TRIED = 64
+"""Samples to try them on."""
+
 SAMPLE_STEPS = 1 << 8
 """Samples times steps to compute at a time; memory for the backward pass grows with both."""
 
@@ -56,7 +62,8 @@ class Joint(Correction):
         T: Number of time steps for which the network will run.
         delay: Number of steps at the beginning, part of T, whose outputs do not count because the first spikes have not
             arrived yet. By default T / 4, from T = 8 on T / 2, and less for networks with few successive spiking
-            layers. `simulate` and `evaluate` then leave these steps out as well, unless you give another readout.
+            layers; none where the squared error counts and is smaller without. `simulate` and `evaluate` then leave
+            these steps out as well, unless you give another readout.
         epochs: Passes over the calibration data; by default 64 / T, at least one.
         learning_rate: Learning rate of Adam, falling to zero along half a cosine; by default 0.04 / T.
         samples: Maximum number of calibration samples to use.
@@ -115,6 +122,9 @@ class Joint(Correction):
         # Both neurons of an activation of both signs are one layer.
         delay = self._delay(sum(not site.negated for site in trial.sites))
         parameters = Parameters(trial)
+        if objective.has_squares:
+            some = _rows_of(inputs, torch.arange(samples)[:TRIED])
+            parameters, delay = self._start(trial, objective, some, {delay, 0} if self.delay is None else {delay})
         learnt = parameters.tensors()
         generator = torch.Generator().manual_seed(self.seed)
         size = min(BATCH, samples)
@@ -127,7 +137,9 @@ class Joint(Correction):
                 optimizer.zero_grad()
                 for part in rows.split(max(1, SAMPLE_STEPS // self.T)):
                     given = self._select(inputs, part, generator)
-                    loss = objective(parameters.answers(given, self.T, delay), trial.activations(given).output)
+                    loss = objective(
+                        parameters.answers(parameters.run(given, self.T), delay), trial.activations(given).output
+                    )
                     if loss is None or not _add_gradients(learnt, loss * (len(part) / len(rows))):
                         trial.note("adjusted nothing, because no real-valued output depends on what it can adjust")
                         return
@@ -137,6 +149,28 @@ class Joint(Correction):
         parameters.apply()
         if delay:
             trial.suggest_readout("delayed", delay=delay)
+
+    def _start(
+        self, trial: Trial, objective: Objective, inputs: tuple[Any, ...], delays: set[int]
+    ) -> tuple[Parameters, int]:
+        """Parameters with the scales of the mode or larger ones, and a delay, whichever err least.
+
+        A mode does not know how deep the network is. In a shallow one, the first steps count, and the scales of a mode
+        that leaves them out clip more than they need to.
+        """
+        target = trial.activations(inputs).output
+        best: tuple[float, Parameters, int] | None = None
+        for factor in FACTORS:
+            parameters = Parameters(trial)
+            parameters.multiply_scales(factor)
+            outputs = parameters.run(inputs, self.T)
+            for delay in sorted(delays, reverse=True):
+                loss = objective(parameters.answers(outputs, delay), target)
+                error = float("inf") if loss is None else float(loss.detach())
+                if best is None or error < best[0]:
+                    best = error, parameters, delay
+        assert best is not None
+        return best[1:]
 
     def _delay(self, sites: int) -> int:
         """Steps that do not count. The current of the first neurons is constant, so they need no delay."""
@@ -164,8 +198,8 @@ def _rows_of(inputs: tuple[Any, ...], rows: Tensor) -> tuple[Any, ...]:
 
 def _targets(trial: Trial, inputs: tuple[Any, ...], samples: int) -> Iterator[Any]:
     """The ANN's outputs for all inputs, a batch at a time."""
-    for rows in torch.arange(samples).split(BATCH):
-        yield trial.activations(_rows_of(inputs, rows)).output
+    for start in range(0, samples, BATCH):
+        yield trial.activations(_rows_of(inputs, torch.arange(start, min(start + BATCH, samples)))).output
 
 
 def _add_gradients(tensors: list[Tensor], loss: Tensor) -> bool:

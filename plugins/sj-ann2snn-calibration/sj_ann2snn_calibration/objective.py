@@ -15,16 +15,17 @@ __all__ = ["LOSSES", "Objective"]
 
 LOSSES = ("auto", "divergence", "squares")
 
-IN_COMMON = 0.2
+IN_COMMON = 0.02
 """Answers vary in what all classes have in common by at most this share of what independent numbers would."""
 
 
 class Objective:
     """The sum, over the outputs, of the divergence of class scores or of the relative squared error.
 
-    Cross-entropy does not change what the scores of all classes have in common, so trained class scores hardly vary in
-    it, and the divergence does not see it. Answers ``[N, K]`` that do vary in it are coordinates, scores of independent
-    classes or the like. They count by the squared error, as do dense outputs and single numbers.
+    Cross-entropy ignores what the scores of all classes have in common, so well-trained class scores hardly vary in it,
+    and the divergence ignores it too. Answers ``[N, K]`` that do vary in it are coordinates, scores of independent
+    classes or the like, or were trained briefly. They count by the squared error, as do dense outputs and single
+    numbers.
 
     Args:
         outputs: The outputs of the network on trial. Integers and booleans do not count.
@@ -45,6 +46,11 @@ class Objective:
             name: None if _is_divergence(torch.cat(values), loss) else _spread(torch.cat(values))
             for name, values in seen.items()
         }
+
+    @property
+    def has_squares(self) -> bool:
+        """True if an output counts by its squared error."""
+        return any(spread is not None for spread in self._spread.values())
 
     def __call__(self, answers: Mapping[str, Tensor], targets: Any) -> Tensor | None:
         """The loss of the mean answers ``[N, ...]`` by output; None if none of them has a gradient."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,9 +56,12 @@ class Parameters:
         """Everything that is learnt."""
         return [tensor for one in self._sites.values() for tensor in one.tensors()] + list(self._outputs.values())
 
-    def answers(self, inputs: Any, steps: int, delay: int) -> dict[str, Tensor]:
-        """The mean outputs ``[N, ...]`` after `delay` steps, by name, with gradients."""
-        outputs = self.trial.run(inputs, steps, self._emit)
+    def run(self, inputs: Any, steps: int) -> Any:
+        """The outputs ``[T, N, ...]`` before the biases of the outputs, with gradients."""
+        return self.trial.run(inputs, steps, self._emit)
+
+    def answers(self, outputs: Any, delay: int) -> dict[str, Tensor]:
+        """The means ``[N, ...]`` of `outputs` after `delay` steps, by name, with the biases."""
         found = {}
         for one in self.trial.outputs:
             value = one.of(outputs)
@@ -68,6 +72,13 @@ class Parameters:
                 bias = one.along_channels(self._outputs[one.name], found[one.name].dim())
                 found[one.name] = found[one.name] + bias
         return found
+
+    def multiply_scales(self, factor: float) -> None:
+        """Multiply the scale of every site, as far as its activation's upper bound allows."""
+        with torch.no_grad():
+            for one in self._sites.values():
+                one.log_scale += math.log(factor)
+        self.keep_to_bounds()
 
     def keep_to_bounds(self) -> None:
         """Limit the scales of activations that have an upper bound."""
