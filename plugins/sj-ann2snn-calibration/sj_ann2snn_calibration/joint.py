@@ -141,7 +141,7 @@ class Joint(Correction):
                         parameters.answers(parameters.run(given, self.T), delay), trial.activations(given).output
                     )
                     if loss is None or not _add_gradients(learnt, loss * (len(part) / len(rows))):
-                        trial.note("adjusted nothing, because no real-valued output depends on what it can adjust")
+                        trial.note("adjusted nothing, because no output of real numbers passes on a gradient")
                         return
                 optimizer.step()
                 schedule.step()

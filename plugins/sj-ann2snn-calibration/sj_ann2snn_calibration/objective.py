@@ -18,6 +18,9 @@ LOSSES = ("auto", "divergence", "squares")
 IN_COMMON = 0.02
 """Answers vary in what all classes have in common by at most this share of what independent numbers would."""
 
+ROUNDING = 1e-3
+"""Probabilities add up to one within this."""
+
 
 class Objective:
     """The sum, over the outputs, of the divergence of class scores or of the relative squared error.
@@ -74,6 +77,10 @@ def _is_divergence(targets: Tensor, loss: str) -> bool:
         return False
     if loss == "divergence":
         return True
+    if bool((targets.logsumexp(1).abs() < ROUNDING).all()):
+        return True  # logarithms of probabilities
+    if bool((targets >= 0).all()) and bool(((targets.sum(1) - 1).abs() < ROUNDING).all()):
+        return False  # probabilities, which vary in nothing in common either
     varying = targets - targets.mean(0)
     total = varying.square().mean()
     # With one sample nothing varies; it is then taken for class scores.
