@@ -28,11 +28,8 @@ BATCH = 32
 SETTLED = 3
 """Number of successive spiking layers that need no delay, because they settle in few steps."""
 
-FACTORS = (1.0, 1.15, 1.3, 1.5, 1.75, 2.0)
-"""Factors of the scales to start from, where answers count by their size."""
-
 TRIED = 64
-"""Samples to try them on."""
+"""Samples to choose the delay on, where answers count by their squared error."""
 
 SAMPLE_STEPS = 1 << 8
 """Samples times steps to compute at a time; memory for the backward pass grows with both."""
@@ -122,9 +119,9 @@ class Joint(Correction):
         # Both neurons of an activation of both signs are one layer.
         delay = self._delay(sum(not site.negated for site in trial.sites))
         parameters = Parameters(trial)
-        if objective.has_squares:
+        if objective.has_squares and delay and self.delay is None:
             some = _rows_of(inputs, torch.arange(samples)[:TRIED])
-            parameters, delay = self._start(trial, objective, some, {delay, 0} if self.delay is None else {delay})
+            delay = self._best_delay(parameters, objective, some, (delay, 0))
         learnt = parameters.tensors()
         generator = torch.Generator().manual_seed(self.seed)
         size = min(BATCH, samples)
@@ -150,27 +147,17 @@ class Joint(Correction):
         if delay:
             trial.suggest_readout("delayed", delay=delay)
 
-    def _start(
-        self, trial: Trial, objective: Objective, inputs: tuple[Any, ...], delays: set[int]
-    ) -> tuple[Parameters, int]:
-        """Parameters with the scales of the mode or larger ones, and a delay, whichever err least.
+    def _best_delay(
+        self, parameters: Parameters, objective: Objective, inputs: tuple[Any, ...], delays: tuple[int, int]
+    ) -> int:
+        """The delay with which the network errs less before it is adjusted.
 
-        A mode does not know how deep the network is. In a shallow one, the first steps count, and the scales of a mode
-        that leaves them out clip more than they need to.
+        In a shallow network the answers of the first steps are worth as much as those of the others.
         """
-        target = trial.activations(inputs).output
-        best: tuple[float, Parameters, int] | None = None
-        for factor in FACTORS:
-            parameters = Parameters(trial)
-            parameters.multiply_scales(factor)
+        with torch.no_grad():
+            target = parameters.trial.activations(inputs).output
             outputs = parameters.run(inputs, self.T)
-            for delay in sorted(delays, reverse=True):
-                loss = objective(parameters.answers(outputs, delay), target)
-                error = float("inf") if loss is None else float(loss.detach())
-                if best is None or error < best[0]:
-                    best = error, parameters, delay
-        assert best is not None
-        return best[1:]
+            return min(delays, key=lambda delay: objective.error(parameters.answers(outputs, delay), target))
 
     def _delay(self, sites: int) -> int:
         """Steps that do not count. The current of the first neurons is constant, so they need no delay."""

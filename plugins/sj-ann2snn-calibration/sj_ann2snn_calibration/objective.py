@@ -57,14 +57,16 @@ class Objective:
 
     def __call__(self, answers: Mapping[str, Tensor], targets: Any) -> Tensor | None:
         """The loss of the mean answers ``[N, ...]`` by output; None if none of them has a gradient."""
-        losses = list(self._losses(answers, targets))
+        losses = [loss for loss in self._losses(answers, targets) if loss.requires_grad]
         return torch.stack(losses).sum() if losses else None
+
+    def error(self, answers: Mapping[str, Tensor], targets: Any) -> float:
+        """The value of the loss, whether or not anything has a gradient."""
+        return float(sum(float(loss.detach()) for loss in self._losses(answers, targets)))
 
     def _losses(self, answers: Mapping[str, Tensor], targets: Any) -> Iterator[Tensor]:
         for output in self.outputs:
             answer, target, spread = answers[output.name], output.of(targets), self._spread[output.name]
-            if not answer.requires_grad:
-                continue
             if spread is None:
                 logarithms = answer.log_softmax(1), target.log_softmax(1)
                 yield F.kl_div(*logarithms, reduction="batchmean", log_target=True)
