@@ -33,7 +33,7 @@ from .contracts.replacements import (
     Weighted,
 )
 from .contracts.site import Site, Value, Varies
-from .contracts.trial import Activations, Trial, TrialSite
+from .contracts.trial import Activations, Trial, TrialOutput, TrialSite
 from .contracts.values import NodeReference
 from .conversion.converter import Converter
 from .conversion.report import ConversionCheck, ConversionReport, ReportEntry
@@ -178,6 +178,7 @@ __all__ = [
     "Sum",
     "TracingError",
     "Trial",
+    "TrialOutput",
     "TrialSite",
     "UnsupportedError",
     "Value",

@@ -2,106 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..compat import is_plain_if, reset_net
 from ..errors import CorrectionError
-from ..support.shapes import along_axis
+from ..support.trees import map_leaves
 from ..support.wording import listed, shown
+from .trial_output import TrialOutput
+from .trial_site import TrialSite
 
-__all__ = ["Activation", "Activations", "Trial", "TrialRunner", "TrialSite"]
+__all__ = ["Activation", "Activations", "Trial", "TrialOutput", "TrialRunner", "TrialSite"]
 
 T_co = TypeVar("T_co")
 
-Activation = Callable[["TrialSite", Tensor], Tensor]
+Activation = Callable[[TrialSite, Tensor], Tensor]
 """Takes a site and its currents ``[T, N, ...]``; returns what the site emits, in the same shape and unit."""
-
-
-class TrialSite:
-    """One spiking layer of the network on trial, with its adjustments so far.
-
-    Currents and outputs are in units of one spike at the mode's scale (λ, for an IF neuron), regardless of `scale`.
-
-    Attributes:
-        name: Qualified name of the layer.
-        shape: Shape of one sample: ``[C, ...]``.
-        binary: True for a neuron that emits 0 or 1, SpikingJelly's plain IF.
-        scale: Factor of λ, ``[C]``.
-        bias: Added to the current at every step, ``[C]``, in the units of the current.
-        initial_potential: Membrane potential after a reset, in units of the (adjusted) threshold: ``[C, ...]``, or
-            anything that broadcasts to it.
-        largest_scale: Largest allowed `scale`, ``[C]``, if the activation has an upper bound (ReLU6); otherwise None.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        shape: tuple[int, ...],
-        neuron: nn.Module,
-        start: float,
-        like: Tensor,
-        largest_scale: Tensor | None = None,
-    ) -> None:
-        self.name, self.shape, self.largest_scale = name, shape, largest_scale
-        self.binary = is_plain_if(neuron)
-        self.scale = torch.ones(self.channels, dtype=like.dtype, device=like.device)
-        self.bias = torch.zeros_like(self.scale)
-        self.initial_potential = torch.full((1,) * len(shape), start, dtype=like.dtype, device=like.device)
-        self._neuron, self._start = neuron, start
-
-    @property
-    def channels(self) -> int:
-        """C."""
-        return self.shape[0]
-
-    def along_channels(self, value: Tensor) -> Tensor:
-        """A vector ``[C]``, reshaped to broadcast over ``[C, ...]``."""
-        return along_axis(value, len(self.shape))
-
-    @torch.no_grad()
-    def fire(
-        self,
-        currents: Tensor,
-        *,
-        scale: Tensor | None = None,
-        bias: Tensor | None = None,
-        initial_potential: Tensor | None = None,
-    ) -> Tensor:
-        """What the neuron emits after a reset; arguments override its own adjustments.
-
-        Args:
-            currents: ``[T, N, C, ...]``.
-            scale: ``[C]``.
-            bias: ``[C]``.
-            initial_potential: Broadcasts to ``[C, ...]``.
-
-        Returns:
-            A tensor in the shape of `currents`, without gradient.
-        """
-        factor = self.along_channels(self.scale if scale is None else scale)
-        potential = self.initial_potential if initial_potential is None else initial_potential
-        driven = (currents + self.along_channels(self.bias if bias is None else bias)) / factor
-        driven[0] += potential - self._start
-        reset_net(self._neuron)
-        self._neuron.step_mode = "m"  # type: ignore[assignment]
-        emitted: Tensor = self._neuron(driven) * factor
-        reset_net(self._neuron)
-        return emitted
-
-    @property
-    def added_potential(self) -> Tensor | None:
-        """The potential to add to the neuron's own initial potential; None if it is zero."""
-        added = self.initial_potential - self._start
-        return added if bool(added.any()) else None
-
-    def __repr__(self) -> str:
-        return f"TrialSite({shown(self.name)}, shape={self.shape})"
 
 
 @dataclass(frozen=True)
@@ -134,10 +55,10 @@ class Trial:
     """A converted network on trial, its calibration data and its ANN; see `Correction`.
 
     Attributes:
-        sites: The spiking layers, in order of execution. Pairs of neurons that replace an activation of both signs run
-            in the network but are not among the sites.
-        adjusts_output: True if the network's output comes from one layer, whose bias can be adjusted.
-        output_bias: The adjustment of the network's output so far, ``[classes]``.
+        sites: The spiking layers, in order of execution. An activation of both signs is replaced by two neurons, and
+            each of them is a site.
+        outputs: The tensors that the network returns, in order.
+        notes: What corrections have said for the report.
         readout: Name and options of the readout for which the network is adjusted; None for any.
     """
 
@@ -146,15 +67,23 @@ class Trial:
         sites: Iterable[TrialSite],
         runner: TrialRunner,
         *,
-        output_channels: int | None,
-        like: Tensor,
+        outputs: Iterable[TrialOutput],
         progress: bool,
     ) -> None:
-        self.sites = tuple(sites)
-        self.adjusts_output = output_channels is not None
-        self.output_bias = torch.zeros(output_channels or 0, dtype=like.dtype, device=like.device)
+        self.sites, self.outputs = tuple(sites), tuple(outputs)
+        self.notes: tuple[str, ...] = ()
         self.readout: tuple[str, dict[str, Any]] | None = None
         self._runner, self._progress = runner, progress
+
+    @property
+    def adjusts_output(self) -> bool:
+        """True if the network returns one tensor, which comes from one layer, whose bias can be adjusted."""
+        return len(self.outputs) == 1 and self.outputs[0].adjustable and not self.outputs[0].name
+
+    @property
+    def output_bias(self) -> Tensor:
+        """The adjustment of the network's only output so far, ``[C]``; empty if it cannot be adjusted."""
+        return self.outputs[0].bias if self.adjusts_output else torch.zeros(0)
 
     def __getitem__(self, name: str) -> TrialSite:
         """The site called `name`."""
@@ -181,9 +110,9 @@ class Trial:
         return self._runner.activations(_as_tuple(inputs))
 
     def run(self, inputs: Any, steps: int, activation: Activation | None = None) -> Any:
-        """The network's outputs ``[T, N, ...]`` at each of the first `steps` steps.
+        """The network's outputs ``[T, N, ...]`` at each of the first `steps` steps, nested as the network returns them.
 
-        Everything between the sites propagates gradients.
+        Everything between the sites propagates gradients, if they are enabled.
 
         Args:
             inputs: The network's input; a tuple for several inputs.
@@ -192,7 +121,14 @@ class Trial:
                 adjustments so far.
         """
         outputs = self._runner.run(_as_tuple(inputs), steps, activation or _fire)
-        return outputs + self.output_bias if self.adjusts_output else outputs
+        biases = {place: one for one in self.outputs if one.adjustable for place in one._places}
+        place = itertools.count()
+
+        def biased(leaf: Any) -> Any:
+            output = biases.get(next(place))
+            return leaf if output is None else leaf + output.along_channels(output.bias, leaf.dim() - 1)
+
+        return map_leaves(outputs, biased)
 
     def adjust(
         self,
@@ -228,15 +164,29 @@ class Trial:
         for what, value in checked.items():
             setattr(site, what, value)
 
-    def adjust_output(self, bias: Tensor) -> None:
-        """Set the adjustment of the network's output, ``[classes]``, in the ANN's units.
+    def adjust_output(self, bias: Tensor, output: str | None = None) -> None:
+        """Set the adjustment of an output's bias, ``[C]``, in the ANN's units.
+
+        Args:
+            bias: Per channel (class).
+            output: Name of the output, if the network returns several (`TrialOutput.name`).
 
         Raises:
-            CorrectionError: It has the wrong shape or is not finite, or no single layer produces the output.
+            CorrectionError: It has the wrong shape or is not finite, no output has that name, or no single layer
+                produces the output.
         """
-        if not self.adjusts_output:
-            raise CorrectionError("The network's output does not come from one layer, so its bias cannot be adjusted.")
-        self.output_bias = _check_tensor(bias, tuple(self.output_bias.shape), self.output_bias, "the output's bias")
+        found = self._output(output)
+        what = f"the output's bias{f' ({found.name})' if found.name else ''}"
+        if not found.adjustable:
+            which = f" {found.name}" if found.name else ""
+            raise CorrectionError(
+                f"The network's output{which} does not come from one layer, so its bias cannot be adjusted."
+            )
+        found.bias = _check_tensor(bias, (found.channels,), found.bias, what)
+
+    def note(self, text: str) -> None:
+        """Add a line to the report of the conversion; it appears behind the correction's name."""
+        self.notes = (*self.notes, text)
 
     def suggest_readout(self, name: str, **options: Any) -> None:
         """Name the readout for which the network is adjusted; `simulate` and `evaluate` use it by default.
@@ -246,6 +196,18 @@ class Trial:
             options: Its options.
         """
         self.readout = name, options
+
+    def _output(self, name: str | None) -> TrialOutput:
+        matching = [one for one in self.outputs if name is None or one.name == name]
+        if len(matching) == 1:
+            return matching[0]
+        known = ", ".join(repr(one.name) for one in self.outputs)
+        if name is None:
+            raise CorrectionError(
+                f"The network returns {len(self.outputs)} tensors, so adjust_output needs the name of one of them: "
+                f"{known or 'there are none'}."
+            )
+        raise CorrectionError(f"{name!r} is not an output of the network; the outputs are {known or 'none'}.")
 
     def progress(self, items: Iterable[T_co], what: str) -> Iterator[T_co]:
         """`items`, with a progress bar if the caller wants one."""

@@ -179,9 +179,10 @@ class Converter:
         draft = correct(draft, self._selection.corrections, self._neurons, part.data, progress=self.progress)
         neurons: dict[fx.Node, nn.Module] = {}
 
-        def make_neuron(draft: Draft, node: fx.Node) -> nn.Module:
-            neurons[node] = self._neurons.make(draft, node)
-            return neurons[node]
+        def make_neuron(draft: Draft, node: fx.Node, *, negative: bool = False) -> nn.Module:
+            made = self._neurons.make(draft, node, negative=negative)
+            neurons.setdefault(node, made)
+            return made
 
         network = build_network(draft, make_neuron)
         note_quiet_layers(draft, network, neurons)

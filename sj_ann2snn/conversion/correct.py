@@ -10,14 +10,16 @@ from torch import Tensor, fx, nn
 
 from ..compat import starting_potential
 from ..contracts.correction import Correction
-from ..contracts.trial import Trial, TrialSite
+from ..contracts.trial import Trial
+from ..contracts.trial_site import TrialSite
 from ..support.blame import blame
-from .absorb import absorb_bias, layer_behind
+from .absorb import absorb_bias
 from .channel_layout import ChannelLayout
-from .draft import Adjustment, Draft
+from .draft import Adjustment, Draft, NegativeNeuron
 from .neurons import Neurons
 from .rewrite import rewrite_spiking
 from .scale import scale_values
+from .trial_outputs import add_output_biases, trial_outputs
 from .trial_runner import GraphRunner, Probe, Unit
 
 __all__ = ["correct"]
@@ -49,88 +51,112 @@ def correct(
     """
     if not corrections:
         return draft
-    sites: dict[fx.Node, TrialSite] = {}
-    trial = _make_trial(draft, neurons, sites, batches, progress)
+    tried: dict[fx.Node, list[TrialSite]] = {}
+    trial = _make_trial(draft, neurons, tried, batches, progress)
+    notes: list[str] = []
     for correction, who in corrections:
+        before = len(trial.notes)
         with blame(who):
             correction.correct(trial)
-    return _apply(draft, trial, sites, neurons)
+        notes += [f"{who}: {note}" for note in trial.notes[before:]]
+    return _apply(draft.evolve(notes=tuple(notes)), trial, tried, neurons)
 
 
 def _make_trial(
-    draft: Draft, neurons: Neurons, sites: dict[fx.Node, TrialSite], batches: Iterable[Any], progress: bool
+    draft: Draft, neurons: Neurons, tried: dict[fx.Node, list[TrialSite]], batches: Iterable[Any], progress: bool
 ) -> Trial:
-    """The trial that the corrections receive; `sites` is filled with the nodes that they may adjust."""
+    """The trial that the corrections receive; `tried` is filled with the sites of every node: one, or one per sign."""
+    names = {decision.site.name for decision in draft.plan.decisions.values()}
 
-    def probe(draft: Draft, node: fx.Node) -> nn.Module:
-        if draft.plan.spikes[node].two_sided or len(draft.record[node].shape) < 2:
-            return neurons.make(draft, node)
+    def probe(draft: Draft, node: fx.Node, *, negative: bool = False) -> nn.Module:
         layout = _layout(draft, node)
-        sites[node] = _make_site(draft, node, neurons.make(draft, node, layout), layout)
-        return Probe(sites[node], layout)
+        site = _make_site(draft, node, neurons.make(draft, node, layout, negative=negative), names, negative)
+        tried.setdefault(node, []).append(site)
+        return Probe(site, layout)
 
     network = rewrite_spiking(draft, probe)
-    answer = draft.output
-    adjustable = isinstance(answer, fx.Node) and layer_behind(draft, answer, 1) is not None
-    dtypes = [site.scale.dtype for site in sites.values()]
-    units = {
-        node: Unit(site.name, _broadcast_unit(draft.units[node], site), _layout(draft, node))
-        for node, site in sites.items()
-    }
+    sites = [site for node in draft.plan.spikes for site in tried[node]]
     return Trial(
-        sites.values(),
-        GraphRunner(network, draft, units, batches),
-        output_channels=draft.record[answer].shape[1] if adjustable else None,
-        like=torch.zeros((), dtype=dtypes[0] if dtypes else None, device=draft.device),
+        sites,
+        GraphRunner(network, draft, {node: _units(draft, node, tried[node]) for node in draft.plan.spikes}, batches),
+        outputs=trial_outputs(draft),
         progress=progress,
     )
 
 
-def _make_site(draft: Draft, node: fx.Node, neuron: nn.Module, layout: ChannelLayout) -> TrialSite:
+def _make_site(draft: Draft, node: fx.Node, neuron: nn.Module, names: set[str], negative: bool) -> TrialSite:
     found, maximum = draft.record[node], draft.plan.spikes[node].maximum
     like = torch.zeros((), dtype=found.dtype, device=draft.device)
-    name, shape = draft.plan.decisions[node].site.name, layout.shape(found.shape[1:])
+    name, shape = draft.plan.decisions[node].site.name, _layout(draft, node).shape(found.shape[1:])
+    if negative:
+        name += "_negative"
+        while name in names:
+            name += "_"
+        names.add(name)
     largest = None
     if maximum is not None:
         largest = (maximum / draft.lambdas[node]).to(like).expand(shape[0]).clone()
-    return TrialSite(name, shape, neuron, starting_potential(neuron), like, largest)
+    return TrialSite(name, shape, neuron, starting_potential(neuron), like, largest, negated=negative)
 
 
-def _apply(draft: Draft, trial: Trial, sites: dict[fx.Node, TrialSite], neurons: Neurons) -> Draft:
-    """The draft with the adjustments that the corrections made to `trial` and its `sites`."""
+def _units(draft: Draft, node: fx.Node, sites: list[TrialSite]) -> list[Unit]:
+    spike, layout = draft.plan.spikes[node], _layout(draft, node)
+    current = None
+    if spike.two_sided:
+        current = node if spike.behind else node.all_input_nodes[0]
+    return [
+        Unit(site.name, site.along_channels(draft.units[node].to(site.scale)), layout, current, site.negated)
+        for site in sites
+    ]
+
+
+def _apply(draft: Draft, trial: Trial, tried: dict[fx.Node, list[TrialSite]], neurons: Neurons) -> Draft:
+    """The draft with the adjustments that the corrections made to `trial` and its sites."""
     adjustments: dict[fx.Node, Adjustment] = {}
-    for node, site in sites.items():
-        bias: Tensor | None = None
-        if bool(site.bias.any()):
-            bias = site.bias * draft.units[node].to(site.bias)
-            # If the neuron stands behind an operation, a layer's bias would have to pass through that operation.
-            behind = draft.plan.spikes[node].behind
-            axis = draft.channels.axis(node)
-            absorbed = None if behind or axis is None else absorb_bias(draft, node.all_input_nodes[0], bias, axis)
-            if absorbed is not None:
-                draft, bias = absorbed, None
-        potential = site.added_potential
-        if potential is not None:
-            potential = _layout(draft, node).to_place(potential, before=0)
-        adjustments[node] = Adjustment(bias, potential)
-    if bool(trial.output_bias.any()):
-        draft = absorb_bias(draft, draft.output, trial.output_bias, 1) or draft
-    lambdas = {
-        node: _adjust_scale(draft, node, sites[node]) if node in sites else scale
-        for node, scale in draft.lambdas.items()
-    }
+    for node, (site, *negative) in tried.items():
+        bias, absorbed = _bias(draft, node, site), None
+        # If the neuron stands behind an operation, a layer's bias would have to pass through that operation.
+        axis = None if draft.plan.spikes[node].behind else _layout(draft, node).axis
+        if bias is not None and axis is not None:
+            absorbed = absorb_bias(draft, node.all_input_nodes[0], bias, axis)
+        adjustments[node] = Adjustment(
+            bias if absorbed is None else None,
+            _potential(draft, node, site),
+            _negative(draft, node, negative[0], neurons, None if absorbed is None else bias) if negative else None,
+        )
+        draft = absorbed or draft
+    draft = add_output_biases(draft, trial.outputs)
+    lambdas = {node: _adjust_scale(draft, node, tried[node][0]) for node in draft.lambdas}
     draft = draft.evolve(adjustments=adjustments, readout=trial.readout)
     if all(lambdas[node] is scale for node, scale in draft.lambdas.items()):
         return draft
     return scale_values(draft.evolve(lambdas=lambdas), neurons.unit)
 
 
+def _negative(
+    draft: Draft, node: fx.Node, site: TrialSite, neurons: Neurons, absorbed: Tensor | None
+) -> NegativeNeuron:
+    """The neuron for negative currents; a layer adds the bias `absorbed` to the current of both neurons."""
+    bias, scale = _bias(draft, node, site), _adjust_scale(draft, node, site)
+    if absorbed is not None:
+        # The current is negated, so the other neuron's bias is added to take it back.
+        bias = absorbed if bias is None else bias + absorbed
+        bias = bias if bool(bias.any()) else None
+    return NegativeNeuron(scale, neurons.unit(scale), bias, _potential(draft, node, site))
+
+
 def _layout(draft: Draft, node: fx.Node) -> ChannelLayout:
     return ChannelLayout(draft.channels.axis(node))
 
 
-def _broadcast_unit(unit: Tensor, site: TrialSite) -> Tensor:
-    return site.along_channels(unit.to(site.scale))
+def _bias(draft: Draft, node: fx.Node, site: TrialSite) -> Tensor | None:
+    """A site's bias in the ANN's units; None if it is zero."""
+    return site.bias * draft.units[node].to(site.bias) if bool(site.bias.any()) else None
+
+
+def _potential(draft: Draft, node: fx.Node, site: TrialSite) -> Tensor | None:
+    potential = site.added_potential
+    return None if potential is None else _layout(draft, node).to_place(potential, before=0)
 
 
 def _adjust_scale(draft: Draft, node: fx.Node, site: TrialSite) -> Tensor:

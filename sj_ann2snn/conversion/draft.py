@@ -17,7 +17,17 @@ from ..support.batches import Signature
 from .graph.channel_map import ChannelMap
 from .graph.records import Record, TensorRecord
 
-__all__ = ["APPROXIMATED", "COMMUTED", "Adjustment", "Decision", "Draft", "Plan", "Problem", "ScalePlan"]
+__all__ = [
+    "APPROXIMATED",
+    "COMMUTED",
+    "Adjustment",
+    "Decision",
+    "Draft",
+    "NegativeNeuron",
+    "Plan",
+    "Problem",
+    "ScalePlan",
+]
 
 APPROXIMATED = "ann2snn_approximated"
 """Key of a node's meta: the ANN's operation, if the node computes another function."""
@@ -132,8 +142,28 @@ class Adjustment:
     Attributes:
         bias: Added at every step, per channel, in the ANN's units; None if a layer's bias contains it.
         potential: Added at the first step, in units of the threshold, without a sample dimension.
+        negative: For an activation of both signs, what the neuron for negative currents receives; None if that is
+            just the negated current, and its λ is the site's.
     """
 
+    bias: Tensor | None = None
+    potential: Tensor | None = None
+    negative: NegativeNeuron | None = None
+
+
+@dataclass(frozen=True)
+class NegativeNeuron:
+    """How the neuron for negative currents differs from the one for positive currents.
+
+    Attributes:
+        scale: Its λ.
+        unit: The value of one of its spikes.
+        bias: Added to its (negated) current at every step, per channel, in the ANN's units; None for none.
+        potential: Added at the first step, in units of its threshold, without a sample dimension.
+    """
+
+    scale: Tensor
+    unit: Tensor
     bias: Tensor | None = None
     potential: Tensor | None = None
 
@@ -161,6 +191,7 @@ class Draft:
         adjustments: What corrections add to the currents of neurons.
         layers: Layers to which corrections gave another bias, by qualified name; see `layer`.
         readout: Name and options of the readout for which corrections adjusted the network.
+        notes: What corrections say in the report.
     """
 
     module: fx.GraphModule
@@ -181,6 +212,7 @@ class Draft:
     adjustments: Mapping[fx.Node, Adjustment] = field(default_factory=dict)
     layers: Mapping[str, nn.Module] = field(default_factory=dict)
     readout: tuple[str, dict[str, Any]] | None = None
+    notes: tuple[str, ...] = ()
 
     def evolve(self, **changes: Any) -> Draft:
         """A copy of the draft with these attributes changed."""

@@ -47,13 +47,16 @@ class Neurons:
             )
         return unit
 
-    def make(self, draft: Draft, node: fx.Node, layout: ChannelLayout | None = None) -> nn.Module:
+    def make(
+        self, draft: Draft, node: fx.Node, layout: ChannelLayout | None = None, *, negative: bool = False
+    ) -> nn.Module:
         """The neuron of a spiking node.
 
         Args:
             draft: Calibrated.
             node: The node.
             layout: Moves the channels to the front of what the neuron receives; by default they stay in their place.
+            negative: Make the neuron for negative currents of an activation of both signs.
 
         Raises:
             PluginError: The maker fails, makes anything but a module with memory, or makes a neuron that exceeds
@@ -63,6 +66,9 @@ class Neurons:
         maximum = draft.plan.spikes[node].maximum
         with blame(f"{self._who}, asked for {decision.site.name},"):
             shape, scale, axis = found.shape[1:], draft.lambdas[node], 0
+            adjusted = draft.adjustments.get(node) if negative else None
+            if adjusted is not None and adjusted.negative is not None:
+                scale = adjusted.negative.scale
             if layout is not None:
                 shape = layout.shape(shape)
             elif scale.dim():

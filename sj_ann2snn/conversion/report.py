@@ -58,6 +58,7 @@ class ConversionReport:
         corrections: The corrections in the order of application, each with its distribution.
         entries: One per call of the ANN, in order of execution.
         scalers: Qualified names of the scalers that could not be folded into weights.
+        notes: What the corrections say about this network, each behind the correction's name.
     """
 
     mode: str
@@ -67,6 +68,7 @@ class ConversionReport:
     corrections: tuple[str, ...]
     entries: tuple[ReportEntry, ...]
     scalers: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[ReportEntry]:
         return iter(self.entries)
@@ -111,7 +113,7 @@ class ConversionReport:
         unknown = [entry.name for entry in self.entries if entry.channels_unknown]
         if unknown:
             lines.append(f"one λ for all channels, whose dimension is not known: {', '.join(unknown)}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.notes])
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from torch import fx
+import torch
+from torch import Tensor, fx
 
 from ..contracts.replacements import Analog, Spike
 from ..layers import ChannelAffine, Scaler
@@ -26,6 +27,7 @@ def make_report(draft: Draft, selection: Selection, network: fx.GraphModule) -> 
         corrections=tuple(who for _, who in selection.corrections),
         entries=tuple(_entries(draft, selection.neuron.name, channel_wise=selection.channel_wise)),
         scalers=tuple(name for name, module in network.named_modules() if isinstance(module, Scaler)),
+        notes=draft.notes,
     )
 
 
@@ -36,7 +38,7 @@ def make_check(draft: Draft, selection: Selection) -> ConversionCheck:
 
 def _entries(draft: Draft, neuron: str, *, channel_wise: bool = False) -> Iterator[ReportEntry]:
     for node, decision in draft.plan.decisions.items():
-        site, scale = decision.site, draft.lambdas.get(node)
+        site, scale = decision.site, _scale(draft, node)
         stands_for, analog = node.meta.get(APPROXIMATED), _analog(decision)
         exact = analog.is_exact if analog else decision.replacement is None or decision.replacement.is_exact
         yield ReportEntry(
@@ -52,6 +54,14 @@ def _entries(draft: Draft, neuron: str, *, channel_wise: bool = False) -> Iterat
             rate=draft.activity[node].mean_rate(draft.units[node]) if node in draft.activity else None,
             channels_unknown=channel_wise and node in draft.plan.spikes and draft.channels.is_unknown(node),
         )
+
+
+def _scale(draft: Draft, node: fx.Node) -> Tensor | None:
+    """λ of a node's neuron; of both neurons if there is one for each sign."""
+    scale, adjustment = draft.lambdas.get(node), draft.adjustments.get(node)
+    if scale is None or adjustment is None or adjustment.negative is None:
+        return scale
+    return torch.cat([scale.reshape(-1), adjustment.negative.scale.reshape(-1)])
 
 
 def _becomes(decision: Decision, stands_for: str | None, neuron: str) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import abc
 import operator
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from ..compat import MemoryModule
 from ..contracts.readout import SUGGESTED
@@ -16,8 +15,9 @@ from ..contracts.replacements import Remove, Replacement, Spike
 from ..contracts.site import Varies
 from ..errors import PluginError
 from ..layers import ChannelAffine, InitialPotential, NormalizedReLU, Scaler, Stepwise, to_step_module
+from ..support.shapes import along_axis
 from ..support.wording import shown
-from .draft import Decision, Draft
+from .draft import Adjustment, Decision, Draft, NegativeNeuron
 from .graph.records import TensorRecord
 from .graph.weights import broadcast_slope, scaled_layer
 from .network_builder import NetworkBuilder
@@ -25,8 +25,11 @@ from .round_weights import round_weights
 
 __all__ = ["NeuronFactory", "build_network", "rewrite_normalized", "rewrite_spiking"]
 
-NeuronFactory = Callable[[Draft, fx.Node], nn.Module]
-"""Makes the neuron of a spiking node."""
+
+class NeuronFactory(Protocol):
+    """Makes the neuron of a spiking node; an activation of both signs has a second one, for `negative` currents."""
+
+    def __call__(self, draft: Draft, node: fx.Node, *, negative: bool = False) -> nn.Module: ...
 
 
 def rewrite_normalized(draft: Draft) -> fx.GraphModule:
@@ -171,37 +174,63 @@ class _Spiking(_Rewriter):
         )
 
     def _spiking(self, node: fx.Node, decision: Decision, spike: Spike) -> fx.Node:
-        name, neuron = _neuron_name(decision, spike), self.make_neuron(self.draft, node)
-        current = self._current(node, decision, spike)
-        if spike.two_sided:
-            return self._two_sided(node, name, spike, current, neuron)
-        return self.builder.call_on(name, neuron, self._add_adjustment(node, decision.site.name, current))
-
-    def _two_sided(self, node: fx.Node, name: str, spike: Spike, current: Any, positive: nn.Module) -> fx.Node:
-        """The difference of two neurons, one for each sign of the current."""
-        call, slope = self.builder.call_on, Scaler(broadcast_slope(spike, self.draft.record[node]))
-        above = call(name, positive, current)
-        negated = call(f"{name}_negated", Stepwise(operator.neg), current)
-        below = call(f"{name}_negative", self.make_neuron(self.draft, node), negated)
-        scaled = call(f"{name}_slope", slope, below)
-        return call(f"{name}_difference", Stepwise(operator.sub, (0, 1)), above, scaled)
-
-    def _add_adjustment(self, node: fx.Node, name: str, current: fx.Node) -> fx.Node:
-        """The current of a neuron, including what corrections add to it."""
-        adjustment = self.draft.adjustments.get(node)
-        if adjustment is None:
-            return current
+        name, current = _neuron_name(decision, spike), self._current(node, decision, spike)
+        adjustment = self.draft.adjustments.get(node, Adjustment())
+        neuron = self.make_neuron(self.draft, node)
+        adjusted = self._biased(node, decision.site.name, current, adjustment.bias)
+        emitted = self.builder.call_on(
+            name, neuron, self._started(node, decision.site.name, adjusted, adjustment.potential)
+        )
+        if not spike.two_sided:
+            return emitted
+        below = self._negative(node, name, current, adjustment.negative)
         found = self.draft.record[node]
-        if adjustment.bias is not None:
-            scale = self.draft.scales.scales[node].to(adjustment.bias)
-            bias = (adjustment.bias / (scale.flatten() if scale.dim() else scale)).to(found.dtype)
-            axis = self.draft.channels.axis(node) or 1
-            affine = ChannelAffine(torch.ones_like(bias), bias, len(found.shape), axis)
-            current = self.builder.call_on(f"{name}_bias", affine, current)
-        if adjustment.potential is not None:
-            potential = InitialPotential(adjustment.potential.to(found.dtype))
-            current = self.builder.call_on(f"{name}_potential", potential, current)
-        return current
+        slope = broadcast_slope(spike, found)
+        if adjustment.negative is not None:
+            ratio = self._in_units(node, adjustment.negative.unit.to(slope.device))
+            axis = (self.draft.channels.axis(node) or 1) - 1
+            slope = (slope * along_axis(ratio, len(found.shape) - 1, axis)).to(found.dtype)
+        scaled = self.builder.call_on(f"{name}_slope", Scaler(slope), below)
+        return self.builder.call_on(f"{name}_difference", Stepwise(operator.sub, (0, 1)), emitted, scaled)
+
+    def _negative(self, node: fx.Node, name: str, current: Any, adjusted: NegativeNeuron | None) -> fx.Node:
+        """The neuron for negative currents, which receives the negated current."""
+        neuron = self.make_neuron(self.draft, node, negative=True)
+        if adjusted is None:
+            adjusted = NegativeNeuron(self.draft.lambdas[node], self.draft.units[node])
+        ratio, negated = self._in_units(node, adjusted.unit), Stepwise(operator.neg)
+        if adjusted.bias is not None or not bool((ratio == 1).all()):
+            bias = torch.zeros_like(ratio) if adjusted.bias is None else adjusted.bias / adjusted.unit
+            negated = self._affine(node, -1 / ratio, bias)
+        below = self.builder.call_on(f"{name}_negated", negated, current)
+        started = self._started(node, f"{name}_negative", below, adjusted.potential)
+        return self.builder.call_on(f"{name}_negative", neuron, started)
+
+    def _biased(self, node: fx.Node, name: str, current: Any, bias: Tensor | None) -> Any:
+        """The current of a neuron, including a bias in the ANN's units."""
+        if bias is None:
+            return current
+        affine = self._affine(node, torch.ones_like(bias), self._in_units(node, bias))
+        return self.builder.call_on(f"{name}_bias", affine, current)
+
+    def _started(self, node: fx.Node, name: str, current: Any, potential: Tensor | None) -> Any:
+        """The current of a neuron, including an initial potential."""
+        if potential is None:
+            return current
+        module = InitialPotential(potential.to(self.draft.record[node].dtype))
+        return self.builder.call_on(f"{name}_potential", module, current)
+
+    def _affine(self, node: fx.Node, weight: Tensor, bias: Tensor) -> ChannelAffine:
+        """A factor and a shift per channel for a current; one of both for all if they are scalars."""
+        found = self.draft.record[node]
+        size = max(weight.numel(), bias.numel())
+        weight, bias = (value.reshape(-1).expand(size).to(found.dtype) for value in (weight, bias))
+        return ChannelAffine(weight, bias, max(2, len(found.shape)), self.draft.channels.axis(node) or 1)
+
+    def _in_units(self, node: fx.Node, value: Tensor) -> Tensor:
+        """A value per channel, or one for all, in the units in which the node's current is carried."""
+        scale: Tensor = self.draft.scales.scales[node].to(value)
+        return value / (scale.flatten() if scale.dim() else scale)
 
 
 def _neuron_name(decision: Decision, spike: Spike) -> str:

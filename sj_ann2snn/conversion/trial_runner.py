@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from ..support.batches import move, to_full_precision
 from .channel_layout import ChannelLayout
 from .draft import Draft
 
-__all__ = ["GraphRunner", "Probe"]
+__all__ = ["GraphRunner", "Probe", "Unit"]
 
 
 class Probe(MemoryLayer):
@@ -48,11 +48,18 @@ class Probe(MemoryLayer):
 
 @dataclass(frozen=True)
 class Unit:
-    """The name of a site, the value of one of its spikes, and where it has its channels."""
+    """The name of a site, the value of one of its spikes, and where it has its channels.
+
+    Attributes:
+        current: The ANN's value with both signs, of which the site emits one; None if that is the activation itself.
+        negated: True for the site of the negative sign.
+    """
 
     name: str
     value: Tensor
     layout: ChannelLayout
+    current: fx.Node | None = None
+    negated: bool = False
 
 
 class GraphRunner:
@@ -61,7 +68,7 @@ class GraphRunner:
     Args:
         network: The rewritten network with a `Probe` at every site.
         draft: The draft it was built from.
-        units: For the ANN's nodes that are sites, the unit of their activations.
+        units: For the ANN's nodes that have sites, the units of their activations.
         batches: The calibration data.
     """
 
@@ -69,7 +76,7 @@ class GraphRunner:
         self,
         network: fx.GraphModule,
         draft: Draft,
-        units: Mapping[fx.Node, Unit],
+        units: Mapping[fx.Node, Sequence[Unit]],
         batches: Iterable[Any],
     ) -> None:
         self._network, self._ann, self._units = network, draft.module, units
@@ -94,10 +101,7 @@ class GraphRunner:
                     "The calibration data can be iterated only once, but a correction needs it again. Give "
                     "Converter(dataloader=...) something that can be iterated repeatedly: a DataLoader or a list."
                 )
-            self._inputs = tuple(
-                torch.cat(values) if isinstance(values[0], Tensor) and values[0].dim() else values[0]
-                for values in zip(*batches, strict=True)
-            )
+            self._inputs = tuple(_joined(values) for values in zip(*batches, strict=True))
         return self._inputs
 
     def activations(self, inputs: tuple[Any, ...]) -> Activations:
@@ -126,7 +130,7 @@ class GraphRunner:
 class _ActivationRecorder(fx.Interpreter):
     """Runs the ANN and records the activations of the sites, in units of a spike."""
 
-    def __init__(self, ann: fx.GraphModule, units: Mapping[fx.Node, Unit]) -> None:
+    def __init__(self, ann: fx.GraphModule, units: Mapping[fx.Node, Sequence[Unit]]) -> None:
         super().__init__(ann)
         self.extra_traceback = False
         self.units = units
@@ -134,7 +138,23 @@ class _ActivationRecorder(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        if n in self.units:
-            unit = self.units[n]
-            self.seen[unit.name] = unit.layout.to_front(result) / unit.value
+        for unit in self.units.get(n, ()):
+            emitted = result
+            if unit.current is not None:
+                current = result if unit.current is n else self.env[unit.current]
+                emitted = (-current if unit.negated else current).relu()
+            self.seen[unit.name] = unit.layout.to_front(emitted) / unit.value
         return result
+
+
+def _joined(values: Sequence[Any]) -> Any:
+    """One input of all batches as one: its samples one after the other, or the first if it has none."""
+    if not isinstance(values[0], Tensor) or not values[0].dim():
+        return values[0]
+    shapes = {tuple(value.shape[1:]): None for value in values}
+    if len(shapes) > 1:
+        raise CalibrationError(
+            f"A correction needs all calibration samples at once, but they have the shapes "
+            f"{', '.join(map(str, shapes))}. Give samples of one shape, or convert without corrections=."
+        )
+    return torch.cat(list(values))

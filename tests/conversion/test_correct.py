@@ -56,8 +56,9 @@ def shaken(trial: Trial) -> None:
             bias=0.1 * (rand(site.channels) - 0.5),
             initial_potential=rand(*site.shape),
         )
-    if trial.adjusts_output:
-        trial.adjust_output(0.1 * rand(len(trial.output_bias)))
+    for output in trial.outputs:
+        if output.adjustable:
+            trial.adjust_output(0.1 * rand(output.channels), output.name)
 
 
 def start_from_a_quarter(trial: Trial) -> None:
@@ -93,7 +94,26 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "LeakyReLU": lambda: nn.Sequential(
         nn.Conv2d(2, 4, 3), nn.LeakyReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)
     ),
+    "PReLU without a layer in front": lambda: nn.Sequential(
+        nn.PReLU(), nn.AvgPool2d(2), nn.PReLU(2, init=-0.5), nn.Flatten(), nn.Linear(18, 3)
+    ),
+    "dense": lambda: nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.LeakyReLU(0.3), nn.Conv2d(4, 6, 1)),
+    "sequence": lambda: nn.Sequential(nn.Flatten(2), nn.Linear(36, 8), nn.LeakyReLU(0.3), nn.Linear(8, 3)),
+    "shared": lambda: Written(
+        lambda net, x: net.head(net.act(net.second(net.act(net.first(x))))),
+        first=nn.Conv2d(2, 4, 3),
+        second=nn.Conv2d(4, 4, 3),
+        act=nn.LeakyReLU(0.3),
+        head=nn.Conv2d(4, 2, 1),
+    ),
+    "one number per sample": lambda: Written(scalars, layer=nn.Linear(72, 3), head=nn.Linear(3, 2)),
 }
+
+
+def scalars(net: Any, x: Tensor) -> Tensor:
+    h = net.layer(x.flatten(1))
+    found: Tensor = net.head(torch.stack([torch.relu(h[:, 0]), torch.abs(h[:, 1]), torch.relu(h[:, 2])], 1))
+    return found
 
 
 @pytest.fixture(autouse=True)
@@ -424,3 +444,95 @@ def test_a_scale_is_held_at_the_bound_of_the_activation(mode: Any) -> None:
     torch.testing.assert_close(bounded, expected)
     assert free.eq(3.0).all()
     assert relative_error(simulate(snn, x, T=4000), ann(x)) < 0.01
+
+
+def test_an_activation_of_both_signs_has_a_site_for_each() -> None:
+    ann, x = nn.Sequential(nn.Flatten(), nn.Linear(72, 8), nn.LeakyReLU(0.2), nn.Linear(8, 3)).double(), images()
+    seen: dict[str, Any] = {}
+
+    def look(trial: Trial) -> None:
+        seen.update(trial.activations(x).sites, sites=[(site.name, site.negated, site.binary) for site in trial.sites])
+
+    convert(ann, x, corrections=Custom(look))
+    current = ann[:2](x)
+    assert seen["sites"] == [("2", False, True), ("2_negative", True, True)]
+    torch.testing.assert_close(seen["2"], current.relu() / current.abs().max())
+    torch.testing.assert_close(seen["2_negative"], (-current).relu() / current.abs().max())
+
+
+def test_both_neurons_of_an_activation_keep_their_own_scale() -> None:
+    def halve(trial: Trial) -> None:
+        trial.adjust("2_negative", scale=torch.full((8,), 0.5).double())
+
+    ann, x = nn.Sequential(nn.Flatten(), nn.Linear(72, 8), nn.LeakyReLU(0.2), nn.Linear(8, 3)).double(), images()
+    converter = Converter([x], corrections=Custom(halve), progress=False)
+    snn = converter(ann)
+    low, high = converter.report["2"].scale or (0.0, 0.0)
+    assert low == pytest.approx(high / 2)
+    # Where nothing saturates, scales change no mean.
+    small = x / 4
+    torch.testing.assert_close(simulate(snn, small, 4000), ann(small).detach(), rtol=0.01, atol=0.01)
+
+
+def test_the_name_of_a_second_neuron_is_not_that_of_a_layer() -> None:
+    names: list[str] = []
+    ann = Written(
+        lambda net, x: net.act_negative(net.act(net.first(x.flatten(1)))),
+        first=nn.Linear(72, 4),
+        act=nn.PReLU(),
+        act_negative=nn.ReLU(),
+    ).double()
+    convert(ann, images(), corrections=Custom(lambda trial: names.extend(site.name for site in trial.sites)))
+    assert names == ["act", "act_negative_", "act_negative"]
+
+
+def heads() -> nn.Module:
+    def forward(net: Any, x: Tensor) -> Any:
+        h = net.act(net.body(x))
+        score = net.score(h.flatten(1))
+        return {"score": score, "dense": [net.dense(h), (score, net.temperature, h)]}
+
+    return Written(
+        forward,
+        body=nn.Conv2d(2, 4, 3, padding=1),
+        act=nn.PReLU(),
+        score=nn.Linear(144, 3),
+        dense=nn.Conv2d(4, 6, 1),
+        temperature=nn.Parameter(torch.tensor(2.0)),
+    )
+
+
+def test_every_output_can_be_adjusted_by_its_name() -> None:
+    x, found, tried = images(), [], []
+
+    def correct(trial: Trial) -> None:
+        found.extend((one.name, one.adjustable, one.channels) for one in trial.outputs)
+        assert not trial.adjusts_output
+        with pytest.raises(CorrectionError, match=r"returns 3 tensors, so adjust_output needs .*\"\['score'\]\""):
+            trial.adjust_output(torch.zeros(3))
+        with pytest.raises(CorrectionError, match="'box' is not an output of the network; the outputs are"):
+            trial.adjust_output(torch.zeros(3), "box")
+        shaken(trial)
+        tried.append(trial.run(x, 7))
+
+    ann = heads().double()
+    snn = convert(ann, x, corrections=Custom(correct))
+    assert found == [("['score']", True, 3), ("['dense'][0]", True, 6), ("['dense'][1][2]", False, 0)]
+    answer = simulate(snn, x, 7)
+    torch.testing.assert_close(answer["score"], tried[0]["score"].mean(0))
+    torch.testing.assert_close(answer["dense"][0], tried[0]["dense"][0].mean(0))
+    torch.testing.assert_close(answer["dense"][1][0], answer["score"])
+
+
+def test_what_a_correction_notes_is_in_the_report() -> None:
+    converter = Converter([images()], corrections=Custom(lambda trial: trial.note("found nothing")), progress=False)
+    converter(residual().double().eval())
+    assert converter.report.notes == ("Correction 'custom' (your own argument): found nothing",)
+    assert str(converter.report).endswith(converter.report.notes[0])
+
+
+def test_samples_of_several_shapes_are_refused_by_name() -> None:
+    ann = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1)).double()
+    data = [images(), images()[..., :5]]
+    with pytest.raises(CalibrationError, match=r"have the shapes \(2, 6, 6\), \(2, 6, 5\). Give samples of one shape"):
+        Converter(data, corrections=Custom(lambda trial: trial.inputs()), progress=False)(ann)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from sj_ann2snn import Correction, CorrectionError, Trial, TrialSite, require_integer, require_number
+from sj_ann2snn import (
+    Correction,
+    CorrectionError,
+    OptionError,
+    Trial,
+    require_integer,
+    require_number,
+)
 
-from .gradients import fire
+from .objective import LOSSES, Objective
+from .parameters import Parameters
 
 __all__ = ["Joint", "usual_delay"]
 
@@ -21,34 +28,11 @@ BATCH = 32
 SETTLED = 3
 """Number of successive spiking layers that need no delay, because they settle in few steps."""
 
+TRIED = 64
+"""Samples to choose the delay on, where answers count by their squared error."""
+
 SAMPLE_STEPS = 1 << 8
 """Samples times steps to compute at a time; memory for the backward pass grows with both."""
-
-
-@dataclass
-class _Parameters:
-    """The parameters that are learnt at one site."""
-
-    log_scale: Tensor
-    bias: Tensor
-    potential: Tensor
-
-    @staticmethod
-    def of(site: TrialSite) -> _Parameters:
-        potential = site.initial_potential
-        if not any(size > 1 for size in potential.shape[1:]):
-            potential = potential.expand(site.channels, *potential.shape[1:])
-        values = site.scale.log(), site.bias, potential
-        return _Parameters(*(value.detach().clone().requires_grad_() for value in values))
-
-    def keep_to(self, site: TrialSite) -> None:
-        """Limit the scale if the activation has an upper bound."""
-        if site.largest_scale is not None:
-            with torch.no_grad():
-                self.log_scale.copy_(self.log_scale.minimum(site.largest_scale.log()))
-
-    def tensors(self) -> list[Tensor]:
-        return [self.log_scale, self.bias, self.potential]
 
 
 class Joint(Correction):
@@ -67,18 +51,21 @@ class Joint(Correction):
     True
 
     The weights are not changed, and no labels are used: the loss is the Kullback-Leibler divergence between the
-    network's mean answer over T steps and the ANN's (for answers ``[N, classes]``; otherwise the mean squared error).
-    The forward pass uses real spikes; the backward pass is that of `gradients.fire`.
+    network's mean answer over T steps and the ANN's for class scores ``[N, classes]``, otherwise the mean squared error
+    in units of the variance; several outputs add up (see `Objective`). The forward pass uses real spikes; the backward
+    pass is that of `gradients.fire`. Of the two neurons that replace a LeakyReLU, each has its own parameters.
 
     Args:
         T: Number of time steps for which the network will run.
         delay: Number of steps at the beginning, part of T, whose outputs do not count because the first spikes have not
             arrived yet. By default T / 4, from T = 8 on T / 2, and less for networks with few successive spiking
-            layers. `simulate` and `evaluate` then leave these steps out as well, unless you give another readout.
+            layers; none where the squared error counts and is smaller without. `simulate` and `evaluate` then leave
+            these steps out as well, unless you give another readout.
         epochs: Passes over the calibration data; by default 64 / T, at least one.
         learning_rate: Learning rate of Adam, falling to zero along half a cosine; by default 0.04 / T.
         samples: Maximum number of calibration samples to use.
-        mirror: Mirror every image ``[C, H, W]`` left to right half of the time.
+        mirror: Mirror every image ``[C, H, W]`` left to right half of the time, in all inputs alike.
+        loss: "divergence" for class scores, "squares" for regressions; "auto" decides for each output by its values.
         seed: Seed for the order of the samples and for mirroring.
 
     Raises:
@@ -97,6 +84,7 @@ class Joint(Correction):
         learning_rate: float | None = None,
         samples: int = 1024,
         mirror: bool = True,
+        loss: str = "auto",
         seed: int = 0,
     ) -> None:
         self.T = require_integer("T", T, what="the number of time steps")
@@ -108,6 +96,9 @@ class Joint(Correction):
         )
         self.samples = require_integer("samples", samples)
         self.mirror, self.seed = mirror, seed
+        if loss not in LOSSES:
+            raise OptionError(f"loss={loss!r} is not allowed; it is one of {', '.join(map(repr, LOSSES))}.")
+        self.loss = loss
 
     def correct(self, trial: Trial) -> None:
         for site in trial.sites:
@@ -116,47 +107,57 @@ class Joint(Correction):
                     f"Correction 'joint' only supports the plain IF neuron, but {site.name} has another neuron. "
                     "Leave out neuron=, or use corrections='layer-by-layer', which works with any neuron."
                 )
-        delay = self._delay(len(trial.sites))
+        # Whatever the caller's state, learning takes gradients.
+        with torch.inference_mode(False), torch.enable_grad():
+            self._learn(trial)
+
+    def _learn(self, trial: Trial) -> None:
         inputs = trial.inputs(self.samples)
         inputs = inputs if isinstance(inputs, tuple) else (inputs,)
-        parameters = {site.name: _Parameters.of(site) for site in trial.sites}
-        output_bias = torch.zeros_like(trial.output_bias).requires_grad_()
-        learnt = [tensor for one in parameters.values() for tensor in one.tensors()]
-        learnt += [output_bias] if trial.adjusts_output else []
+        samples = len(inputs[0])
+        objective = Objective(trial.outputs, _targets(trial, inputs, samples), self.loss)
+        # Both neurons of an activation of both signs are one layer.
+        delay = self._delay(sum(not site.negated for site in trial.sites))
+        parameters = Parameters(trial)
+        if objective.has_squares and delay and self.delay is None:
+            some = _rows_of(inputs, torch.arange(samples)[:TRIED])
+            delay = self._best_delay(parameters, objective, some, (delay, 0))
+        learnt = parameters.tensors()
         generator = torch.Generator().manual_seed(self.seed)
-        size = min(BATCH, len(inputs[0]))
-        batches = len(inputs[0]) // size
+        size = min(BATCH, samples)
+        batches = samples // size
         optimizer = torch.optim.Adam(learnt, lr=self.learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.epochs * batches)
-
-        def emit(site: TrialSite, currents: Tensor) -> Tensor:
-            own = parameters[site.name]
-            return fire(currents, own.log_scale, own.bias, own.potential)
-
         for _ in trial.progress(range(self.epochs), f"correcting jointly for T={self.T}"):
-            order = torch.randperm(len(inputs[0]), generator=generator)
+            order = torch.randperm(samples, generator=generator)
             for rows in order[: batches * size].view(batches, size):
                 optimizer.zero_grad()
                 for part in rows.split(max(1, SAMPLE_STEPS // self.T)):
-                    batch = tuple(self._select(value, part.to(value.device), generator) for value in inputs)
-                    given: Any = batch[0] if len(batch) == 1 else batch
-                    target = trial.activations(given).output
-                    answer = trial.run(given, self.T, emit)[delay:].mean(0)
-                    loss = _loss(answer + output_bias if trial.adjusts_output else answer, target)
-                    share = len(part) / len(rows)
-                    for tensor, gradient in zip(learnt, torch.autograd.grad(loss * share, learnt), strict=True):
-                        tensor.grad = gradient if tensor.grad is None else tensor.grad.add_(gradient)
+                    given = self._select(inputs, part, generator)
+                    loss = objective(
+                        parameters.answers(parameters.run(given, self.T), delay), trial.activations(given).output
+                    )
+                    if loss is None or not _add_gradients(learnt, loss * (len(part) / len(rows))):
+                        trial.note("adjusted nothing, because no output of real numbers passes on a gradient")
+                        return
                 optimizer.step()
                 schedule.step()
-                for site in trial.sites:
-                    parameters[site.name].keep_to(site)
-        for site in trial.sites:
-            own = parameters[site.name]
-            trial.adjust(site.name, scale=own.log_scale.exp(), bias=own.bias, initial_potential=own.potential)
-        if trial.adjusts_output:
-            trial.adjust_output(trial.output_bias + output_bias.detach())
+                parameters.keep_to_bounds()
+        parameters.apply()
         if delay:
             trial.suggest_readout("delayed", delay=delay)
+
+    def _best_delay(
+        self, parameters: Parameters, objective: Objective, inputs: tuple[Any, ...], delays: tuple[int, int]
+    ) -> int:
+        """The delay with which the network errs less before it is adjusted.
+
+        In a shallow network the answers of the first steps are worth as much as those of the others.
+        """
+        with torch.no_grad():
+            target = parameters.trial.activations(inputs).output
+            outputs = parameters.run(inputs, self.T)
+            return min(delays, key=lambda delay: objective.error(parameters.answers(outputs, delay), target))
 
     def _delay(self, sites: int) -> int:
         """Steps that do not count. The current of the first neurons is constant, so they need no delay."""
@@ -164,24 +165,44 @@ class Joint(Correction):
             return self.delay
         return min(usual_delay(self.T), max(0, sites - SETTLED))
 
-    def _select(self, value: Any, rows: Tensor, generator: torch.Generator) -> Any:
-        if not isinstance(value, Tensor) or not value.dim():
-            return value
-        taken = value[rows]
-        if not self.mirror or taken.dim() != 4:
-            return taken
-        mirrored = (
-            (torch.rand(len(taken), dtype=torch.float32, generator=generator) < 0.5).view(-1, 1, 1, 1).to(taken.device)
-        )
-        return torch.where(mirrored, taken.flip(3), taken)
+    def _select(self, inputs: tuple[Any, ...], rows: Tensor, generator: torch.Generator) -> Any:
+        """The samples in `rows`, some of them mirrored, as `Trial.run` takes them."""
+        taken = _rows_of(inputs, rows)
+        if self.mirror and any(_is_image(value) for value in taken):
+            mirrored = (torch.rand(len(rows), dtype=torch.float32, generator=generator) < 0.5).view(-1, 1, 1, 1)
+            taken = tuple(
+                torch.where(mirrored.to(value.device), value.flip(3), value) if _is_image(value) else value
+                for value in taken
+            )
+        return taken[0] if len(taken) == 1 else taken
+
+
+def _rows_of(inputs: tuple[Any, ...], rows: Tensor) -> tuple[Any, ...]:
+    return tuple(
+        value[rows.to(value.device)] if isinstance(value, Tensor) and value.dim() else value for value in inputs
+    )
+
+
+def _targets(trial: Trial, inputs: tuple[Any, ...], samples: int) -> Iterator[Any]:
+    """The ANN's outputs for all inputs, a batch at a time."""
+    for start in range(0, samples, BATCH):
+        yield trial.activations(_rows_of(inputs, torch.arange(start, min(start + BATCH, samples)))).output
+
+
+def _add_gradients(tensors: list[Tensor], loss: Tensor) -> bool:
+    """Add the gradients of `loss`; False if it depends on none of the tensors."""
+    gradients = torch.autograd.grad(loss, tensors, allow_unused=True)
+    for tensor, gradient in zip(tensors, gradients, strict=True):
+        if gradient is not None:
+            tensor.grad = gradient if tensor.grad is None else tensor.grad.add_(gradient)
+    return any(gradient is not None for gradient in gradients)
+
+
+def _is_image(value: Any) -> bool:
+    """True for images ``[N, C, H, W]``."""
+    return isinstance(value, Tensor) and value.dim() == 4
 
 
 def usual_delay(steps: int) -> int:
     """The default delay of a deep network for `steps` steps."""
     return steps // 2 if steps >= 8 else steps // 4
-
-
-def _loss(answer: Tensor, target: Tensor) -> Tensor:
-    if target.dim() == 2 and target.shape[1] > 1:
-        return F.kl_div(answer.log_softmax(1), target.log_softmax(1), reduction="batchmean", log_target=True)
-    return F.mse_loss(answer, target) / target.var().clamp(min=torch.finfo(target.dtype).tiny)

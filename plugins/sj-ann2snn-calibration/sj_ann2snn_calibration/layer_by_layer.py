@@ -26,7 +26,8 @@ class LayerByLayer(Correction):
     The layers are corrected from first to last. The neurons of a layer fire on the currents of the calibration samples.
     The difference between the ANN's activation and their mean output, averaged over samples and positions of a channel,
     is added to the bias, in several rounds because the effect of a bias is not linear. The mean difference that remains
-    for each neuron is added to its initial potential. The output's bias corrects the rest. It works with any neuron.
+    for each neuron is added to its initial potential. The biases of the outputs correct the rest. It works with any
+    neuron.
 
     Args:
         T: Number of time steps for which the network will run.
@@ -66,8 +67,10 @@ class LayerByLayer(Correction):
             return site.fire(currents)
 
         answer = trial.run(inputs, self.T, corrected)
-        if trial.adjusts_output:
-            trial.adjust_output(trial.output_bias + (wanted.output - answer.mean(0)).mean(0))
+        for output in trial.outputs:
+            if output.adjustable:
+                missing = output.of(wanted.output) - output.of(answer).mean(0)
+                trial.adjust_output(output.bias + output.mean_per_channel(missing), output.name)
 
     def _correct_site(self, trial: Trial, site: TrialSite, currents: Tensor, activation: Tensor) -> None:
         def missing() -> Tensor:

@@ -1,0 +1,99 @@
+"""The neurons of one layer of a network on trial, which corrections adjust."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..compat import is_plain_if, reset_net
+from ..support.shapes import along_axis
+from ..support.wording import shown
+
+__all__ = ["TrialSite"]
+
+
+class TrialSite:
+    """The neurons of one spiking layer of the network on trial, with their adjustments so far.
+
+    Currents and outputs are in units of one spike at the mode's scale (λ, for an IF neuron), regardless of `scale`.
+    They are shown with the channels in front, ``[C, ...]``, wherever the network has them. A layer with one scale for
+    all and no channels has C = 1.
+
+    Attributes:
+        name: Qualified name of the layer; followed by ``_negative`` for a site whose current is `negated`.
+        shape: Shape of one sample: ``[C, ...]``.
+        binary: True for a neuron that emits 0 or 1, SpikingJelly's plain IF.
+        negated: True for the second of the two neurons that replace an activation of both signs (LeakyReLU, PReLU,
+            abs). Its current is the negated one, and what it emits is multiplied by the slope and subtracted.
+        scale: Factor of λ, ``[C]``.
+        bias: Added to the current at every step, ``[C]``, in the units of the current.
+        initial_potential: Membrane potential after a reset, in units of the (adjusted) threshold: ``[C, ...]``, or
+            anything that broadcasts to it.
+        largest_scale: Largest allowed `scale`, ``[C]``, if the activation has an upper bound (ReLU6); otherwise None.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        neuron: nn.Module,
+        start: float,
+        like: Tensor,
+        largest_scale: Tensor | None = None,
+        *,
+        negated: bool = False,
+    ) -> None:
+        self.name, self.shape, self.largest_scale, self.negated = name, shape, largest_scale, negated
+        self.binary = is_plain_if(neuron)
+        self.scale = torch.ones(self.channels, dtype=like.dtype, device=like.device)
+        self.bias = torch.zeros_like(self.scale)
+        self.initial_potential = torch.full((1,) * len(shape), start, dtype=like.dtype, device=like.device)
+        self._neuron, self._start = neuron, start
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        return self.shape[0]
+
+    def along_channels(self, value: Tensor) -> Tensor:
+        """A vector ``[C]``, reshaped to broadcast over ``[C, ...]``."""
+        return along_axis(value, len(self.shape))
+
+    @torch.no_grad()
+    def fire(
+        self,
+        currents: Tensor,
+        *,
+        scale: Tensor | None = None,
+        bias: Tensor | None = None,
+        initial_potential: Tensor | None = None,
+    ) -> Tensor:
+        """What the neuron emits after a reset; arguments override its own adjustments.
+
+        Args:
+            currents: ``[T, N, C, ...]``.
+            scale: ``[C]``.
+            bias: ``[C]``.
+            initial_potential: Broadcasts to ``[C, ...]``.
+
+        Returns:
+            A tensor in the shape of `currents`, without gradient.
+        """
+        factor = self.along_channels(self.scale if scale is None else scale)
+        potential = self.initial_potential if initial_potential is None else initial_potential
+        driven = (currents + self.along_channels(self.bias if bias is None else bias)) / factor
+        driven[0] += potential - self._start
+        reset_net(self._neuron)
+        self._neuron.step_mode = "m"  # type: ignore[assignment]
+        emitted: Tensor = self._neuron(driven) * factor
+        reset_net(self._neuron)
+        return emitted
+
+    @property
+    def added_potential(self) -> Tensor | None:
+        """The potential to add to the neuron's own initial potential; None if it is zero."""
+        added = self.initial_potential - self._start
+        return added if bool(added.any()) else None
+
+    def __repr__(self) -> str:
+        return f"TrialSite({shown(self.name)}, shape={self.shape})"
