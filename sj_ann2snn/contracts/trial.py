@@ -29,7 +29,8 @@ class TrialSite:
 
     Attributes:
         name: Qualified name of the layer.
-        shape: Shape of one sample: ``[C, ...]``.
+        shape: Shape of one sample: ``[C, ...]``. Wherever the network has its channels, they come first here; a site
+            whose channels are not known counts as one channel, ``[1, ...]``.
         binary: True for a neuron that emits 0 or 1, SpikingJelly's plain IF.
         scale: Factor of λ, ``[C]``.
         bias: Added to the current at every step, ``[C]``, in the units of the current.
