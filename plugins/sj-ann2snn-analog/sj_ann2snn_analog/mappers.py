@@ -199,7 +199,7 @@ class AttentionMapper(LayerMapper):
                 f"it is random even at inference (a dropout of {dropout} is fixed in the code)",
                 "let the dropout depend on self.training",
             )
-        # With its linear maps, attention has its channels in the last dimension; the bare function leaves them in place.
+        # With its linear maps, attention has its channels last; the bare function leaves them in place.
         return ANALOG if site.operation is F.scaled_dot_product_attention else CHANNELS_LAST
 
     @staticmethod
