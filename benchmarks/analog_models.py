@@ -163,7 +163,9 @@ def page(rows: dict[str, dict[str, Row]]) -> str:
         sizes=SIZES,
         table="\n".join(markdown_table([HEAD, *(line(columns) for columns in rows.values())])),
         verdicts="\n".join(verdicts(rows)),
-        versions=", ".join(f"{name} {version}" for name, version in every[0].versions.items()),
+        versions="; or ".join(
+            dict.fromkeys(", ".join(f"{name} {version}" for name, version in row.versions.items()) for row in every)
+        ),
     )
 
 
@@ -175,10 +177,11 @@ analog values.
 
 The models have random weights and ten classes. Their BatchNorm statistics come from three batches of normal noise. The
 calibration uses 16 images of normal noise, in the smallest of the sizes 64, 75, 96, 128 and 224 pixels that a model
-accepts; the table states how many of them are simulated. Scales are the maximum per channel. A cell shows the relative
-L2 error of the mean output against the ANN at T = 16, 64 and 256, and in brackets the number of spiking layers. Two
-initializations are replaced by random values: the output layer of ViT, which is zero in torchvision, and the factors of
-ConvNeXt's blocks, which are 1e-6 in torchvision and here between 0.5 and 1.5.
+accepts; the table states how many of them are simulated. Scales are the maximum per channel, which is the last
+dimension in transformers and inside ConvNeXt's blocks. A cell shows the relative L2 error of the mean output against
+the ANN at T = 16, 64 and 256, and in brackets the number of spiking layers. Two initializations are replaced by random
+values: the output layer of ViT, which is zero in torchvision, and the factors of ConvNeXt's blocks, which are 1e-6 in
+torchvision and here between 0.5 and 1.5.
 
 - **IF**: IF neurons in place of the ANN's ReLUs, starting at half a threshold.
 - **signed**: signed neurons in place of the ReLUs (`neuron="signed", levels={levels}`, from

@@ -21,7 +21,8 @@ class TrialSite:
 
     Attributes:
         name: Qualified name of the layer; followed by ``_negative`` for a site whose current is `negated`.
-        shape: Shape of one sample: ``[C, ...]``.
+        shape: Shape of one sample: ``[C, ...]``. Wherever the network has its channels, they come first here; a site
+            whose channels are not known counts as one channel, ``[1, ...]``.
         binary: True for a neuron that emits 0 or 1, SpikingJelly's plain IF.
         negated: True for the second of the two neurons that replace an activation of both signs (LeakyReLU, PReLU,
             abs). Its current is the negated one, and what it emits is multiplied by the slope and subtracted.

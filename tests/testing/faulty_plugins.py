@@ -41,6 +41,7 @@ from sj_ann2snn import (
     Site,
     Stateful,
     Trial,
+    along_axis,
     channels_last_2d,
     fill_dead_channels,
 )
@@ -598,6 +599,7 @@ class TestSamplesInhibitEachOther(FireTests):
         "test_settled_samples_can_leave",
         "test_a_constant_drive_is_met_within_a_spike",
         "test_an_identity_layer_is_met_within_a_spike",
+        "test_channels_may_be_in_the_last_dimension",
         "test_tiles_and_threads_change_nothing",
     )
     plugin_class = making(MeanSubtracted)
@@ -671,8 +673,31 @@ class Unbounded(Fire):
 
 class TestGoesBeyondTheBound(FireTests):
     meant = "test_bounded_activations_are_bounded"
+    also = ("test_channels_may_be_in_the_last_dimension",)
     plugin_class = making(Unbounded)
     saturates = False
+
+
+class Capped(Fire):
+    """Takes in no more than a bound per channel."""
+
+    def __init__(self, bound: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("bound", bound)
+
+    def step(self, x: Tensor, out: Tensor) -> None:
+        super().step(x.minimum(self.bound), out)
+
+
+class TestChannelsAlwaysInFront(FireTests):
+    meant = "test_channels_may_be_in_the_last_dimension"
+
+    class plugin_class(FireMaker):  # noqa: N801
+        """A neuron."""
+
+        def make(self, site: NeuronSite) -> Capped:
+            maximum = 1e9 if site.maximum is None else site.maximum
+            return Capped(along_axis(maximum / site.scale, len(site.shape)))
 
 
 class ForgetsItsLevels(Fire):

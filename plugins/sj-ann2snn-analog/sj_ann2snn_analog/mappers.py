@@ -17,6 +17,8 @@ __all__ = ["MAPPERS"]
 
 ANALOG = Analog(TemporalDifference, "temporal difference")
 
+CHANNELS_LAST = Analog(TemporalDifference, "temporal difference", channel_axis=-1)
+
 SIGNED = Spike(negative_slope=1.0, analog=ANALOG)
 """The operation, followed by the difference of two neurons, which carries values of either sign."""
 
@@ -197,13 +199,8 @@ class AttentionMapper(LayerMapper):
                 f"it is random even at inference (a dropout of {dropout} is fixed in the code)",
                 "let the dropout depend on self.training",
             )
-        # Attention averages over positions, and its last layer is linear: the channels are in the last dimension.
-        return Analog(ANALOG.make, ANALOG.label, channel_axis=-1) if self._is_whole(site) else ANALOG
-
-    @staticmethod
-    def _is_whole(site: Site) -> bool:
-        """True for attention with its linear maps; the heads of the bare function may be split."""
-        return site.operation is not F.scaled_dot_product_attention
+        # With its linear maps, attention has its channels last; the bare function leaves them in place.
+        return ANALOG if site.operation is F.scaled_dot_product_attention else CHANNELS_LAST
 
     @staticmethod
     def _dropout(site: Site) -> Any:
