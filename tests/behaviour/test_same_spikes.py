@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from sj_ann2snn.cli.tutorial import tutorial_network
 from sj_ann2snn.simulation.engine import OverTime, Simulator
+from sj_ann2snn.simulation.engine.collectors import Call
 from sj_ann2snn.simulation.engine.firing import is_spiking
 
 from ..helpers.networks import convert, randomized, spikes_of, using_threads
@@ -84,9 +84,9 @@ def simulated(
             super().__init__()
             self.seen: dict[str, list[Tensor]] = {}
 
-        def watch(self, name: str, module: nn.Module, x: Any, y: Any) -> None:
-            if is_spiking(module):
-                self.seen.setdefault(name, []).append(y.clone())
+        def watch(self, call: Call) -> None:
+            if is_spiking(call.operation):
+                self.seen.setdefault(call.name, []).append(call.result.clone())
 
         def result(self) -> dict[str, Tensor]:
             return {name: torch.cat(spikes) for name, spikes in self.seen.items()}
