@@ -233,6 +233,7 @@ STATIC: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore::sj_ann2snn.NotConvertedWarning")  # that is what is tested
 @pytest.mark.parametrize("channel_wise", [False, True])
 @pytest.mark.parametrize("name", STATIC)
 def test_before_the_first_neuron_everything_is_exact(name: str, channel_wise: bool) -> None:
