@@ -45,6 +45,9 @@ class Written(nn.Module):
 
 GLOBAL = nn.ReLU()
 
+SPIKE = 0.05
+"""What one spike more or less in 32 steps may do: the largest activation drives its neuron with just the threshold."""
+
 
 def mlp(net: Any, x: Tensor) -> Any:
     return net.second(torch.relu(net.first(x)))
@@ -278,11 +281,11 @@ def test_what_python_decides_is_followed(name: str, tmp_path: Path) -> None:
     assert_converges(snn, (x,), wanted)
     assert all(torch.equal(value, ann.state_dict()[key]) for key, value in before.items())
     answer = simulate(snn, x, T=32)
-    assert relative_error(by_hand(snn, x, 32), answer) < 0.02
-    assert relative_error(in_multi_step_mode(snn, x, 32), answer) < 0.02
+    assert relative_error(by_hand(snn, x, 32), answer) < SPIKE
+    assert relative_error(in_multi_step_mode(snn, x, 32), answer) < SPIKE
     # Any number of samples, including one.
     for count in (1, 3):
-        assert relative_error(simulate(snn, x[:count], T=32), answer[:count]) < 0.02
+        assert relative_error(simulate(snn, x[:count], T=32), answer[:count]) < SPIKE
     export(snn, tmp_path / "network.zip")
     assert torch.equal(simulate(load_network(tmp_path / "network.zip"), x, T=32), answer)
 
