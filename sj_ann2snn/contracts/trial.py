@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from ..compat import is_plain_if, reset_net
 from ..errors import CorrectionError
+from ..support.blame import Culprit, blame
 from ..support.shapes import along_axis
 
 __all__ = ["Activation", "Activations", "Trial", "TrialRunner", "TrialSite"]
@@ -46,6 +47,7 @@ class TrialSite:
         start: float,
         like: Tensor,
         largest_scale: Tensor | None = None,
+        maker: Culprit | None = None,
     ) -> None:
         self.name, self.shape, self.largest_scale = name, shape, largest_scale
         self.binary = is_plain_if(neuron)
@@ -53,6 +55,7 @@ class TrialSite:
         self.bias = torch.zeros_like(self.scale)
         self.initial_potential = torch.full((1,) * len(shape), start, dtype=like.dtype, device=like.device)
         self._neuron, self._start = neuron, start
+        self._maker = maker or Culprit("The neuron")
 
     @property
     def channels(self) -> int:
@@ -89,7 +92,8 @@ class TrialSite:
         driven[0] += potential - self._start
         reset_net(self._neuron)
         self._neuron.step_mode = "m"  # type: ignore[assignment]
-        emitted: Tensor = self._neuron(driven) * factor
+        with blame(self._maker, f"run on trial at {self.name}", self._neuron, "forward"):
+            emitted: Tensor = self._neuron(driven) * factor
         reset_net(self._neuron)
         return emitted
 

@@ -13,7 +13,8 @@ from tqdm.auto import tqdm
 from ..contracts.normalization import CalibrationSite, Normalization, Observer
 from ..errors import CalibrationError, NonFiniteError, PluginError
 from ..support.batches import Signature, describe_batch, run_batch
-from ..support.blame import WHAT_TO_DO, blame
+from ..support.blame import Culprit, blame
+from ..support.untouched import Untouched
 from .draft import Draft
 from .graph.weights import broadcast_slope
 from .memory_growth import Growth
@@ -62,14 +63,20 @@ class CalibrationData:
 
 
 def calibrate(
-    draft: Draft, normalization: Normalization, who: str, data: CalibrationData, *, channel_wise: bool, progress: bool
+    draft: Draft,
+    normalization: Normalization,
+    who: Culprit,
+    data: CalibrationData,
+    *,
+    channel_wise: bool,
+    progress: bool,
 ) -> Draft:
     """Show observers the activations of every spiking node, in as many passes as they ask for.
 
     Args:
         draft: Planned.
         normalization: The mode.
-        who: Name of the mode in messages.
+        who: The mode in messages.
         data: The calibration data.
         channel_wise: One λ per channel.
         progress: Show a progress bar.
@@ -79,40 +86,47 @@ def calibrate(
 
     Raises:
         CalibrationError: The data does not fit the network, or an observer never stops asking for passes.
-        PluginError: An observer fails, or keeps the data it is shown.
+        PluginError: An observer fails, keeps the data it is shown, or writes to it.
         NonFiniteError: An activation is NaN or infinite.
         DeadLayerError, ScaleError: See `check_scale`.
     """
-    observers = {
-        node: _make_observer(draft, node, index, normalization, who, channel_wise)
-        for index, node in enumerate(draft.plan.spikes)
-    }
-    calibrator = _Calibrator(draft, observers, who)
+    sites = {node: _site(draft, node, index, channel_wise) for index, node in enumerate(draft.plan.spikes)}
+    observers = {node: _make_observer(site, normalization, who) for node, site in sites.items()}
+    calibrator = _Calibrator(draft, observers, sites, who)
     batches = _run_passes(calibrator, draft, data, progress)
     samples = f"{batches} calibration batch{'es' if batches > 1 else ''}"
     lambdas = {
-        node: check_scale(observer, who, samples, fired=node in calibrator.fired, device=draft.device)
+        node: check_scale(observer, sites[node], who, samples, fired=node in calibrator.fired, device=draft.device)
         for node, observer in observers.items()
     }
     return draft.evolve(lambdas=lambdas)
 
 
-def _make_observer(
-    draft: Draft, node: fx.Node, index: int, normalization: Normalization, who: str, channel_wise: bool
-) -> Observer:
+def _site(draft: Draft, node: fx.Node, index: int, channel_wise: bool) -> CalibrationSite:
     shape = draft.record[node].shape
     per_channel = channel_wise and len(shape) > 1
-    site = CalibrationSite(
+    return CalibrationSite(
         name=draft.plan.decisions[node].site.name,
         channel_axis=1 if per_channel else None,
         channels=shape[1] if per_channel else None,
         maximum=draft.plan.spikes[node].maximum,
         index=index,
     )
-    with blame(f"{who}, asked to observe {site.name},"):
+
+
+def _make_observer(site: CalibrationSite, normalization: Normalization, who: Culprit) -> Observer:
+    with blame(who, f"asked to observe {site.name}", normalization, "observer"):
         observer: Any = normalization.observer(site)
     if not isinstance(observer, Observer):
-        raise PluginError(f"{who} returned {observer!r} from observer(); it must return an Observer.")
+        raise PluginError(
+            f"{who} returned {observer!r} from observer() for {site.name}; it must return an Observer. {who.advice}"
+        )
+    if not hasattr(observer, "site"):
+        name = type(observer).__name__
+        raise PluginError(
+            f"{who}, asked to observe {site.name}, made a {name} without a site: {name}.__init__ must call "
+            f"super().__init__(site). {who.advice}"
+        )
     return observer
 
 
@@ -135,10 +149,16 @@ def _run_passes(calibrator: _Calibrator, draft: Draft, data: CalibrationData, pr
 class _Calibrator(fx.Interpreter):
     """Runs the ANN and shows each observer the activation of its node."""
 
-    def __init__(self, draft: Draft, observers: Mapping[fx.Node, Observer], mode: str) -> None:
+    def __init__(
+        self,
+        draft: Draft,
+        observers: Mapping[fx.Node, Observer],
+        sites: Mapping[fx.Node, CalibrationSite],
+        mode: Culprit,
+    ) -> None:
         super().__init__(draft.module)
         self.extra_traceback = False  # messages stand alone
-        self.observers, self.mode = observers, mode
+        self.observers, self.sites, self.mode = observers, sites, mode
         spikes = draft.plan.spikes
         self.slopes = {
             node: broadcast_slope(spike, draft.record[node]).to(draft.device)
@@ -149,13 +169,14 @@ class _Calibrator(fx.Interpreter):
         self.batch = 0
         self.fired: set[fx.Node] = set()
         self._growth = {node: Growth() for node in observers}
+        self._shown_before: set[fx.Node] = set()
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
         observer = self.observers.get(n)
         if observer is None:
             return result
-        _require_finite(result, observer.site.name, self.batch)
+        _require_finite(result, self.sites[n].name, self.batch)
         slope = self.slopes.get(n)
         if slope is None:
             altered = self._show(n, observer, result)
@@ -169,10 +190,13 @@ class _Calibrator(fx.Interpreter):
         """True if an observer asks for another pass."""
         for node in self.observers:
             self._require_constant_memory(node)
-        with blame(f"{self.mode}, at the end of a pass,"):
-            # Ask every observer, because each must end its pass.
-            asking = [observer for observer in self.observers.values() if observer.end_pass()]
-        return bool(asking)
+        # Ask every observer, because each must end its pass.
+        asking = [self._ends_pass(node, observer) for node, observer in self.observers.items()]
+        return any(asking)
+
+    def _ends_pass(self, node: fx.Node, observer: Observer) -> bool:
+        with blame(self.mode, f"at the end of a pass over {self.sites[node].name}", observer, "end_pass"):
+            return bool(observer.end_pass())
 
     def _require_constant_memory(self, node: fx.Node) -> None:
         """Raises:
@@ -183,17 +207,27 @@ class _Calibrator(fx.Interpreter):
         if found is not None:
             grown, shown = found
             raise PluginError(
-                f"{self.mode} keeps the calibration data: its observer of {observer.site.name} grew by {grown:,} "
+                f"{self.mode} keeps the calibration data: its observer of {self.sites[node].name} grew by {grown:,} "
                 f"values while it was shown {shown:,}. An observer must use constant memory: keep sums, extremes or a "
-                f"QuantileSketch instead of activations. {WHAT_TO_DO}"
+                f"QuantileSketch instead of activations. {self.mode.advice}"
             )
 
     def _show(self, node: fx.Node, observer: Observer, x: Tensor) -> Tensor | None:
-        name = observer.site.name
+        name = self.sites[node].name
         if node not in self.fired and bool((x > 0).any()):
             self.fired.add(node)
-        with blame(f"{self.mode}, observing {name},"):
+        # A copy is affordable for the first batch only; an observer that writes does so from the first batch on.
+        before = Untouched([x], exact=node not in self._shown_before)
+        self._shown_before.add(node)
+        with blame(self.mode, f"observing {name}", observer, "observe"):
             altered: Any = observer.observe(x)
+        if before.changed():
+            raise PluginError(
+                f"{self.mode}, observing {name}, writes to the activations that it is shown, in "
+                f"{type(observer).__name__}.observe. The layers behind read them as well, so their scales would be "
+                "wrong. Work on a copy (x.clone()), and return a new tensor to change what the network passes on. "
+                f"{self.mode.advice}"
+            )
         self._growth[node].shown(x.numel(), observer)
         if self._growth[node].due:
             self._require_constant_memory(node)

@@ -125,7 +125,6 @@ class Converter:
             prefer=prefer,
             plugins=plugins,
             options=options if T is None else {**options, "T": T},
-            own_keywords=_OWN_KEYWORDS,
         )
         self._report: ConversionReport | None = None
 
@@ -165,7 +164,7 @@ class Converter:
         if self.verify:
             verify(draft, rewrite_normalized(draft))
         draft = correct(draft, self._selection.corrections, self._neurons, part.data, progress=self.progress)
-        network = build_network(draft, self._neurons.make)
+        network = build_network(draft, self._neurons.make, self._neurons.who)
         self._report = make_report(draft, self._selection, network)
         return part.put_back(network)
 
@@ -230,22 +229,3 @@ class Converter:
     @property
     def _neurons(self) -> Neurons:
         return self._selection.neurons
-
-
-_OWN_KEYWORDS = (
-    "dataloader",
-    "device",
-    "mode",
-    "fuse_flag",
-    "channel_wise",
-    "neuron",
-    "corrections",
-    "T",
-    "mappers",
-    "prefer",
-    "plugins",
-    "leaf_modules",
-    "convert_only",
-    "progress",
-    "verify",
-)

@@ -11,7 +11,8 @@ from torch import Tensor, fx, nn
 from ..compat import starting_potential
 from ..contracts.correction import Correction
 from ..contracts.trial import Trial, TrialSite
-from ..support.blame import blame
+from ..errors import CorrectionError
+from ..support.blame import Culprit, blame
 from .absorb import absorb_bias, layer_behind
 from .draft import Adjustment, Draft
 from .neurons import Neurons
@@ -24,7 +25,7 @@ __all__ = ["correct"]
 
 def correct(
     draft: Draft,
-    corrections: Sequence[tuple[Correction, str]],
+    corrections: Sequence[tuple[Correction, Culprit]],
     neurons: Neurons,
     batches: Iterable[Any],
     *,
@@ -34,7 +35,7 @@ def correct(
 
     Args:
         draft: With scales.
-        corrections: Each with its name and owner, for messages.
+        corrections: Each with its name and owner for messages.
         neurons: Makes the neurons.
         batches: The calibration data.
         progress: Show progress bars.
@@ -49,48 +50,73 @@ def correct(
     if not corrections:
         return draft
     sites: dict[fx.Node, TrialSite] = {}
-    trial = _make_trial(draft, neurons, sites, batches, progress)
+    trial, runner = _make_trial(draft, neurons, sites, batches, progress)
     for correction, who in corrections:
-        with blame(who):
-            correction.correct(trial)
+        try:
+            with blame(who, "", correction, "correct"), runner.watched(who):
+                correction.correct(trial)
+        except CorrectionError as error:
+            raise CorrectionError(f"{error} ({who})") from error
+        _check_adjustments(trial, who)
     return _apply(draft, trial, sites, neurons)
 
 
 def _make_trial(
     draft: Draft, neurons: Neurons, sites: dict[fx.Node, TrialSite], batches: Iterable[Any], progress: bool
-) -> Trial:
-    """The trial that the corrections receive; `sites` is filled with the nodes that they may adjust."""
+) -> tuple[Trial, GraphRunner]:
+    """The trial that the corrections receive, and its runner; `sites` is filled with the nodes that they may adjust."""
 
     def probe(draft: Draft, node: fx.Node) -> nn.Module:
         neuron = neurons.make(draft, node)
         found = draft.record[node]
         if draft.plan.spikes[node].two_sided or len(found.shape) < 2:
             return neuron
-        sites[node] = _make_site(draft, node, neuron)
+        sites[node] = _make_site(draft, node, neuron, neurons.who)
         return Probe(sites[node])
 
-    network = rewrite_spiking(draft, probe)
+    network = rewrite_spiking(draft, probe, neurons.who)
     answer = draft.output
     adjustable = isinstance(answer, fx.Node) and layer_behind(draft, answer) is not None
     dtypes = [site.scale.dtype for site in sites.values()]
     units = {node: (site.name, _broadcast_unit(draft.units[node], site)) for node, site in sites.items()}
-    return Trial(
+    runner = GraphRunner(network, draft, units, batches)
+    trial = Trial(
         sites.values(),
-        GraphRunner(network, draft, units, batches),
+        runner,
         output_channels=draft.record[answer].shape[1] if adjustable else None,
         like=torch.zeros((), dtype=dtypes[0] if dtypes else None, device=draft.device),
         progress=progress,
     )
+    return trial, runner
 
 
-def _make_site(draft: Draft, node: fx.Node, neuron: nn.Module) -> TrialSite:
+def _check_adjustments(trial: Trial, who: Culprit) -> None:
+    """Check the adjustments, which a correction may have written to without `trial.adjust`.
+
+    Raises:
+        CorrectionError: A value is not finite, or a scale is not positive.
+    """
+    for site in trial.sites:
+        for what, value in (("scale", site.scale), ("bias", site.bias), ("initial potential", site.initial_potential)):
+            good = value.isfinite() & (value > 0) if what == "scale" else value.isfinite()
+            if not bool(good.all()):
+                wanted = "finite and positive" if what == "scale" else "finite"
+                raise CorrectionError(
+                    f"{who} left values from {float(value.min()):.4g} to {float(value.max()):.4g} in the {what} of "
+                    f"{site.name}; they must be {wanted}. {who.advice}"
+                )
+    if not bool(trial.output_bias.isfinite().all()):
+        raise CorrectionError(f"{who} left a value that is not finite in the output's bias. {who.advice}")
+
+
+def _make_site(draft: Draft, node: fx.Node, neuron: nn.Module, who: Culprit) -> TrialSite:
     found, maximum = draft.record[node], draft.plan.spikes[node].maximum
     like = torch.zeros((), dtype=found.dtype, device=draft.device)
     largest = None
     if maximum is not None:
         largest = (maximum / draft.lambdas[node]).to(like).expand(found.shape[1]).clone()
     name, shape = draft.plan.decisions[node].site.name, found.shape[1:]
-    return TrialSite(name, shape, neuron, starting_potential(neuron), like, largest)
+    return TrialSite(name, shape, neuron, starting_potential(neuron), like, largest, who)
 
 
 def _apply(draft: Draft, trial: Trial, sites: dict[fx.Node, TrialSite], neurons: Neurons) -> Draft:

@@ -14,15 +14,19 @@ from ..contracts.replacements import Analog, Replacement, Spike
 from ..contracts.site import Site, Varies
 from ..errors import UnsupportedError
 from ..support.batches import Signature
+from ..support.blame import Culprit
 from .graph.records import Record, TensorRecord
 
-__all__ = ["APPROXIMATED", "COMMUTED", "Adjustment", "Decision", "Draft", "Plan", "Problem", "ScalePlan"]
+__all__ = ["APPROXIMATED", "COMMUTED", "YOU", "Adjustment", "Decision", "Draft", "Plan", "Problem", "ScalePlan"]
 
 APPROXIMATED = "ann2snn_approximated"
 """Key of a node's meta: the ANN's operation, if the node computes another function."""
 
 COMMUTED = "ann2snn_commuted"
 """Key of a node's meta: True for a max pool that was moved in front of its neuron."""
+
+YOU = "you"
+"""The owner of a decision that the caller made by an argument."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,11 @@ class Decision:
     owner: str
     varies: Varies
     """How the node's own result varies."""
+
+    @property
+    def culprit(self) -> Culprit:
+        """The mapper in messages."""
+        return Culprit(f"Mapper {self.mapper!r}", self.owner)
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,10 @@ from ..contracts.replacements import Remove, Replacement, Spike
 from ..contracts.site import Varies
 from ..errors import PluginError
 from ..layers import ChannelAffine, InitialPotential, NormalizedReLU, Scaler, Stepwise, to_step_module
+from ..support.blame import Culprit, blame
 from .draft import Decision, Draft
 from .graph.records import TensorRecord
+from .graph.snapshot import Snapshot
 from .graph.weights import broadcast_slope, scaled_layer
 from .network_builder import NetworkBuilder
 from .round_weights import round_weights
@@ -33,14 +35,14 @@ def rewrite_normalized(draft: Draft) -> fx.GraphModule:
     return _Normalized(draft).run()
 
 
-def rewrite_spiking(draft: Draft, make_neuron: NeuronFactory) -> fx.GraphModule:
+def rewrite_spiking(draft: Draft, make_neuron: NeuronFactory, maker: Culprit) -> fx.GraphModule:
     """The network with scales folded in, neurons in place of activations, and every operation aware of step modes."""
-    return _Spiking(draft, make_neuron).run()
+    return _Spiking(draft, make_neuron, maker).run()
 
 
-def build_network(draft: Draft, make_neuron: NeuronFactory) -> fx.GraphModule:
+def build_network(draft: Draft, make_neuron: NeuronFactory, maker: Culprit) -> fx.GraphModule:
     """The finished spiking network: rewritten, weights rounded, with the readout for which it was adjusted."""
-    network = rewrite_spiking(draft, make_neuron)
+    network = rewrite_spiking(draft, make_neuron, maker)
     round_weights(network)
     if draft.readout is not None:
         network.meta[SUGGESTED] = draft.readout
@@ -86,9 +88,10 @@ class _Rewriter(abc.ABC):
         """A module with memory, a layer with folded scales, or the ANN's own operation."""
         made = None if replacement is None else self._module_with_memory(node, decision, replacement)
         if made is not None and replacement is not None and replacement.only_first_argument:
-            return self.builder.call_on(decision.site.name, made, self.builder.first_argument(node))
+            called = self.builder.call_on(decision.site.name, made, self.builder.first_argument(node))
+            return self.builder.made_by(called, decision.culprit)
         if made is not None:
-            return self.builder.call(node, decision.site.name, made)
+            return self.builder.made_by(self.builder.call(node, decision.site.name, made), decision.culprit)
         if node in self.draft.scales.folds:
             incoming, outgoing = self.draft.scales.folds[node]
             layer = scaled_layer(self.draft.layer(node), inputs=incoming, outputs=outgoing)
@@ -147,21 +150,30 @@ class _Normalized(_Rewriter):
 
 
 class _Spiking(_Rewriter):
-    def __init__(self, draft: Draft, make_neuron: NeuronFactory) -> None:
+    def __init__(self, draft: Draft, make_neuron: NeuronFactory, maker: Culprit) -> None:
         super().__init__(draft)
-        self.make_neuron = make_neuron
+        self.make_neuron, self.maker = make_neuron, maker
 
     def _module_with_memory(self, node: fx.Node, decision: Decision, replacement: Replacement) -> nn.Module | None:
         if decision.site.varies < Varies.VARYING:
             return None
         operation: Any = self.draft.layer(node) if node.op == "call_module" else node.target
-        made: Any = replacement.module_with_memory(operation, self.builder.sequences(node))
+        site, before = decision.site, Snapshot(self.draft.module.graph, decision.site)
+        asked = f"asked for the module at {site.name} ({site.operation_name})"
+        with blame(decision.culprit, asked, replacement, "module_with_memory"):
+            made: Any = replacement.module_with_memory(operation, self.builder.sequences(node))
+        changed = before.changed()
+        if changed is not None:
+            raise PluginError(
+                f"{decision.culprit}, {asked}, changed {changed}. It must leave the ANN's operation as it is. "
+                f"{decision.culprit.advice}"
+            )
         if made is None or isinstance(made, MemoryModule):
             return made
         raise PluginError(
-            f"Mapper {decision.mapper!r} ({decision.owner}) made {made!r} for {decision.site.name} "
-            f"({decision.site.operation_name}); it must make a SpikingJelly MemoryModule, which reset_net clears and "
-            "which has the step modes 's' and 'm'."
+            f"{decision.culprit} made {made!r} for {site.name} ({site.operation_name}); it must make a SpikingJelly "
+            "MemoryModule, which reset_net clears and which has the step modes 's' and 'm'. "
+            f"{decision.culprit.advice}"
         )
 
     def _spiking(self, node: fx.Node, decision: Decision, spike: Spike) -> fx.Node:
@@ -169,14 +181,16 @@ class _Spiking(_Rewriter):
         current = self._current(node, decision, spike)
         if spike.two_sided:
             return self._two_sided(node, name, spike, current, neuron)
-        return self.builder.call_on(name, neuron, self._add_adjustment(node, decision.site.name, current))
+        called = self.builder.call_on(name, neuron, self._add_adjustment(node, decision.site.name, current))
+        return self.builder.made_by(called, self.maker)
 
     def _two_sided(self, node: fx.Node, name: str, spike: Spike, current: Any, positive: nn.Module) -> fx.Node:
         """The difference of two neurons, one for each sign of the current."""
         call, slope = self.builder.call_on, Scaler(broadcast_slope(spike, self.draft.record[node]))
-        above = call(name, positive, current)
+        above = self.builder.made_by(call(name, positive, current), self.maker)
         negated = call(f"{name}_negated", Stepwise(operator.neg), current)
         below = call(f"{name}_negative", self.make_neuron(self.draft, node), negated)
+        below = self.builder.made_by(below, self.maker)
         scaled = call(f"{name}_slope", slope, below)
         return call(f"{name}_difference", Stepwise(operator.sub, (0, 1)), above, scaled)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,11 +16,13 @@ from ..errors import EvaluationInterrupted, InputError
 from ..hooks.choice import choose, find
 from ..hooks.discovery import load_plugins
 from ..hooks.kinds import EXIT_RULES
+from ..hooks.options import construct
+from ..hooks.registry import culprit
 from ..simulation.answers import readout_for
 from ..simulation.engine import Simulator
 from ..support.batches import Signature, explain_rejection, forward_signature, move
 from .result import EvaluationResult
-from .tally import Tally, TileTally
+from .tally import ChosenRule, Tally, TileTally
 
 __all__ = ["accuracy_of", "evaluate"]
 
@@ -33,6 +35,7 @@ def evaluate(
     readout: str | Readout | None = None,
     early_exit: float | str | ExitRule | None = None,
     precision: str = "float32",
+    plugins: Sequence[Any] = (),
     progress: bool = True,
 ) -> EvaluationResult:
     """Classify all of `loader` and measure the network's accuracy after every number of steps.
@@ -60,6 +63,7 @@ def evaluate(
             the summed output of the best class must lead the next (`Margin`), the name of a rule, or an
             `ExitRule`.
         precision: Precision of the products, as for `simulate`.
+        plugins: Plugin objects to use in addition to the installed ones, whose readouts and exit rules you may name.
         progress: Show a progress bar.
 
     Raises:
@@ -70,9 +74,9 @@ def evaluate(
         EvaluationInterrupted: Ctrl-C was pressed. Its `result` covers the samples that were finished by then. It is
             a `KeyboardInterrupt`.
     """
-    rule = _exit_rule(early_exit)
+    rule = _exit_rule(early_exit, plugins)
     simulator = Simulator(snn, T, precision)
-    answering = readout_for(snn, readout, T)
+    answering = readout_for(snn, readout, T, plugins)
     signature = Signature.of(snn) if isinstance(snn, fx.GraphModule) else forward_signature(snn)
     totals = Tally(T)
     index = -1
@@ -116,7 +120,7 @@ def accuracy_of(ann: nn.Module, loader: Iterable[Any]) -> float:
             for batch in loader:
                 labels = _class_indices(signature.labels_of(batch))
                 inputs = tuple(move(value, device) for value in signature.inputs_of(batch))
-                with explain_rejection(batch):
+                with explain_rejection(batch, ann):
                     output = signature.caller(ann)(*inputs)
                 right += int((output.argmax(1).cpu() == labels).sum())
                 samples += labels.shape[0]
@@ -128,16 +132,19 @@ def accuracy_of(ann: nn.Module, loader: Iterable[Any]) -> float:
     return right / samples
 
 
-def _exit_rule(given: object) -> ExitRule | None:
+def _exit_rule(given: object, plugins: Sequence[Any]) -> ChosenRule | None:
     """The rule that the argument `early_exit` means."""
-    if given is None or isinstance(given, ExitRule):
-        return given
-    registry = load_plugins()
+    if given is None:
+        return None
+    registry = load_plugins(plugins) if plugins else load_plugins()
     if isinstance(given, (int, float)) and not isinstance(given, bool):
-        margin: ExitRule = find(registry, EXIT_RULES, "margin").cls(threshold=given)
-        return margin
-    rule: ExitRule = choose(registry, EXIT_RULES, given).found.cls()
-    return rule
+        found = find(registry, EXIT_RULES, "margin")
+        who, options = culprit(EXIT_RULES, found.name, found.owner), {"threshold": given}
+        return ChosenRule(construct(found.cls, options, who), who)
+    choice = choose(registry, EXIT_RULES, given)
+    if choice.instance is not None:
+        return ChosenRule(choice.instance, choice.culprit)
+    return ChosenRule(construct(choice.found.cls, {}, choice.culprit), choice.culprit)
 
 
 def _class_indices(labels: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -20,6 +21,7 @@ def simulate(
     *,
     readout: str | Readout | None = None,
     precision: str = "float32",
+    plugins: Sequence[Any] = (),
 ) -> Any:
     """Run the network for `T` steps on a constant input and return its mean output, or another readout.
 
@@ -41,6 +43,7 @@ def simulate(
         precision: `"float32"` keeps the network's own precision. `"tf32"` (on CUDA) and `"bfloat16"` compute the layers
             behind the first neuron with weights of 11 and 8 significant bits. Membrane potentials keep their
             precision; the spikes differ slightly.
+        plugins: Plugin objects to use in addition to the installed ones, whose readouts you may name.
 
     Returns:
         The network's output averaged over time: ``[N, ...]``, in the ANN's own units. With another readout, its answer
@@ -58,5 +61,5 @@ def simulate(
     """
     inputs = x if isinstance(x, tuple) else (x,)
     simulator = Simulator(snn, T, precision)
-    chosen = readout_for(snn, readout, T)
+    chosen = readout_for(snn, readout, T, plugins)
     return plain(concatenate(simulator.run_all(inputs, lambda _: AnswerAtEnd(chosen))))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..errors import Ann2SnnError, CalibrationError, InputError
+from .makers import failing_layer, plugin_failure
 from .wording import first_line
 
 __all__ = [
@@ -132,20 +133,37 @@ def describe_batch(batch: Any) -> str:
 
 
 @contextmanager
-def explain_rejection(given: Any) -> Iterator[None]:
-    """If a network fails, say what it was given.
+def explain_rejection(
+    given: Any, network: nn.Module, layers: Callable[[], Iterable[tuple[str, nn.Module]]] | None = None
+) -> Iterator[None]:
+    """If a network fails, say which layer failed, and what the network was given.
+
+    Args:
+        given: The input.
+        network: The network.
+        layers: Returns its layers, or the copies of them that ran, with their names; by default its own layers.
 
     Raises:
-        InputError: Instead of the error that the network or torch raised. Out-of-memory errors pass through.
+        PluginError: A plugin made the layer that failed.
+        InputError: Another layer failed in a way that its input explains. All other errors pass through: those of the
+            package, of the memory, and what the caller's own layers raise.
     """
     try:
         yield
-    except (InputError, torch.OutOfMemoryError):
+    except (Ann2SnnError, MemoryError, torch.OutOfMemoryError):
         raise
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+    except Exception as error:
+        ran = list(layers() if layers else network.named_modules())
+        failure = plugin_failure(network, ran, describe_batch(given), error)
+        if failure is not None:
+            raise failure from error
+        if not isinstance(error, (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)):
+            raise
+        found = failing_layer(error, ran)
+        where = f" (in the layer {found[0]}, {type(found[1]).__name__})" if found else ""
         raise InputError(
             f"The network cannot take {describe_batch(given)}: it fails with {type(error).__name__}: "
-            f"{first_line(error)}"
+            f"{first_line(error)}{where}"
         ) from error
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["did_you_mean", "first_line", "with_article"]
+__all__ = ["did_you_mean", "first_line", "sentence", "with_article"]
 
 
 def did_you_mean(name: str, known: Iterable[str], count: int = 3) -> str:
@@ -25,6 +25,16 @@ def first_line(error: BaseException) -> str:
     'no such size'
     """
     return next(iter(str(error).splitlines()), repr(error))
+
+
+def sentence(text: str) -> str:
+    """`text` with a full stop at its end, unless it ends a sentence already.
+
+    >>> sentence("it is closed"), sentence("Is it closed?")
+    ('it is closed.', 'Is it closed?')
+    """
+    text = text.rstrip()
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def with_article(noun: str) -> str:

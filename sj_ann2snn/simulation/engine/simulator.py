@@ -68,7 +68,7 @@ class Simulator:
         """
         samples = self._samples(inputs)
         with (
-            explain_rejection(inputs[0] if len(inputs) == 1 else inputs),
+            explain_rejection(inputs[0] if len(inputs) == 1 else inputs, self.snn, self._layers),
             _left_as_it_was(self.snn),
             nullcontext() if self.flow is None else fastest_neurons(self.snn, self.device),
             product_precision(self.precision, self.device),
@@ -160,6 +160,12 @@ class Simulator:
         assert self.flow is not None
         alone = self.device.type != "cpu" or not self.flow.divisible or torch.is_autocast_enabled("cpu")
         return 1 if alone else torch.get_num_threads()
+
+    def _layers(self) -> Iterator[tuple[str, nn.Module]]:
+        """The layers of the network, and the copies of them that the runners use."""
+        yield from self.snn.named_modules()
+        for runner in self._runners:
+            yield from runner.modules.items()
 
     def _runner(self, index: int) -> Runner:
         """The runner of a worker; the first worker uses the network itself."""
