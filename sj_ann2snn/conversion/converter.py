@@ -134,6 +134,11 @@ class Converter:
         return self._selection.normalization
 
     @property
+    def neuron(self) -> NeuronMaker:
+        """The maker of the neurons in use."""
+        return self._selection.neuron
+
+    @property
     def channel_wise(self) -> bool:
         """True for one scale per channel."""
         return self._selection.channel_wise

@@ -26,6 +26,7 @@ def make_report(draft: Draft, selection: Selection, network: fx.GraphModule) -> 
         corrections=tuple(str(who) for _, who in selection.corrections),
         entries=tuple(_entries(draft, selection.neuron.name)),
         scalers=tuple(name for name, module in network.named_modules() if isinstance(module, Scaler)),
+        settings=selection.settings,
     )
 
 

@@ -91,7 +91,34 @@ class Selection:
             for one in self._registry.registered(LAYER_MAPPERS)
         }
         self._own_mappers = {name: self._own_mapper(mapper) for name, mapper in mappers.items()}
+        given = [one for one in (mode, neuron, *(one for _, one, _ in found), *mappers.values()) if one is not None]
+        self.settings = self._settings(options, given, mappers)
         self._mapper_names = {name for name, mapper in mappers.items() if isinstance(mapper, str)}
+
+    def _settings(
+        self, options: Mapping[str, Any], given: Sequence[object], mappers: Mapping[str, str | LayerMapper]
+    ) -> dict[str, Any]:
+        """What reproduces the selection besides the names, for the report: plain values.
+
+        Args:
+            options: Options given by keyword, or suggested by the mode.
+            given: What the caller gave; instances carry options of their own.
+            mappers: Mappers for single layers.
+        """
+        found: dict[str, Any] = {"channel_wise": self.channel_wise}
+        for one in given:
+            if isinstance(one, (Normalization, NeuronMaker, Correction, LayerMapper)):
+                found |= {
+                    name: value
+                    for name, parameter in declared_options(type(one)).items()
+                    if (value := getattr(one, name, parameter.default)) is not parameter.default
+                    and repr(value) != repr(parameter.default)
+                }
+        found |= options
+        if mappers:
+            found["mappers"] = {name: one if isinstance(one, str) else one.name for name, one in mappers.items()}
+        plain = (bool, int, float, str, type(None), dict)
+        return {name: value if isinstance(value, plain) else repr(value) for name, value in found.items()}
 
     @property
     def mode_label(self) -> Culprit:

@@ -136,7 +136,7 @@ def _exit_rule(given: object, plugins: Sequence[Any]) -> ChosenRule | None:
     """The rule that the argument `early_exit` means."""
     if given is None:
         return None
-    registry = load_plugins(plugins) if plugins else load_plugins()
+    registry = load_plugins() if plugins == () else load_plugins(plugins)
     if isinstance(given, (int, float)) and not isinstance(given, bool):
         found = find(registry, EXIT_RULES, "margin")
         who, options = culprit(EXIT_RULES, found.name, found.owner), {"threshold": given}

@@ -40,7 +40,7 @@ def readout_for(snn: nn.Module, given: object, steps: int, plugins: Sequence[Any
     Raises:
         OptionError: As for `find_readout`.
     """
-    registry = load_plugins(plugins) if plugins else load_plugins()
+    registry = load_plugins() if plugins == () else load_plugins(plugins)
     if given is not None:
         return _choose(registry, given, steps)
     suggested = getattr(snn, "meta", {}).get(SUGGESTED)
