@@ -169,7 +169,6 @@ class _Calibrator(fx.Interpreter):
         self.batch = 0
         self.fired: set[fx.Node] = set()
         self._growth = {node: Growth() for node in observers}
-        self._shown_before: set[fx.Node] = set()
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
@@ -216,9 +215,10 @@ class _Calibrator(fx.Interpreter):
         name = self.sites[node].name
         if node not in self.fired and bool((x > 0).any()):
             self.fired.add(node)
-        # A copy is affordable for the first batch only; an observer that writes does so from the first batch on.
-        before = Untouched([x], exact=node not in self._shown_before)
-        self._shown_before.add(node)
+        # Torch counts most writes at no cost. To notice the others, compare a copy at the first batch, and sums at the
+        # second, fourth, eighth, ...
+        growth = self._growth[node]
+        before = Untouched([x], exact=not growth.begun, sums=growth.due_next)
         with blame(self.mode, f"observing {name}", observer, "observe"):
             altered: Any = observer.observe(x)
         if before.changed():
@@ -228,8 +228,8 @@ class _Calibrator(fx.Interpreter):
                 "wrong. Work on a copy (x.clone()), and return a new tensor to change what the network passes on. "
                 f"{self.mode.advice}"
             )
-        self._growth[node].shown(x.numel(), observer)
-        if self._growth[node].due:
+        growth.shown(x.numel(), observer)
+        if growth.due:
             self._require_constant_memory(node)
         if altered is None or (isinstance(altered, Tensor) and altered.shape == x.shape):
             return altered

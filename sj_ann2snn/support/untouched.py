@@ -28,18 +28,23 @@ class Untouched:
     Args:
         tensors: What is shown.
         exact: Keep a copy of every tensor of up to 16 million values, to notice any change.
+        sums: Compare sums where there is no copy; without, only what torch counts is noticed.
     """
 
-    def __init__(self, tensors: Iterable[Tensor], *, exact: bool = False) -> None:
-        self._tensors = tuple(tensors)
-        self._before = [fingerprint(one) for one in self._tensors]
-        self._copies = [(one, one.detach().clone()) for one in self._tensors if exact and one.numel() <= MOST_COPIED]
+    def __init__(self, tensors: Iterable[Tensor], *, exact: bool = False, sums: bool = True) -> None:
+        shown = tuple(tensors)
+        self._copies = [(one, one.detach().clone()) for one in shown if exact and one.numel() <= MOST_COPIED]
+        self._versions = [(one, _version(one)) for one in shown]
+        summed = [one for one in shown if not exact or one.numel() > MOST_COPIED] if sums else []
+        self._sums = [(one, fingerprint(one)) for one in summed]
 
     def changed(self) -> bool:
         """True if a tensor has other values now."""
-        if [fingerprint(one) for one in self._tensors] != self._before:
-            return True
-        return not all(_same_values(one.detach(), copy) for one, copy in self._copies)
+        return (
+            any(_version(one) != before for one, before in self._versions)
+            or any(fingerprint(one) != before for one, before in self._sums)
+            or not all(_same_values(one.detach(), copy) for one, copy in self._copies)
+        )
 
 
 def fingerprint(tensor: Tensor) -> tuple[int, str]:
@@ -59,4 +64,7 @@ def _version(tensor: Tensor) -> int:
 
 
 def _same_values(one: Tensor, other: Tensor) -> bool:
+    if torch.equal(one, other):
+        return True
+    # NaN differs from itself.
     return one.shape == other.shape and bool(((one == other) | ((one != one) & (other != other))).all())

@@ -112,16 +112,17 @@ def test_an_observer_that_writes_is_refused(way: str) -> None:
         convert(mode=mode(observe))
 
 
-def test_an_observer_that_writes_to_a_later_batch_is_refused() -> None:
+@pytest.mark.parametrize("way", ["in place", "data", "numpy"])
+def test_an_observer_that_writes_to_later_batches_is_refused(way: str) -> None:
     seen: list[int] = []
 
     def observe(x: Tensor) -> None:
         seen.append(len(x))
-        if len(seen) > 4:
-            x.data.mul_(2)
+        if len(seen) > 4:  # from the third batch on, for two layers
+            WAYS[way](x)
 
     with pytest.raises(PluginError, match="observing 1, writes to the activations"):
-        Converter([images()] * 3, mode=mode(observe), progress=False)(network())
+        Converter([images()] * 4, mode=mode(observe), progress=False)(network())
 
 
 def test_an_observer_may_return_another_tensor() -> None:

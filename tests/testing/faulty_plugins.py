@@ -598,7 +598,11 @@ class TestUnitOfAnotherPrecision(FireTests):
 
 class TestUnitNotProportional(FireTests):
     meant = "test_the_value_of_a_spike_is_proportional_to_the_scale"
-    also = ("test_a_constant_drive_is_met_within_a_spike", "test_the_error_does_not_grow_with_the_steps")
+    also = (
+        "test_a_constant_drive_is_met_within_a_spike",
+        "test_the_error_does_not_grow_with_the_steps",
+        "test_bounded_activations_are_bounded",
+    )
     plugin_class = unit(Tensor.sqrt)
 
 
