@@ -65,7 +65,7 @@ def export(
         ConflictError: Several plugins claim the format.
     """
     target = Path(path)
-    registry = load_plugins(plugins)
+    registry = load_plugins() if plugins == () else load_plugins(plugins)
     exporter, who = _choose(registry, target, format, options)
     description = describe(snn, registry.exported_layers(), _producer(), registry.maker_of)
     shown = Untouched(value for node in description.nodes for value in node.tensors.values())
@@ -112,7 +112,7 @@ def load_network(
         ConflictError: Several plugins claim the format.
     """
     source = Path(path)
-    registry = load_plugins(plugins)
+    registry = load_plugins() if plugins == () else load_plugins(plugins)
     exporter, who = _choose(registry, source, format, options)
     try:
         with blame(who, f"asked to read {source}", exporter, "load"):
@@ -132,14 +132,14 @@ def load_network(
     return snn
 
 
-def find_exporter(path: Path, given: object, options: dict[str, Any], plugins: Sequence[Any] = ()) -> Exporter:
+def find_exporter(path: Path, given: object, options: dict[str, Any]) -> Exporter:
     """The exporter that `given` means; for None, the one for the suffix of `path`.
 
     Raises:
         OptionError: There is no such exporter, or it has no such option.
         ConflictError: Several exporters claim the name or the suffix.
     """
-    return _choose(load_plugins(plugins), path, given, options)[0]
+    return _choose(load_plugins(), path, given, options)[0]
 
 
 def _choose(registry: Registry, path: Path, given: object, options: dict[str, Any]) -> tuple[Exporter, Culprit]:

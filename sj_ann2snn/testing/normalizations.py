@@ -347,9 +347,3 @@ class NormalizationTests(PluginTests):
         assert len(scales) == 2
         assert all(0 < low <= high < math.inf for low, high in scales)
         assert converter.report.mode == str(self.parsed())
-
-    def _shown(self, site: CalibrationSite, batches: Iterable[Tensor]) -> Observer:
-        observer = self.parsed().observer(site)
-        for batch in batches:
-            observer.observe(batch.clone())
-        return observer

@@ -368,7 +368,8 @@ def test_a_state_without_a_row_for_each_sample_is_told(snn: Any) -> None:
             return outputs, torch.tensor(done)
 
     with pytest.raises(
-        PluginError, match=r"Readout 'careless' keeps .* in its state for \d+ samples; every tensor there must have one"
+        PluginError,
+        match=r"Readout 'careless' \(your own argument\) keeps .* in its state for \d+ samples; every tensor there must have one",
     ):
         evaluate(snn, [samples()], STEPS, readout=Careless(), early_exit=0.05, progress=False)
 

@@ -843,6 +843,7 @@ class BarelyLeaky(Fire):
 
 class TestLeaksSlowly(FireTests):
     meant = "test_the_error_does_not_grow_with_the_steps"
+    also = ("test_a_constant_drive_is_met_within_a_spike", "test_an_identity_layer_is_met_within_a_spike")
     plugin_class = making(BarelyLeaky)
 
 
