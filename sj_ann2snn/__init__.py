@@ -62,10 +62,12 @@ from .errors import (
     ModeError,
     NonFiniteError,
     NoSpikesWarning,
+    NotConvertedWarning,
     OptionError,
     OutOfMemoryError,
     PluginError,
     PluginWarning,
+    QuietLayerWarning,
     ScaleError,
     TracingError,
     UnsupportedError,
@@ -82,6 +84,7 @@ from .layers import (
     CumulativeMaxPool,
     InitialPotential,
     InPlaceNeuron,
+    MemoryLayer,
     MomentumMaxPool,
     Scaler,
     Stepwise,
@@ -89,6 +92,7 @@ from .layers import (
 )
 from .simulation.simulate import simulate
 from .spikingjelly_recipe import ConverterRecipe, recipe
+from .support.replacing import replacing
 from .support.shapes import along_axis
 from .support.trees import map_tensors, tensors
 
@@ -141,6 +145,7 @@ __all__ = [
     "Margin",
     "Max",
     "Mean",
+    "MemoryLayer",
     "MemoryWarning",
     "ModeError",
     "MomentumMaxPool",
@@ -153,6 +158,7 @@ __all__ = [
     "NodeReference",
     "NonFiniteError",
     "Normalization",
+    "NotConvertedWarning",
     "Observer",
     "OperationDescription",
     "OptionError",
@@ -163,6 +169,7 @@ __all__ = [
     "Potential",
     "Product",
     "QuantileSketch",
+    "QuietLayerWarning",
     "Readout",
     "Rearrange",
     "Refuse",
@@ -197,6 +204,7 @@ __all__ = [
     "make_if_neuron",
     "map_tensors",
     "recipe",
+    "replacing",
     "require_flag",
     "require_integer",
     "require_number",

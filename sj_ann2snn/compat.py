@@ -5,10 +5,11 @@ No other module checks which line is installed.
 
 from __future__ import annotations
 
+import copy
 import importlib.metadata
 import inspect
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -31,6 +32,7 @@ __all__ = [
     "backend_is_open",
     "cupy_backend",
     "cupy_works",
+    "fresh_memories",
     "if_neuron_from",
     "if_neuron_options",
     "is_neuron",
@@ -129,10 +131,10 @@ def _new_if(backend: str | None) -> neuron.IFNode:
     if backend is None:
         return neuron.IFNode(v_threshold=1.0, v_reset=None)
     if backend not in ("torch", "cupy"):
-        raise BackendError(f"backend={backend!r} is not known. Allowed are None, 'torch' and 'cupy'.")
+        raise BackendError(f"backend={backend!r:.300} is not known. Allowed are None, 'torch' and 'cupy'.")
     if not NEURONS_TAKE_BACKEND:
         warnings.warn(
-            f"backend={backend!r} has no effect on SpikingJelly {spikingjelly_version()}: its neurons "
+            f"backend={backend!r:.300} has no effect on SpikingJelly {spikingjelly_version()}: its neurons "
             "choose Triton or native CUDA by themselves. Leave the argument out.",
             BackendWarning,
             stacklevel=2,
@@ -205,13 +207,13 @@ def starting_potential(neuron: nn.Module) -> float:
 
 
 @contextmanager
-def cupy_backend(network: nn.Module, others: Sequence[nn.Module] = ()) -> Iterator[None]:
-    """While the context is open, run `others` and the neurons whose backend is CuPy on CuPy.
+def cupy_backend(modules: Iterable[nn.Module], others: Sequence[nn.Module] = ()) -> Iterator[None]:
+    """While the context is open, run `others` and those neurons in `modules` whose backend is CuPy on CuPy.
 
     The 0.0.0.0.14 line uses CuPy only for neurons in training mode and in step mode "m"; training mode changes nothing
     else about a soft-reset IF neuron.
     """
-    given = [m for m in network.modules() if is_neuron(m) and getattr(m, "backend", None) == "cupy" and not m.training]
+    given = [m for m in modules if is_neuron(m) and getattr(m, "backend", None) == "cupy" and not m.training]
     before = [(module, module.training) for module in (*given, *others)]
     try:
         for module in others:
@@ -230,6 +232,12 @@ def cupy_backend(network: nn.Module, others: Sequence[nn.Module] = ()) -> Iterat
 def memories(module: nn.Module) -> dict[str, Any]:
     """The current memory of a module, by attribute name."""
     return dict(module._memories)  # type: ignore[arg-type]
+
+
+def fresh_memories(module: nn.Module) -> dict[str, Any]:
+    """The memory of a module after a reset, by attribute name; the module itself is left as it is."""
+    values: Any = module._memories_rv
+    return {name: copy.deepcopy(values[name]) for name in memories(module)}
 
 
 def step_modes(network: nn.Module) -> list[tuple[nn.Module, str]]:

@@ -26,10 +26,12 @@ __all__ = [
     "ModeError",
     "NoSpikesWarning",
     "NonFiniteError",
+    "NotConvertedWarning",
     "OptionError",
     "OutOfMemoryError",
     "PluginError",
     "PluginWarning",
+    "QuietLayerWarning",
     "ScaleError",
     "TracingError",
     "UnsupportedError",
@@ -99,7 +101,7 @@ class CalibrationError(ConversionError):
 
 
 class NonFiniteError(CalibrationError):
-    """An activation is NaN or infinite during calibration."""
+    """A value is NaN or infinite, during calibration or where a simulation would hide it."""
 
 
 class DeadLayerError(CalibrationError):
@@ -170,5 +172,13 @@ class NoSpikesWarning(UserWarning):
     """No layer of the converted network spikes: a plugin computes all its activations on analog values."""
 
 
+class NotConvertedWarning(UserWarning):
+    """Layers with weights stay as they are in the ANN, because operations that no mapper claims follow them."""
+
+
 class PluginWarning(UserWarning):
     """A plugin could not be loaded; everything else works without it."""
+
+
+class QuietLayerWarning(UserWarning):
+    """Neurons of a layer hardly fire within the number of steps, because its scale λ is far above its activations."""

@@ -14,11 +14,11 @@ from sj_ann2snn import (
     ModeError,
     Normalization,
     Observer,
-    OptionError,
     QuantileSketch,
     channels_first_2d,
     fill_dead_channels,
     hookimpl,
+    require_integer,
 )
 
 ANN2SNN_API = 1
@@ -41,7 +41,7 @@ class MaxObserver(Observer):
             self._raise(other.maximum)
 
     def scale(self) -> Tensor:
-        maximum = torch.zeros(()) if self.maximum is None else self.maximum
+        maximum = torch.zeros((), dtype=torch.float32) if self.maximum is None else self.maximum
         return self.factor * fill_dead_channels(maximum, maximum.amax())
 
     def _raise(self, maximum: Tensor) -> None:
@@ -158,12 +158,8 @@ class Percentile(Normalization):
             raise ModeError(
                 f"mode='{percentile:g}%' is not allowed: a percentage must be in (0, 100], such as '99.9%'."
             )
-        if percentile_bits is not None and not 1 <= percentile_bits <= 16:
-            raise OptionError(
-                f"percentile_bits={percentile_bits!r} is not allowed: it must be an integer from 1 to 16."
-            )
         self.percentile = float(percentile)
-        self.bits = percentile_bits
+        self.bits = None if percentile_bits is None else require_integer("percentile_bits", percentile_bits, most=16)
 
     @classmethod
     def parse(cls, mode: object, **options: Any) -> Self | None:
@@ -176,7 +172,7 @@ class Percentile(Normalization):
             if isinstance(error, ModeError):
                 raise
             raise ModeError(
-                f"mode={mode!r} is not allowed: write a number in (0, 100] before the %, as in '99.9%'."
+                f"mode={mode!r:.300} is not allowed: write a number in (0, 100] before the %, as in '99.9%'."
             ) from None
 
     def observer(self, site: CalibrationSite) -> PercentileObserver:
@@ -188,7 +184,7 @@ class Percentile(Normalization):
 
 def _out_of_range(mode: object) -> str:
     return (
-        f"mode={mode!r} is not allowed: a fraction of the maximum must be in (0, 1], such as 0.5. "
+        f"mode={mode!r:.300} is not allowed: a fraction of the maximum must be in (0, 1], such as 0.5. "
         "For a percentile, write a string, mode='99.9%'."
     )
 

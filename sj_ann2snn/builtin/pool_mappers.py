@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import torch
@@ -114,9 +115,10 @@ class MaxPoolMapper(LayerMapper):
 
     def __init__(self, *, maxpool: str = "cumulative", maxpool_momentum: float = 0.9) -> None:
         if maxpool not in MAXPOOLS:
-            raise OptionError(f"maxpool={maxpool!r} is not known. Allowed are {', '.join(map(repr, MAXPOOLS))}.")
-        if not 0 <= maxpool_momentum < 1:
-            raise OptionError(f"maxpool_momentum={maxpool_momentum!r} is not allowed: it must be in [0, 1).")
+            raise OptionError(f"maxpool={maxpool!r:.300} is not known. Allowed are {', '.join(map(repr, MAXPOOLS))}.")
+        number = isinstance(maxpool_momentum, Real)
+        if not number or not 0 <= maxpool_momentum < 1:
+            raise OptionError(f"maxpool_momentum={maxpool_momentum!r:.300} is not allowed: it must be in [0, 1).")
         self.maxpool = maxpool
         self.momentum = maxpool_momentum
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sj_ann2snn import Average, LayerMapper, Linear, Rearrange, Replacement, Site, Value, hookimpl
+from sj_ann2snn import Average, LayerMapper, Linear, Rearrange, Refuse, Replacement, Site, Value, Varies, hookimpl
 
 ANN2SNN_API = 1
 
@@ -50,6 +50,33 @@ class RearrangeMapper(LayerMapper):
         torch.clone,
         torch.detach,
         torch.tile,
+        torch.swapdims,
+        torch.moveaxis,
+        torch.concatenate,
+        torch.hstack,
+        torch.dstack,
+        torch.column_stack,
+        torch.hsplit,
+        torch.dsplit,
+        torch.fliplr,
+        torch.rot90,
+        torch.ravel,
+        torch.diagonal,
+        torch.broadcast_to,
+        torch.index_select,
+        torch.repeat_interleave,
+        "swapdims",
+        "moveaxis",
+        "hsplit",
+        "dsplit",
+        "fliplr",
+        "rot90",
+        "ravel",
+        "diagonal",
+        "broadcast_to",
+        "index_select",
+        "repeat_interleave",
+        "unfold",
         "flatten",
         "unflatten",
         "view",
@@ -81,7 +108,8 @@ class RearrangeMapper(LayerMapper):
     )
 
     def map(self, site: Site) -> Replacement:
-        if site.operation is operator.getitem and len(site.values) > 1:
+        indexed = site.operation in (operator.getitem, torch.index_select, "index_select", torch.repeat_interleave)
+        if indexed and len(site.values) > 1:
             return Linear(varying=(0,))  # selected by an index tensor, which must not vary
         return Rearrange()
 
@@ -114,6 +142,37 @@ class PaddingMapper(LayerMapper):
         return Average() if kept and not value else Linear()
 
 
+class SelectionMapper(LayerMapper):
+    """Selecting by a mask that is the same at every step: an attention mask, a border, a dead channel."""
+
+    name = "selection"
+    claims = (torch.where, torch.masked_fill, torch.tril, torch.triu, "where", "masked_fill", "tril", "triu")
+
+    def map(self, site: Site) -> Replacement:
+        mask = None
+        if site.operation is torch.where:
+            mask = site.argument("condition", 0)
+        elif site.operation in ("where", torch.masked_fill, "masked_fill"):
+            mask = site.argument("condition" if site.operation == "where" else "mask", 1)
+        if (isinstance(mask, Value) and mask.varies is Varies.VARYING) or (len(site.values) == 1 and mask is not None):
+            return Refuse("it selects by values that change with every spike", "Replace it with max pooling or ReLU")
+        return Linear()
+
+
+class CastMapper(LayerMapper):
+    """Casts between single and double precision are linear up to rounding."""
+
+    name = "cast"
+    claims = ("float", "double", "to", "type", "type_as", "half", "bfloat16")
+
+    def map(self, site: Site) -> Replacement:
+        before, after = site.values[0], site.output
+        if isinstance(after, Value) and {before.dtype, after.dtype} <= {torch.float32, torch.float64}:
+            return Linear(varying=(0,))
+        given = f"{before.dtype} to {after.dtype}" if isinstance(after, Value) else f"{before.dtype}"
+        return Refuse(f"it casts {given}, which rounds sums of spikes", "leave the cast out")
+
+
 @hookimpl
 def ann2snn_layer_mappers() -> list[type[LayerMapper]]:
-    return [PaddingMapper, RearrangeMapper]
+    return [CastMapper, PaddingMapper, RearrangeMapper, SelectionMapper]

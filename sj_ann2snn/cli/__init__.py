@@ -10,12 +10,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, TextIO
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn, TextIO
 
 from .._version import __version__
 from ..compat import spikingjelly_version
@@ -27,6 +26,7 @@ from ..errors import (
     MemoryWarning,
     PluginWarning,
 )
+from ..support.wording import is_fault
 from .bench import add_parser as add_bench
 from .check import add_parser as add_check
 from .compare import add_parser as add_compare
@@ -35,6 +35,8 @@ from .export import add_parser as add_export
 from .modes import add_parser as add_modes
 from .new_plugin import add_parser as add_new_plugin
 from .plugins import add_parser as add_plugins
+from .streams import Output, give_up, standard_streams, tell
+from .users_code import failure
 
 __all__ = ["main"]
 
@@ -49,35 +51,80 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: The arguments; by default the process's own.
     """
-    _tolerate_narrow_encodings()
+    with standard_streams() as output:
+        try:
+            status = _run(argv)
+        except SystemExit as stopped:
+            if not isinstance(stopped, _Finished):
+                return _explain(failure("The command stopped", stopped))
+            if not _written(output):
+                return _lost(output)
+            raise  # argparse has said what is wrong, or has printed what was asked for
+        except Ann2SnnError as error:
+            return _explain(error)
+        except KeyboardInterrupt as interrupt:
+            if isinstance(interrupt, EvaluationInterrupted):
+                tell(interrupt)
+            return EXIT_INTERRUPTED
+        except BaseException as error:
+            if not is_fault(error):
+                raise
+            return _lost(output) if output.error else _explain(failure("The command stopped", error))
+        return status if _written(output) else _lost(output)
+
+
+def _explain(error: Ann2SnnError) -> int:
+    """Say what went wrong, and return the exit status."""
+    tell(f"error: {error}")
+    for note in getattr(error, "__notes__", ()):
+        tell(note)
+    return EXIT_ERROR
+
+
+def _written(output: Output) -> bool:
+    """True if everything printed has reached standard output."""
+    with suppress(OSError, ValueError):
+        output.flush()
+    return output.error is None
+
+
+def _lost(output: Output) -> int:
+    """Say that the result is lost, and return the exit status."""
+    give_up(output)
+    if isinstance(output.error, BrokenPipeError):  # the reader (head, less) has closed the pipe
+        return EXIT_BROKEN_PIPE
+    reason = getattr(output.error, "strerror", None) or "it is closed"
+    tell(f"error: The result cannot be written to standard output: {reason}.")
+    return EXIT_ERROR
+
+
+class _Finished(SystemExit):
+    """The parser has printed the help or the version."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Ends with an exception of its own, unlike code that a command runs."""
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        if message:
+            tell(message.rstrip())
+        raise _Finished(status)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.run is None:
         parser.print_help(sys.stderr)
         return EXIT_ERROR
-    try:
-        with _plain_warnings():
-            status: int = args.run(args)
-            sys.stdout.flush()
-    except Ann2SnnError as error:
-        print(f"error: {error}", file=sys.stderr)
-        for note in getattr(error, "__notes__", ()):
-            print(note, file=sys.stderr)
-        return EXIT_ERROR
-    except KeyboardInterrupt as interrupt:
-        if isinstance(interrupt, EvaluationInterrupted):
-            print(interrupt, file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader (head, less) has closed the pipe. Python would raise the error again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_BROKEN_PIPE
+    with _plain_warnings():
+        status: int = args.run(args)
     return status
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; the parsed arguments carry the command's function as `run`."""
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="sj-ann2snn",
         description="Convert trained ANNs to spiking networks of SpikingJelly neurons.",
         epilog="`sj-ann2snn COMMAND --help` explains a command. Start with `sj-ann2snn demo`; it needs no network.",
@@ -120,17 +167,9 @@ def _plain_warnings() -> Iterator[None]:
             line: str | None = None,
         ) -> None:
             if issubclass(category, OWN_WARNINGS):
-                print(f"warning: {message}", file=file or sys.stderr)
+                tell(f"warning: {message}")
             else:
                 others(message, category, filename, lineno, file, line)
 
         warnings.showwarning = show
         yield
-
-
-def _tolerate_narrow_encodings() -> None:
-    """Show a question mark on a terminal that cannot print λ."""
-    for stream in (sys.stdout, sys.stderr):
-        encoding = (getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "")
-        if encoding != "utf8" and hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")

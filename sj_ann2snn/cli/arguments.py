@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 else:
     Subparsers = Any
+from ..support.wording import first_line, shown
 
 __all__ = [
     "Subparsers",
@@ -29,8 +30,15 @@ __all__ = [
     "plain",
     "positive",
     "readout_of",
+    "steps",
+    "threads",
     "writable",
 ]
+
+MOST_STEPS = 1_000_000
+"""Time steps that a command simulates at most: the accuracy after each is kept."""
+
+MOST_THREADS = 1024
 
 TUTORIAL_MODES = ("max", "99.9%", "1/2", "1/3", "1/4", "1/5")
 
@@ -54,7 +62,7 @@ def add_run_arguments(parser: argparse.ArgumentParser, out: str) -> None:
         help="modes to compare: max, 99.9%%, 0.5, 1/2 or any that `sj-ann2snn modes` lists "
         f"(default: {' '.join(TUTORIAL_MODES).replace('%', '%%')})",
     )
-    parser.add_argument("--T", type=positive, default=50, metavar="STEPS", help="time steps to simulate (default: 50)")
+    parser.add_argument("--T", type=steps, default=50, metavar="STEPS", help="time steps to simulate (default: 50)")
     parser.add_argument(
         "--readout",
         nargs="+",
@@ -141,7 +149,32 @@ def positive(text: str) -> int:
     except ValueError:
         number = 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: it must be an integer of at least 1")
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not allowed: it must be an integer of at least 1")
+    return number
+
+
+def steps(text: str) -> int:
+    """Parse a number of time steps.
+
+    >>> steps("50")
+    50
+    """
+    return _at_most(text, MOST_STEPS)
+
+
+def threads(text: str) -> int:
+    """Parse a number of threads.
+
+    >>> threads("2")
+    2
+    """
+    return _at_most(text, MOST_THREADS)
+
+
+def _at_most(text: str, most: int) -> int:
+    number = positive(text)
+    if number > most:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not allowed: it must be at most {most:,}")
     return number
 
 
@@ -154,14 +187,14 @@ def named_value(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     name = name.strip().replace("-", "_")
     if not equals or not name.isidentifier():
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: write an option as name=value")
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not allowed: write an option as name=value")
     value = value.strip()
     words = {"true": True, "false": False, "none": None}
     if value.lower() in words:
         return name, words[value.lower()]
     try:
         return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         return name, value
 
 
@@ -175,7 +208,7 @@ def checked_device(name: str | None) -> torch.device:
         device = torch.device(name or "cpu")
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
         raise OptionError(
             f"--device {name} cannot be used here: {reason} Allowed are cpu and, if torch finds one, cuda or cuda:N."
         ) from error

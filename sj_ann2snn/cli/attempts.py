@@ -24,9 +24,9 @@ from ..evaluation.evaluate import evaluate
 from ..hooks.discovery import using
 from ..hooks.kinds import NEURONS
 from ..hooks.registry import BUILTIN, Registered, Registry, culprit
-from ..hooks.validation import one_line
 from ..interchange.files import export, load_network
 from ..simulation.simulate import simulate
+from ..support.wording import LONGEST, described, is_fault, shown
 
 __all__ = ["STEPS", "WORKS", "try_plugins"]
 
@@ -65,9 +65,10 @@ def _status(attempt: Callable[[Registered], None], one: Registered, registry: Re
         torch.manual_seed(0)
         try:
             attempt(one)
-        except (Exception, SystemExit) as error:
-            told = one_line(error)
-            return f"{type(error).__name__}: {told}" if isinstance(error, PluginError) else told
+        except BaseException as error:
+            if not is_fault(error):
+                raise
+            return described(error, 10 * LONGEST)
     return WORKS
 
 
@@ -88,7 +89,7 @@ def _convert(ann: nn.Module, x: Tensor, **arguments: Any) -> tuple[Converter, nn
 
 def _require_answer(answer: Any, samples: int) -> None:
     if not isinstance(answer, Tensor) or len(answer) != samples or not bool(answer.isfinite().all()):
-        given = "values that are not finite" if isinstance(answer, Tensor) else repr(answer)
+        given = "values that are not finite" if isinstance(answer, Tensor) else shown(answer)
         raise PluginError(f"The network answers {given} for {samples} samples.")
 
 

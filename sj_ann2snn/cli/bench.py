@@ -21,16 +21,20 @@ from torch.nn.modules.conv import _ConvNd
 from ..compat import reset_net, set_step_mode, spikingjelly_version
 from ..conversion.converter import Converter
 from ..conversion.report import format_table
-from ..errors import InputError
-from ..simulation.engine import Collector, Simulator
+from ..errors import InputError, OptionError
+from ..simulation.engine import Call, Collector, Simulator
 from ..simulation.engine.firing import is_spiking
 from ..simulation.simulate import simulate
 from ..support.batches import describe_batch, forward_signature, move
+from ..support.loaders import Batches
 from ..support.trees import tensors
-from .arguments import Subparsers, add_option_argument, checked_device, converter_options, positive
-from .check import input_tensor
-from .sweep import tell
-from .targets import current_directory_importable, load_loaders, load_network
+from ..support.wording import first_line
+from .arguments import Subparsers, add_option_argument, checked_device, converter_options, positive, steps
+from .arguments import threads as thread_count
+from .check import LARGEST_INPUT, input_tensor
+from .streams import tell
+from .targets import load_loaders, load_network
+from .users_code import users_code
 
 __all__ = ["BenchResult", "Timing", "add_parser", "run", "time_ways", "where_time_goes"]
 
@@ -132,9 +136,9 @@ def add_parser(commands: Subparsers) -> None:
     )
     parser.add_argument("--mode", default="max", help="mode of the conversion (default: max)")
     parser.add_argument("--samples", type=positive, default=100, metavar="N", help="samples (default: 100)")
-    parser.add_argument("--T", type=positive, default=32, metavar="STEPS", help="time steps (default: 32)")
+    parser.add_argument("--T", type=steps, default=32, metavar="STEPS", help="time steps (default: 32)")
     parser.add_argument("--repeats", type=positive, default=5, help="timed runs of each (default: 5)")
-    parser.add_argument("--threads", type=positive, help="threads of torch (default: torch's own setting)")
+    parser.add_argument("--threads", type=thread_count, help="threads of torch (default: torch's own setting)")
     parser.add_argument("--device", default=None, help="device, such as cpu or cuda:0 (default: cpu)")
     add_option_argument(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
@@ -145,12 +149,18 @@ def run(args: argparse.Namespace) -> int:
     """Time every way of computing and print the result."""
     options = converter_options(args.option, OWN_ARGUMENTS)
     device = checked_device(args.device)
-    with current_directory_importable(), threads(args.threads) as count:
+    with users_code(), threads(args.threads) as count:
         ann = load_network(args.network).eval().to(device)
         if args.data:
             calibration, test = load_loaders(args.data)
             x = first_samples(ann, test, args.samples)
         else:
+            size = args.samples * args.input[0].numel() * args.input.itemsize
+            if size > LARGEST_INPUT:
+                raise OptionError(
+                    f"--samples {args.samples} is not allowed: samples of that shape have {size:,} bytes; at most "
+                    f"{LARGEST_INPUT:,} are allowed."
+                )
             x = args.input[torch.arange(args.samples) % len(args.input)]
             calibration = [x]
         x = move(x, device)
@@ -189,14 +199,15 @@ def first_samples(ann: nn.Module, loader: Any, count: int) -> Tensor:
     """The first samples of a loader.
 
     Raises:
-        InputError: The network takes more than one input, or the loader is empty.
+        InputError: The network takes more than one input, or the loader is empty, fails, or is none.
     """
     signature, found, samples = forward_signature(ann), [], 0
-    for batch in loader:
+    for batch in Batches(loader, "The test loader", "bench", InputError):
         inputs = signature.inputs_of(batch)
-        if len(inputs) != 1 or not isinstance(inputs[0], Tensor):
+        if len(inputs) != 1 or not inputs[0].dim():
             raise InputError(
-                f"bench only times networks with one input; a batch of the test loader is {describe_batch(batch)}."
+                "bench only times networks with one input [N, ...]; a batch of the test loader is "
+                f"{describe_batch(batch)}."
             )
         found.append(inputs[0])
         samples += len(inputs[0])
@@ -241,7 +252,7 @@ def time_ways(ann: nn.Module, snn: nn.Module, x: Tensor, steps: int, repeats: in
             except (RuntimeError, MemoryError) as error:
                 if way == SIMULATE:
                     raise
-                problems[way] = f"does not run: {str(error).partition(chr(10))[0]}"
+                problems[way] = f"does not run: {first_line(error)}"
                 continue
             if index:
                 seconds[way].append(spent)
@@ -276,9 +287,9 @@ class Shares(Collector):
         self._seconds, self._device = seconds, device
         self._last = time.perf_counter()
 
-    def watch(self, name: str, module: nn.Module, x: Any, y: Any) -> None:
+    def watch(self, call: Call) -> None:
         """Charge the time since the last layer to the one just computed."""
-        self._tick(kind_of(module))
+        self._tick(kind_of(call.operation))
 
     def add(self, outputs: Any) -> None:
         self._tick("rest")
@@ -293,7 +304,7 @@ class Shares(Collector):
         self._last = now
 
 
-def kind_of(module: nn.Module) -> str:
+def kind_of(module: Any) -> str:
     if isinstance(module, (nn.Linear, _ConvNd)):
         return "convolutions and linear layers"
     if is_spiking(module):

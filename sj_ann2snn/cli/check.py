@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from typing import Any
 
 import torch
 
 from ..conversion.converter import Converter
+from ..support.wording import shown
 from .arguments import Subparsers, add_option_argument, converter_options
-from .targets import current_directory_importable, load_loaders, load_network
+from .targets import load_loaders, load_network
+from .users_code import users_code
 
 __all__ = ["add_parser", "input_tensor", "run"]
 
@@ -19,6 +22,9 @@ OWN_ARGUMENTS = {"dataloader": "--input or --data"}
 
 SAMPLES = 3
 """Samples of a random input: enough to distinguish the samples from other dimensions."""
+
+LARGEST_INPUT = 1 << 30
+"""Bytes of a random input, at most."""
 
 EXAMPLE = """\
 examples:
@@ -64,7 +70,7 @@ def add_parser(commands: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the check; 1 if the network cannot be converted."""
     options = converter_options(args.option, OWN_ARGUMENTS)
-    with current_directory_importable():
+    with users_code():
         ann = load_network(args.network)
         data = [tuple(args.input)] if args.input else load_loaders(args.data)[0]
         found = Converter(data, progress=False, **options).check(ann)
@@ -81,13 +87,19 @@ def input_tensor(text: str) -> torch.Tensor:
     sizes, _, name = text.partition(":")
     dtype: Any = getattr(torch, name or "float32", None)
     if not isinstance(dtype, torch.dtype):
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: {name!r} is not a dtype of torch")
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not allowed: {shown(name)} is not a dtype of torch")
     try:
         shape = tuple(int(size) for size in sizes.lower().replace("×", "x").split("x"))
     except ValueError:
         shape = (0,)
     if min(shape) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: write the shape of one sample as 3x32x32")
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not allowed: write the shape of one sample as 3x32x32")
+    size = SAMPLES * math.prod(shape) * dtype.itemsize
+    if size > LARGEST_INPUT:
+        raise argparse.ArgumentTypeError(
+            f"{shown(text)} is not allowed: {SAMPLES} samples of that shape have {size:,} bytes; at most "
+            f"{LARGEST_INPUT:,} are allowed"
+        )
     if dtype.is_floating_point:
         return torch.rand(SAMPLES, *shape, dtype=dtype)
     # An embedding may have only two rows.

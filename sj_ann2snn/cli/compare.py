@@ -16,8 +16,10 @@ from .arguments import (
     writable,
 )
 from .pictures import accuracy_picture, require_matplotlib
-from .sweep import check_modes, run_modes, tell
-from .targets import current_directory_importable, load_loaders, load_network
+from .streams import tell
+from .sweep import check_modes, run_modes
+from .targets import load_loaders, load_network
+from .users_code import users_code
 
 __all__ = ["add_parser", "run"]
 
@@ -73,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     readout = readout_of(args.readout, args.T)
     require_matplotlib()
     device = None if args.device is None else checked_device(args.device)
-    with current_directory_importable():
+    with users_code():
         ann = load_network(args.network)
         calibration, test = load_loaders(args.data)
         out = writable(args.out)

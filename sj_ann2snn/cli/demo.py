@@ -15,7 +15,8 @@ from .arguments import Subparsers, add_run_arguments, checked_device, positive, 
 from .data import ImageData, digits, mnist
 from .firing import ann_inputs, firing_rates
 from .pictures import LayerRates, accuracy_picture, firing_rate_picture, require_matplotlib
-from .sweep import Sweep, check_modes, run_modes, tell
+from .streams import tell
+from .sweep import Sweep, check_modes, run_modes
 from .tutorial import train, tutorial_network
 
 __all__ = ["add_parser", "run"]

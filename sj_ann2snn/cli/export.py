@@ -9,8 +9,9 @@ from pathlib import Path
 
 from ..conversion.converter import Converter
 from ..interchange.files import export, find_exporter
-from .arguments import Subparsers, add_option_argument, add_trained_network, checked_device, converter_options, positive
-from .targets import current_directory_importable, load_loaders, load_network
+from .arguments import Subparsers, add_option_argument, add_trained_network, checked_device, converter_options, steps
+from .targets import load_loaders, load_network
+from .users_code import users_code
 
 __all__ = ["add_parser", "run"]
 
@@ -52,7 +53,7 @@ def add_parser(commands: Subparsers) -> None:
     )
     parser.add_argument("--mode", default="max", help="mode of the conversion: max, 99.9%%, 0.5 (default: max)")
     parser.add_argument(
-        "--T", type=positive, metavar="STEPS", help="time steps that the network is meant for (default: any number)"
+        "--T", type=steps, metavar="STEPS", help="time steps that the network is meant for (default: any number)"
     )
     parser.add_argument("--channel-wise", action="store_true", help="one scale per channel instead of per layer")
     parser.add_argument("--device", default=None, help="device, such as cpu or cuda:0 (default: cpu)")
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     options = converter_options(args.option, OWN_ARGUMENTS)
     exporter = find_exporter(args.out, args.format, {})
     device = None if args.device is None else checked_device(args.device)
-    with current_directory_importable():
+    with users_code():
         ann = load_network(args.network)
         calibration, _ = load_loaders(args.data)
         converter = Converter(

@@ -22,8 +22,10 @@ from ..hooks.discovery import load_plugins
 from ..hooks.kinds import LAYER_MAPPERS, NEURONS
 from ..hooks.modes import find_mode
 from ..hooks.options import declared_options
+from ..support.wording import listed
+from .streams import tell
 
-__all__ = ["ModeRun", "Sweep", "check_modes", "options_of_mode", "run_modes", "tell"]
+__all__ = ["ModeRun", "Sweep", "check_modes", "options_of_mode", "run_modes"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Sweep:
                 f"accuracy after t steps; spikes and synaptic operations per sample over T={self.steps} steps",
                 "",
                 *format_table(self._accuracy_rows()),
+                *self._not_counted(),
                 "",
                 "scale λ of every spiking layer",
                 "",
@@ -86,6 +89,10 @@ class Sweep:
             counts = (f"{result.spikes_per_sample:,.0f}", f"{result.synops_per_sample:,.0f}")
             rows.append((run.mode, *accuracies, *counts, f"{result.seconds:.1f}"))
         return _right_aligned(rows)
+
+    def _not_counted(self) -> list[str]:
+        missing = dict.fromkeys(name for run in self.runs for name in run.result.not_counted)
+        return [f"synaptic operations not counted: {listed(missing)}"] if missing else []
 
     def _scale_rows(self) -> list[tuple[str, ...]]:
         rows = [("layer", *(run.mode for run in self.runs))]
@@ -183,11 +190,6 @@ def shown_steps(steps: int) -> list[int]:
     return [*shown, steps]
 
 
-def tell(line: str) -> None:
-    """Report progress on stderr."""
-    print(line, file=sys.stderr, flush=True)
-
-
 def _preferred(options: Mapping[str, Any]) -> tuple[str, ...]:
     prefer = options.get("prefer", ())
     return (prefer,) if isinstance(prefer, str) else tuple(prefer)
@@ -203,6 +205,7 @@ def _run_as_dict(run: ModeRun) -> dict[str, Any]:
         "spikes_per_sample": result.spikes_per_sample,
         "emissions_per_sample": result.emissions_per_sample,
         "synops_per_sample": result.synops_per_sample,
+        "synops_not_counted": list(result.not_counted),
         "seconds": result.seconds,
         "lambdas": {name: {"min": low, "max": high} for name, (low, high) in run.scales.items()},
         "layers": [asdict(layer) for layer in result.layers],

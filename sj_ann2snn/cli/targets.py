@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import importlib
-import sys
-import traceback
+import inspect
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from torch import nn
 
 from ..errors import InputError
+from ..support.wording import is_fault, listed, shortened, shown
+from .users_code import failure
 
-__all__ = ["current_directory_importable", "load_loaders", "load_network"]
-
-
-@contextmanager
-def current_directory_importable() -> Iterator[None]:
-    """While the context is open, modules in the current directory can be imported, as under ``python -m``."""
-    before = list(sys.path)
-    sys.path.insert(0, str(Path.cwd()))
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        sys.path[:] = before
+__all__ = ["load_loaders", "load_network"]
 
 
 def load_network(target: str) -> nn.Module:
@@ -69,20 +57,49 @@ def load_loaders(target: str) -> tuple[Any, Any]:
 
 def _load(target: str, wanted: str) -> Any:
     module_name, colon, attribute = target.partition(":")
-    if not colon or not module_name or not attribute:
-        raise InputError(f"{target!r} is not MODULE:NAME. Name {wanted}.")
+    if not colon or not module_name or not attribute or module_name.startswith("."):
+        raise InputError(f"{shown(target)} is not MODULE:NAME. Name {wanted}.")
+    target = shortened(target)
     found = _import(target, module_name)
     for name in attribute.split("."):
-        if not hasattr(found, name):
-            public = ", ".join(sorted(key for key in vars(found) if not key.startswith("_"))) or "nothing public"
-            raise InputError(f"{target}: {module_name} has no {name!r}. It has {public}. Name {wanted}.")
-        found = getattr(found, name)
+        try:
+            found = getattr(found, name)
+        except AttributeError as error:
+            public = listed(sorted(key for key in dir(found) if not key.startswith("_"))) or "nothing public"
+            raise InputError(
+                f"{target}: {module_name} has no {shown(name)}. It has {public}. Name {wanted}."
+            ) from error
+        except BaseException as error:
+            if not is_fault(error):
+                raise
+            raise failure(f"{target}: looking up {shown(name)} failed", error) from error
     if isinstance(found, nn.Module) or not callable(found):
         return found
+    _require_no_arguments(target, found, wanted)
     try:
         return found()
-    except Exception as error:
-        _raise_user_error(f"{target}: calling it failed with", error)
+    except BaseException as error:
+        if not is_fault(error):
+            raise
+        raise failure(f"{target}: calling it failed", error) from error
+
+
+def _require_no_arguments(target: str, function: Any, wanted: str) -> None:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # some built-in functions do not say what they take
+        return
+    required = [
+        one.name
+        for one in parameters
+        if one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
+    ]
+    if required:
+        what = "class" if isinstance(function, type) else "function"
+        raise InputError(
+            f"{target} is a {what} that needs arguments ({listed(required)}), but it is called without any. Name "
+            f"{wanted}."
+        )
 
 
 def _import(target: str, module_name: str) -> Any:
@@ -90,29 +107,17 @@ def _import(target: str, module_name: str) -> Any:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            _raise_user_error(f"{target}: importing {module_name} failed with", error)
+            raise failure(f"{target}: importing {module_name} failed", error) from error
         hint = ""
         if module_name.endswith(".py"):
             hint = f" Write the module's name, not the file's: {module_name[:-3].replace('/', '.')}."
         raise InputError(
-            f"{target}: there is no module {module_name!r} in {Path.cwd()} or among the installed packages." + hint
+            f"{target}: there is no module {shown(module_name)} in {Path.cwd()} or among the installed packages." + hint
         ) from error
-    except Exception as error:
-        _raise_user_error(f"{target}: importing {module_name} failed with", error)
-
-
-def _raise_user_error(what: str, error: Exception) -> NoReturn:
-    """Wrap an error in the user's code, with that code's traceback as a note."""
-    text = str(error).strip()
-    wrapped = InputError(f"{what} {type(error).__name__}{f': {text}' if text else ''}")
-    own = str(Path(__file__))
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename not in (own, importlib.__file__) and not frame.filename.startswith("<frozen")
-    ]
-    wrapped.add_note("".join(traceback.format_list(frames)).rstrip())
-    raise wrapped from error
+    except BaseException as error:
+        if not is_fault(error):
+            raise
+        raise failure(f"{target}: importing {module_name} failed", error) from error
 
 
 def _article(value: object) -> str:

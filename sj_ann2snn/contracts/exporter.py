@@ -16,12 +16,13 @@ class Exporter(abc.ABC):
     """Writes the description of a converted network to a file, and optionally reads it back.
 
     >>> from pathlib import Path
-    >>> from sj_ann2snn import Exporter
+    >>> from sj_ann2snn import Exporter, replacing
     >>> class Names(Exporter):
     ...     name = "names"
     ...     suffixes = (".txt",)
     ...     def export(self, network, path):
-    ...         path.write_text("\\n".join(node.label for node in network.nodes if node.kind == "layer"))
+    ...         with replacing(path) as file:
+    ...             file.write("\\n".join(node.label for node in network.nodes if node.kind == "layer").encode())
 
     ``export(snn, "net.txt", format=Names())`` uses it; a plugin offers it by name through the hook `ann2snn_exporters`,
     and ``format="names"`` or the suffix of the path then finds it. Options are keyword-only parameters of the
@@ -41,7 +42,7 @@ class Exporter(abc.ABC):
 
     @abc.abstractmethod
     def export(self, network: NetworkDescription, path: Path) -> None:
-        """Write `network` to `path`.
+        """Write `network` to `path`, best through `sj_ann2snn.replacing`.
 
         Raises:
             ExportError: The format cannot represent something in the network.
@@ -52,7 +53,7 @@ class Exporter(abc.ABC):
         """Read the network from `path`, which `export` wrote. This must not execute anything in the file.
 
         Raises:
-            FormatError: The format can only be written, or the file has another format.
+            FormatError: The format can only be written, or the file is damaged or has another format.
             OSError: The file cannot be read; the core turns this into a `FormatError`.
         """
         raise FormatError(f"the format {self.name!r} can be written but not read back")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ..errors import FormatError
+from ..errors import ExportError, FormatError
+from .checksums import KEY, add_checksums, require_document, require_tensors
+from .limits import beyond_limits
 from .values import NodeReference, decode, encode
 
 __all__ = ["NetworkDescription", "NodeDescription", "NodeReference", "OperationDescription"]
@@ -97,14 +100,17 @@ class NetworkDescription:
 
     FORMAT: ClassVar[str] = "sj-ann2snn"
     """The format name in documents."""
-    VERSION: ClassVar[int] = 1
-    """The document version that is written, and the newest that can be read."""
+    VERSION: ClassVar[int] = 2
+    """The document version that is written, and the newest that can be read. Version 1 held no checksums."""
 
     def as_document(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """The description as a JSON document without its tensors, and the tensors by unique name.
 
+        The document holds checksums of itself and of the tensors, which `from_document` verifies. A format that stores
+        both and returns them as they were therefore notices all damage. It may add keys to the document.
+
         Raises:
-            ExportError: It holds a value that the document cannot represent.
+            ExportError: It holds a value or tensor that the document cannot represent, or is too large.
         """
         tensors: dict[str, Tensor] = {}
         nodes = []
@@ -135,6 +141,10 @@ class NetworkDescription:
             "readout": readout,
             "nodes": nodes,
         }
+        problem = beyond_limits(document)
+        if problem:
+            raise ExportError(f"the network's document {problem}, and no reader would take it")
+        add_checksums(document, tensors)
         return document, tensors
 
     @classmethod
@@ -142,16 +152,23 @@ class NetworkDescription:
         """The network that `as_document` wrote.
 
         Raises:
-            FormatError: The document has a newer version or another form, or a tensor is missing.
+            FormatError: The document has a newer version or another form, is too large or was changed; or a tensor is
+                missing or was changed.
         """
         if not isinstance(document, dict) or document.get("format") != cls.FORMAT:
             raise FormatError(f"It does not hold a network that sj-ann2snn wrote (no format {cls.FORMAT!r}).")
-        version = document.get("version")
+        version, producer = document.get("version"), document.get("producer") or "an unknown version"
         if not isinstance(version, int) or not 1 <= version <= cls.VERSION:
             raise FormatError(
-                f"It has version {version!r} of the format; this sj-ann2snn reads versions up to {cls.VERSION}. "
-                f"It was written by {document.get('producer') or 'an unknown version'}; update sj-ann2snn."
+                f"It has version {reprlib.repr(version)} of the format; this sj-ann2snn reads versions up to "
+                f"{cls.VERSION}. It was written by {str(producer)[:100]}; update sj-ann2snn."
             )
+        problem = beyond_limits(document)
+        if problem:
+            raise FormatError(f"Its document {problem}.")
+        has_checksums = version > 1 or KEY in document
+        if has_checksums:
+            require_document(document)
         listed = _field(document, "nodes", list, "The document")
         nodes = tuple(_node(one, position, tensors) for position, one in enumerate(listed))
         readout = None
@@ -162,12 +179,15 @@ class NetworkDescription:
                 _field(found, "name", str, "The readout"),
                 {key: decode(value) for key, value in options.items()},
             )
-        return cls(
+        network = cls(
             _field(document, "name", str, "The document"),
             nodes,
             readout,
             _field(document, "producer", str, "The document"),
         )
+        if has_checksums:
+            require_tensors(document, tensors)
+        return network
 
 
 def qualified_type(cls: type) -> str:
@@ -181,7 +201,7 @@ def qualified_type(cls: type) -> str:
 
 def _node(one: Any, position: int, tensors: Mapping[str, Tensor]) -> NodeDescription:
     if not isinstance(one, dict):
-        raise FormatError(f"Node {position} is {one!r}, not an object.")
+        raise FormatError(f"Node {position} is {reprlib.repr(one)}, not an object.")
     name = _field(one, "name", str, f"Node {position}")
     where = f"Node {name!r}"
     kind = _field(one, "kind", str, where)
@@ -190,7 +210,9 @@ def _node(one: Any, position: int, tensors: Mapping[str, Tensor]) -> NodeDescrip
     options, found = _read(one, tensors, where)
     sequences = one.get("sequences")
     if sequences is not None and not (isinstance(sequences, list) and all(type(place) is int for place in sequences)):
-        raise FormatError(f"{where} has the sequences {sequences!r}; it must be a list of positions or null.")
+        raise FormatError(
+            f"{where} has the sequences {reprlib.repr(sequences)}; it must be a list of positions or null."
+        )
     return NodeDescription(
         name=name,
         kind=kind,
@@ -245,5 +267,5 @@ def _read(
 def _field(document: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
     value = document.get(key)
     if not isinstance(value, kind):
-        raise FormatError(f"{where} has {value!r} as {key}; it must be of type {kind.__name__}.")
+        raise FormatError(f"{where} has {reprlib.repr(value)} as {key}; it must be of type {kind.__name__}.")
     return value

@@ -6,6 +6,7 @@ import math
 from numbers import Integral, Real
 
 from ..errors import Ann2SnnError, OptionError
+from ..support.wording import shown
 
 __all__ = ["require_flag", "require_integer", "require_number"]
 
@@ -43,7 +44,7 @@ def require_integer(
         if number >= least and (most is None or number <= most):
             return number
     allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
-    raise error(f"{option}={value!r} is not allowed: {what} must be an integer {allowed}.")
+    raise error(f"{option}={shown(value)} is not allowed: {what} must be an integer {allowed}.")
 
 
 def require_number(
@@ -91,7 +92,9 @@ def require_number(
         ):
             return number
     allowed = _interval(above, least, below, most)
-    raise OptionError(f"{option}={value!r} is not allowed: {what} must be {noun}{allowed}.{' ' if hint else ''}{hint}")
+    raise OptionError(
+        f"{option}={shown(value)} is not allowed: {what} must be {noun}{allowed}.{' ' if hint else ''}{hint}"
+    )
 
 
 def require_flag(option: str, value: object) -> bool:
@@ -105,7 +108,7 @@ def require_flag(option: str, value: object) -> bool:
     """
     if isinstance(value, bool):
         return value
-    raise OptionError(f"{option}={value!r} is not allowed: it must be True or False.")
+    raise OptionError(f"{option}={shown(value)} is not allowed: it must be True or False.")
 
 
 def _interval(above: float | None, least: float | None, below: float | None, most: float | None) -> str:

@@ -65,7 +65,7 @@ class QuantileSketch:
         self.width = octaves << bits
         self.counts = torch.zeros(rows, self.width, dtype=torch.int64)
         self.totals = torch.zeros(rows, dtype=torch.int64)
-        self.maxima = torch.zeros(rows)
+        self.maxima = torch.zeros(rows, dtype=torch.float32)
         self._top = 0
         """Biased exponent of the largest value; the window ends just above it."""
 

@@ -284,9 +284,9 @@ class Remove(Replacement):
 class Stateful(Replacement):
     """Replaces the operation by a module with memory, because the operation is not linear over time.
 
-    The module is a SpikingJelly `MemoryModule`, takes the site's first argument, is reset by `reset_net`, has the step
-    modes "s" and "m", and its output scales with its input. It does not mix dimensions 0 and 1. If nothing varies over
-    time, the operation itself is kept.
+    The module is a SpikingJelly `MemoryModule` (derive it from `MemoryLayer`), takes the site's first argument, is
+    reset by `reset_net`, has the step modes "s" and "m", and its output scales with its input. It does not mix
+    dimensions 0 and 1. If nothing varies over time, the operation itself is kept.
 
     Attributes:
         make: Makes the module.

@@ -14,6 +14,7 @@ from ..compat import is_plain_if, reset_net
 from ..errors import CorrectionError
 from ..support.blame import Culprit, blame
 from ..support.shapes import along_axis
+from ..support.wording import listed, shown
 
 __all__ = ["Activation", "Activations", "Trial", "TrialRunner", "TrialSite"]
 
@@ -104,7 +105,7 @@ class TrialSite:
         return added if bool(added.any()) else None
 
     def __repr__(self) -> str:
-        return f"TrialSite({self.name!r}, shape={self.shape})"
+        return f"TrialSite({shown(self.name)}, shape={self.shape})"
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,9 @@ class Trial:
         for site in self.sites:
             if site.name == name:
                 return site
-        raise KeyError(f"{name!r} is not a site on trial; the sites are {', '.join(site.name for site in self.sites)}")
+        raise KeyError(
+            f"{shown(name)} is not a site on trial; the sites are {listed(site.name for site in self.sites)}"
+        )
 
     def inputs(self, samples: int | None = None) -> Any:
         """The calibration inputs, joined: all, or the first `samples`; a tuple if the network takes several inputs.

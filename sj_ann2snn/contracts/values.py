@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..errors import ExportError, FormatError
+from ..support.wording import shown
 
 __all__ = ["TORCH_VALUES", "NodeReference", "decode", "encode"]
 
@@ -60,7 +61,7 @@ def encode(value: Any) -> Any:
         if isinstance(value, kind):
             return {key: str(value).removeprefix("torch.")}
     raise ExportError(
-        f"it holds {value!r} of type {type(value).__name__}, which cannot be written; allowed are numbers, text, "
+        f"it holds {shown(value)} of type {type(value).__name__}, which cannot be written; allowed are numbers, text, "
         "tuples, lists, dicts, slices, dtypes and devices"
     )
 
@@ -82,9 +83,9 @@ def decode(value: Any) -> Any:
         ((key, content),) = value.items()
         try:
             return _tagged(key, content)
-        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
+        except Exception:  # whatever torch or Python makes of content that is none
             pass
-    raise FormatError(f"It holds {value!r}, which does not represent a value.")
+    raise FormatError(f"It holds {shown(value)}, which does not represent a value.")
 
 
 def _tagged(key: str, content: Any) -> Any:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 from tqdm.auto import tqdm
 
 from ..contracts.normalization import CalibrationSite, Normalization, Observer
 from ..errors import CalibrationError, NonFiniteError, PluginError
-from ..support.batches import Signature, describe_batch, run_batch
+from ..support.batches import Signature, run_batch
 from ..support.blame import Culprit, blame
+from ..support.finite import affected_samples, all_finite, kind_of
+from ..support.loaders import Batches
 from ..support.untouched import Untouched
+from ..support.wording import shown
 from .draft import Draft
+from .expected_rates import ActivitySums
 from .graph.weights import broadcast_slope
 from .memory_growth import Growth
 from .scale_checks import check_scale
@@ -28,22 +32,14 @@ MAX_PASSES = 100
 class CalibrationData:
     """The calibration loader with its first batch at hand; a one-shot iterator still yields that batch."""
 
-    def __init__(self, loader: Iterable[Any] | None) -> None:
+    def __init__(self, loader: Any) -> None:
         if loader is None:
             raise CalibrationError(
                 "No calibration data: Converter(dataloader=...) takes an iterable of batches (a DataLoader, a list "
                 "of tensors), a few hundred training images in all."
             )
-        self.loader = loader
-        try:
-            if isinstance(loader, nn.Module):
-                raise TypeError(loader)  # a Sequential can be iterated, but not over batches
-            iterator = iter(loader)
-        except TypeError:
-            raise CalibrationError(
-                f"The calibration data is {describe_batch(loader)}; Converter(dataloader=...) takes an iterable of "
-                "batches (a DataLoader, a list of tensors)."
-            ) from None
+        self._batches = Batches(loader, "The calibration data", "Converter(dataloader=...)", CalibrationError)
+        iterator = iter(self._batches)
         try:
             self.first = next(iterator)
         except StopIteration:
@@ -56,10 +52,11 @@ class CalibrationData:
         if self._opened is not None:
             opened, self._opened = self._opened, None
             return opened
-        return iter(self.loader)
+        return iter(self._batches)
 
-    def __len__(self) -> int:
-        return len(self.loader)  # type: ignore[arg-type]
+    def length(self) -> int | None:
+        """The number of batches; None if the loader does not know it."""
+        return self._batches.length()
 
 
 def calibrate(
@@ -82,7 +79,7 @@ def calibrate(
         progress: Show a progress bar.
 
     Returns:
-        The draft with `lambdas`.
+        The draft with `lambdas` and `activity`.
 
     Raises:
         CalibrationError: The data does not fit the network, or an observer never stops asking for passes.
@@ -99,7 +96,7 @@ def calibrate(
         node: check_scale(observer, sites[node], who, samples, fired=node in calibrator.fired, device=draft.device)
         for node, observer in observers.items()
     }
-    return draft.evolve(lambdas=lambdas)
+    return draft.evolve(lambdas=lambdas, activity=calibrator.activity)
 
 
 def _site(draft: Draft, node: fx.Node, index: int, channel_wise: bool) -> CalibrationSite:
@@ -119,7 +116,8 @@ def _make_observer(site: CalibrationSite, normalization: Normalization, who: Cul
         observer: Any = normalization.observer(site)
     if not isinstance(observer, Observer):
         raise PluginError(
-            f"{who} returned {observer!r} from observer() for {site.name}; it must return an Observer. {who.advice}"
+            f"{who} returned {shown(observer)} from observer() for {site.name}; it must return an Observer. "
+            f"{who.advice}"
         )
     if not hasattr(observer, "site"):
         name = type(observer).__name__
@@ -168,6 +166,8 @@ class _Calibrator(fx.Interpreter):
         self.behind = {node for node, spike in spikes.items() if spike.behind}
         self.batch = 0
         self.fired: set[fx.Node] = set()
+        self.activity = {node: ActivitySums(one.site.channel_axis) for node, one in observers.items()}
+        self._first_pass = True
         self._growth = {node: Growth() for node in observers}
 
     def run_node(self, n: fx.Node) -> Any:
@@ -187,6 +187,7 @@ class _Calibrator(fx.Interpreter):
 
     def end_pass(self) -> bool:
         """True if an observer asks for another pass."""
+        self._first_pass = False
         for node in self.observers:
             self._require_constant_memory(node)
         # Ask every observer, because each must end its pass.
@@ -204,10 +205,10 @@ class _Calibrator(fx.Interpreter):
         observer = self.observers[node]
         found = self._growth[node].hoarded(observer)
         if found is not None:
-            grown, shown = found
+            grown, seen = found
             raise PluginError(
                 f"{self.mode} keeps the calibration data: its observer of {self.sites[node].name} grew by {grown:,} "
-                f"values while it was shown {shown:,}. An observer must use constant memory: keep sums, extremes or a "
+                f"values while it was shown {seen:,}. An observer must use constant memory: keep sums, extremes or a "
                 f"QuantileSketch instead of activations. {self.mode.advice}"
             )
 
@@ -215,6 +216,8 @@ class _Calibrator(fx.Interpreter):
         name = self.sites[node].name
         if node not in self.fired and bool((x > 0).any()):
             self.fired.add(node)
+        if self._first_pass:
+            self.activity[node].see(x)
         # Torch counts most writes at no cost. To notice the others, compare a copy at the first batch, and sums at the
         # second, fourth, eighth, ...
         growth = self._growth[node]
@@ -233,7 +236,7 @@ class _Calibrator(fx.Interpreter):
             self._require_constant_memory(node)
         if altered is None or (isinstance(altered, Tensor) and altered.shape == x.shape):
             return altered
-        given = f"a tensor of shape {tuple(altered.shape)}" if isinstance(altered, Tensor) else repr(altered)
+        given = f"a tensor of shape {tuple(altered.shape)}" if isinstance(altered, Tensor) else shown(altered)
         raise PluginError(
             f"{self.mode} returned {given} from observe() for {name}; allowed are None and a tensor of the shape that "
             f"it was shown, {tuple(x.shape)}."
@@ -248,13 +251,9 @@ def _run_pass(
     progress: bool,
     number: int,
 ) -> int:
-    try:
-        total: int | None = len(data)
-    except TypeError:
-        total = None
     label = "calibrating" if number == 1 else f"calibrating, pass {number}"
     count = 0
-    with torch.no_grad(), tqdm(iter(data), total=total, desc=label, unit="batch", disable=not progress) as bar:
+    with torch.no_grad(), tqdm(iter(data), total=data.length(), desc=label, unit="batch", disable=not progress) as bar:
         for index, batch in enumerate(bar):
             calibrator.batch = index
             run_batch(calibrator.run, batch, index, signature, device)
@@ -263,14 +262,10 @@ def _run_pass(
 
 
 def _require_finite(x: Tensor, name: str, batch: int) -> None:
-    # If the sum is finite, so are all values. If it is not, it may also have overflowed, so check the values.
-    if bool(torch.isfinite(x.sum(dtype=torch.float32 if x.dtype.itemsize < 4 else None))):
+    if all_finite(x):
         return
-    bad = ~torch.isfinite(x)
-    if bool(bad.any()):
-        kind = "NaN" if bool(torch.isnan(x).any()) else "infinite"
-        samples = bad.flatten(1).any(1).nonzero().flatten()[:5].tolist()
-        raise NonFiniteError(
-            f"The activation of {name} is {kind} in calibration batch {batch} ({int(bad.sum())} values; first affected "
-            f"samples: {', '.join(map(str, samples))}). Check the input and the weights before it."
-        )
+    samples = ", ".join(map(str, affected_samples(x)))
+    raise NonFiniteError(
+        f"The activation of {name} is {kind_of(x)} in calibration batch {batch} ({int((~torch.isfinite(x)).sum())} "
+        f"values; first affected samples: {samples}). Check the input and the weights before it."
+    )

@@ -81,7 +81,7 @@ class CarriedScales:
             node.op == "call_module" and foldable(self.draft.module.get_submodule(str(node.target)))
         ):
             return ScaleFlow.STOPPED
-        if replacement.scale_flow is ScaleFlow.SHARED and not self._sums_inputs(node):
+        if replacement.scale_flow is ScaleFlow.SHARED and not self._sums_tensors(node):
             return ScaleFlow.STOPPED
         return replacement.scale_flow
 
@@ -102,9 +102,9 @@ class CarriedScales:
             for one in node_leaves(node)
         )
 
-    def _sums_inputs(self, node: fx.Node) -> bool:
-        """True if no operand is a parameter, which would have to be divided by the scale as well."""
-        return all(self.draft.plan.varies[one] > Varies.CONSTANT for one in node_leaves(node))
+    def _sums_tensors(self, node: fx.Node) -> bool:
+        """True if no operand is a size, which no scaler can divide by the scale."""
+        return all(self.draft.record.is_tensor(one) for one in node_leaves(node))
 
     def _as_scale(self, value: Tensor, node: fx.Node) -> Tensor:
         value = value.detach().double().cpu()

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from ..contracts.correction import Correction
 from ..contracts.layer_mapper import LayerMapper
@@ -14,9 +14,12 @@ from ..contracts.neuron_maker import NeuronMaker
 from ..contracts.normalization import Normalization
 from ..contracts.option_checks import require_integer
 from ..errors import ConversionError
+from ..support.neutral import neutral, neutrally
+from ..support.quiet_layers import warn_of_quiet_layers
 from .calibrate import calibrate
 from .correct import correct
 from .draft import Draft
+from .expected_rates import note_quiet_layers
 from .legacy_arguments import UNSET, warn_of_momentum
 from .neurons import Neurons
 from .plan import make_plan
@@ -53,15 +56,17 @@ class Converter:
             plugin's mode, or an instance of `Normalization`.
         momentum: No effect. SpikingJelly 0.0.0.0.14 uses it to average statistics over batches; here they are exact
             over all of the data.
-        fuse_flag: False keeps every BatchNorm as an affine map instead of folding it into the layer before it.
+        fuse_flag: False keeps every BatchNorm as an affine map instead of folding it into the layer before it or,
+            behind an activation, into the layers that read it.
         channel_wise: One scale per channel instead of one per layer; False unless the mode suggests otherwise.
         neuron: Name of the spiking neuron, or an instance of `NeuronMaker`; by default SpikingJelly's IF neuron, unless
             the mode suggests another.
         corrections: Corrections adjust the converted network to the ANN on the calibration data. Give the name of one,
             an instance of `Correction`, or several in the order in which to apply them. By default, those that the
             mode suggests; the built-in modes suggest none.
-        T: Number of time steps that the network is meant for. Passed to modes, neurons and corrections that have an
-            option T; all others, including the built-in ones, suit any number of steps.
+        T: Number of time steps that the network is meant for. A layer that hardly fires within them causes a
+            `QuietLayerWarning`. Passed to modes, neurons and corrections that have an option T; all others, including
+            the built-in ones, suit any number of steps.
         mappers: Your choice of mapper for single sites: qualified layer names, each with the name of a mapper or an
             instance. It takes precedence over all other mappers.
         prefer: Name of a distribution or of a class, or several, that win where plugins conflict.
@@ -110,22 +115,24 @@ class Converter:
         if T is not None:
             T = require_integer("T", T, what="the number of time steps")  # noqa: N806
         self.dataloader = dataloader
+        self.steps = T
         self.device = None if device is None else torch.device(device)
         self.fuse_batchnorm = bool(fuse_flag)
         self.leaf_modules = module_names("leaf_modules", leaf_modules)
         self.convert_only = None if convert_only is None else module_name("convert_only", convert_only)
         self.progress = progress
         self.verify = verify
-        self._selection = Selection(
-            mode=mode,
-            neuron=neuron,
-            channel_wise=channel_wise,
-            corrections=corrections,
-            mappers=mappers or {},
-            prefer=prefer,
-            plugins=plugins,
-            options=options if T is None else {**options, "T": T},
-        )
+        with neutral():
+            self._selection = Selection(
+                mode=mode,
+                neuron=neuron,
+                channel_wise=channel_wise,
+                corrections=corrections,
+                mappers=mappers or {},
+                prefer=prefer,
+                plugins=plugins,
+                options=options if T is None else {**options, "T": T},
+            )
         self._report: ConversionReport | None = None
 
     @property
@@ -154,6 +161,7 @@ class Converter:
             raise ConversionError("There is no report yet: convert a network first, snn = converter(ann).")
         return self._report
 
+    @neutrally
     def __call__(self, ann: nn.Module) -> nn.Module:
         """Convert `ann` into a spiking network; `ann` itself is left as it is.
 
@@ -169,10 +177,20 @@ class Converter:
         if self.verify:
             verify(draft, rewrite_normalized(draft))
         draft = correct(draft, self._selection.corrections, self._neurons, part.data, progress=self.progress)
-        network = build_network(draft, self._neurons.make, self._neurons.who)
+        neurons: dict[fx.Node, nn.Module] = {}
+
+        def make_neuron(draft: Draft, node: fx.Node) -> nn.Module:
+            neurons[node] = self._neurons.make(draft, node)
+            return neurons[node]
+
+        network = build_network(draft, make_neuron, self._neurons.who)
+        note_quiet_layers(draft, network, neurons)
+        if self.steps is not None:
+            warn_of_quiet_layers(network, self.steps)
         self._report = make_report(draft, self._selection, network)
         return part.put_back(network)
 
+    @neutrally
     def normalize(self, ann: nn.Module) -> nn.Module:
         """The network with all scales folded in and its activations kept: the stage before the neurons.
 
@@ -190,6 +208,7 @@ class Converter:
         self._report = make_report(draft, self._selection, network)
         return part.put_back(network)
 
+    @neutrally
     def check(self, ann: nn.Module) -> ConversionCheck:
         """What every layer would become, and everything that prevents a conversion, without calibrating.
 
@@ -226,7 +245,12 @@ class Converter:
             leaf_modules=self.leaf_modules,
             fuse_batchnorm=self.fuse_batchnorm,
         )
-        return make_plan(draft, self._selection.find_replacement, self._selection.claimed_types)
+        return make_plan(
+            draft,
+            self._selection.find_replacement,
+            self._selection.claimed_types,
+            fold_batchnorm=self.fuse_batchnorm,
+        )
 
     def _part(self, ann: nn.Module) -> Part:
         return part_to_convert(ann, self.convert_only, self.dataloader, self.device)

@@ -15,6 +15,7 @@ from ..contracts.site import Site, Varies
 from ..errors import UnsupportedError
 from ..support.batches import Signature
 from ..support.blame import Culprit
+from ..support.wording import shown
 from .graph.records import Record, TensorRecord
 
 __all__ = ["APPROXIMATED", "COMMUTED", "YOU", "Adjustment", "Decision", "Draft", "Plan", "Problem", "ScalePlan"]
@@ -44,7 +45,7 @@ class Decision:
     @property
     def culprit(self) -> Culprit:
         """The mapper in messages."""
-        return Culprit(f"Mapper {self.mapper!r}", self.owner)
+        return Culprit(f"Mapper {shown(self.mapper)}", self.owner)
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,27 @@ class Plan:
     varies: Mapping[fx.Node, Varies] = field(default_factory=dict)
     batched: frozenset[fx.Node] = frozenset()
     """Nodes whose tensors have the samples in dimension 0."""
+    raw: frozenset[fx.Node] = frozenset()
+    """Nodes whose values are made of the network's inputs without any weights."""
     problems: tuple[Problem, ...] = ()
+
+    @cached_property
+    def unclaimed(self) -> list[Decision]:
+        """The operations between weights and the first neurons that no mapper claims."""
+        leading: set[fx.Node] = {node for node in self.spikes if self.decisions[node].site.varies is Varies.STATIC}
+        for node in reversed(list(self.decisions)):
+            if any(user in leading for user in node.users):
+                leading.add(node)
+        return [
+            decision
+            for node, decision in self.decisions.items()
+            if node in leading
+            and decision.replacement is None
+            and any(map(self._is_behind_weights, node.all_input_nodes))
+        ]
+
+    def _is_behind_weights(self, node: fx.Node) -> bool:
+        return self.varies[node] is not Varies.CONSTANT and node not in self.raw
 
     @cached_property
     def spikes(self) -> dict[fx.Node, Spike]:
@@ -137,9 +158,11 @@ class Draft:
         samples: Two samples, one value per input.
         more: Three samples.
         answer: Output of the caller's network for the two samples.
+        structure: The classes of the outputs, as a template for `rebuild`; the graph returns plain dicts for them.
         problems: In-place operations that could not be made out of place.
         record: What every node yields for the two samples.
         plan: What every node becomes.
+        activity: Sums over the activations of every spiking node in the calibration data.
         lambdas: λ of every spiking node.
         units: Value of one spike at every spiking node.
         scales: Scales, folds and scalers.
@@ -155,8 +178,10 @@ class Draft:
     more: tuple[Any, ...]
     answer: Any
     problems: tuple[Problem, ...] = ()
+    structure: Any = None
     record: Record = field(default_factory=lambda: Record({}))
     plan: Plan = field(default_factory=Plan)
+    activity: Mapping[fx.Node, Any] = field(default_factory=dict)
     lambdas: Mapping[fx.Node, Tensor] = field(default_factory=dict)
     units: Mapping[fx.Node, Tensor] = field(default_factory=dict)
     scales: ScalePlan = field(default_factory=ScalePlan)

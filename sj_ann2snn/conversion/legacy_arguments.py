@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import LegacyArgumentWarning, OptionError
+from ..support.wording import shown
 
 __all__ = ["UNSET", "instead_of", "instead_of_attribute", "translate_options", "warn_of_momentum"]
 
@@ -57,7 +58,7 @@ def instead_of_attribute(name: str) -> str:
 def warn_of_momentum(momentum: Any, *, stacklevel: int) -> None:
     """Warn, at the caller's line, that `momentum` has no effect."""
     warnings.warn(
-        f"momentum={momentum!r} has no effect: statistics are exact over all of the calibration data, "
+        f"momentum={shown(momentum)} has no effect: statistics are exact over all of the calibration data, "
         "whereas SpikingJelly averages over batches. Leave the argument out. "
         "(The momentum of the max-pooling gate is maxpool_momentum.)",
         LegacyArgumentWarning,
@@ -78,21 +79,25 @@ def translate_options(options: Mapping[str, Any], *, stacklevel: int) -> dict[st
     for name, (ours, value) in _SWITCHES.items():
         asked = given.pop(name, False)
         if not isinstance(asked, bool):
-            raise OptionError(f"{name}={asked!r} is not allowed: it must be True or False.")
+            raise OptionError(f"{name}={shown(asked)} is not allowed: it must be True or False.")
         if asked and ours in given:
-            raise OptionError(f"{name}=True and {ours}={given[ours]!r} say the same thing twice. {instead_of(name)}")
+            raise OptionError(
+                f"{name}=True and {ours}={shown(given[ours])} say the same thing twice. {instead_of(name)}"
+            )
         if asked:
             given[ours] = value
     channel_dim = given.pop("channel_dim", 1)
     if channel_dim != 1:
         raise OptionError(
-            f"channel_dim={channel_dim!r} is not allowed: channels are axis 1, as in convolutions. "
+            f"channel_dim={shown(channel_dim)} is not allowed: channels are axis 1, as in convolutions. "
             "Leave the argument out, or move the axis in the network."
         )
     if given.pop("neuron_factory", None) is not None:
         raise OptionError(f"neuron_factory is not supported. {instead_of('neuron_factory')}")
     if "eps" in given:
         warnings.warn(
-            f"eps={given.pop('eps')!r} has no effect. {instead_of('eps')}", LegacyArgumentWarning, stacklevel=stacklevel
+            f"eps={shown(given.pop('eps'))} has no effect. {instead_of('eps')}",
+            LegacyArgumentWarning,
+            stacklevel=stacklevel,
         )
     return given

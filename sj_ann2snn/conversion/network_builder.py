@@ -10,9 +10,11 @@ from ..hooks.registry import BUILTIN
 from ..layers import Scaler
 from ..support.blame import Culprit
 from ..support.makers import note_makers
+from ..support.names import usable_target
+from ..support.structures import rebuild
 from ..support.trees import leaves
 from .draft import Draft
-from .graph.naming import copied_attribute
+from .graph.naming import copied_attribute, qualified_name
 
 __all__ = ["NetworkBuilder"]
 
@@ -32,7 +34,9 @@ class NetworkBuilder:
         self._scaled: dict[tuple[fx.Node, bytes], fx.Node] = {}
         self._makers: dict[str, Culprit] = {}
         nodes = list(draft.module.graph.nodes)
-        self._layers = {str(node.target) for node in nodes if node.op == "call_module"}
+        calls = [node for node in nodes if node.op == "call_module"]
+        self._targets = {qualified_name(draft.module, node): str(node.target) for node in calls}
+        self._layers = set(self._targets.values())
         self._taken = {
             prefix for node in nodes if node.op in ("call_module", "get_attr") for prefix in _prefixes(str(node.target))
         }
@@ -50,7 +54,8 @@ class NetworkBuilder:
 
     def output(self, node: fx.Node) -> fx.Node:
         """The network's output."""
-        output: fx.Node = self._graph.output(fx.map_arg(node.args[0], lambda arg: self.argument(node, arg)))
+        plain = fx.map_arg(node.args[0], lambda arg: self.argument(node, arg))
+        output: fx.Node = self._graph.output(rebuild(plain, self.draft.structure, self._graph.call_function))
         return output
 
     def copy(self, node: fx.Node) -> fx.Node:
@@ -109,18 +114,14 @@ class NetworkBuilder:
         return tuple(position for position, yes in enumerate(batched) if yes)
 
     def _free(self, name: str) -> str:
-        """`name`, or the next free name; layers of the ANN keep their names."""
+        """`name`, or the next free name that code can use; layers of the ANN keep their names."""
+        name = self._targets.get(name, usable_target(name))
         own = name in self._layers and name not in self._modules
         candidate, count = name, 1
-        while not own and (candidate in self._taken or candidate in self._modules or _hides(candidate)):
+        while not own and (candidate in self._taken or candidate in self._modules):
             candidate, count = f"{name}_{count}", count + 1
         self._taken.update(_prefixes(candidate))
         return candidate
-
-
-def _hides(target: str) -> bool:
-    """True for a name that every module already has, such as `float` or `to`."""
-    return hasattr(fx.GraphModule, target.rsplit(".", 1)[-1])
 
 
 def _prefixes(target: str) -> list[str]:

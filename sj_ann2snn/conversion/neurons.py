@@ -12,6 +12,7 @@ from ..contracts.neuron_maker import NeuronMaker, NeuronSite
 from ..errors import PluginError
 from ..support.blame import Culprit, blame
 from ..support.untouched import Untouched
+from ..support.wording import shown
 from .draft import Draft
 from .neuron_bounds import check_bound
 from .neuron_rates import require_steady
@@ -45,8 +46,8 @@ class Neurons:
             isinstance(unit, Tensor) and unit.shape == scale.shape and bool((unit > 0).all() & unit.isfinite().all())
         ):
             raise PluginError(
-                f"{self.who} returned {unit!r} from unit() for λ of shape {tuple(scale.shape)}; it must be a finite, "
-                "positive tensor of that shape."
+                f"{self.who} returned {shown(unit)} from unit() for λ of shape {tuple(scale.shape)}; it must be a "
+                "finite, positive tensor of that shape."
             )
         return unit
 
@@ -66,8 +67,8 @@ class Neurons:
         self._require_untouched(before, "make", site.name)
         if not isinstance(made, MemoryModule):
             raise PluginError(
-                f"{self.who} made {made!r} for {decision.site.name}; it must make a SpikingJelly MemoryModule, which "
-                f"reset_net clears and which has the step modes 's' and 'm'. {self.who.advice}"
+                f"{self.who} made {shown(made)} for {decision.site.name}; it must make a SpikingJelly "
+                f"MemoryModule, which reset_net clears and which has the step modes 's' and 'm'. {self.who.advice}"
             )
         neuron: nn.Module = made
         if site.maximum is not None:

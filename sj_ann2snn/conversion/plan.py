@@ -19,9 +19,11 @@ from ..hooks.known_plugins import KnownPlugin, provider_of_operation
 from ..hooks.registry import BUILTIN
 from ..support.blame import Culprit, blame
 from ..support.trees import map_leaves
-from ..support.wording import sentence
+from ..support.wording import sentence, shown
 from .draft import COMMUTED, YOU, Decision, Draft, Plan, Problem
+from .forward_batchnorm import fold_forward
 from .graph.batch_mixing import mixing_nodes
+from .graph.known_values import asks_shape
 from .graph.naming import attribute, node_label
 from .graph.records import Record, TensorRecord
 from .graph.refusals import explain
@@ -32,21 +34,20 @@ from .prepare import record_of
 
 __all__ = ["MapperFinder", "make_plan"]
 
-_SHAPE_METHODS = frozenset({"size", "dim", "ndimension", "numel", "nelement", "stride", "is_contiguous", "type"})
-_SHAPE_ATTRIBUTES = frozenset({"shape", "dtype", "device", "ndim", "is_cuda", "layout", "requires_grad"})
-
-
 MapperFinder = Callable[[Site], tuple[Replacement | None, str, str]]
 """Returns the replacement for a site, the mapper's name and its owner."""
 
 
-def make_plan(draft: Draft, find: MapperFinder, claimed: Collection[type[nn.Module]]) -> Draft:
-    """Decide what every node becomes, and exchange pools where the decisions ask for it.
+def make_plan(
+    draft: Draft, find: MapperFinder, claimed: Collection[type[nn.Module]], *, fold_batchnorm: bool = True
+) -> Draft:
+    """Decide what every node becomes, fold BatchNorm behind neurons, and exchange pools where decisions ask for it.
 
     Args:
         draft: In canonical form.
         find: Asks the mappers.
         claimed: Module types that a mapper claims.
+        fold_batchnorm: Fold BatchNorm behind neurons into the layers behind it.
 
     Returns:
         The draft with `record` and `plan`; the plan lists everything that prevents an exact conversion.
@@ -54,6 +55,9 @@ def make_plan(draft: Draft, find: MapperFinder, claimed: Collection[type[nn.Modu
     planned = _run_planner(draft, find, claimed)
     if planned.plan.problems:
         return planned
+    folded = fold_forward(planned) if fold_batchnorm else planned
+    if folded is not planned:
+        planned = _run_planner(folded, find, claimed)
     exchanged = exchange_pools(planned)
     return planned if exchanged is planned else _run_planner(exchanged, find, claimed)
 
@@ -62,11 +66,17 @@ def _run_planner(draft: Draft, find: MapperFinder, claimed: Collection[type[nn.M
     recorded, larger = (record_of(draft.module, samples) for samples in (draft.samples, draft.more))
     mixing = mixing_nodes(draft.module, draft.more)
     draft = draft.evolve(record=recorded)
-    plan = _Planner(draft, larger, find, frozenset(claimed), mixing, Varies.STATIC).run()
-    if not plan.spikes:
+
+    def plan(inputs: Varies, *, front_stays: bool) -> Plan:
+        return _Planner(draft, larger, find, frozenset(claimed), mixing, inputs, front_stays=front_stays).run()
+
+    made = plan(Varies.STATIC, front_stays=True)
+    if not made.spikes:
+        made = plan(Varies.STATIC, front_stays=False)
+    if not made.spikes:
         # Without a neuron nothing varies over time, so nothing would be refused: plan as if the input varied.
-        plan = _Planner(draft, larger, find, frozenset(claimed), mixing, Varies.VARYING).run()
-    return draft.evolve(plan=plan)
+        made = plan(Varies.VARYING, front_stays=False)
+    return draft.evolve(plan=made)
 
 
 class _Planner:
@@ -79,6 +89,7 @@ class _Planner:
         claimed: Module types that a mapper claims.
         mixing: Nodes at which a sample begins to depend on the others.
         inputs: How the network's inputs vary.
+        front_stays: Leave activations in front of the first weights as they are in the ANN.
     """
 
     def __init__(
@@ -89,12 +100,17 @@ class _Planner:
         claimed: frozenset[type[nn.Module]],
         mixing: frozenset[fx.Node],
         inputs: Varies,
+        *,
+        front_stays: bool,
     ) -> None:
         self.module, self.record, self.larger, self.find = draft.module, draft.record, larger, find
         self.claimed, self.problems, self.mixing, self.inputs = claimed, list(draft.problems), mixing, inputs
+        self.front_stays = front_stays
         self.varies: dict[fx.Node, Varies] = {}
         self.decisions: dict[fx.Node, Decision] = {}
         self.batched: set[fx.Node] = set()
+        self.raw: set[fx.Node] = set()
+        """Values made of the network's inputs without any weights."""
 
     def run(self) -> Plan:
         for node in self.module.graph.nodes:
@@ -104,23 +120,35 @@ class _Planner:
                 tensor = self.record.is_tensor(node)
                 static = node.op == "placeholder" and tensor
                 self.varies[node] = self.inputs if static else Varies.CONSTANT
+                if static:
+                    self.raw.add(node)
             else:
                 self._visit(node)
             self._check_batch(node)
-        return Plan(self.decisions, self.varies, frozenset(self.batched), tuple(self.problems))
+        return Plan(
+            self.decisions,
+            self.varies,
+            frozenset(self.batched),
+            raw=frozenset(self.raw),
+            problems=tuple(self.problems),
+        )
 
     def _visit(self, node: fx.Node) -> None:
         inputs = max((self.varies[arg] for arg in node.all_input_nodes), default=Varies.CONSTANT)
         if inputs is Varies.CONSTANT:
             self.varies[node] = inputs
             return
-        if _asks_shape(node):
+        if asks_shape(node.op, node.target, node.args, node.kwargs):
             self.varies[node] = Varies.CONSTANT
             return
         if _picks_from_tuple(node, self.record):
             self.varies[node] = inputs
+            if self.raw.issuperset(node.all_input_nodes):
+                self.raw.add(node)
             return
         site = self._site(node)
+        if self._is_raw(node, site):
+            self.raw.add(node)
         if not self.record.is_tensor(node):
             self.varies[node] = inputs
             if inputs is Varies.VARYING:
@@ -140,7 +168,7 @@ class _Planner:
         before = Snapshot(self.module.graph, site)
         replacement, mapper, owner = self.find(site)
         changed = before.changed()
-        who = Culprit(f"Mapper {mapper!r}", owner)
+        who = Culprit(f"Mapper {shown(mapper)}", owner)
         if changed is not None:
             raise PluginError(
                 f"{who}, asked about {_shown(site)}, changed {changed}. A mapper only describes; the core edits the "
@@ -151,10 +179,23 @@ class _Planner:
                 return Average(exact=False), mapper, owner
             if not self._can_commute(node):
                 replacement = replacement.otherwise
+        if isinstance(replacement, Spike) and not self._may_spike(node, site):
+            replacement = None if site.varies < Varies.VARYING else Refuse("spikes carry real values, not complex ones")
         if replacement is not None and site.varies < Varies.VARYING:
             with blame(who, f"asked about {_shown(site)}", replacement, "when_static"):
                 replacement = replacement.when_static()
         return replacement, mapper, owner
+
+    def _is_raw(self, node: fx.Node, site: Site) -> bool:
+        """True for what is made of the network's inputs without weights, such as a spectrum or a rescaled image."""
+        weights = site.module is not None and next(site.module.parameters(), None) is not None
+        weights = weights or any(isinstance(value.constant, nn.Parameter) for value in site.values)
+        inputs = [arg for arg in node.all_input_nodes if self.varies[arg] > Varies.CONSTANT]
+        return not weights and self.raw.issuperset(inputs)
+
+    def _may_spike(self, node: fx.Node, site: Site) -> bool:
+        """False for complex values, and for a front end that stays as it is: nothing in it was trained."""
+        return not any(value.dtype.is_complex for value in site.values) and not (self.front_stays and node in self.raw)
 
     def _can_commute(self, node: fx.Node) -> bool:
         before = node.args[0]
@@ -172,7 +213,7 @@ class _Planner:
         if replacement is None:
             self._refuse(site, *explain(site), provider=provider_of_operation(site.operation))
             return
-        with blame(Culprit(f"Mapper {mapper!r}", owner), f"asked about {_shown(site)}", replacement, "objection"):
+        with blame(Culprit(f"Mapper {shown(mapper)}", owner), f"asked about {_shown(site)}", replacement, "objection"):
             objection = replacement.objection(site, varying)
         if objection is not None:
             provider = provider_of_operation(site.operation) if owner.split()[0] == BUILTIN else None
@@ -254,15 +295,6 @@ def _operation_type(layer: nn.Module, claimed: frozenset[type[nn.Module]]) -> ty
         if cls.__module__.startswith("torch.nn.") or "forward" in cls.__dict__:
             return cls
     return type(layer)
-
-
-def _asks_shape(node: fx.Node) -> bool:
-    if node.op == "call_method":
-        casts = node.target == "type" and len(node.args) + len(node.kwargs) > 1
-        return node.target in _SHAPE_METHODS and not casts
-    return node.op == "call_function" and (
-        (node.target is getattr and node.args[1] in _SHAPE_ATTRIBUTES) or node.target in (len, isinstance)
-    )
 
 
 def _picks_from_tuple(node: fx.Node, record: Record) -> bool:

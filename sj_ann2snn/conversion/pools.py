@@ -6,6 +6,7 @@ from torch import fx, nn
 
 from ..contracts.replacements import Average, NeuronAfterPool
 from ..support.blame import blame
+from ..support.names import NAME, usable_target
 from .draft import APPROXIMATED, COMMUTED, Draft
 from .graph.copies import copied_graph
 
@@ -49,8 +50,11 @@ def _put_module(module: fx.GraphModule, node: fx.Node, name: str, layer: nn.Modu
     if node.op == "call_module":
         module.set_submodule(str(node.target), layer)
     else:
-        module.add_submodule(name, layer)
-        node.op, node.target = "call_module", name
+        target = usable_target(name)
+        module.add_submodule(target, layer)
+        node.op, node.target = "call_module", target
+        if target != name:
+            node.meta[NAME] = name
     node.args, node.kwargs = (node.all_input_nodes[0],), {}
 
 

@@ -11,14 +11,20 @@ from torch import Tensor, fx, nn
 from ..errors import CalibrationError, ConversionError, InputError
 from ..support.batches import HALF, Signature, forward_signature, move, run_batch, to_full_precision
 from ..support.shapes import along_axis
-from ..support.trees import map_tensors
-from ..support.wording import first_line
+from ..support.trees import map_tensors, tensors
+from ..support.wording import first_line, listed
 from .draft import Draft, Problem
 from .graph.canonical import absorb_batchnorm, isolate_attributes, remove_unused, unshare_modules
+from .graph.constants import fold_constants
+from .graph.functional_layers import functional_to_layers
 from .graph.functionalize import functionalize
 from .graph.naming import node_label, operation_name
+from .graph.own_network import owned_copy, remove_hooks, require_python, unwrapped
 from .graph.records import Record, record
-from .graph.tracing import SOURCE, owned_copy, remove_hooks, trace
+from .graph.spellings import normalize_spellings
+from .graph.state import PlainState, written_tensors
+from .graph.structures import index_fields, open_output
+from .graph.tracing import SOURCE, trace
 
 __all__ = ["device_of", "prepare", "record_of", "working_copy"]
 
@@ -31,9 +37,14 @@ def device_of(ann: nn.Module, asked: torch.device | None) -> torch.device:
     """
     if not isinstance(ann, nn.Module):
         raise ConversionError(f"Only a torch.nn.Module can be converted, not {type(ann).__name__}.")
+    devices = sorted({tensor.device for tensor in (*ann.parameters(), *ann.buffers())}, key=str)
+    if asked is not None and torch.device("meta") in devices:
+        raise ConversionError(
+            "The network has parameters or buffers on the device 'meta', which holds shapes but no values. Load the "
+            "weights first: ann.to_empty(device='cpu'), then ann.load_state_dict(...)."
+        )
     if asked is not None:
         return asked
-    devices = sorted({tensor.device for tensor in (*ann.parameters(), *ann.buffers())}, key=str)
     if len(devices) > 1:
         raise ConversionError(
             f"The network lies on several devices ({', '.join(map(str, devices))}); say where to convert it "
@@ -64,25 +75,33 @@ def prepare(
     Raises:
         ConversionError: The network cannot be copied, traced or run on the batch.
     """
+    require_python(ann)
     copied = working_copy(ann, device)
-    # Run the network before the hooks are dropped, to notice later if one of them changes what it computes.
-    asked = forward_signature(copied)
+    asked = forward_signature(copied, batch)
     more = _samples(asked, batch, device, 3)
     samples = tuple(value[:2] if isinstance(value, Tensor) and value.dim() else value for value in more)
-    versions = _versions(copied)
-    with torch.no_grad():
-        output = run_batch(asked.caller(copied), map_tensors(samples, Tensor.clone), 0, asked, device)
-    _require_unchanged(copied, versions)
+    # Run the network before the hooks are dropped, to notice later if one of them changes what it computes.
+    state = PlainState(copied)
+    output = _run(copied, asked, samples, device)
+    _require_repeatable(copied, state, output, asked, samples, device)
     remove_hooks(copied)
-    module = trace(copied, leaf_types, leaf_modules)
-    refused = functionalize(module, record_of(module, samples))
+    state.restore()
+    module = trace(copied, asked, (samples, more), leaf_types, leaf_modules)
+    structure = open_output(module)
+    recorded = record_of(module, samples)
+    index_fields(module, recorded)
+    refused = functionalize(module, recorded)
     problems = tuple(_problem(module, node, why) for node, why in refused)
+    normalize_spellings(module, record_of(module, samples))
+    fold_constants(module)
     isolate_attributes(module)
     unshare_modules(module)
     remove_unused(module)
-    absorb_batchnorm(module, record_of(module, samples), fuse=fuse_batchnorm)
+    recorded = record_of(module, samples)
+    functional_to_layers(module, recorded)
+    absorb_batchnorm(module, recorded, fuse=fuse_batchnorm)
     remove_unused(module)
-    return Draft(module, Signature.of(module), device, samples, more, output, problems)
+    return Draft(module, Signature.of(module), device, samples, more, output, problems, structure)
 
 
 def working_copy(ann: nn.Module, device: torch.device) -> nn.Module:
@@ -91,26 +110,63 @@ def working_copy(ann: nn.Module, device: torch.device) -> nn.Module:
     Raises:
         ConversionError: `ann` cannot be copied.
     """
-    copied = owned_copy(ann).to(device)
+    copied = owned_copy(unwrapped(ann)).to(device)
     if any(tensor.dtype in HALF for tensor in (*copied.parameters(), *copied.buffers())):
         # Membrane potentials add up over many steps, for which half precision is too coarse.
         copied = copied.float()
     return copied
 
 
-def _versions(module: nn.Module) -> dict[str, int]:
-    """How often each parameter and buffer was written to in place."""
-    return {name: tensor._version for name, tensor in (*module.named_parameters(), *module.named_buffers())}
+def _run(module: nn.Module, asked: Signature, samples: tuple[Any, ...], device: torch.device) -> Any:
+    """The network's output for the samples; the call may not write to the network.
 
-
-def _require_unchanged(module: nn.Module, before: dict[str, int]) -> None:
-    after = _versions(module)
-    changed = [name for name, version in before.items() if after.get(name) != version]
+    Raises:
+        ConversionError: It writes to a parameter or buffer.
+    """
+    before = written_tensors(module)
+    with torch.no_grad():
+        output = run_batch(asked.caller(module), map_tensors(samples, Tensor.clone), 0, asked, device)
+    after = written_tensors(module)
+    changed = [name for name, version in before.items() if name in after and after[name] != version]
     if changed:
         raise ConversionError(
-            f"The network keeps state between calls: it changes a parameter or buffer in place ({', '.join(changed)}), "
+            f"The network keeps state between calls: it changes a parameter or buffer in place ({listed(changed)}), "
             "but a spiking network runs at every step. Compute the value without writing to the parameter or buffer."
         )
+    return output
+
+
+def _require_repeatable(
+    module: nn.Module,
+    state: PlainState,
+    output: Any,
+    asked: Signature,
+    samples: tuple[Any, ...],
+    device: torch.device,
+) -> None:
+    """Refuse a network whose second call gives another result because of what the first one left behind.
+
+    Raises:
+        ConversionError: It keeps state in attributes.
+    """
+    changed = state.changed()
+    if not changed:
+        return
+    again = _run(module, asked, samples, device)
+    if not all(map(_equal, tensors(output), tensors(again))):
+        raise ConversionError(
+            f"The network keeps state between calls: a call writes to {', '.join(changed)}, and the next call with the "
+            "same input gives another result. A spiking network runs at every step. Compute what the network needs "
+            "from its input alone, or pass the state as an input."
+        )
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    if not (one.is_floating_point() or one.is_complex()):
+        return bool(torch.equal(one, other))
+    return torch.allclose(one, other, rtol=1e-4, atol=1e-6, equal_nan=True)
 
 
 def _samples(signature: Signature, batch: Any, device: torch.device, count: int) -> tuple[Any, ...]:
@@ -128,8 +184,8 @@ def _samples(signature: Signature, batch: Any, device: torch.device, count: int)
         taken = to_full_precision(torch.cat([value] * (1 + count // value.shape[0]))[:count])
         if taken.is_floating_point() and value.shape[0] < count:
             # Make repeated samples differ; otherwise nothing would show whether the network mixes them.
-            factors = 1 + 0.125 * torch.arange(count, device=taken.device).div(value.shape[0], rounding_mode="floor")
-            taken = taken * along_axis(factors.to(taken.dtype), taken.dim())
+            rounds = torch.arange(count, device=taken.device).div(value.shape[0], rounding_mode="floor")
+            taken = taken * along_axis(1 + 0.125 * rounds.to(taken.dtype), taken.dim())
         return move(taken, device)
 
     return tuple(take(value) for value in inputs)

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..support.wording import listed, shown
+
 __all__ = ["ConversionCheck", "ConversionReport", "ReportEntry", "format_table"]
 
 
@@ -26,6 +28,8 @@ class ReportEntry:
         exact: False if the mean over time only approximates the ANN's operation.
         source: File and line in the user's code.
         analog: True if it is computed on analog values, without spikes.
+        rate: Expected firing rate of a spiking site, in spikes per neuron and step: its mean activation in the
+            calibration data, in units of a spike.
     """
 
     name: str
@@ -37,6 +41,7 @@ class ReportEntry:
     exact: bool
     source: str
     analog: bool = False
+    rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ class ConversionReport:
         for entry in self.entries:
             if entry.name == name:
                 return entry
-        raise KeyError(f"{name!r} is not in the report; it has {', '.join(entry.name for entry in self.entries)}")
+        raise KeyError(f"{shown(name)} is not in the report; it has {listed(entry.name for entry in self.entries)}")
 
     @property
     def scales(self) -> dict[str, tuple[float, float]]:

@@ -50,6 +50,7 @@ def _entries(draft: Draft, neuron: str) -> Iterator[ReportEntry]:
             exact=not stands_for and exact,
             source=site.source,
             analog=analog is not None,
+            rate=draft.activity[node].mean_rate(draft.units[node]) if node in draft.activity else None,
         )
 
 

@@ -17,6 +17,7 @@ from ..contracts.site import Varies
 from ..errors import PluginError
 from ..layers import ChannelAffine, InitialPotential, NormalizedReLU, Scaler, Stepwise, to_step_module
 from ..support.blame import Culprit, blame
+from ..support.wording import shown
 from .draft import Decision, Draft
 from .graph.records import TensorRecord
 from .graph.snapshot import Snapshot
@@ -95,13 +96,13 @@ class _Rewriter(abc.ABC):
         if node in self.draft.scales.folds:
             incoming, outgoing = self.draft.scales.folds[node]
             layer = scaled_layer(self.draft.layer(node), inputs=incoming, outputs=outgoing)
-            return self.builder.call(node, str(node.target), to_step_module(layer))
+            return self.builder.call(node, str(node.target), self._step_module(node, layer))
         return self._own_operation(node, decision.site.name)
 
     def _own_operation(self, node: fx.Node, name: str) -> fx.Node:
         """The ANN's operation, made aware of step modes."""
         if node.op == "call_module":
-            layer = to_step_module(self.draft.layer(node))
+            layer = self._step_module(node, self.draft.layer(node))
             if not isinstance(layer, Stepwise):
                 return self.builder.call(node, name, layer)
             operation: Any = layer.operation
@@ -111,10 +112,15 @@ class _Rewriter(abc.ABC):
                 operation = _ANY_LAYOUT[operation]
         return self.builder.call(node, name, Stepwise(operation, self.builder.sequences(node)))
 
+    def _step_module(self, node: fx.Node, layer: nn.Module) -> nn.Module:
+        """The step-mode-aware counterpart of a layer; SpikingJelly's own take one argument only."""
+        alone = len(node.args) == 1 and not node.kwargs
+        return to_step_module(layer) if alone else Stepwise(layer, self.builder.sequences(node))
+
     def _picked_or_shape(self, node: fx.Node) -> fx.Node:
         source = node.args[0]
         assert isinstance(source, fx.Node)
-        if not isinstance(self.draft.record[source], TensorRecord):
+        if not isinstance(self.draft.record[source], TensorRecord) or self.draft.record.is_tensor(node):
             return self.builder.copy(node)
         # In step mode "m", a size must be that of the merged batch.
         return self.builder.call(node, node.name, Stepwise(node.target, self.builder.sequences(node)))
@@ -171,8 +177,8 @@ class _Spiking(_Rewriter):
         if made is None or isinstance(made, MemoryModule):
             return made
         raise PluginError(
-            f"{decision.culprit} made {made!r} for {site.name} ({site.operation_name}); it must make a SpikingJelly "
-            "MemoryModule, which reset_net clears and which has the step modes 's' and 'm'. "
+            f"{decision.culprit} made {shown(made)} for {site.name} ({site.operation_name}); it must make a "
+            "SpikingJelly MemoryModule, which reset_net clears and which has the step modes 's' and 'm'. "
             f"{decision.culprit.advice}"
         )
 

@@ -10,8 +10,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from ..compat import is_neuron
 from ..layers import InPlaceNeuron
-from ..support.shapes import along_axis
-from .graph.weights import with_parameters
+from .graph.weights import output_factor, with_parameters
 
 __all__ = ["round_to_grid", "round_weights"]
 
@@ -23,7 +22,7 @@ TINIEST = 2.0**-100
 
 
 def round_weights(snn: fx.GraphModule) -> None:
-    """Round the weights of the convolutions whose currents come from binary spikes; see `round_to_grid`.
+    """Round the weights of the layers whose currents come from binary spikes; see `round_to_grid`.
 
     Graded spikes take finer values than the rounding, so they would gain nothing.
     """
@@ -52,25 +51,32 @@ def _neurons_before(node: fx.Node, snn: fx.GraphModule) -> Iterator[nn.Module]:
 
 
 def round_to_grid(layer: nn.Module) -> nn.Module:
-    """A copy of a convolution whose currents, for spikes, do not depend on the order of summation.
+    """A copy of a Linear, Conv or ConvTranspose layer whose currents, for spikes, do not depend on the summation order.
 
     The weights and the bias of each output channel are rounded to multiples of a power of two. It is so coarse that
     any sum of them is exact. The currents, and so the spikes, are then the same to the last bit step by step, over all
     steps at once, for any batch and by table lookup. Weights move by at most 2**-25 (in single precision) of the sum of
     a channel's weights. Other layers are left as they are.
     """
-    if not isinstance(layer, _ConvNd) or isinstance(layer, _ConvTransposeNd) or layer.weight.dtype not in DIGITS:
+    if not isinstance(layer, (nn.Linear, _ConvNd)) or layer.weight.dtype not in DIGITS:
         return layer
-    weight = layer.weight.detach().double().flatten(1)
-    bias = torch.zeros(len(weight)).to(weight) if layer.bias is None else layer.bias.detach().double()
-    largest = torch.maximum(weight.clamp(min=0).sum(1), -weight.clamp(max=0).sum(1)) + bias.abs()
+    weight = layer.weight.detach().double()
+    by_output = _by_output(layer, weight)
+    bias = torch.zeros(len(by_output)).to(weight) if layer.bias is None else layer.bias.detach().double()
+    largest = torch.maximum(by_output.clamp(min=0).sum(1), -by_output.clamp(max=0).sum(1)) + bias.abs()
     if not bool(largest.isfinite().all()):
         return layer  # running the network reports it
     grid = torch.exp2(torch.ceil(torch.log2(largest.clamp(min=TINIEST))) - DIGITS[layer.weight.dtype])
-    weight_grid = along_axis(grid, layer.weight.dim())
-    return with_parameters(
-        layer, _round(layer.weight, weight_grid), None if layer.bias is None else _round(layer.bias, grid)
-    )
+    weights = _round(layer.weight, output_factor(layer, weight, grid))
+    return with_parameters(layer, weights, None if layer.bias is None else _round(layer.bias, grid))
+
+
+def _by_output(layer: nn.Module, weight: Tensor) -> Tensor:
+    """The weights ``[out, everything that may be added up there]``."""
+    if not isinstance(layer, _ConvTransposeNd):
+        return weight.flatten(1)
+    per_group = weight.reshape(layer.groups, -1, *weight.shape[1:])
+    return per_group.transpose(1, 2).flatten(0, 1).flatten(1)
 
 
 def _round(values: Tensor, grid: Tensor) -> Tensor:

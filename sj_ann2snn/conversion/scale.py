@@ -63,7 +63,7 @@ def _visit(carried: CarriedScales, node: fx.Node) -> None:
             carried.bring(node, arg, ONE)
     elif decision is not None:
         carried.scales[node] = RULES[carried.flow(node, decision)].carry(carried, node, decision)
-    elif carried.picks(node):
+    elif carried.picks(node) and carried.draft.plan.varies[node] is not Varies.CONSTANT:
         source, which = node.args
         carried.scales[node] = carried.scales[source][which]  # type: ignore[index]
     else:

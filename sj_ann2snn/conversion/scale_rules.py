@@ -117,7 +117,8 @@ class Shared(ScaleRule):
         shape = carried.draft.record[node].shape
         if wanted.dim() and any(carried.draft.record[arg].shape != shape for arg in arguments):
             wanted = ONE
-        for arg in arguments:
+        for arg in node.all_input_nodes:
+            # A constant operand is divided by the scale as well, once instead of at every step.
             carried.bring(node, arg, wanted)
         return wanted
 

@@ -23,7 +23,7 @@ from ..hooks.modes import find_mode
 from ..hooks.options import declared_options, instantiate
 from ..hooks.registry import CALLER, Owner, culprit
 from ..support.blame import Culprit, blame
-from ..support.wording import did_you_mean
+from ..support.wording import did_you_mean, listed, shown
 from .legacy_arguments import instead_of
 from .neurons import Neurons
 
@@ -118,7 +118,7 @@ class Selection:
         if mappers:
             found["mappers"] = {name: one if isinstance(one, str) else one.name for name, one in mappers.items()}
         plain = (bool, int, float, str, type(None), dict)
-        return {name: value if isinstance(value, plain) else repr(value) for name, value in found.items()}
+        return {name: value if isinstance(value, plain) else shown(value) for name, value in found.items()}
 
     @property
     def mode_label(self) -> Culprit:
@@ -141,9 +141,9 @@ class Selection:
             if name not in names:
                 hint = did_you_mean(name, names)
                 raise OptionError(
-                    f"mappers names the layer {name!r}, which is not a site of the network. "
-                    f"{hint}{' ' if hint else ''}The sites are {', '.join(names)}. A layer of your own is a site only "
-                    f"if its mapper claims its type; {mapper.name!r} claims {_claimed(mapper)}."
+                    f"mappers names the layer {shown(name)}, which is not a site of the network. "
+                    f"{hint}{' ' if hint else ''}The sites are {listed(names)}. A layer of your own is a site only "
+                    f"if its mapper claims its type; {shown(mapper.name)} claims {_claimed(mapper)}."
                 )
 
     def find_replacement(self, site: Site) -> tuple[Replacement | None, str, str]:
@@ -157,14 +157,14 @@ class Selection:
             if found is None:
                 return None, "", ""
             mapper, owner = self._mappers[id(found.cls)], str(found.owner)
-        who = Culprit(f"Mapper {mapper.name!r}", owner)
+        who = Culprit(f"Mapper {shown(mapper.name)}", owner)
         claimed = "" if claims(mapper.claims, site.operation) else ", which it does not claim"
         with blame(who, f"asked about {site.name} ({site.operation_name}){claimed}", mapper, "map"):
             replacement: Any = mapper.map(site)
         if not isinstance(replacement, Replacement):
             raise PluginError(
-                f"{who} returned {replacement!r} for {site.name} ({site.operation_name}); it must return a Replacement "
-                f"such as Spike(), Average() or Refuse(...). {who.advice}"
+                f"{who} returned {shown(replacement)} for {site.name} ({site.operation_name}); it must return a "
+                f"Replacement such as Spike(), Average() or Refuse(...). {who.advice}"
             )
         return replacement, mapper.name, owner
 
@@ -173,7 +173,7 @@ class Selection:
             return mapper
         if not isinstance(mapper, str):
             raise OptionError(
-                f"mappers holds {mapper!r}; allowed is the name of a mapper or an instance of LayerMapper."
+                f"mappers holds {shown(mapper)}; allowed is the name of a mapper or an instance of LayerMapper."
             )
         named: LayerMapper = self._mappers[id(find(self._registry, LAYER_MAPPERS, mapper, self._prefer).cls)]
         return named
@@ -213,15 +213,15 @@ class Selection:
         ]
         owners += [("correction", cls) for cls in corrections]
         owners += [("mapper", one.cls) for one in self._registry.registered(LAYER_MAPPERS)]
-        known = {name: f"{name} ({kind} {cls.name!r})" for kind, cls in owners for name in declared_options(cls)}
+        known = {name: f"{name} ({kind} {shown(cls.name)})" for kind, cls in owners for name in declared_options(cls)}
         unknown = sorted(set(options) - set(known) - {"T"})
         if unknown:
             hint = instead_of(unknown[0]) or did_you_mean(unknown[0], [*known, *own_keywords], count=1)
             raise OptionError(
-                f"Converter got the unknown keyword{'s' if len(unknown) > 1 else ''} {', '.join(unknown)}. "
+                f"Converter got the unknown keyword{'s' if len(unknown) > 1 else ''} {listed(unknown)}. "
                 f"{hint}{' ' if hint else ''}Converter itself takes {', '.join(own_keywords)}; mode "
-                f"{str(self.normalization)!r} and the neuron, corrections and mappers in use take "
-                f"{', '.join(sorted(known.values()))}."
+                f"{shown(str(self.normalization))} and the neuron, corrections and mappers in use take "
+                f"{listed(sorted(known.values()))}."
             )
 
 
@@ -231,8 +231,9 @@ def _require_claimed(mapper: LayerMapper, site: Site) -> None:
     """
     if not claims(mapper.claims, site.operation):
         raise OptionError(
-            f"mappers={{{site.name!r}: {mapper.name!r}}} is not allowed: {site.name} is {site.operation_name}, which "
-            f"the mapper {mapper.name!r} does not claim; it claims {_claimed(mapper)}."
+            f"mappers={{{shown(site.name)}: {shown(mapper.name)}}} is not allowed: {site.name} is "
+            f"{site.operation_name}, which the mapper {shown(mapper.name)} does not claim; it claims "
+            f"{_claimed(mapper)}."
         )
 
 
@@ -245,7 +246,7 @@ def _as_sequence(corrections: object) -> Sequence[object]:
         return (corrections,)
     if not isinstance(corrections, Sequence):
         raise OptionError(
-            f"corrections={corrections!r} is not allowed: give the name of a correction, an instance of Correction, or "
-            "a list of these in the order in which to apply them."
+            f"corrections={shown(corrections)} is not allowed: give the name of a correction, an instance of "
+            "Correction, or a list of these in the order in which to apply them."
         )
     return corrections

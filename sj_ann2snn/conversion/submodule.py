@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from ..errors import CalibrationError, OptionError
 from ..support.batches import forward_signature, run_batch
+from ..support.neutral import neutral
 from ..support.trees import map_tensors
-from ..support.wording import did_you_mean
+from ..support.wording import did_you_mean, shown
 from .calibrate import CalibrationData
 from .prepare import device_of, working_copy
 
@@ -52,7 +53,7 @@ def require_submodule(ann: nn.Module, name: str) -> nn.Module:
     found: dict[str, nn.Module] = dict(ann.named_modules())
     if not name or name not in found:
         hint = did_you_mean(name, filter(None, found)) or "See network.named_modules()."
-        raise OptionError(f"convert_only names {name!r}, which is not a submodule of the network. {hint}")
+        raise OptionError(f"convert_only names {shown(name)}, which is not a submodule of the network. {hint}")
     return found[name]
 
 
@@ -115,16 +116,19 @@ class SubmoduleInputs:
         device: Device of the network.
     """
 
-    def __init__(self, network: nn.Module, name: str, loader: Iterable[Any], device: torch.device) -> None:
+    def __init__(self, network: nn.Module, name: str, loader: CalibrationData, device: torch.device) -> None:
         self.network, self.name, self.loader, self.device = network, name, loader, device
-        self.signature = forward_signature(network)
+        self.signature = forward_signature(network, loader.first)
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         for index, batch in enumerate(self.loader):
             yield self._inputs(batch, index)
 
     def __len__(self) -> int:
-        return len(self.loader)  # type: ignore[arg-type]
+        length = self.loader.length()
+        if length is None:
+            raise TypeError("the loader does not know its length")
+        return length
 
     def _inputs(self, batch: Any, index: int) -> tuple[Any, ...]:
         received: list[tuple[Any, ...]] = []
@@ -143,12 +147,12 @@ class SubmoduleInputs:
                 return
 
         try:
-            with torch.no_grad():
+            with neutral(self.network), torch.no_grad():
                 run_batch(run, batch, index, self.signature, self.device)
         finally:
             handle.remove()
         if not received:
             raise CalibrationError(
-                f"convert_only names {self.name!r}, which the network did not call on calibration batch {index}."
+                f"convert_only names {shown(self.name)}, which the network did not call on calibration batch {index}."
             )
         return received[0]

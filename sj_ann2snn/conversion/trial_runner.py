@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ..compat import MemoryModule, reset_net
+from ..compat import reset_net
 from ..contracts.trial import Activation, Activations, TrialSite
 from ..errors import Ann2SnnError, CalibrationError, CorrectionError, PluginError
+from ..layers import MemoryLayer
 from ..simulation.engine.flow import Flow
 from ..simulation.engine.outputs import plain
 from ..simulation.engine.runner import Runner
@@ -22,12 +23,13 @@ from ..support.blame import Culprit
 from ..support.makers import plugin_failure
 from ..support.trees import tensors
 from ..support.untouched import Untouched
+from ..support.wording import is_fault
 from .draft import Draft
 
 __all__ = ["GraphRunner", "Probe"]
 
 
-class Probe(MemoryModule):  # type: ignore[misc]  # SpikingJelly is untyped
+class Probe(MemoryLayer):
     """Takes the place of a site's neuron, and passes its currents to the activation under trial."""
 
     emit: Activation | None = None
@@ -122,12 +124,14 @@ class GraphRunner:
         """The network's outputs ``[T, N, ...]``, with `emit` in place of its neurons."""
         for probe in self._probes:
             probe.emit = self._guarded(emit)
-        runner = Runner(self._network, self._flow, steps, Tiling("cpu", steps), own_memories=False, shortcuts=False)
+        runner = Runner(self._network, self._flow, steps, Tiling("cpu", steps), shortcuts=False)
         try:
             return plain(runner.outputs(inputs))
         except Ann2SnnError:
             raise
-        except Exception as error:
+        except BaseException as error:
+            if not is_fault(error):
+                raise
             # A probe runs the correction's own code; neurons that it may not adjust run as they are.
             layers = [(name, one) for name, one in runner.modules.items() if not isinstance(one, Probe)]
             failure = plugin_failure(self._network, layers, describe_batch(inputs), error)

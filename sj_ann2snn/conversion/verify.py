@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import VerificationError
 from ..hooks.registry import BUILTIN
+from ..support.structures import open_values
 from ..support.trees import map_tensors, tensors
 from ..support.wording import first_line
 from .draft import APPROXIMATED, YOU, Draft
@@ -67,7 +68,7 @@ def require_same(got: Any, wanted: Any, mappers: str = "") -> None:
     Raises:
         VerificationError: They differ by more than rounding explains.
     """
-    error, tolerance = relative_error(got, wanted)
+    error, tolerance = relative_error(open_values(got)[0], open_values(wanted)[0])
     if not error <= tolerance:
         raise VerificationError(
             f"The network with folded scales differs from the ANN by a relative error of {error:.2g} "

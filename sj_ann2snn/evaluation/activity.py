@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import copy
-from collections import OrderedDict
+import itertools
+from collections.abc import Callable
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-__all__ = ["fan_out", "times_active"]
+from ..support.trees import map_tensors, tensors
+
+__all__ = ["connections", "fan_out", "times_active"]
 
 
 def times_active(x: Tensor) -> Tensor:
@@ -28,25 +33,80 @@ def times_active(x: Tensor) -> Tensor:
     return counts.movedim(-1, 0) if x.dim() > 3 else counts
 
 
-def fan_out(module: nn.Module, x: Tensor) -> Tensor:
-    """Number of connections of each input element in a Linear or Conv layer, taking borders into account.
+def fan_out(module: nn.Module, x: Tensor, result: Tensor) -> Tensor:
+    """Number of connections of each input element in a Linear, Bilinear or Conv layer, taking borders into account.
+
+    It follows from the layer's geometry alone: its weight may be computed in any way.
+
+    >>> fan_out(nn.Linear(2, 5), torch.zeros(1, 2), torch.zeros(1, 5))
+    tensor([5., 5.], dtype=torch.float64)
 
     Args:
         module: The layer.
         x: An input ``[1, ...]``, for its shape.
+        result: What the layer makes of it, for its shape.
     """
-    ones = copy.copy(module)
-    ones._parameters = {
-        name: None
-        if value is None
-        else nn.Parameter(torch.ones_like(value) if name == "weight" else torch.zeros_like(value))
-        for name, value in module._parameters.items()
-    }
-    ones._forward_hooks = OrderedDict()
-    ones._forward_pre_hooks = OrderedDict()
-    ones.step_mode = "s"  # type: ignore[assignment]
-    with torch.enable_grad():
-        # With all weights one, the gradient of the sum counts the connections.
-        probe = torch.zeros_like(x, requires_grad=True)
-        (gradient,) = torch.autograd.grad(ones(probe).sum(), probe)
-    return gradient[0].double()
+    return _gradient(lambda probe: _all_ones(module, probe, result), x)[0]
+
+
+def _all_ones(module: Any, x: Tensor, result: Tensor) -> Tensor:
+    """What `module` would make of `x` if all its weights were one."""
+    if not isinstance(module, _ConvNd):  # the outputs of Linear and Bilinear depend on every feature
+        return x.sum(-1, keepdim=True).expand(*x.shape[:-1], module.out_features)
+    inputs, outputs = module.in_channels, module.out_channels
+    first, second = (inputs, outputs) if isinstance(module, _ConvTransposeNd) else (outputs, inputs)
+    weight = x.new_ones(first, second // module.groups, *module.kernel_size)
+    if not isinstance(module, _ConvTransposeNd):
+        for base in (nn.Conv1d, nn.Conv2d, nn.Conv3d):
+            if isinstance(module, base):
+                convolved: Tensor = base._conv_forward(module, x, weight, None)  # type: ignore[arg-type]
+                return convolved
+    padding: Any = module.padding
+    geometry = zip(x.shape[2:], module.stride, padding, module.dilation, module.kernel_size, strict=True)
+    smallest = [(size - 1) * s - 2 * p + d * (k - 1) + 1 for size, s, p, d, k in geometry]
+    transposed: Callable[..., Tensor] = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[len(smallest) - 1]
+    missing = [size - least for size, least in zip(result.shape[2:], smallest, strict=True)]
+    return transposed(x, weight, None, module.stride, padding, missing, module.groups, module.dilation)
+
+
+def connections(function: Callable[..., Any], args: Any, kwargs: Any, position: int, *, shared: bool = False) -> Tensor:
+    """Number of outputs that each element of one operand of a product is multiplied into.
+
+    >>> connections(torch.matmul, (torch.zeros(1, 2), torch.zeros(2, 5)), {}, 0)
+    tensor([[5., 5.]], dtype=torch.float64)
+
+    Args:
+        function: Linear in that operand, and in all others.
+        args: Its arguments.
+        kwargs: Its keyword arguments.
+        position: The operand's position among the tensors of the arguments.
+        shared: An element reaches an output through several elements of another operand (the last dimension of a
+            bilinear map), which counts once.
+    """
+    x = tensors((args, kwargs))[position]
+
+    def ones(probe: Tensor) -> Any:
+        positions = itertools.count()
+
+        def replaced(value: Tensor) -> Tensor:
+            index = next(positions)
+            if index == position:
+                return probe
+            if not value.is_floating_point():
+                return value
+            value = torch.ones_like(value, dtype=torch.float64)
+            return value / value.shape[-1] if shared and index < 2 else value
+
+        replaced_args, replaced_kwargs = map_tensors((args, kwargs), replaced)
+        return function(*replaced_args, **replaced_kwargs)
+
+    return _gradient(ones, x)
+
+
+def _gradient(function: Callable[[Tensor], Any], x: Tensor) -> Tensor:
+    """The gradient of the sum of all outputs: with all weights one, it counts the connections."""
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
+        probe = torch.zeros(x.shape, dtype=torch.float64, device=x.device, requires_grad=True)
+        total = torch.stack([y.sum() for y in tensors(function(probe)) if y.requires_grad]).sum()
+        (gradient,) = torch.autograd.grad(total, probe)
+    return gradient

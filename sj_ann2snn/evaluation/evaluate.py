@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from tqdm.auto import tqdm
 
 from ..contracts.exit_rule import ExitRule
 from ..contracts.readout import Readout
-from ..errors import EvaluationInterrupted, InputError
+from ..errors import EvaluationInterrupted, InputError, NonFiniteError
 from ..hooks.choice import choose, find
 from ..hooks.discovery import load_plugins
 from ..hooks.kinds import EXIT_RULES
@@ -20,13 +21,24 @@ from ..hooks.options import construct
 from ..hooks.registry import culprit
 from ..simulation.answers import readout_for
 from ..simulation.engine import Simulator
-from ..support.batches import Signature, explain_rejection, forward_signature, move
+from ..support.batches import Signature, describe_batch, explain_rejection, forward_signature, move
+from ..support.loaders import Batches
+from ..support.locks import exclusive
+from ..support.neutral import neutrally
+from ..support.quiet_layers import warn_of_quiet_layers
+from .labels import ClassLabels, require_scores
 from .result import EvaluationResult
 from .tally import ChosenRule, Tally, TileTally
 
 __all__ = ["accuracy_of", "evaluate"]
 
+MOST_STEPS = 100_000_000
+"""Time steps whose accuracies fit into memory in any case."""
 
+EMPTY = "The loader is empty: it yields no batches to evaluate."
+
+
+@neutrally
 def evaluate(
     snn: nn.Module,
     loader: Iterable[Any],
@@ -53,7 +65,8 @@ def evaluate(
 
     Args:
         snn: A converted network whose output is ``[N, classes]``.
-        loader: Batches of inputs and labels: tuples, lists or dicts; the last batch may be smaller.
+        loader: Batches of inputs and labels: tuples, lists or dicts; the last batch may be smaller. Labels are class
+            indices from 0 up, ``[N]`` or ``[N, 1]``, of any integer type, or one-hot rows ``[N, classes]``.
         T: Number of time steps, at least 1.
         readout: How to turn the outputs over time into the answer: `"mean"`, `"delayed"`, `"exponential"`, `"last"`,
             `"potential"`, the name of any plugin's readout, or an instance with options,
@@ -67,8 +80,10 @@ def evaluate(
         progress: Show a progress bar.
 
     Raises:
-        InputError: `T` is not a positive integer, the loader is empty, or a batch has no labels or does
-            not fit the network.
+        InputError: `T` is not a positive integer; the loader is empty, fails, or is none; a batch does not fit the
+            network, or has no labels or labels that are not its classes; or the network is no classifier with one
+            score per class.
+        NonFiniteError: A batch or a weight holds NaN or infinite values, which the answers would hide.
         OptionError: `early_exit` names no rule; `readout` is unknown, or has no answer after `T` steps; or `precision`
             is not available on the network's device.
         EvaluationInterrupted: Ctrl-C was pressed. Its `result` covers the samples that were finished by then. It is
@@ -76,60 +91,72 @@ def evaluate(
     """
     rule = _exit_rule(early_exit, plugins)
     simulator = Simulator(snn, T, precision)
+    warn_of_quiet_layers(snn, T)
     answering = readout_for(snn, readout, T, plugins)
-    signature = Signature.of(snn) if isinstance(snn, fx.GraphModule) else forward_signature(snn)
+    signature = Signature.of(snn) if isinstance(snn, fx.GraphModule) else None
+    if simulator.steps > MOST_STEPS:
+        raise InputError(
+            f"T={simulator.steps} is not allowed: evaluate keeps the accuracy after every step, of at most "
+            f"{MOST_STEPS:,}."
+        )
     totals = Tally(T)
-    index = -1
+    batches = _batches(loader)
     try:
-        with tqdm(loader, desc=f"simulating T={T}", unit="batch", disable=not progress) as bar:
+        with tqdm(batches, desc=f"simulating T={T}", unit="batch", total=batches.length(), disable=not progress) as bar:
             for index, batch in enumerate(bar):
-                inputs, labels = signature.inputs_of(batch), _class_indices(signature.labels_of(batch))
-                if labels.shape[0] != inputs[0].shape[0]:
-                    raise InputError(
-                        f"Batch {index} holds {inputs[0].shape[0]} samples but {labels.shape[0]} labels; there must be "
-                        "one label per sample."
-                    )
-                with totals.timed():
-                    try:
-                        simulator.run_all(inputs, partial(TileTally, totals, labels, T, answering, rule))
-                    except InputError as error:
-                        raise InputError(f"Batch {index} does not fit the network. {error}") from error
+                signature = signature or forward_signature(snn, batch)
+                with _named(index):
+                    inputs, labels = _split(signature, batch)
+                with totals.timed(), _named(index, "does not fit the network. "):
+                    simulator.run_all(inputs, partial(TileTally, totals, labels, T, answering, rule))
                 bar.set_postfix(accuracy=f"{totals.accuracy()[-1]:.4f}")
     except KeyboardInterrupt as interrupt:
         if not totals.samples:
             raise
         raise EvaluationInterrupted(totals.result()) from interrupt
-    if index < 0:
-        raise InputError("The loader is empty: it yields no batches to evaluate.")
+    if not totals.samples:
+        raise InputError(EMPTY)
     return totals.result()
 
 
+@neutrally
 def accuracy_of(ann: nn.Module, loader: Iterable[Any]) -> float:
     """Share of the samples in `loader` that an ANN classifies correctly; training modes are restored.
 
     Raises:
-        InputError: The loader is empty or has no labels.
+        InputError: As for `evaluate`.
     """
-    signature = forward_signature(ann)
+    signature: Signature | None = None
     device = next((p.device for p in ann.parameters()), torch.device("cpu"))
-    modes = [(module, module.training) for module in ann.modules()]
     right = samples = 0
-    try:
-        ann.eval()
-        with torch.no_grad():
-            for batch in loader:
-                labels = _class_indices(signature.labels_of(batch))
-                inputs = tuple(move(value, device) for value in signature.inputs_of(batch))
-                with explain_rejection(batch, ann):
-                    output = signature.caller(ann)(*inputs)
-                right += int((output.argmax(1).cpu() == labels).sum())
-                samples += labels.shape[0]
-    finally:
-        for module, training in modes:
-            module.training = training
+    with _in_eval_mode(ann), torch.no_grad():
+        for index, batch in enumerate(_batches(loader)):
+            signature = signature or forward_signature(ann, batch)
+            with _named(index):
+                inputs, labels = _split(signature, batch)
+            with _named(index, "does not fit the network. "):
+                with explain_rejection(batch, ann, errors=(Exception,)):
+                    output = signature.caller(ann)(*(move(value, device) for value in inputs))
+                scores = require_scores(output, len(labels.indices))
+                labels.require_classes(scores.shape[1])
+            right += int((scores.argmax(1).cpu() == labels.indices).sum())
+            samples += len(labels.indices)
     if not samples:
-        raise InputError("The loader is empty: it yields no batches to evaluate.")
+        raise InputError(EMPTY)
     return right / samples
+
+
+@contextmanager
+def _in_eval_mode(ann: nn.Module) -> Iterator[None]:
+    """While the context is open, the network is in eval mode, and other threads that want to switch it wait."""
+    with exclusive(*ann.modules()):
+        modes = [(module, module.training) for module in ann.modules()]
+        try:
+            ann.eval()
+            yield
+        finally:
+            for module, training in modes:
+                module.training = training
 
 
 def _exit_rule(given: object, plugins: Sequence[Any]) -> ChosenRule | None:
@@ -147,6 +174,27 @@ def _exit_rule(given: object, plugins: Sequence[Any]) -> ChosenRule | None:
     return ChosenRule(construct(choice.found.cls, {}, choice.culprit), choice.culprit)
 
 
-def _class_indices(labels: Tensor) -> Tensor:
-    labels = labels.detach().cpu()
-    return labels.argmax(1) if labels.dim() == 2 and labels.shape[1] > 1 else labels.reshape(-1)
+def _batches(loader: Any) -> Batches:
+    return Batches(loader, "The loader", "evaluate(snn, loader, T)", InputError)
+
+
+def _split(signature: Signature, batch: Any) -> tuple[tuple[Any, ...], ClassLabels]:
+    """The inputs and the labels of a batch."""
+    inputs = signature.inputs_of(batch)
+    found = signature.labels_of(batch)
+    if not inputs[0].dim():
+        raise InputError(f"It holds {describe_batch(batch)}; the inputs must be tensors [N, ...].")
+    if not inputs[0].shape[0]:
+        raise InputError(f"It holds no samples: {describe_batch(batch)}.")
+    return inputs, ClassLabels(found, inputs[0].shape[0])
+
+
+@contextmanager
+def _named(index: int, what: str = "cannot be evaluated. ") -> Iterator[None]:
+    """Let errors about a batch begin with its number."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"Batch {index} {what}{error}") from error
+    except NonFiniteError as error:
+        raise NonFiniteError(f"Batch {index} cannot be evaluated. {error}") from error

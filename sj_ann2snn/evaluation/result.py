@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..support.wording import listed
+
 __all__ = ["EvaluationResult", "LayerActivity"]
 
 
@@ -39,13 +41,16 @@ class EvaluationResult:
         spikes_per_sample: Spikes of all neurons over all steps, per sample. With an early exit, a sample's spikes count
             to the end of the group of steps in which it stops. A graded spike of value k counts k times, a negative
             spike like a positive one.
-        synops_per_sample: Synaptic operations per sample: for every nonzero value that reaches a Linear, Conv or
-            ConvTranspose layer at a step, the number of its connections there. The layers in front of the first neuron
-            see a constant input; they are computed once and not counted.
+        synops_per_sample: Synaptic operations per sample: for every nonzero value that reaches a Linear, Bilinear, Conv
+            or ConvTranspose layer at a step, or a function or method of that kind (``F.linear``, ``F.conv2d``,
+            ``matmul``, ``einsum``), the number of its connections there. The layers in front of the first neuron see a
+            constant input; they are computed once and not counted. Scaling and pooling are not counted.
         seconds: Duration of the simulation, without loading data.
         layers: The spiking layers, in order.
         emissions_per_sample: How often a neuron emitted anything, per sample; less than `spikes_per_sample` if spikes
             are graded.
+        not_counted: The operations that multiply by weights, or values by each other, and are missing in
+            `synops_per_sample`: ``("attention (MultiheadAttention)",)``.
     """
 
     accuracy: tuple[float, ...]
@@ -56,6 +61,7 @@ class EvaluationResult:
     seconds: float
     layers: tuple[LayerActivity, ...]
     emissions_per_sample: float
+    not_counted: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         steps = len(self.accuracy)
@@ -64,7 +70,8 @@ class EvaluationResult:
         early = f"{self.steps_per_sample:.4g} steps, " if self.steps_per_sample < steps else ""
         graded = self.emissions_per_sample != self.spikes_per_sample
         emissions = f" in {self.emissions_per_sample:.4g} emissions" if graded else ""
+        missing = f" (not counted: {listed(self.not_counted)})" if self.not_counted else ""
         return (
             f"accuracy {curve}; {self.samples} samples, {early}{self.spikes_per_sample:.4g} spikes{emissions} and "
-            f"{self.synops_per_sample:.4g} synaptic operations per sample, {self.seconds:.2f} s"
+            f"{self.synops_per_sample:.4g} synaptic operations per sample{missing}, {self.seconds:.2f} s"
         )

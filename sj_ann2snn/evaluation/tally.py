@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
 from ..contracts.exit_rule import ExitRule
-from ..errors import InputError, PluginError
+from ..errors import PluginError
 from ..simulation.answers import ChosenReadout, Decoder
-from ..simulation.engine import Collector
+from ..simulation.engine import Call, Collector
 from ..simulation.engine.firing import count_emissions, is_spiking
 from ..support.batches import describe_batch
 from ..support.blame import Culprit, blame
 from ..support.untouched import Untouched
-from .activity import fan_out, times_active
+from .labels import ClassLabels, require_scores
 from .result import EvaluationResult, LayerActivity
+from .synapses import Synapses
 
 __all__ = ["ChosenRule", "Tally", "TileTally"]
 
@@ -47,7 +47,8 @@ class Tally:
         self._emissions: dict[str, int] = {}
         self._neurons: dict[str, int] = {}
         self._synops = 0.0
-        self._fan_out: dict[tuple[str, tuple[int, ...]], Tensor] = {}
+        self._not_counted: dict[str, None] = {}
+        self._connections: dict[Hashable, Tensor] = {}
         self.samples = 0
 
     @contextmanager
@@ -58,12 +59,11 @@ class Tally:
         finally:
             self._seconds += time.perf_counter() - start
 
-    def connections(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
-        """For every element of one sample's input, the number of outputs that it reaches."""
-        key = name, tuple(x.shape[2:])
-        if key not in self._fan_out:
-            self._fan_out[key] = fan_out(module, x[0, :1])
-        return self._fan_out[key]
+    def connections(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """The connections of a layer, made once."""
+        if key not in self._connections:
+            self._connections[key] = make()
+        return self._connections[key]
 
     def add(self, tile: TileTally) -> None:
         with self._lock:
@@ -71,7 +71,8 @@ class Tally:
             self._steps_taken += int(tile.steps_taken.sum())
             self._steps_simulated += tile.steps_simulated
             self.samples += len(tile.labels)
-            self._synops += tile.synops
+            self._synops += tile.synapses.operations
+            self._not_counted.update(tile.synapses.not_counted)
             self._neurons.update(tile.neurons)
             for name, spikes in tile.spikes.items():
                 self._spikes[name] = self._spikes.get(name, 0) + spikes
@@ -100,6 +101,7 @@ class Tally:
                     for name, spikes in self._spikes.items()
                 ),
                 emissions_per_sample=sum(self._emissions.values()) / self.samples,
+                not_counted=tuple(self._not_counted),
             )
 
 
@@ -109,18 +111,19 @@ class TileTally(Collector):
     def __init__(
         self,
         totals: Tally,
-        labels: Tensor,
+        labels: ClassLabels,
         steps: int,
         readout: ChosenReadout,
         rule: ChosenRule | None,
         samples: slice,
     ) -> None:
-        self.labels = labels[samples]
-        self.steps_taken = torch.full((len(self.labels),), steps)  # labels may be too narrow a type
+        self._classes = labels
+        self.labels = labels.indices[samples]
+        self.steps_taken = torch.full((len(self.labels),), steps)
         self.spikes: dict[str, int] = {}
         self.emissions: dict[str, int] = {}
         self.neurons: dict[str, int] = {}
-        self.synops = 0.0
+        self.synapses = Synapses(totals.connections)
         self.steps_simulated = 0
         self._totals, self._rule = totals, rule
         self._answers = torch.zeros(steps, len(self.labels), dtype=torch.int64)
@@ -128,32 +131,30 @@ class TileTally(Collector):
         self._readout = readout
         self._decoder = Decoder(readout.readout, readout.who)
 
-    def watch(self, name: str, module: nn.Module, x: Any, y: Any) -> None:
+    def watch(self, call: Call) -> None:
         """Count the spikes and synaptic operations of a layer."""
-        if is_spiking(module):
+        module = call.operation
+        if not isinstance(module, nn.Module) or not is_spiking(module):
+            self.synapses.add(call)
+        elif isinstance(call.result, Tensor):
+            y = call.result if call.over_time else call.result.unsqueeze(0)
             spikes, emissions = count_emissions(module, y)
-            self.spikes[name] = self.spikes.get(name, 0) + spikes
-            self.emissions[name] = self.emissions.get(name, 0) + emissions
-            self.neurons[name] = y[0, 0].numel()
-        elif isinstance(module, (nn.Linear, _ConvNd)):
-            self.synops += float((times_active(x) * self._totals.connections(name, module, x)).sum())
+            self.spikes[call.name] = self.spikes.get(call.name, 0) + spikes
+            self.emissions[call.name] = self.emissions.get(call.name, 0) + emissions
+            self.neurons[call.name] = y[0, 0].numel()
 
     def add(self, outputs: Any) -> Tensor | None:
-        if not isinstance(outputs, Tensor) or outputs.dim() != 3:
-            given = f"shape {tuple(outputs.shape[1:])}" if isinstance(outputs, Tensor) else type(outputs).__name__
-            raise InputError(
-                f"evaluate needs a classifier with one output [N, classes]; this network's output is {given}. "
-                "Use simulate and compare the outputs in the way your task needs."
-            )
+        scores = require_scores(outputs, len(self._going_on), leading=1)
+        self._classes.require_classes(scores.shape[2])
         first = self._decoder.done
-        answers = self._decoder.answers(outputs)
+        answers = self._decoder.answers(scores)
         if answers.dim() != 3:
             raise PluginError(
-                f"{self._readout.who} turned outputs of shape {tuple(outputs.shape[1:])} into answers of shape "
+                f"{self._readout.who} turned outputs of shape {tuple(scores.shape[1:])} into answers of shape "
                 f"{tuple(answers.shape[1:])}; evaluate needs [N, classes]."
             )
         predicted = answers.argmax(2).cpu()
-        self.steps_simulated += outputs.shape[0] * outputs.shape[1]
+        self.steps_simulated += scores.shape[0] * scores.shape[1]
         self._answers[first : self._decoder.done, self._going_on] = predicted
         return None if self._rule is None else self._drop_settled(self._rule, answers, predicted, first)
 

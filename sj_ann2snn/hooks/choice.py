@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import OptionError
 from ..support.blame import Culprit
-from ..support.wording import did_you_mean, sentence, with_article
+from ..support.wording import MOST, did_you_mean, listed, sentence, shortened, shown, with_article
 from .conflicts import resolve
 from .kinds import HookKind
 from .known_plugins import KNOWN_PLUGINS, provider_of
@@ -50,19 +50,19 @@ def choose(registry: Registry, kind: HookKind, given: object, prefer: Sequence[s
         return Choice(kind, find(registry, kind, given, prefer))
     if isinstance(given, type):
         raise OptionError(class_given(kind, given))
-    known = ", ".join(repr(one.name) for one in registry.registered(kind))
-    listed = f" ({known})" if known else ""
+    known = listed(shown(one.name) for one in registry.registered(kind))
+    choices = f" ({known})" if known else ""
     otherwise = f"{kind.otherwise}, " if kind.otherwise else ""
     raise OptionError(
-        f"{kind.argument}={given!r} is not allowed: give {otherwise}the name of {with_article(kind.noun)}{listed} or "
-        f"an instance of {kind.base.__name__}."
+        f"{kind.argument}={shown(given)} is not allowed: give {otherwise}the name of "
+        f"{with_article(kind.noun)}{choices} or an instance of {kind.base.__name__}."
     )
 
 
 def class_given(kind: HookKind, given: type) -> str:
     """The message for a class in place of an instance."""
-    shown = given.__name__
-    return f"{kind.argument}={shown} is a class; give an instance, {kind.argument}={shown}(...)."
+    name = shortened(given.__name__)
+    return f"{kind.argument}={name} is a class; give an instance, {kind.argument}={name}(...)."
 
 
 def find(registry: Registry, kind: HookKind, name: str, prefer: Sequence[str] = ()) -> Registered:
@@ -76,7 +76,7 @@ def find(registry: Registry, kind: HookKind, name: str, prefer: Sequence[str] = 
     candidates = [one for one in registry.registered(kind) if one.name.lower() == wanted or wanted in one.replaces]
     if not candidates:
         raise OptionError(unknown(registry, kind, name))
-    return resolve(candidates, prefer, f"{kind.argument}={name!r}", kind.settled_by)
+    return resolve(candidates, prefer, f"{kind.argument}={shown(name)}", kind.settled_by)
 
 
 def unknown(registry: Registry, kind: HookKind, given: object, broken: Sequence[str] = ()) -> str:
@@ -92,14 +92,14 @@ def unknown(registry: Registry, kind: HookKind, given: object, broken: Sequence[
         (getattr(one.cls, "example", "") if kind.named_freely else "") or one.name: one
         for one in registry.registered(kind)
     }
-    quoted = "{}".format if kind.named_freely else "{!r}".format
-    known = ", ".join(f"{quoted(text)} ({one.owner})" for text, one in sorted(written.items()))
-    hint = _hint(kind, str(given).lower(), written)
-    message = f"{kind.argument}={given!r} is not known.{' ' if hint else ''}{hint} Known {kind.plural}: {known}."
+    quoted = "{}".format if kind.named_freely else shown
+    known = listed(f"{quoted(text)} ({one.owner})" for text, one in sorted(written.items()))
+    hint = _hint(kind, (given if isinstance(given, str) else shown(given)).lower(), written)
+    message = f"{kind.argument}={shown(given)} is not known.{' ' if hint else ''}{hint} Known {kind.plural}: {known}."
     message += f" {with_article(kind.noun).capitalize()} may also be given as an instance of {kind.base.__name__}."
     failed = [*map(str, registry.failures), *broken]
     if failed:
-        message += " These plugins do not work, and one of them may provide it: " + sentence("; ".join(failed))
+        message += " These plugins do not work, and one of them may provide it: " + sentence("; ".join(failed[:MOST]))
     return message
 
 
@@ -111,4 +111,4 @@ def _hint(kind: HookKind, given: str, known: Iterable[str]) -> str:
     others = [name for one in KNOWN_PLUGINS for name in one.names.get(kind.hook, ())]
     hint = did_you_mean(given, dict.fromkeys([*(text.lower() for text in known), *others]))
     absent = [name for name in others if name not in known and repr(name) in hint]
-    return " ".join([hint, *(f"{name!r} comes with {provider_of(kind.hook, name)}." for name in absent)])
+    return " ".join([hint, *(f"{shown(name)} comes with {provider_of(kind.hook, name)}." for name in absent)])

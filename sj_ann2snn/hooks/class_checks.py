@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 from ..errors import PluginError
+from ..support.wording import shown
 
 __all__ = ["CONVERTER_KEYWORDS", "check_claims", "check_exports", "check_suffixes", "require_defaults", "require_free"]
 
@@ -76,7 +77,7 @@ def check_exports(cls: type) -> None:
     exports: Any = getattr(cls, "exports", ())
     if not isinstance(exports, tuple) or not all(hasattr(one, "export_options") for one in exports):
         raise PluginError(
-            f"{cls.__qualname__}.exports must be a tuple of layers with a method export_options, not {exports!r}."
+            f"{cls.__qualname__}.exports must be a tuple of layers with a method export_options, not {shown(exports)}."
         )
 
 
@@ -86,7 +87,9 @@ def check_suffixes(cls: type) -> None:
     """
     suffixes: Any = getattr(cls, "suffixes", ())
     if not isinstance(suffixes, tuple) or not all(isinstance(one, str) and one.startswith(".") for one in suffixes):
-        raise PluginError(f"{cls.__qualname__}.suffixes must be a tuple of suffixes such as '.zip', not {suffixes!r}.")
+        raise PluginError(
+            f"{cls.__qualname__}.suffixes must be a tuple of suffixes such as '.zip', not {shown(suffixes)}."
+        )
 
 
 def check_claims(cls: type) -> None:
@@ -95,10 +98,10 @@ def check_claims(cls: type) -> None:
     """
     claimed: Any = getattr(cls, "claims", None)
     if not isinstance(claimed, tuple) or not claimed:
-        raise PluginError(f"{cls.__qualname__}.claims must be a non-empty tuple, not {claimed!r}.")
+        raise PluginError(f"{cls.__qualname__}.claims must be a non-empty tuple, not {shown(claimed)}.")
     for claim in claimed:
         if not (isinstance(claim, str) or callable(claim)):
             raise PluginError(
-                f"{cls.__qualname__}.claims holds {claim!r}; allowed are module types, functions and "
+                f"{cls.__qualname__}.claims holds {shown(claim)}; allowed are module types, functions and "
                 "names of tensor methods."
             )

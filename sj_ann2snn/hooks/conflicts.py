@@ -14,7 +14,7 @@ from torch import nn
 from ..contracts.layer_mapper import Claim
 from ..contracts.site import Site
 from ..errors import ConflictError
-from ..support.wording import did_you_mean
+from ..support.wording import did_you_mean, listed, shown
 from .kinds import BY_PREFER, KINDS, LAYER_MAPPERS, HookKind
 from .registry import BUILTIN, CALLER, Registered, Registry
 
@@ -46,7 +46,7 @@ def resolve(
     if len(preferred) == 1:
         return preferred[0]
     claimants = " and ".join(
-        f"{one.name!r} of {one.owner}" for one in sorted(candidates, key=lambda one: (one.owner, one.name))
+        f"{shown(one.name)} of {one.owner}" for one in sorted(candidates, key=lambda one: (one.owner, one.name))
     )
     first = min(one.owner.distribution for one in candidates)
     raise ConflictError(
@@ -72,7 +72,7 @@ def _without_effect(candidates: Sequence[Registered], wanted: Collection[str], p
         return ""
     known = {name for one in candidates for name in (one.name, one.owner.distribution)}
     hint = did_you_mean(min(wanted), known)
-    return f" prefer names {', '.join(map(repr, sorted(wanted)))}, which is none of them.{' ' if hint else ''}{hint}"
+    return f" prefer names {listed(map(shown, sorted(wanted)))}, which is none of them.{' ' if hint else ''}{hint}"
 
 
 def _drop_replaced(candidates: Sequence[Registered]) -> list[Registered]:
@@ -87,9 +87,9 @@ def open_conflicts(registry: Registry) -> list[tuple[str, str]]:
     """Every unsettled conflict between plugins: the hook, and the message of the error."""
     found = []
     for hook, kind in KINDS.items():
-        for shown, candidates in _find_claimants(kind, registry.registered(kind)).items():
+        for claim, candidates in _find_claimants(kind, registry.registered(kind)).items():
             try:
-                resolve(candidates, (), shown, kind.settled_by)
+                resolve(candidates, (), claim, kind.settled_by)
             except ConflictError as error:
                 found.append((hook, str(error)))
     return found
@@ -112,15 +112,16 @@ def _find_claimants(kind: HookKind, known: Sequence[Registered]) -> dict[str, li
     mappers = kind is LAYER_MAPPERS
     # Several mappers may replace the same one, each for other operations.
     found = {
-        f"{kind.argument}={name!r}": [
+        f"{kind.argument}={shown(name)}": [
             one for one in known if name == one.name.lower() or (not mappers and name in one.replaces)
         ]
         for name in sorted({one.name.lower() for one in known})
     }
     for claimant in known if mappers else ():
         for claim in claimant.cls.claims:
-            shown = claim if isinstance(claim, str) else _qualified_name(claim)
-            found[shown] = [one for one in known if claims(one.cls.claims, claim)]
+            found[claim if isinstance(claim, str) else _qualified_name(claim)] = [
+                one for one in known if claims(one.cls.claims, claim)
+            ]
     return found
 
 

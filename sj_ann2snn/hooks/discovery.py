@@ -20,10 +20,10 @@ from typing import Any
 
 from .._version import __version__
 from ..errors import OptionError, PluginError, PluginWarning
-from ..support.wording import sentence
+from ..support.wording import is_fault, sentence, shortened, shown
 from .registry import BUILTIN, CALLER, Owner, PluginFailure, Registry
 from .specs import PROJECT
-from .validation import one_line, register_plugin
+from .validation import register_plugin, told
 
 __all__ = [
     "BUILTIN_PLUGINS",
@@ -50,6 +50,9 @@ BUILTIN_PLUGINS = (
 ALLOW_VARIABLE = "SJ_ANN2SNN_LOAD_PLUGINS"
 DENY_VARIABLE = "SJ_ANN2SNN_DISABLE_PLUGINS"
 
+LONGEST_TRACEBACK = 20_000
+"""Characters of a plugin's traceback that are kept."""
+
 _in_use: ContextVar[Registry | None] = ContextVar("_in_use", default=None)
 """The registry to use instead of the installed plugins."""
 
@@ -71,8 +74,8 @@ def load_plugins(plugins: Sequence[Any] = ()) -> Registry:
     registry = _in_use.get() or _load(os.environ.get(ALLOW_VARIABLE), os.environ.get(DENY_VARIABLE, ""))
     if not isinstance(plugins, Sequence) or isinstance(plugins, str):
         raise OptionError(
-            f"plugins={plugins!r} is not allowed: give a list of plugins, modules or objects with hooks. Installed "
-            "plugins need not be given."
+            f"plugins={shown(plugins)} is not allowed: give a list of plugins, modules or objects with hooks. "
+            "Installed plugins need not be given."
         )
     if not plugins:
         return registry
@@ -80,8 +83,10 @@ def load_plugins(plugins: Sequence[Any] = ()) -> Registry:
     for position, plugin in enumerate(plugins):
         try:
             register_plugin(registry, plugin, CALLER)
-        except Exception as error:
-            raise PluginError(f"plugins[{position}] cannot be used: {sentence(one_line(error))}") from error
+        except BaseException as error:
+            if not is_fault(error):
+                raise
+            raise PluginError(f"plugins[{position}] cannot be used: {sentence(told(error))}") from error
     return registry
 
 
@@ -118,8 +123,10 @@ def _load(allow: str | None, deny: str) -> Registry:
             continue
         try:
             register_plugin(registry, entry_point.load(), owner)
-        except (Exception, SystemExit) as error:
-            failure = PluginFailure(owner, one_line(error), traceback.format_exc())
+        except BaseException as error:
+            if not is_fault(error):
+                raise
+            failure = PluginFailure(owner, told(error), shortened(traceback.format_exc(), LONGEST_TRACEBACK))
             registry.failures.append(failure)
             warnings.warn(
                 f"A plugin could not be loaded: {sentence(str(failure))} Everything else works without it; "

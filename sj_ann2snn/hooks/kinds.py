@@ -17,6 +17,7 @@ from ..contracts.neuron_maker import NeuronMaker
 from ..contracts.normalization import Normalization
 from ..contracts.readout import Readout
 from ..errors import PluginError
+from ..support.wording import shown
 from .class_checks import (
     CONVERTER_KEYWORDS,
     check_claims,
@@ -85,17 +86,17 @@ class HookKind:
         """
         if not isinstance(cls, type) or not issubclass(cls, self.base):
             raise PluginError(
-                f"{self.hook}() returned {cls!r}, which is not a subclass of sj_ann2snn.{self.base.__name__}."
+                f"{self.hook}() returned {shown(cls)}, which is not a subclass of sj_ann2snn.{self.base.__name__}."
             )
         name = getattr(cls, "name", None)
         if not isinstance(name, str) or not name.strip():
-            raise PluginError(f"{cls.__qualname__}.name must be a non-empty string, not {name!r}.")
+            raise PluginError(f"{cls.__qualname__}.name must be a non-empty string, not {shown(name)}.")
         abstract = sorted(getattr(cls, "__abstractmethods__", ()))
         if abstract:
             raise PluginError(f"{cls.__qualname__} does not implement {', '.join(abstract)}.")
         replaces: Any = getattr(cls, "replaces", ())
         if isinstance(replaces, str) or not all(isinstance(one, str) for one in replaces):
-            raise PluginError(f"{cls.__qualname__}.replaces must be a tuple of names, not {replaces!r}.")
+            raise PluginError(f"{cls.__qualname__}.replaces must be a tuple of names, not {shown(replaces)}.")
         for check in self.checks:
             check(cls)
         require_free(cls, self.reserved, self.options_to)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..contracts.normalization import Normalization
 from ..errors import Ann2SnnError, ModeError, PluginWarning
-from ..support.wording import sentence
+from ..support.wording import described, is_fault, sentence, shown
 from .choice import unknown
 from .conflicts import resolve
 from .kinds import MODES
@@ -38,13 +38,15 @@ def find_mode(
             instance = one.cls.parse(mode, **given)
         except Ann2SnnError:
             raise
-        except Exception as error:
+        except BaseException as error:
+            if not is_fault(error):
+                raise
             # Another strategy may still recognize the mode.
-            broken.append(f"{_shown(one)} failed in parse({mode!r}) with {error!r}")
+            broken.append(f"{_shown(one)} failed in parse({shown(mode)}) with {described(error)}")
             advice.append(culprit(MODES, one.name, one.owner).advice)
             continue
         if instance is not None and not isinstance(instance, Normalization):
-            broken.append(f"{_shown(one)} returned {instance!r} from parse({mode!r})")
+            broken.append(f"{_shown(one)} returned {shown(instance)} from parse({shown(mode)})")
             advice.append(culprit(MODES, one.name, one.owner).advice)
             continue
         if instance is not None:
@@ -54,9 +56,9 @@ def find_mode(
         warnings.warn(f"A mode does not work: {sentence(what)} {to_do}", PluginWarning, stacklevel=4)
     if not candidates:
         raise ModeError(unknown(registry, MODES, mode, broken))
-    winner = resolve(candidates, prefer, f"mode={mode!r}")
+    winner = resolve(candidates, prefer, f"mode={shown(mode)}")
     return instances[id(winner)], winner
 
 
 def _shown(one: Registered) -> str:
-    return f"{one.name!r} of {one.owner} (class {one.cls.__name__})"
+    return f"{shown(one.name)} of {one.owner} (class {one.cls.__name__})"

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import OptionError
 from ..support.blame import Culprit, blame
-from ..support.wording import did_you_mean
+from ..support.wording import did_you_mean, listed
 
 __all__ = ["construct", "declared_options", "instantiate"]
 
@@ -49,8 +49,8 @@ def construct(cls: type, options: Mapping[str, Any], who: Culprit) -> Any:
         hint = did_you_mean(unknown[0], known, count=1)
         raise OptionError(
             f"{who.what} got the unknown option{'s' if len(unknown) > 1 else ''} "
-            f"{', '.join(unknown)}. {hint}{' ' if hint else ''}"
-            + (f"Its options: {', '.join(known)}." if known else "It has no options.")
+            f"{listed(unknown)}. {hint}{' ' if hint else ''}"
+            + (f"Its options: {listed(known)}." if known else "It has no options.")
         )
     with blame(who, "asked for an instance", cls, "__init__"):
         return cls(**options)

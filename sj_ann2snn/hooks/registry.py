@@ -10,6 +10,7 @@ from torch import nn
 
 from ..contracts.network_description import qualified_type
 from ..support.blame import OWN, Culprit
+from ..support.wording import shown
 from .kinds import KINDS, LAYER_MAPPERS, NEURONS, HookKind
 
 __all__ = ["BUILTIN", "CALLER", "Owner", "PluginFailure", "Registered", "Registry", "culprit"]
@@ -49,7 +50,7 @@ class Registered:
 
 def culprit(kind: HookKind, name: str, owner: Owner = CALLER) -> Culprit:
     """A class of `kind` in messages."""
-    return Culprit(f"{kind.noun.capitalize()} {name!r}", str(owner))
+    return Culprit(f"{kind.noun.capitalize()} {shown(name)}", str(owner))
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class PluginFailure:
     traceback: str = ""
 
     def __str__(self) -> str:
-        where = f" (entry point {self.owner.entry_point!r})" if self.owner.entry_point else ""
+        where = f" (entry point {shown(self.owner.entry_point)})" if self.owner.entry_point else ""
         return f"{self.owner}{where}: {self.error}"
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pluggy
 
-from ..errors import PluginError
-from ..support.wording import did_you_mean, sentence
+from ..errors import Ann2SnnError, PluginError
+from ..support.wording import LONGEST, described, did_you_mean, listed, sentence, shown
 from .kinds import KINDS, HookKind
 from .registry import Owner, Registry
 from .specs import API_VERSION, PROJECT, HookSpecs
 
-__all__ = ["one_line", "register_plugin"]
+__all__ = ["register_plugin", "told"]
 
 
 def register_plugin(registry: Registry, plugin: Any, owner: Owner) -> None:
@@ -27,11 +27,11 @@ def register_plugin(registry: Registry, plugin: Any, owner: Owner) -> None:
         plugin = plugin()
     wanted: Any = getattr(plugin, "ANN2SNN_API", API_VERSION)
     if not isinstance(wanted, int) or isinstance(wanted, bool):
-        given = f"the text {wanted!r}" if isinstance(wanted, str) else repr(wanted)
+        given = f"the text {shown(wanted)}" if isinstance(wanted, str) else shown(wanted)
         raise PluginError(f"ANN2SNN_API is {given}; it must be the number {API_VERSION}: ANN2SNN_API = {API_VERSION}.")
     if wanted != API_VERSION:
         raise PluginError(
-            f"it was written for hook API version {wanted!r}, but this sj-ann2snn has version {API_VERSION}. "
+            f"it was written for hook API version {shown(wanted)}, but this sj-ann2snn has version {API_VERSION}. "
             + ("Update sj-ann2snn." if wanted > API_VERSION else "Update the plugin.")
         )
     manager = pluggy.PluginManager(PROJECT)
@@ -40,14 +40,14 @@ def register_plugin(registry: Registry, plugin: Any, owner: Owner) -> None:
         manager.register(plugin)
         manager.check_pending()
     except pluggy.PluginValidationError as error:
-        raise PluginError(f"{sentence(one_line(error))} {_known_hooks(_named_like_hooks(plugin))}") from error
+        raise PluginError(f"{sentence(told(error))} {_known_hooks(_named_like_hooks(plugin))}") from error
     implemented = {caller.name for caller in manager.get_hookcallers(plugin) or ()}
     unmarked = [name for name in _named_like_hooks(plugin) if name not in implemented]
     unknown = [name for name in unmarked if name not in KINDS]
     if unknown:
-        raise PluginError(f"{', '.join(unknown)} is no hook. {_known_hooks(unknown)}")
+        raise PluginError(f"{listed(unknown)} is no hook. {_known_hooks(unknown)}")
     if unmarked:
-        raise PluginError(f"{', '.join(unmarked)} is not marked with @sj_ann2snn.hookimpl.")
+        raise PluginError(f"{listed(unmarked)} is not marked with @sj_ann2snn.hookimpl.")
     if not implemented:
         raise PluginError(f"it implements no hook. {_known_hooks(())}")
     contributed = {
@@ -90,11 +90,11 @@ def _known_hooks(names: Iterable[str]) -> str:
 def _require_classes(hook: str, answers: list[Any]) -> Iterable[Any]:
     (answer,) = answers or [None]
     if not isinstance(answer, (list, tuple)):
-        raise PluginError(f"{hook}() must return a list of classes, but it returned {answer!r}.")
+        raise PluginError(f"{hook}() must return a list of classes, but it returned {shown(answer)}.")
     return answer
 
 
-def one_line(error: BaseException) -> str:
-    """The error's type and text on one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text and not isinstance(error, PluginError) else text or repr(error)
+def told(error: BaseException) -> str:
+    """The error's type and text on one line; the text alone of a `PluginError`."""
+    text = described(error, 10 * LONGEST if isinstance(error, Ann2SnnError) else LONGEST)
+    return text.removeprefix("PluginError: ")

@@ -11,9 +11,11 @@ from torch import fx, nn
 from ..contracts.network_description import NetworkDescription, NodeDescription
 from ..contracts.readout import SUGGESTED
 from ..contracts.values import NodeReference
-from ..errors import FormatError
+from ..errors import Ann2SnnError, FormatError
 from ..layers import Stepwise, to_step_module
+from ..support.names import NAME, usable_input
 from ..support.trees import map_leaves
+from ..support.wording import first_line
 from .describing import usable_label
 from .modules import build_layer, torch_layer
 from .operations import ATTRIBUTES, GETATTR, find_function, is_method
@@ -31,7 +33,14 @@ def build(description: NetworkDescription, declared: Mapping[str, type[nn.Module
     Raises:
         FormatError: The description does not describe a valid network, or needs something that is not installed.
     """
-    return _Builder(description, declared).run()
+    try:
+        return _Builder(description, declared).run()
+    except Ann2SnnError:
+        raise
+    except Exception as error:
+        raise FormatError(
+            f"It does not describe a network that can be built ({type(error).__name__}: {first_line(error)})."
+        ) from error
 
 
 class _Builder:
@@ -39,6 +48,7 @@ class _Builder:
         self.description, self.declared = description, declared
         self.graph = fx.Graph()
         self.modules: dict[str, Any] = {}
+        self.labels: dict[str, Any] = {}
         self.made: dict[str, fx.Node] = {}
 
     def run(self) -> fx.GraphModule:
@@ -48,7 +58,7 @@ class _Builder:
         if not _is_name(self.description.name):
             raise FormatError(f"The network is called {self.description.name!r}; this must be a valid class name.")
         for node in nodes:
-            if node.name in self.made or not _is_name(node.name):
+            if node.name in self.made or not _is_name(node.name) or node.name == "self":
                 raise FormatError(f"A node is called {node.name!r}; names must be unique Python identifiers.")
             self.made[node.name] = self._node(node)
         snn = fx.GraphModule(self.modules, self.graph, self.description.name)
@@ -69,7 +79,11 @@ class _Builder:
         if node.kind == "input":
             if not _is_name(node.label):
                 raise FormatError(f"An input is called {node.label!r}; this must be a valid argument name.")
-            return self.graph.create_node("placeholder", node.label, args, {}, name=node.name)
+            target = usable_input(node.label)
+            made = self.graph.create_node("placeholder", target, args, {}, name=node.name)
+            if target != node.label:
+                made.meta[NAME] = node.label
+            return made
         if node.kind == "constant":
             return self._constant(node)
         if node.kind == "layer":
@@ -97,7 +111,8 @@ class _Builder:
             raise FormatError(f"The layer {node.label!r} {error}.") from error
         if node.sequences is None or torch_layer(layer) is None:
             return layer
-        return to_step_module(layer) if node.sequences == (0,) else Stepwise(layer, node.sequences)
+        alone = node.sequences == (0,) and len(node.args) == 1 and not node.kwargs
+        return to_step_module(layer) if alone else Stepwise(layer, node.sequences)
 
     def _layer(self, node: NodeDescription, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.Node:
         self._place(node, layer)
@@ -105,13 +120,23 @@ class _Builder:
 
     def _place(self, node: NodeDescription, what: Any) -> None:
         label = node.label
-        nested = any(one.startswith(f"{label}.") or label.startswith(f"{one}.") for one in self.modules)
-        hides = any(hasattr(fx.GraphModule, part) for part in label.split("."))
-        if not usable_label(label) or label in self.modules or nested or hides:
+        if not usable_label(label) or not self._claim(label.split(".")):
             raise FormatError(
                 f"Node {node.name!r} has the label {label!r}, which is not a valid layer name or is already in use."
             )
         self.modules[label] = what
+
+    def _claim(self, parts: list[str]) -> bool:
+        """Reserve a label; False if it is in use, or would be inside another layer or another layer inside it."""
+        level: Any = self.labels
+        for part in parts[:-1]:
+            level = level.setdefault(part, {})
+            if level is None:
+                return False
+        if parts[-1] in level:
+            return False
+        level[parts[-1]] = None  # holds nothing else
+        return True
 
     def _function(self, node: NodeDescription, args: tuple[Any, ...]) -> Any:
         if node.kind == "method":

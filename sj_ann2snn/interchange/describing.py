@@ -14,8 +14,10 @@ from ..contracts.values import NodeReference, encode
 from ..errors import ExportError, PluginError
 from ..layers import Stepwise
 from ..support.blame import Culprit
+from ..support.names import NAME, is_usable, usable_class_name
+from ..support.structures import is_built, open_nodes
 from ..support.trees import map_leaves
-from .modules import describe_layer
+from .modules import copy_to_cpu, describe_layer
 from .operations import ATTRIBUTES, GETATTR, function_name, is_method, shown
 
 __all__ = ["MakerFinder", "describe", "usable_label"]
@@ -55,6 +57,8 @@ class _Describer:
     def run(self, producer: str) -> NetworkDescription:
         nodes, problems = [], []
         for node in self.snn.graph.nodes:
+            if is_built(node):
+                continue  # a file holds no classes; the output has a dict in its place
             try:
                 nodes.append(self._describe_safely(node))
             except ExportError as error:
@@ -62,13 +66,14 @@ class _Describer:
         if problems:
             listed = "".join(f"\n  {where}: {why}" for where, why in problems)
             raise ExportError(f"The network cannot be exported:{listed}", tuple(problems))
-        return NetworkDescription(type(self.snn).__name__, tuple(nodes), self.snn.meta.get(SUGGESTED), producer)
+        name = usable_class_name(type(self.snn).__name__)
+        return NetworkDescription(name, tuple(nodes), self.snn.meta.get(SUGGESTED), producer)
 
     def _describe_safely(self, node: fx.Node) -> NodeDescription:
         described = self._describe(node)
         encode((described.args, dict(described.kwargs)))
-        if described.label and not usable_label(described.label):
-            raise ExportError("its name holds quotes, backslashes or control characters; rename the layer")
+        if described.label and described.kind != "input" and not usable_label(described.label):
+            raise ExportError("its name cannot be written into code; rename the layer")
         return described
 
     def _describe(self, node: fx.Node) -> NodeDescription:
@@ -77,13 +82,13 @@ class _Describer:
         if node.op == "placeholder":
             if not str(target).isidentifier():
                 raise ExportError("a network with a variable number of inputs (*args) cannot be exported")
-            return NodeDescription(name, "input", label=str(target), args=args)
+            return NodeDescription(name, "input", label=str(node.meta.get(NAME, target)), args=args)
         if node.op == "get_attr":
             value = operator.attrgetter(str(target))(self.snn)
             if not isinstance(value, Tensor):
                 raise ExportError(f"it is {value!r}, but constants must be tensors")
             options = {"parameter": isinstance(value, nn.Parameter)}
-            tensors = {"value": value.detach().to("cpu", copy=True).contiguous()}
+            tensors = {"value": copy_to_cpu(value, "value")}
             return NodeDescription(name, "constant", label=str(target), options=options, tensors=tensors)
         if node.op == "output":
             return NodeDescription(name, "output", args=args)
@@ -117,7 +122,7 @@ class _Describer:
             return NodeReference(leaf.name) if isinstance(leaf, fx.Node) else leaf
 
         # torch.fx keeps arguments in its own kinds of tuples and lists.
-        args, kwargs = map_leaves((_plain(node.args), _plain(node.kwargs)), referred)
+        args, kwargs = map_leaves((_plain(open_nodes(node.args)[0]), _plain(node.kwargs)), referred)
         return args, kwargs
 
     def _label(self, node: fx.Node) -> str:
@@ -132,7 +137,7 @@ def usable_label(label: str) -> bool:
     >>> usable_label("layer1.0.relu#2"), usable_label('a"b'), usable_label("a..b")
     (True, False, False)
     """
-    return all(part and part.isprintable() and not set(part) & set("\"'\\") for part in label.split("."))
+    return all(is_usable(part) for part in label.split("."))
 
 
 def _function(target: Any, args: tuple[Any, ...]) -> tuple[str, str]:

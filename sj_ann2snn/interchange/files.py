@@ -21,16 +21,20 @@ from ..hooks.options import construct
 from ..hooks.registry import Registered, Registry, culprit
 from ..support.blame import Culprit, blame
 from ..support.makers import note_makers
+from ..support.neutral import neutrally
 from ..support.untouched import Untouched
-from ..support.wording import did_you_mean
+from ..support.wording import did_you_mean, listed, shown
 from . import build, describe
 
 __all__ = ["export", "find_exporter", "load_network"]
 
+AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
+
+@neutrally
 def export(
     snn: nn.Module,
-    path: str | os.PathLike[str],
+    path: AnyPath,
     format: str | Exporter | None = None,
     *,
     plugins: Sequence[Any] = (),
@@ -52,7 +56,8 @@ def export(
     Args:
         snn: A network made by `Converter`, on any device and in any state. The file holds its state after a reset,
             without hooks.
-        path: The file to write; an existing file is overwritten.
+        path: The file to write. An existing file is replaced once the new one is complete, and keeps its permissions; a
+            symbolic link stays; a device or pipe is written to.
         format: `"archive"` (a zip of JSON and .npy files), `"torch"` (a file for `torch.load`), the name of any
             plugin's format, or an instance of `Exporter`; by default the format of the path's suffix.
         plugins: Plugin objects to use in addition to the installed ones, for their formats and layers.
@@ -61,21 +66,21 @@ def export(
     Raises:
         ExportError: The network holds parts that a file cannot (a plugin's neuron that does not support it, your own
             layer), all listed in the message; or the file cannot be written.
-        OptionError: The format or an option is unknown.
+        OptionError: The format or an option is unknown, or `path` is no path.
         ConflictError: Several plugins claim the format.
     """
-    target = Path(path)
+    target = _path(path, ExportError, "written")
     registry = load_plugins() if plugins == () else load_plugins(plugins)
     exporter, who = _choose(registry, target, format, options)
     description = describe(snn, registry.exported_layers(), _producer(), registry.maker_of)
-    shown = Untouched(value for node in description.nodes for value in node.tensors.values())
+    before = Untouched(value for node in description.nodes for value in node.tensors.values())
     try:
         with blame(who, f"asked to write {target}", exporter, "export"):
             try:
                 exporter.export(description, target)
             except OSError as error:
                 raise ExportError(f"{target} cannot be written: {error.strerror or error}.") from error
-        if shown.changed():
+        if before.changed():
             raise PluginError(
                 f"{who}, asked to write {target}, writes to the tensors of the description, in "
                 f"{type(exporter).__name__}.export; the file may hold other values than the network. Work on copies "
@@ -87,8 +92,9 @@ def export(
         raise ExportError(f"{target} cannot be written: {error}", error.problems) from error
 
 
+@neutrally
 def load_network(
-    path: str | os.PathLike[str],
+    path: AnyPath,
     format: str | Exporter | None = None,
     *,
     plugins: Sequence[Any] = (),
@@ -108,10 +114,10 @@ def load_network(
     Raises:
         FormatError: The file cannot be read, has another format or a newer version, or names layers of plugins that
             are not installed.
-        OptionError: The format or an option is unknown.
+        OptionError: The format or an option is unknown, or `path` is no path.
         ConflictError: Several plugins claim the format.
     """
-    source = Path(path)
+    source = _path(path, FormatError, "read")
     registry = load_plugins() if plugins == () else load_plugins(plugins)
     exporter, who = _choose(registry, source, format, options)
     try:
@@ -122,7 +128,7 @@ def load_network(
                 raise FormatError(error.strerror or str(error)) from error
         if not isinstance(description, NetworkDescription):
             raise PluginError(
-                f"{who} returned {description!r} from load(); it must return a NetworkDescription. {who.advice}"
+                f"{who} returned {shown(description)} from load(); it must return a NetworkDescription. {who.advice}"
             )
         snn = build(description, registry.exported_layers())
     except FormatError as error:
@@ -130,6 +136,28 @@ def load_network(
     made = ((name, registry.maker_of(type(module))) for name, module in snn.named_modules() if name)
     note_makers(snn, {name: who for name, who in made if who is not None})
     return snn
+
+
+def _path(given: object, error: type[ExportError | FormatError], done: str) -> Path:
+    """`given` as a path.
+
+    Raises:
+        OptionError: It is of a type that is no path.
+        ExportError, FormatError: The `error`: no file can have that name.
+    """
+    try:
+        path = os.fsdecode(given)  # type: ignore[arg-type]
+    except TypeError:
+        raise OptionError(
+            f"path={shown(given)} is not allowed: give the path of a file as text, bytes or a pathlib.Path."
+        ) from None
+    try:
+        allowed = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        allowed = False
+    if not allowed:
+        raise error(f"{shown(path)} cannot be {done}: no file can have this name.")
+    return Path(path)
 
 
 def find_exporter(path: Path, given: object, options: dict[str, Any]) -> Exporter:
@@ -147,8 +175,8 @@ def _choose(registry: Registry, path: Path, given: object, options: dict[str, An
     if isinstance(given, Exporter):
         if options:
             raise OptionError(
-                f"format={given.name!r} is an instance with its own options; {', '.join(sorted(options))} would have "
-                "no effect. Set the options when you make the instance."
+                f"format={shown(given.name)} is an instance with its own options; {listed(sorted(options))} would "
+                "have no effect. Set the options when you make the instance."
             )
         return given, culprit(EXPORTERS, given.name)
     found = _format_of(path, registry) if given is None else choose(registry, EXPORTERS, given).found
@@ -161,13 +189,13 @@ def _format_of(path: Path, registry: Registry) -> Registered:
     known = registry.registered(EXPORTERS)
     candidates = [one for one in known if any(path.name.lower().endswith(end) for end in one.cls.suffixes)]
     if not candidates:
-        listed = ", ".join(f"{one.name!r} ({', '.join(one.cls.suffixes) or 'no suffix'})" for one in known)
+        formats = listed(f"{shown(one.name)} ({', '.join(one.cls.suffixes) or 'no suffix'})" for one in known)
         hint = did_you_mean(path.suffix.lower(), [end for one in known for end in one.cls.suffixes])
         raise OptionError(
-            f"The suffix of {path.name!r} belongs to no format. {hint}{' ' if hint else ''}Known formats: {listed}. "
-            "Use one of these suffixes, or name the format, format='archive'."
+            f"The suffix of {shown(path.name)} belongs to no format. {hint}{' ' if hint else ''}Known "
+            f"formats: {formats}. Use one of these suffixes, or name the format, format='archive'."
         )
-    return resolve(candidates, (), f"The suffix of {path.name!r}", "Name the format with format=...")
+    return resolve(candidates, (), f"The suffix of {shown(path.name)}", "Name the format with format=...")
 
 
 def _producer() -> str:

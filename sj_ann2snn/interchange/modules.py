@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..compat import if_neuron_from, if_neuron_options, layer
+from ..contracts.checksums import why_not_plain
 from ..contracts.network_description import OperationDescription, qualified_type
 from ..contracts.values import encode
 from ..errors import ExportError, FormatError
@@ -27,15 +29,22 @@ from ..layers import (
     Scaler,
 )
 from ..support.blame import Culprit, blame
+from ..support.wording import described, listed
 from .operations import GETATTR, find_function, function_name, shown
 
-__all__ = ["IF", "build_layer", "describe_layer", "torch_layer"]
+__all__ = ["IF", "build_layer", "copy_to_cpu", "describe_layer", "torch_layer"]
 
 WITH_TENSOR: dict[tuple[type[nn.Module], str], str] = {
     (nn.MultiheadAttention, "bias"): "in_proj_bias",
     (nn.MultiheadAttention, "add_bias_kv"): "bias_k",
 }
 """Constructor arguments that ask for a tensor, with the tensor's name."""
+
+FACTORIES = frozenset({torch.arange, torch.empty, torch.eye, torch.full, torch.ones, torch.tensor, torch.zeros})
+"""Functions with which layers make their tensors."""
+
+ALLOCATIONS = 8
+"""Tensors that a constructor may make for each that it keeps; torch's make up to two."""
 
 IF = "IFNode"
 """The operation name of SpikingJelly's IF neuron."""
@@ -104,8 +113,8 @@ def build_layer(
         raise
     except Exception as error:
         raise FormatError(
-            f"cannot be made with the options {dict(options)!r} and the tensors {sorted(tensors)} "
-            f"(in {operation}, {type(error).__name__}: {error})"
+            f"cannot be made with the options {repr(dict(options))[:500]} and the tensors {listed(sorted(tensors))} "
+            f"(in {operation}, {described(error)})"
         ) from error
 
 
@@ -183,7 +192,7 @@ def _from_options(
     tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
     options = {name: _describe_option(value, declared) for name, value in found.items() if name not in tensors}
     return OperationDescription(
-        "layer", operation, options, {name: _copy_to_cpu(tensor) for name, tensor in tensors.items()}
+        "layer", operation, options, {name: copy_to_cpu(tensor, name) for name, tensor in tensors.items()}
     )
 
 
@@ -216,7 +225,7 @@ def _describe_torch(module: nn.Module, cls: type[nn.Module]) -> OperationDescrip
         elif parameter.default is not None:  # otherwise it is an old name of another argument
             raise ExportError(f"torch.nn.{cls.__name__} does not keep its argument {name!r}")
     encode(options)
-    tensors = {name: _copy_to_cpu(tensor) for name, tensor in module.state_dict().items()}
+    tensors = {name: copy_to_cpu(tensor, name) for name, tensor in module.state_dict().items()}
     try:
         again = _build_torch(cls, options, tensors)
     except Exception as error:
@@ -237,11 +246,42 @@ def _plain_repr(module: nn.Module, cls: type[nn.Module]) -> str:
 
 def _build_torch(cls: type[nn.Module], options: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.Module:
     # The weights are replaced at once, so do not allocate or initialize them.
-    with torch.device("meta"):
+    with torch.device("meta"), _AtMost(ALLOCATIONS * (1 + len(tensors))):
         module = cls(**options)
     module.load_state_dict(dict(tensors), assign=True)
+    without_values = [name for name, buffer in module.named_buffers() if buffer.is_meta]
+    if without_values:
+        raise ValueError(f"the tensors {without_values} are missing")
     return module.eval()
 
 
-def _copy_to_cpu(tensor: Tensor) -> Tensor:
-    return tensor.detach().to("cpu", copy=True).contiguous()
+class _AtMost(TorchFunctionMode):
+    """Lets a constructor make a number of tensors, so that ``RNN(num_layers=10**6)`` ends before a million layers.
+
+    A constructor makes a few tensors for each one that it keeps, and those that it keeps are given.
+    """
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.left = count
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in FACTORIES:
+            self.left -= 1
+            if self.left < 0:
+                raise ValueError("it would have more tensors than are given")
+        return func(*args, **(kwargs or {}))
+
+
+def copy_to_cpu(tensor: Tensor, name: str) -> Tensor:
+    """A plain copy on the CPU, contiguous and with its own memory.
+
+    Raises:
+        ExportError: The tensor has no plain values; `name` says which it is.
+    """
+    problem = why_not_plain(tensor)
+    if problem:
+        raise ExportError(f"its {name} {problem}")
+    # A view would bring all of its memory along, a subclass of Tensor its class, a conjugate only a flag.
+    plain = tensor.detach().as_subclass(Tensor).resolve_conj().resolve_neg()
+    return plain.to("cpu", copy=True, memory_format=torch.contiguous_format)

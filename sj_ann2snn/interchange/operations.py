@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import functools
 import importlib
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
 
 import torch
+
+from ..layers.traced_values import require_traced
+from ..support.torch_functions import FACTORIES
 
 __all__ = ["ATTRIBUTES", "GETATTR", "find_function", "function_name", "is_method", "shown"]
 
@@ -22,6 +26,12 @@ OPERATORS = (
     "add", "and_", "eq", "floordiv", "ge", "getitem", "gt", "invert", "le", "lshift", "lt", "matmul",
     "mod", "mul", "ne", "neg", "or_", "pos", "pow", "rshift", "sub", "truediv", "xor",
 )  # fmt: skip
+
+MATH = (
+    "ceil", "copysign", "exp", "fabs", "floor", "gcd", "hypot", "isqrt", "log", "log10", "log2", "prod", "sqrt",
+    "trunc",
+)  # fmt: skip
+"""Functions of Python's math module, which torch.fx records on sizes."""
 
 GETATTR = "getattr"
 """Name of the function that reads an attribute of a tensor."""
@@ -35,6 +45,9 @@ def _functions() -> dict[str, Callable[..., Any]]:
     known = {one for functions in torch.overrides.get_overridable_functions().values() for one in functions}
     # torch.fx records an assert in a forward as a call of torch._assert.
     found: dict[str, Callable[..., Any]] = {GETATTR: getattr, "torch._assert": torch._assert}
+    found["sj_ann2snn.require_traced"] = require_traced
+    found.update({f"torch.{name}": getattr(torch, name) for name in FACTORIES})
+    found.update({f"math.{name}": getattr(math, name) for name in MATH})
     found.update({f"operator.{name}": getattr(operator, name) for name in OPERATORS})
     for namespace in NAMESPACES:
         module = importlib.import_module(namespace)
@@ -99,7 +112,7 @@ def _methods() -> frozenset[str]:
         for name in dir(torch.Tensor)
         if not name.startswith("_") and _is_one_of(getattr(torch.Tensor, name), known)
     )
-    return listed | {"unflatten"}  # missing from torch's list
+    return listed | {"new_tensor", "unflatten"}  # missing from torch's list
 
 
 def is_method(name: str) -> bool:

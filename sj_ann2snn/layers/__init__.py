@@ -3,6 +3,7 @@
 from .activation import NormalizedReLU
 from .affine import ChannelAffine, Scaler
 from .maxpool import CumulativeMax, CumulativeMaxPool, MomentumMaxPool
+from .memory import MemoryLayer
 from .neuron import InPlaceNeuron
 from .potential import InitialPotential
 from .stepwise import Stepwise, call_operation, to_step_module
@@ -13,6 +14,7 @@ __all__ = [
     "CumulativeMaxPool",
     "InPlaceNeuron",
     "InitialPotential",
+    "MemoryLayer",
     "MomentumMaxPool",
     "NormalizedReLU",
     "Scaler",

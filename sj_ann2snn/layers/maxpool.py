@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..compat import MemoryModule
 from ..errors import OptionError
+from ..support.wording import shown
+from .memory import MemoryLayer
 
 __all__ = ["CumulativeMax", "CumulativeMaxPool", "MomentumMaxPool"]
 
@@ -20,7 +21,7 @@ _POOLS = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 Size = int | Sequence[int]
 
 
-class _SpikingMaxPool(MemoryModule):  # type: ignore[misc]  # SpikingJelly is untyped
+class _SpikingMaxPool(MemoryLayer):
     """Window geometry shared by the spiking max pools; `spatial` is 1, 2 or 3."""
 
     def __init__(
@@ -57,12 +58,6 @@ class _SpikingMaxPool(MemoryModule):  # type: ignore[misc]  # SpikingJelly is un
             "ceil_mode": self.ceil_mode,
         }
 
-    def multi_step_forward(self, x_seq: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return torch.stack([self.single_step_forward(x) for x in x_seq])
-
-    def single_step_forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        raise NotImplementedError  # subclasses implement it
-
     def export_options(self) -> dict[str, Any]:
         """The keywords that rebuild it."""
         return {"spatial": self.spatial, **self._geometry()}
@@ -72,7 +67,7 @@ class _SpikingMaxPool(MemoryModule):  # type: ignore[misc]  # SpikingJelly is un
         return f"{geometry}, step_mode={self.step_mode}"
 
 
-class _Cumulative(MemoryModule):  # type: ignore[misc]
+class _Cumulative(MemoryLayer):
     """Emits the growth of the maximum of the cumulative input; `_pool` takes the maximum."""
 
     cumulative: Tensor | float
@@ -185,7 +180,7 @@ class MomentumMaxPool(_SpikingMaxPool):
 
     def __init__(self, spatial: int, kernel_size: Size, *geometry: Any, momentum: float = 0.9, **named: Any) -> None:
         if not 0 <= momentum < 1:
-            raise OptionError(f"maxpool_momentum={momentum!r} is not allowed: it must be in [0, 1).")
+            raise OptionError(f"maxpool_momentum={shown(momentum)} is not allowed: it must be in [0, 1).")
         super().__init__(spatial, kernel_size, *geometry, **named)
         self.momentum = momentum
         self.register_memory("rate", 0.0)

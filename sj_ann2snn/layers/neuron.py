@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import abc
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..compat import MemoryModule
+from .memory import MemoryLayer
 
 __all__ = ["InPlaceNeuron", "total"]
 
@@ -18,10 +19,11 @@ def total(values: Tensor) -> int:
     dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
     # The sum per sample is exact in single precision, which is ten times as fast as double.
     per_sample = values.sum(dim=tuple(range(2, values.dim())), dtype=dtype) if values.dim() > 2 else values
-    return round(float(per_sample.sum(dtype=torch.float64)))
+    value = float(per_sample.sum(dtype=torch.float64))
+    return round(value) if math.isfinite(value) else 0  # the simulation refuses such a network
 
 
-class InPlaceNeuron(MemoryModule):  # type: ignore[misc]  # SpikingJelly is untyped
+class InPlaceNeuron(MemoryLayer):
     """A neuron defined by one in-place update, which gives it both step modes and the simulator's fast path.
 
     >>> import torch
@@ -36,7 +38,8 @@ class InPlaceNeuron(MemoryModule):  # type: ignore[misc]  # SpikingJelly is unty
     [1.0, 1.0, 0.0, 1.0]
 
     The membrane potential `v` is ``[N, ...]``; currents and spikes are in units of one spike. The neuron does not
-    propagate gradients. Register further state in `start`.
+    propagate gradients. Further state: call ``register_memory(name, None)`` in the constructor, and make the tensor in
+    `start`.
 
     Args:
         initial_potential: Membrane potential after a reset.

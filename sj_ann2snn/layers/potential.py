@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
-from ..compat import MemoryModule
+from .memory import MemoryLayer
 
 __all__ = ["InitialPotential"]
 
 
-class InitialPotential(MemoryModule):  # type: ignore[misc]  # SpikingJelly is untyped
+class InitialPotential(MemoryLayer):
     """Gives the next neuron an initial membrane potential, added to the current of the first step after a reset.
 
     >>> import torch

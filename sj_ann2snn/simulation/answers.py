@@ -21,6 +21,7 @@ from ..support.batches import describe_batch
 from ..support.blame import Culprit, blame
 from ..support.trees import map_tensors, tensors
 from ..support.untouched import Untouched
+from ..support.wording import shown
 from .engine import Collector
 
 __all__ = ["AnswerAtEnd", "ChosenReadout", "Decoder", "find_readout", "readout_for"]
@@ -104,7 +105,8 @@ class Decoder:
         for step, divisor in zip(steps, divisors, strict=True):
             if not isinstance(divisor, (int, float)) or not 0 < divisor < math.inf:
                 raise PluginError(
-                    f"{self._who} returned {divisor!r} from divisor({step}); it must return a finite, positive number."
+                    f"{self._who} returned {shown(divisor)} from divisor({step}); it must return a finite, "
+                    "positive number."
                 )
         return divisors
 

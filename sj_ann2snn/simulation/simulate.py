@@ -8,12 +8,15 @@ from typing import Any
 from torch import nn
 
 from ..contracts.readout import Readout
+from ..support.neutral import neutrally
+from ..support.quiet_layers import warn_of_quiet_layers
 from .answers import AnswerAtEnd, readout_for
 from .engine import Simulator, concatenate, plain
 
 __all__ = ["simulate"]
 
 
+@neutrally
 def simulate(
     snn: nn.Module,
     x: Any,
@@ -47,19 +50,25 @@ def simulate(
 
     Returns:
         The network's output averaged over time: ``[N, ...]``, in the ANN's own units. With another readout, its answer
-        after `T` steps. If the network returns several tensors, one answer for each. The network is reset before and
-        after the simulation, and keeps its step mode.
+        after `T` steps. If the network returns several tensors, one answer for each, in the tuple, dict, named tuple or
+        dataclass that the network returns. The simulation starts from a reset network, and leaves the network as it is:
+        its memories and its step mode are not changed.
 
-    On a CPU, as many tiles run side by side as torch has threads (`torch.set_num_threads`). A network with hooks or
-    with your own layers runs one tile at a time.
+    On a CPU, as many tiles run side by side as torch has threads (`torch.set_num_threads`), each on copies of the
+    layers that share the weights, so several threads may simulate one network at the same time. A network with hooks or
+    with your own layers, and one that runs step by step, is run itself: one tile, and one simulation, at a time.
+
+    The caller's inference mode, autocast, gradients and torch modes have no effect; see `precision` for autocast.
 
     Raises:
         InputError: `T` is not a positive integer, or the network cannot take `x`.
+        NonFiniteError: `x` or a weight holds NaN or infinite values that matter, which the answer would hide.
         OptionError: `readout` is unknown, or has no answer after `T` steps; or `precision` is not available on the
             network's device.
         OutOfMemoryError: There is not enough memory even for a single sample; smaller tiles are tried first.
     """
     inputs = x if isinstance(x, tuple) else (x,)
     simulator = Simulator(snn, T, precision)
+    warn_of_quiet_layers(snn, T)
     chosen = readout_for(snn, readout, T, plugins)
-    return plain(concatenate(simulator.run_all(inputs, lambda _: AnswerAtEnd(chosen))))
+    return simulator.restore(plain(concatenate(simulator.run_all(inputs, lambda _: AnswerAtEnd(chosen)))))

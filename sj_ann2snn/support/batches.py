@@ -8,12 +8,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
 from ..errors import Ann2SnnError, CalibrationError, InputError
 from .makers import failing_layer, plugin_failure
-from .wording import first_line
+from .names import NAME
+from .neutral import ordinary
+from .wording import first_line, is_fault, listed, shortened, shown
 
 __all__ = [
     "HALF",
@@ -56,10 +59,8 @@ class Signature:
     def of(cls, module: fx.GraphModule) -> Signature:
         """The signature of a traced network."""
         placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
-        return cls(
-            tuple(str(node.target) for node in placeholders),
-            tuple(str(node.target) for node in placeholders if not node.args),
-        )
+        names = {node: str(node.meta.get(NAME, node.target)) for node in placeholders}
+        return cls(tuple(names.values()), tuple(names[node] for node in placeholders if not node.args))
 
     def inputs_of(self, batch: Any) -> tuple[Any, ...]:
         """The network's inputs in `batch`.
@@ -85,13 +86,13 @@ class Signature:
         if len(found) < count or not isinstance(found[0], Tensor):
             raise InputError(
                 f"A batch holds {describe_batch(batch)}; the network takes {len(self.required)} input(s): "
-                f"{', '.join(self.names)}. Allowed are a tensor, a tuple or list that starts with the inputs, "
+                f"{listed(self.names)}. Allowed are a tensor, a tuple or list that starts with the inputs, "
                 "or a dict with the inputs under their names."
             )
-        return found
+        return tuple(ordinary(value) for value in found)
 
-    def labels_of(self, batch: Any) -> Tensor:
-        """The labels in `batch`: after the inputs, or under a key such as ``label``.
+    def labels_of(self, batch: Any) -> Any:
+        """The labels in `batch`, as they are: after the inputs, or under a key such as ``label``.
 
         Raises:
             InputError: There are none.
@@ -106,42 +107,105 @@ class Signature:
                 f"A batch holds {describe_batch(batch)} but no labels: evaluate needs (input, label) or a dict "
                 f"with one of {', '.join(LABEL_KEYS)}. To run without labels, use simulate."
             )
-        return torch.as_tensor(found)
+        return found
 
 
-def forward_signature(module: nn.Module) -> Signature:
-    """The inputs that a network's forward requires."""
-    parameters = [
-        p
-        for p in inspect.signature(module.forward).parameters.values()
-        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    ]
-    required = [p for p in parameters if p.default is p.empty]
-    names = tuple(p.name for p in required)
-    return Signature(names, names, tuple(p.name for p in required if p.kind is p.KEYWORD_ONLY))
+def forward_signature(module: nn.Module, batch: Any = None) -> Signature:
+    """The inputs of a network's forward: those that it requires and, of the optional ones, those in `batch`.
+
+    >>> def forward(pixel_values=None, labels=None): ...
+    >>> network = nn.Module()
+    >>> network.forward = forward
+    >>> forward_signature(network, {"pixel_values": torch.zeros(2, 3), "labels": torch.zeros(2)}).names
+    ('pixel_values',)
+
+    Args:
+        module: The network.
+        batch: A batch of data; without one, only the required inputs count.
+    """
+    parameters = list(inspect.signature(module.forward).parameters.values())
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    required = [p.name for p in named if p.default is p.empty]
+    by_keyword = [p.name for p in named if p.name in required and p.kind is p.KEYWORD_ONLY]
+    optional = [p for p in named if p.default is not p.empty]
+    extra = _optional_inputs(parameters, optional, len(required), batch)
+    # An optional input may stand behind one that is left out, so it is given by name.
+    by_keyword += [name for name in extra if name not in {p.name for p in named if p.kind is p.POSITIONAL_ONLY}]
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters) and not required and not extra:
+        extra = [f"input_{index}" for index in range(_positional_inputs(batch))]
+    names = (*required, *extra)
+    return Signature(names, names, tuple(by_keyword))
 
 
-def describe_batch(batch: Any) -> str:
-    """A batch in words, for messages."""
+def _optional_inputs(
+    parameters: list[inspect.Parameter], optional: list[inspect.Parameter], required: int, batch: Any
+) -> list[str]:
+    """The optional inputs that a batch gives."""
+    if isinstance(batch, Mapping):
+        known = [p.name for p in optional]
+        names = [name for name in known if batch.get(name) is not None and name not in LABEL_KEYS]
+        if any(p.kind is p.VAR_KEYWORD for p in parameters):
+            taken = {p.name for p in parameters}
+            names += [key for key in batch if isinstance(key, str) and key not in taken and key not in LABEL_KEYS]
+        return names
+    # A tensor, or a pair of a tensor and labels: the first input, optional or not.
+    return [p.name for p in optional[:1]] if batch is not None and not required else []
+
+
+def _positional_inputs(batch: Any) -> int:
+    """How many inputs a network that takes any number of them finds in a batch; the last of several are labels."""
+    if isinstance(batch, Sequence) and not isinstance(batch, str):
+        return max(1, len(batch) - 1)
+    return 1
+
+
+FIRST, DEEPEST = 4, 3
+"""Entries of a list, and lists inside each other, that the description of a batch spells out."""
+
+
+def describe_batch(batch: Any, depth: int = 0) -> str:
+    """A batch in words, for messages; of long and nested lists only the beginning.
+
+    >>> describe_batch((torch.zeros(2, 3), [0] * 1000))
+    'a tuple of a tensor of shape (2, 3) and dtype torch.float32, a list of 1000 int'
+    """
     if isinstance(batch, Tensor):
         return f"a tensor of shape {tuple(batch.shape)} and dtype {batch.dtype}"
+    if isinstance(batch, np.ndarray):
+        return f"a numpy array of shape {batch.shape} and dtype {batch.dtype}"
     if isinstance(batch, Mapping):
-        return f"a dict with {', '.join(map(repr, batch)) or 'nothing'}"
-    if isinstance(batch, Sequence) and not isinstance(batch, str):
-        return f"a {type(batch).__name__} of {', '.join(map(describe_batch, batch)) or 'nothing'}"
+        return f"a dict with {listed(map(shown, batch)) or 'nothing'}"
+    if isinstance(batch, Sequence) and not isinstance(batch, (str, bytes, range)):
+        return f"a {type(batch).__name__} of {_describe_entries(batch, depth) or 'nothing'}"
     return f"a {type(batch).__name__}"
+
+
+def _describe_entries(batch: Sequence[Any], depth: int) -> str:
+    kinds = {type(one) for one in batch}
+    if depth >= DEEPEST or (len(batch) > FIRST and len(kinds) == 1):
+        alike = " and ".join(sorted(kind.__name__ for kind in kinds))
+        return f"{len(batch)} {shortened(alike)}" if batch else ""
+    first = ", ".join(describe_batch(one, depth + 1) for one in batch[:FIRST])
+    return first + (f" and {len(batch) - FIRST} more" if len(batch) > FIRST else "")
+
+
+REJECTIONS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
+"""What torch, or code that reads shapes, raises for an input that does not fit."""
 
 
 @contextmanager
 def explain_rejection(
-    given: Any, network: nn.Module, layers: Callable[[], Iterable[tuple[str, nn.Module]]] | None = None
+    given: Any,
+    network: nn.Module,
+    layers: Callable[[], Iterable[tuple[str, nn.Module]]] | None = None,
+    *,
+    errors: tuple[type[Exception], ...] = REJECTIONS,
 ) -> Iterator[None]:
     """If a network fails, say which layer failed, and what the network was given.
 
     Args:
-        given: The input.
-        network: The network.
-        layers: Returns its layers, or the copies of them that ran, with their names; by default its own layers.
+        given: What it was given.
+        errors: The errors to explain; others pass through, and so do those of the package and out-of-memory errors.
 
     Raises:
         PluginError: A plugin made the layer that failed.
@@ -152,12 +216,14 @@ def explain_rejection(
         yield
     except (Ann2SnnError, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:
+    except BaseException as error:
+        if not is_fault(error):
+            raise
         ran = list(layers() if layers else network.named_modules())
         failure = plugin_failure(network, ran, describe_batch(given), error)
         if failure is not None:
             raise failure from error
-        if not isinstance(error, (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)):
+        if not isinstance(error, errors):
             raise
         found = failing_layer(error, ran)
         where = f" (in the layer {found[0]}, {type(found[1]).__name__})" if found else ""

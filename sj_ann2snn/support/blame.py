@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ..errors import Ann2SnnError, PluginError
+from .wording import described, is_fault
 
 __all__ = ["OWN", "WHAT_TO_DO", "Culprit", "blame", "describe_failure"]
 
@@ -56,7 +57,8 @@ def blame(culprit: Culprit, doing: str, code: object, method: str) -> Iterator[N
 division by zero (in Watcher.observe). Report this to the plugin's maintainers, or disable the plugin with \
 SJ_ANN2SNN_DISABLE_PLUGINS.
 
-    The package's own errors pass through: a plugin raises them on purpose.
+    The package's own errors pass through, because a plugin raises them on purpose, and so does Ctrl-C. A plugin that
+    calls `sys.exit()` fails like any other.
 
     Args:
         culprit: The plugin's class.
@@ -71,13 +73,15 @@ SJ_ANN2SNN_DISABLE_PLUGINS.
         yield
     except Ann2SnnError:
         raise
-    except Exception as error:
+    except BaseException as error:
+        if not is_fault(error):
+            raise
         cls = code if isinstance(code, type) else type(code)
         raise PluginError(describe_failure(culprit, doing, f"{cls.__name__}.{method}", error)) from error
 
 
-def describe_failure(culprit: Culprit, doing: str, where: str, error: Exception) -> str:
+def describe_failure(culprit: Culprit, doing: str, where: str, error: BaseException) -> str:
     """The message for an exception in a plugin's code; `where` is the class and the method."""
-    told = f"{type(error).__name__}: {error}".removesuffix(".")
+    told = described(error).removesuffix(".")
     when = f", {doing}," if doing else ""
     return f"{culprit}{when} failed with {told} (in {where}). {culprit.advice}"

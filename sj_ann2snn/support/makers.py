@@ -64,7 +64,7 @@ def _method(error: BaseException, module: nn.Module) -> str:
     return found
 
 
-def plugin_failure(network: nn.Module, layers: Layers, given: str, error: Exception) -> PluginError | None:
+def plugin_failure(network: nn.Module, layers: Layers, given: str, error: BaseException) -> PluginError | None:
     """The error to raise if a layer failed that a plugin made; None if another layer failed.
 
     Args:

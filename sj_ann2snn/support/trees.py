@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["leaves", "map_leaves", "map_tensors", "tensors"]
+__all__ = ["field_names", "leaves", "map_leaves", "map_tensors", "tensors", "tuple_like"]
 
 
 def map_leaves(tree: Any, change: Callable[[Any], Any]) -> Any:
@@ -20,8 +20,7 @@ def map_leaves(tree: Any, change: Callable[[Any], Any]) -> Any:
     if isinstance(tree, torch.Size):
         return change(tree)
     if isinstance(tree, tuple):
-        mapped = tuple(map_leaves(item, change) for item in tree)
-        return type(tree)(*mapped) if hasattr(tree, "_fields") else mapped
+        return tuple_like(tree, tuple(map_leaves(item, change) for item in tree))
     if isinstance(tree, list):
         return [map_leaves(item, change) for item in tree]
     if isinstance(tree, dict):
@@ -29,6 +28,30 @@ def map_leaves(tree: Any, change: Callable[[Any], Any]) -> Any:
     if isinstance(tree, slice):
         return slice(*(map_leaves(item, change) for item in (tree.start, tree.stop, tree.step)))
     return change(tree)
+
+
+def tuple_like(like: tuple[Any, ...], items: tuple[Any, ...]) -> Any:
+    """A tuple of the kind of `like`: a plain one, a named one, or one of torch's results.
+
+    >>> tuple_like(torch.ones(2, 1).max(1), (3, 4)).indices
+    4
+    """
+    kind: Any = type(like)
+    if hasattr(kind, "_fields"):
+        return kind(*items)
+    return kind(items) if hasattr(kind, "n_sequence_fields") else items
+
+
+def field_names(value: Any) -> tuple[str, ...]:
+    """The names of a tuple's fields, in order; none for other values.
+
+    >>> field_names(torch.ones(2, 1).max(1)), field_names((1, 2))
+    (('values', 'indices'), ())
+    """
+    if not isinstance(value, tuple):
+        return ()
+    names: Any = getattr(value, "_fields", None) or getattr(value, "__match_args__", ())
+    return tuple(names)
 
 
 def leaves(tree: Any) -> Iterator[Any]:

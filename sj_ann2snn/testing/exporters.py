@@ -26,6 +26,9 @@ __all__ = ["ExporterTests"]
 
 STEPS = 12
 
+FLIPS = 40
+"""Bits that are changed, one at a time, across the file."""
+
 
 class _Residual(nn.Module):
     """A residual sum, and constant values."""
@@ -170,6 +173,22 @@ class ExporterTests(PluginTests):
         path.write_bytes(path.read_bytes()[:-400])
         with pytest.raises(FormatError):
             load_network(path, self.make())
+
+    def test_damaged_files_are_refused(self, tmp_path: Path) -> None:
+        """A changed bit gives a `FormatError`, or the same network where nothing reads it; never another network."""
+        self.require("reads_back")
+        path = tmp_path / self.file
+        export(self.converted("leaky")[0], path, self.make())
+        content = path.read_bytes()
+        wanted = describe(load_network(path, self.make()), {}).as_document()[0]
+        for number in range(FLIPS):
+            position, bit = divmod((8 * len(content) * number // FLIPS + number) % (8 * len(content)), 8)
+            path.write_bytes(content[:position] + bytes([content[position] ^ 1 << bit]) + content[position + 1 :])
+            try:
+                found = describe(load_network(path, self.make()), {}).as_document()[0]
+            except FormatError:
+                continue
+            assert found == wanted, f"with bit {bit} of byte {position} changed, load() returned another network"
 
     def test_a_folder_that_is_not_there_is_told(self, tmp_path: Path) -> None:
         """With an `ExportError`; the exporter only needs to raise an `OSError`."""

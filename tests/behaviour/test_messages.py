@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -163,7 +164,7 @@ def test_a_branch_on_values_names_the_module() -> None:
 
 def test_a_network_that_cannot_be_copied() -> None:
     ann = network()
-    ann.history = ann(images())  # type: ignore[assignment]
+    ann.lock = threading.Lock()  # type: ignore[assignment]
     with pytest.raises(TracingError, match="Sequential cannot be copied .*deepcopy"):
         convert(ann, images())
 
@@ -341,7 +342,10 @@ def nothing() -> Iterator[Any]:
         (lambda: nothing(), "The loader is empty"),
         (lambda: [images()], r"holds a tensor of shape \(20, 4\).*but no labels: .*use simulate"),
         (lambda: [{"input": images()}], "holds a dict with 'input' but no labels"),
-        (lambda: [(torch.rand(5, 9), torch.zeros(5))], r"Batch 0 does not fit the network.*shape \(5, 9\)"),
+        (
+            lambda: [(torch.rand(5, 9), torch.zeros(5, dtype=torch.int64))],
+            r"Batch 0 does not fit the network.*shape \(5, 9\)",
+        ),
     ],
 )
 def test_loaders(snn: nn.Module, loader: Callable[[], Any], message: str) -> None:
@@ -353,4 +357,4 @@ def test_a_network_that_is_no_classifier() -> None:
     ann = nn.Sequential(nn.ReLU(), nn.Conv1d(1, 2, 1))
     snn = convert(ann, torch.rand(9, 1, 5))
     with pytest.raises(InputError, match=r"one output \[N, classes\]; this network's output is shape \(\d+, 2, 5\)"):
-        evaluate(snn, [(torch.rand(9, 1, 5), torch.zeros(9))], 3, progress=False)
+        evaluate(snn, [(torch.rand(9, 1, 5), torch.zeros(9, dtype=torch.int64))], 3, progress=False)

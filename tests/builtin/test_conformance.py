@@ -149,6 +149,7 @@ def written(forward: Callable[[Any, Tensor], Any], **parts: Callable[[], Any]) -
 
 
 IMAGE = (1, 8, 8)
+MASK = torch.arange(36).view(1, 1, 6, 6) % 3 > 0
 
 
 class Mapper(LayerMapperTests):
@@ -224,10 +225,16 @@ class TestWeighted(Mapper):
 
 
 class TestFunctionalWeighted(Mapper):
+    # With constant weights it would be a layer; these are cut to the input's size.
     plugin_class = layer_mappers.FunctionalWeightedMapper
     networks: ClassVar = {
-        "conv": written(lambda net, h: F.conv2d(h, net.w), w=lambda: nn.Parameter(torch.randn(2, 3, 3, 3))),
-        "linear": written(lambda net, h: F.linear(h.flatten(1), net.w), w=lambda: nn.Parameter(torch.randn(2, 108))),
+        "conv": written(
+            lambda net, h: F.conv2d(h, net.w[:, : h.size(1)]), w=lambda: nn.Parameter(torch.randn(2, 3, 3, 3))
+        ),
+        "linear": written(
+            lambda net, h: F.linear(h.flatten(1), net.w[:, : h.flatten(1).size(1)]),
+            w=lambda: nn.Parameter(torch.randn(2, 108)),
+        ),
     }
 
 
@@ -318,10 +325,32 @@ class TestQuotient(Mapper):
 class TestMatrixProduct(Mapper):
     plugin_class = arithmetic_mappers.MatrixProductMapper
     networks: ClassVar = {
-        "operator": written(lambda net, h: h @ net.w, w=lambda: nn.Parameter(torch.randn(6, 2))),
+        "operator": written(lambda net, h: net.w @ h, w=lambda: nn.Parameter(torch.randn(2, 6))),
         "einsum": written(
             lambda net, h: torch.einsum("nchw,cd->ndhw", h, net.w), w=lambda: nn.Parameter(torch.randn(3, 2))
         ),
+    }
+
+
+class TestCast(Mapper):
+    # A network here is in double precision, where a cast to single is not exact; test_python_in_forward.py has those.
+    plugin_class = shape_mappers.CastMapper
+    networks: ClassVar = {
+        "half": refused(written(lambda net, h: h.half().float())),
+        "integers": refused(written(lambda net, h: h.to(torch.int32).float())),
+    }
+
+
+class TestSelection(Mapper):
+    plugin_class = shape_mappers.SelectionMapper
+    networks: ClassVar = {
+        "where": written(
+            lambda net, h: torch.where(net.mask, h, torch.zeros_like(h)), mask=lambda: nn.Parameter(MASK, False)
+        ),
+        "filled": written(lambda net, h: h.masked_fill(net.mask, 0.5), mask=lambda: nn.Parameter(MASK, False)),
+        "triangle": written(lambda net, h: h.tril() + torch.triu(h)),
+        "by-values": refused(written(lambda net, h: torch.where(h > 0.5, h, 0.5 * h))),
+        "filled-by-values": refused(written(lambda net, h: h.masked_fill(h > 0.5, 0.0))),
     }
 
 

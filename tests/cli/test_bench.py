@@ -101,7 +101,7 @@ def test_options_reach_the_converter(capsys: pytest.CaptureFixture[str]) -> None
     ("network", "data", "told"),
     [
         ("timedcode:network", "timedcode:empty", "The test loader is empty"),
-        ("timedcode:Two", "timedcode:pairs", "bench only times networks with one input"),
+        ("timedcode:Two", "timedcode:pairs", "bench only times networks with one input [N, ...]"),
     ],
 )
 def test_data_that_cannot_be_timed(network: str, data: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -157,7 +157,7 @@ def test_with_nothing_before_it_becomes_an_affine_map(
     assert relative_error(run_by_hand(snn, data, 500).mean(0), ann(data).detach()) < 0.03
 
 
-def test_behind_a_neuron_it_becomes_an_affine_map() -> None:
+def test_behind_the_last_neuron_it_becomes_an_affine_map() -> None:
     ann = randomized(
         nn.Sequential(
             nn.Conv2d(2, 4, 3), nn.ReLU(), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.BatchNorm2d(4)
@@ -168,7 +168,7 @@ def test_behind_a_neuron_it_becomes_an_affine_map() -> None:
     with torch.no_grad():
         assert relative_error(converter.normalize(ann)(data), ann(data)) < 1e-12
     snn = converter(ann)
-    assert affines(snn) == ["2", "5"]
+    assert affines(snn) == ["5"]
     assert scalers(snn) == []
     assert relative_error(simulate(snn, data, T=500), ann(data).detach()) < 0.03
 
@@ -236,6 +236,71 @@ def test_functional_batchnorm_with_fixed_statistics() -> None:
     snn = convert(ann, data)
     assert relative_error(simulate(snn, data, T=600), ann(data).detach()) < 0.03
     assert relative_error(multi_step(snn, data, 20), run_by_hand(snn, data, 20)) < 1e-12
+
+
+def functional(net: Any, x: Tensor) -> Tensor:
+    norm = net.batch_norm
+    return nn.functional.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.1, 0.3)
+
+
+def of_torch(net: Any, x: Tensor) -> Tensor:
+    norm = net.batch_norm
+    statistics = (norm.running_mean, norm.running_var)
+    return torch.batch_norm(x, norm.weight, norm.bias, *statistics, False, 0.1, 1e-4, False)
+
+
+def without_factors(net: Any, x: Tensor) -> Tensor:
+    return nn.functional.batch_norm(x, running_var=net.batch_norm.running_var, running_mean=net.batch_norm.running_mean)
+
+
+@pytest.mark.parametrize("batch_norm", [functional, of_torch, without_factors])
+@pytest.mark.parametrize("behind", [False, True])
+def test_functional_batchnorm_is_folded_like_a_layer(batch_norm: Any, behind: bool) -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        h = net.conv(x)
+        h = batch_norm(net, torch.relu(h)) if behind else torch.relu(batch_norm(net, h))
+        return net.head(torch.relu(net.next(nn.functional.avg_pool2d(h, 2))).mean((2, 3)))
+
+    layers = {"conv": nn.Conv2d(2, 4, 3), "next": nn.Conv2d(4, 4, 2, padding=1), "head": nn.Linear(4, 2)}
+    ann = randomized(Written(forward, batch_norm=nn.BatchNorm2d(4), **layers)).double()
+    data = torch.randn(20, 2, 6, 6, dtype=torch.float64)
+    converter = Converter([data], mode=0.93, progress=False)
+    with torch.no_grad():
+        assert relative_error(converter.normalize(ann)(data), ann(data)) < 1e-12
+    snn = converter(ann)
+    assert affines(snn) == []
+    operations = {entry.name: entry.operation for entry in converter.report}
+    expected = {"next": "batch_norm + Conv2d"} if behind else {"conv": "Conv2d + batch_norm"}
+    assert operations.items() >= expected.items()
+    assert relative_error(multi_step(snn, data, 20), run_by_hand(snn, data, 20)) < 1e-12
+    assert len(affines(convert(ann, data, fuse_flag=False))) == 1
+
+
+def test_functional_batchnorm_that_no_layer_can_take_up_becomes_an_affine_map() -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        return torch.relu(functional(net, torch.relu(net.conv(x))))
+
+    ann = randomized(Written(forward, conv=nn.Conv2d(2, 4, 1), batch_norm=nn.BatchNorm2d(4))).double()
+    data = torch.randn(20, 2, 6, 6, dtype=torch.float64)
+    converter = Converter([data], mode=0.93, progress=False)
+    with torch.no_grad():
+        assert relative_error(converter.normalize(ann)(data), ann(data)) < 1e-12
+    assert affines(converter(ann)) == ["batch_norm_2"]
+    assert converter.report["batch_norm_2"].operation == "batch_norm"
+
+
+def test_functional_batchnorm_with_computed_factors_stays_as_it_is() -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        norm, h = net.batch_norm, torch.relu(net.conv(x))
+        h = nn.functional.batch_norm(h, norm.running_mean, norm.running_var, norm.weight.abs() + 1, norm.bias)
+        return net.next(h)
+
+    layers = {"conv": nn.Conv2d(2, 4, 3), "next": nn.Conv2d(4, 4, 2)}
+    ann = randomized(Written(forward, batch_norm=nn.BatchNorm2d(4), **layers)).double()
+    data = torch.randn(20, 2, 6, 6, dtype=torch.float64)
+    snn = convert(ann, data)
+    assert affines(snn) == []
+    assert relative_error(simulate(snn, data, T=600), ann(data).detach()) < 0.03
 
 
 def test_functional_batchnorm_on_the_batch_at_hand_is_refused() -> None:

@@ -324,10 +324,10 @@ def test_a_loader_is_opened_once_to_look_at_it_and_once_to_calibrate() -> None:
 def test_a_progress_bar_is_shown_if_wanted(capsys: pytest.CaptureFixture[str]) -> None:
     ann, x = nn.Sequential(nn.Linear(3, 3), nn.ReLU()), torch.rand(5, 3)
     snn = Converter([x, x], progress=False)(ann)
-    evaluate(snn, [(x, torch.zeros(5))], T=2, progress=False)
+    evaluate(snn, [(x, torch.zeros(5, dtype=torch.int64))], T=2, progress=False)
     assert capsys.readouterr().err == ""
     Converter([x, x])(ann)
-    evaluate(snn, [(x, torch.zeros(5))], T=2)
+    evaluate(snn, [(x, torch.zeros(5, dtype=torch.int64))], T=2)
     shown = capsys.readouterr().err
     assert "calibrating" in shown
     assert "2/2" in shown

@@ -15,14 +15,29 @@ from ..helpers.networks import GradedMaker, convert
 
 class TestExactSums:
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-    def test_the_order_of_summation_does_not_matter(self, dtype: torch.dtype) -> None:
-        conv: Any = round_to_grid(nn.Conv2d(64, 8, 3).to(dtype))
-        x = (torch.rand(64 * 9) < 0.5).to(dtype)
-        terms = torch.cat([conv.weight.flatten(1) * x, conv.bias[:, None]], dim=1).detach()
+    @pytest.mark.parametrize(
+        "layer",
+        [nn.Conv2d(64, 8, 3), nn.Conv1d(64, 8, 9, groups=2), nn.Linear(500, 8), nn.Linear(500, 8, bias=False)],
+        ids=["conv", "grouped", "linear", "no bias"],
+    )
+    def test_the_order_of_summation_does_not_matter(self, layer: nn.Module, dtype: torch.dtype) -> None:
+        rounded: Any = round_to_grid(layer.to(dtype))
+        weight = rounded.weight.flatten(1)
+        x = (torch.rand(weight.shape[1]) < 0.5).to(dtype)
+        bias = torch.zeros(8, dtype=dtype) if rounded.bias is None else rounded.bias
+        terms = torch.cat([weight * x, bias[:, None]], dim=1).detach()
         in_order, reversed_ = terms.cumsum(1)[:, -1], terms.flip(1).cumsum(1)[:, -1]
         shuffled = terms[:, torch.randperm(terms.shape[1])].cumsum(1)[:, -1]
         assert torch.equal(in_order, reversed_)
         assert torch.equal(in_order, shuffled)
+
+    @pytest.mark.parametrize("groups", [1, 2])
+    def test_transposed_convolutions(self, groups: int) -> None:
+        rounded: Any = round_to_grid(nn.ConvTranspose2d(64, 6, 4, stride=2, groups=groups))
+        x = (torch.rand(1, 64, 7, 7) < 0.5).float()
+        exact: Any = nn.ConvTranspose2d(64, 6, 4, stride=2, groups=groups).double()
+        exact.load_state_dict(rounded.state_dict())
+        assert torch.equal(rounded(x).double(), exact(x.double()))
 
     def test_weights_hardly_move(self) -> None:
         conv = nn.Conv2d(64, 8, 3)
@@ -47,8 +62,8 @@ class TestExactSums:
 
     @pytest.mark.parametrize(
         "layer",
-        [nn.Linear(3, 3), nn.ConvTranspose2d(3, 3, 2), nn.Conv2d(3, 3, 2).half()],
-        ids=["linear", "transposed", "half"],
+        [nn.Bilinear(3, 3, 2), nn.Conv2d(3, 3, 2).half(), nn.Linear(3, 3).half()],
+        ids=["bilinear", "half", "half linear"],
     )
     def test_other_layers_stay_as_they_are(self, layer: nn.Module) -> None:
         assert round_to_grid(layer) is layer
@@ -66,7 +81,7 @@ class TestWhichWeightsAreRounded:
     def rounded(self, ann: nn.Module, x: Tensor, **options: Any) -> list[bool]:
         torch.manual_seed(0)
         snn = convert(ann, x, mode="max", **options)
-        layers = [module for module in snn.modules() if isinstance(module, nn.Conv2d)]
+        layers = [module for module in snn.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
         return [torch.equal(layer.weight, round_to_grid(layer).weight) for layer in layers]  # type: ignore[arg-type]
 
     def network(self) -> nn.Module:
@@ -74,8 +89,8 @@ class TestWhichWeightsAreRounded:
         return nn.Sequential(*first, nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 1), nn.Flatten(), nn.Linear(32, 2))
 
     def test_binary_spikes_also_through_pools(self) -> None:
-        assert self.rounded(self.network(), torch.rand(4, 3, 8, 8)) == [False, True, False]
+        assert self.rounded(self.network(), torch.rand(4, 3, 8, 8)) == [False, True, False, False]
 
     def test_graded_spikes(self) -> None:
         maker = GradedMaker(levels=10)
-        assert self.rounded(self.network(), torch.rand(4, 3, 8, 8), neuron=maker) == [False, False, False]
+        assert self.rounded(self.network(), torch.rand(4, 3, 8, 8), neuron=maker) == [False, False, False, False]

@@ -10,6 +10,7 @@ from spikingjelly.activation_based import neuron
 from torch import Tensor, nn
 
 from sj_ann2snn import (
+    ConversionError,
     VerificationError,
 )
 from sj_ann2snn.conversion.verify import relative_error, require_same
@@ -60,7 +61,7 @@ def test_state_kept_between_calls_is_found_out() -> None:
             self.calls += 1
             return x * float(self.calls)
 
-    with pytest.raises(VerificationError, match="state kept between calls"):
+    with pytest.raises(ConversionError, match=r"keeps state between calls: a call writes to 1\.calls"):
         convert(nn.Sequential(network(), Counting()), images())
 
 

@@ -55,7 +55,8 @@ def test_connections_are_those_that_change_an_output(name: str) -> None:
     layer, shape = LAYERS[name]
     wanted = connections(layer, shape)
     weight = layer.weight.detach().clone()
-    assert fan_out(layer, torch.rand(1, *shape, dtype=torch.float64)).tolist() == wanted.tolist()
+    x = torch.rand(1, *shape, dtype=torch.float64)
+    assert fan_out(layer, x, layer(x)).tolist() == wanted.tolist()
     assert torch.equal(layer.weight, weight)
 
 
@@ -72,7 +73,7 @@ def test_synaptic_operations_are_counted_one_by_one(name: str) -> None:
     (flat,) = seen.values()
     dense = sum(int((one != 0).sum()) for one in flat) * 2
     wanted = (spikes * wanted_connections).sum().item() + dense
-    result = evaluate(snn, [(data, torch.zeros(6))], T=9, progress=False)
+    result = evaluate(snn, [(data, torch.zeros(6, dtype=torch.int64))], T=9, progress=False)
     assert result.synops_per_sample * 6 == pytest.approx(wanted)
     assert result.spikes_per_sample * 6 == spikes.sum().item()
 
@@ -181,20 +182,20 @@ def test_more_steps_than_the_labels_type_can_count(snn: Any) -> None:
 def test_another_number_of_labels(snn: Any, count: int) -> None:
     x, _ = samples(10)
     with pytest.raises(InputError, match=rf"10 .*{count}|{count} .*10"):
-        evaluate(snn, [(x, torch.zeros(count))], T=2, progress=False)
+        evaluate(snn, [(x, torch.zeros(count, dtype=torch.int64))], T=2, progress=False)
 
 
 def test_one_label_for_many_samples(snn: Any) -> None:
     x, _ = samples(10)
-    with pytest.raises(InputError, match="Batch 0 holds 10 samples but 1 label"):
-        evaluate(snn, [(x, torch.zeros(1))], T=2, progress=False)
+    with pytest.raises(InputError, match="Batch 0 .*holds 10 samples but 1 label"):
+        evaluate(snn, [(x, torch.zeros(1, dtype=torch.int64))], T=2, progress=False)
 
 
 def test_outputs_of_a_classifier_with_several_heads_are_refused() -> None:
     ann = Written(lambda net, x: (net.a(torch.relu(x)), net.b(x)), a=nn.Linear(4, 3), b=nn.Linear(4, 3))
     snn = convert(ann, torch.randn(9, 4))
     with pytest.raises(InputError, match="needs a classifier with one output"):
-        evaluate(snn, [(torch.randn(9, 4), torch.zeros(9))], T=2, progress=False)
+        evaluate(snn, [(torch.randn(9, 4), torch.zeros(9, dtype=torch.int64))], T=2, progress=False)
 
 
 @pytest.mark.parametrize("mode", ["s", "m"])
@@ -235,7 +236,7 @@ def test_spikes_of_other_stateful_networks() -> None:
     x = torch.rand(20, 4, dtype=torch.float64) * 3
     spikes = spikes_of(snn, x, 9)["1"].sum().item()
     assert spikes > 0
-    result = evaluate(snn, [(x, torch.zeros(20))], T=9, progress=False)
+    result = evaluate(snn, [(x, torch.zeros(20, dtype=torch.int64))], T=9, progress=False)
     assert result.spikes_per_sample == pytest.approx(spikes / 20)
 
 

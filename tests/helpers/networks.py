@@ -125,7 +125,8 @@ def watched(network: nn.Module, kind: type[nn.Module] | tuple[type[nn.Module], .
 
     def watch(name: str) -> Callable[..., None]:
         def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            seen.setdefault(name, []).append(output.detach().clone())
+            if isinstance(output, Tensor):  # not a size
+                seen.setdefault(name, []).append(output.detach().clone())
 
         return keep
 

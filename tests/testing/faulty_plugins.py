@@ -1405,7 +1405,7 @@ class Lists(Exporter):
             tensors = {
                 name: torch.tensor(one["values"], dtype=getattr(torch, one["dtype"])) for name, one in numbers.items()
             }
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise FormatError("it is no such text.") from error
         return NetworkDescription.from_document(document, tensors)
 
@@ -1507,6 +1507,7 @@ class TestWritesOnlyByIntention(FormatTests):
 class TestOtherFilesGiveOtherErrors(FormatTests):
     meant = "test_files_of_another_kind_are_refused"
     also = ("test_cut_files_are_refused",)
+    perhaps = ("test_damaged_files_are_refused",)
 
     class plugin_class(Lists):  # noqa: N801
         """A format."""
@@ -1514,6 +1515,19 @@ class TestOtherFilesGiveOtherErrors(FormatTests):
         def load(self, path: Path) -> NetworkDescription:
             json.loads(path.read_text(encoding="utf-8"))
             return super().load(path)
+
+
+class TestChecksNothing(FormatTests):
+    meant = "test_damaged_files_are_refused"
+
+    class plugin_class(Lists):  # noqa: N801
+        """A format."""
+
+        def export(self, network: NetworkDescription, path: Path) -> None:
+            super().export(network, path)
+            document, numbers = json.loads(path.read_text(encoding="utf-8"))
+            del document["checksums"]
+            path.write_text(json.dumps([document | {"version": 1}, numbers]), encoding="utf-8")
 
 
 class TestMakesFolders(FormatTests):

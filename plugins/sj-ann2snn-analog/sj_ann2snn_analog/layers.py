@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from spikingjelly.activation_based.base import MemoryModule
 from torch import Tensor, nn
 
-from sj_ann2snn import along_axis, call_operation, map_tensors
+from sj_ann2snn import MemoryLayer, along_axis, call_operation, map_tensors
 
 __all__ = ["TemporalDifference"]
 
 Operation = nn.Module | Callable[..., Any] | str
 
 
-class TemporalDifference(MemoryModule):  # type: ignore[misc]  # SpikingJelly is untyped
+class TemporalDifference(MemoryLayer):
     """At every step, makes the mean of its outputs equal to the operation on the mean of its inputs.
 
     >>> import torch
@@ -49,26 +47,25 @@ class TemporalDifference(MemoryModule):  # type: ignore[misc]  # SpikingJelly is
     last: list[Tensor] | None
 
     def __init__(self, operation: Operation, sequences: tuple[int, ...] = (0,)) -> None:
-        super().__init__()
+        super().__init__(sequences)
         if isinstance(operation, str) and (operation.startswith("_") or not hasattr(Tensor, operation)):
             raise ValueError(f"operation={operation!r} is not allowed: tensors have no method of that name.")
         self.operation = operation
-        self.sequences = sequences
         self.register_memory("steps", 0)
         self.register_memory("sums", None)
         self.register_memory("last", None)
 
     def single_step_forward(self, *args: Any, **kwargs: Any) -> Any:
-        args, kwargs = self._map_sequences((args, kwargs), lambda x: x.unsqueeze(0))
+        args, kwargs = self.map_sequences((args, kwargs), lambda x: x.unsqueeze(0))
         return map_tensors(self.multi_step_forward(*args, **kwargs), lambda y: y.squeeze(0))
 
     def multi_step_forward(self, *args: Any, **kwargs: Any) -> Any:
         found: list[Tensor] = []
-        self._map_sequences((args, kwargs), found.append)
+        self.map_sequences((args, kwargs), found.append)
         before, steps = self.steps, len(found[0])
         sums = [_running_sum(x, self.sums[index] if self.sums else None) for index, x in enumerate(found)]
         means = iter([_mean(x, total, before) for x, total in zip(found, sums, strict=True)])
-        args, kwargs = self._map_sequences((args, kwargs), lambda x: self._merged(next(means)))
+        args, kwargs = self.map_sequences((args, kwargs), lambda x: self._merged(next(means)))
         result = call_operation(self.operation, *args, **kwargs)
         values: list[Tensor] = []
         # A batch may now have several rows per sample (windows), hence -1.
@@ -83,10 +80,6 @@ class TemporalDifference(MemoryModule):  # type: ignore[misc]  # SpikingJelly is
     def detach(self) -> None:
         """Detach the memory from the autograd graph, for SpikingJelly's `functional.detach_net`."""
         self.sums, self.last = ([x.detach() for x in found] if found else None for found in (self.sums, self.last))
-
-    def _map_sequences(self, tree: Any, change: Callable[[Tensor], Any]) -> Any:
-        positions = itertools.count()
-        return map_tensors(tree, lambda x: change(x) if next(positions) in self.sequences else x)
 
     def _merged(self, x_seq: Tensor) -> Tensor:
         merged = x_seq.flatten(0, 1)

@@ -170,7 +170,9 @@ class Joint(Correction):
         taken = value[rows]
         if not self.mirror or taken.dim() != 4:
             return taken
-        mirrored = (torch.rand(len(taken), generator=generator) < 0.5).view(-1, 1, 1, 1).to(taken.device)
+        mirrored = (
+            (torch.rand(len(taken), dtype=torch.float32, generator=generator) < 0.5).view(-1, 1, 1, 1).to(taken.device)
+        )
         return torch.where(mirrored, taken.flip(3), taken)
 
 

@@ -19,7 +19,7 @@ class LargestActivation(Observer):
 
     def __init__(self, site: CalibrationSite) -> None:
         super().__init__(site)
-        self.largest = torch.zeros(site.channels or 1)
+        self.largest = torch.zeros(site.channels or 1, dtype=torch.float32)
 
     def observe(self, x: Tensor) -> None:
         axis = self.site.channel_axis

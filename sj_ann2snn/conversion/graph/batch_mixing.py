@@ -84,5 +84,6 @@ def _differs(whole: Tensor, part: Tensor, taken: slice) -> bool:
     expected = whole[taken.start * per_sample : taken.stop * per_sample]
     if expected.shape != part.shape:
         return False
-    difference = (expected.double() - part.double()).norm()
-    return bool(difference > TOLERANCE * expected.double().norm() + 1e-12)
+    precise = torch.complex128 if expected.is_complex() else torch.float64
+    expected, found = expected.to(precise), part.to(precise)
+    return bool((expected - found).norm() > TOLERANCE * expected.norm() + 1e-12)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import itertools
+from typing import Any
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from ...errors import ConversionError
 from ...layers import ChannelAffine
-from .naming import copied_attribute, node_label
+from ...support.names import NAME
+from .naming import copied_attribute, node_label, qualified_name
 from .records import Record, TensorRecord
 from .tracing import LEAF
 from .weights import batchnorm_factors, scaled_layer
@@ -28,10 +31,25 @@ def unshare_modules(module: fx.GraphModule) -> None:
     """
     # Find all names first, because they count calls of the same target.
     labels = {node: node_label(module, node) for node in module.graph.nodes if node.op == "call_module"}
+    names = {qualified_name(module, node) for node in labels}
+    targets = {str(node.target) for node in labels}
     for node, label in labels.items():
-        if label != node.target:
-            module.add_submodule(label, copy.copy(module.get_submodule(str(node.target))))
-            node.target = label
+        name = qualified_name(module, node)
+        if label == name:
+            continue
+        # A layer of the network may have the name of another's second call.
+        count = itertools.count(int(label.rpartition("#")[2]))
+        target, label = next(
+            (f"{node.target}#{number}", f"{name}#{number}")
+            for number in count
+            if f"{name}#{number}" not in names and f"{node.target}#{number}" not in targets
+        )
+        module.add_submodule(target, copy.copy(module.get_submodule(str(node.target))))
+        targets.add(target)
+        names.add(label)
+        node.target = target
+        if label != target:
+            node.meta[NAME] = label
     module.recompile()
 
 
@@ -41,18 +59,22 @@ def isolate_attributes(module: fx.GraphModule) -> None:
     The layer's own will have BatchNorm and scales folded in.
     """
     layers = {str(node.target) for node in module.graph.nodes if node.op == "call_module"}
+    apart: dict[str, str] = {}
     for node in module.graph.nodes:
         target = str(node.target)
         if node.op != "get_attr" or not any(target.startswith(f"{layer}.") for layer in layers):
             continue
-        name = f"{target.replace('.', '_')}_read_apart"
-        if not hasattr(module, name):
+        if target not in apart:
+            name = f"{target.replace('.', '_')}_read_apart"
+            while hasattr(module, name):  # that of a.b.weight is that of a_b.weight
+                name += "_"
+            apart[target] = name
             value = copied_attribute(module, target)
             if isinstance(value, nn.Parameter):
                 module.register_parameter(name, value)
             else:
                 module.register_buffer(name, value)
-        node.target = name
+        node.target = apart[target]
     module.recompile()
 
 
@@ -68,18 +90,10 @@ def absorb_batchnorm(module: fx.GraphModule, record: Record, *, fuse: bool = Tru
         ConversionError: A BatchNorm has no running statistics.
     """
     for node in list(module.graph.nodes):
-        if node.op != "call_module" or node.meta.get(LEAF):
+        found = _factors(module, node)
+        if found is None:
             continue
-        batchnorm = module.get_submodule(str(node.target))
-        if not isinstance(batchnorm, _BatchNorm):
-            continue
-        if batchnorm.running_mean is None:
-            raise ConversionError(
-                f"{node.target} ({type(batchnorm).__name__}) has no running statistics "
-                "(track_running_stats=False): it normalizes by the statistics of the current batch, which a spiking "
-                "network cannot do. Train it with track_running_stats=True."
-            )
-        factor, shift = batchnorm_factors(batchnorm)
+        name, (factor, shift) = found
         before = node.args[0] if node.args else node.kwargs["input"]
         assert isinstance(before, fx.Node)
         if fuse and _absorbs(module, before, record):
@@ -87,14 +101,31 @@ def absorb_batchnorm(module: fx.GraphModule, record: Record, *, fuse: bool = Tru
             module.set_submodule(str(before.target), layer)
             node.replace_all_uses_with(before)
             module.graph.erase_node(node)
-            before.meta[ORIGIN] = f"{type(layer).__name__} + {type(batchnorm).__name__}"
+            before.meta[ORIGIN] = f"{before.meta.get(ORIGIN, type(layer).__name__)} + {name}"
             continue
-        found = record[before]
-        affine = ChannelAffine(factor.to(batchnorm.running_mean), shift.to(batchnorm.running_mean), len(found.shape))
+        dtype = record[before].dtype
+        affine = ChannelAffine(factor.to(dtype), shift.to(dtype), len(record[before].shape))
         module.set_submodule(str(node.target), affine.eval())
         node.args, node.kwargs = (before,), {}
-        node.meta[ORIGIN] = type(batchnorm).__name__
+        node.meta[ORIGIN] = name
     module.recompile()
+
+
+def _factors(module: fx.GraphModule, node: fx.Node) -> tuple[str, tuple[Tensor, Tensor]] | None:
+    """Name, factor and shift of the BatchNorm that `node` calls; None for other operations."""
+    if node.op != "call_module" or node.meta.get(LEAF):
+        return None
+    layer: Any = module.get_submodule(str(node.target))
+    if not isinstance(layer, _BatchNorm):
+        return None
+    if layer.running_mean is None or layer.running_var is None:
+        raise ConversionError(
+            f"{qualified_name(module, node)} ({type(layer).__name__}) has no running statistics "
+            "(track_running_stats=False): it normalizes by the statistics of the current batch, which a spiking "
+            "network cannot do. Train it with track_running_stats=True."
+        )
+    factors = batchnorm_factors(layer.running_mean, layer.running_var, layer.weight, layer.bias, layer.eps)
+    return node.meta.get(ORIGIN, type(layer).__name__), factors
 
 
 def _absorbs(module: fx.GraphModule, before: fx.Node, record: Record) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+from ...support.names import NAME
 from .tracing import PATH
 
 __all__ = ["attribute", "copied_attribute", "node_label", "operation_name", "qualified_name"]
@@ -40,7 +41,7 @@ def qualified_name(module: fx.GraphModule, node: fx.Node) -> str:
     For a module this is its own name; a function in the forward of module ``a.b`` is ``a.b.relu``.
     """
     if node.op in ("call_module", "get_attr", "placeholder"):
-        return str(node.target)
+        return str(node.meta.get(NAME, node.target))
     path = node.meta.get(PATH, "")
     name = operation_name(node.target).strip("_")
     return f"{path}.{name}" if path else name

@@ -13,7 +13,16 @@ from ...layers import ChannelAffine
 from ...support.shapes import along_axis
 from .records import TensorRecord
 
-__all__ = ["broadcast_slope", "channel_axis", "foldable", "scaled_layer", "with_parameters"]
+__all__ = [
+    "batchnorm_factors",
+    "broadcast_slope",
+    "channel_axis",
+    "foldable",
+    "output_factor",
+    "scaled_layer",
+    "summed_inputs",
+    "with_parameters",
+]
 
 
 CHUNK = 1 << 16
@@ -48,13 +57,32 @@ def scaled_layer(
     bias = None if module.bias is None else module.bias.detach().double()  # type: ignore[operator]
     factors = []
     if outputs is not None:
-        factors.append(_output_factor(module, weight, outputs.double()))
+        factors.append(output_factor(module, weight, outputs.double()))
         bias = None if bias is None else bias * outputs.double().reshape(_bias_shape(bias, outputs))
     if inputs is not None:
         factors.append(_input_factor(module, weight, inputs.double()))
     if shift is not None:
         bias = shift.double() if bias is None else bias + shift.double().reshape(_bias_shape(bias, shift))
     return with_parameters(module, _product(weight, factors), None if bias is None else bias.to(weight.dtype))
+
+
+def summed_inputs(module: nn.Module, values: Tensor) -> Tensor:
+    """What the weights make of one value per input channel, in float64.
+
+    Args:
+        module: Linear, Conv or ConvTranspose (any groups).
+        values: One per input channel, or a scalar.
+
+    Returns:
+        A layer's weight for a single input channel and one group: ``[out, 1]``, ``[out, 1, ...]`` or, transposed,
+        ``[1, out, ...]``.
+    """
+    weight: Tensor = module.weight.detach().double()  # type: ignore[operator]
+    product = weight * _input_factor(module, weight, values.double())
+    if isinstance(module, _ConvTransposeNd):
+        by_group = product.reshape(module.groups, -1, *product.shape[1:]).sum(1)
+        return by_group.flatten(0, 1).unsqueeze(0)
+    return product.sum(1, keepdim=True)
 
 
 def with_parameters(module: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
@@ -89,7 +117,8 @@ def _bias_shape(bias: Tensor, factor: Tensor) -> tuple[int, ...]:
     return (-1, *(1,) * (bias.dim() - 1)) if factor.dim() else ()
 
 
-def _output_factor(module: nn.Module, weight: Tensor, factor: Tensor) -> Tensor:
+def output_factor(module: nn.Module, weight: Tensor, factor: Tensor) -> Tensor:
+    """A factor per output channel of a layer, in a shape that broadcasts over its weights; a scalar stays a scalar."""
     if not factor.dim():
         return factor
     if isinstance(module, _ConvTransposeNd):
@@ -113,16 +142,16 @@ def _input_factor(module: nn.Module, weight: Tensor, factor: Tensor) -> Tensor:
     return factor.reshape(1, -1)
 
 
-def batchnorm_factors(batchnorm: nn.Module) -> tuple[Tensor, Tensor]:
+def batchnorm_factors(
+    mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor]:
     """``γ/σ`` and ``β - μγ/σ`` of a BatchNorm with fixed statistics, as float64."""
-    mean: Tensor = batchnorm.running_mean.detach().double()  # type: ignore[operator]
-    variance: Tensor = batchnorm.running_var.detach().double()  # type: ignore[operator]
-    factor = torch.rsqrt(variance + float(batchnorm.eps))  # type: ignore[arg-type]
-    if batchnorm.weight is not None:
-        factor = factor * batchnorm.weight.detach().double()  # type: ignore[operator]
-    shift = -mean * factor
-    if batchnorm.bias is not None:
-        shift = shift + batchnorm.bias.detach().double()  # type: ignore[operator]
+    factor = torch.rsqrt(variance.detach().double() + eps)
+    if weight is not None:
+        factor = factor * weight.detach().double()
+    shift = -mean.detach().double() * factor
+    if bias is not None:
+        shift = shift + bias.detach().double()
     return factor, shift
 
 

@@ -5,8 +5,8 @@ steps at a time, on tiles of samples and steps that keep memory bounded. The til
 result equals that of the hand-written loop ``for t in range(T): out += snn(x)``.
 """
 
-from .collectors import Collector, OverTime
+from .collectors import Call, Collector, OverTime
 from .outputs import concatenate, plain
 from .simulator import Simulator
 
-__all__ = ["Collector", "OverTime", "Simulator", "concatenate", "plain"]
+__all__ = ["Call", "Collector", "OverTime", "Simulator", "concatenate", "plain"]

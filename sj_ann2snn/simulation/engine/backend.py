@@ -6,7 +6,7 @@ chooses Triton or native CUDA by itself; 0.0.0.0.14 uses CuPy only on request, w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -18,13 +18,13 @@ __all__ = ["fastest_neurons"]
 
 
 @contextmanager
-def fastest_neurons(network: nn.Module, device: torch.device) -> Iterator[None]:
-    """While the context is open, run the neurons of `network` on their fastest implementation for `device`.
+def fastest_neurons(modules: Sequence[nn.Module], device: torch.device) -> Iterator[None]:
+    """While the context is open, run the neurons among `modules` on their fastest implementation for `device`.
 
     Neurons whose `backend` the caller has named keep it.
     """
     neurons: list[nn.Module] = []
     if device.type == "cuda" and cupy_works():
-        neurons = [one for one in network.modules() if is_plain_if(one) and backend_is_open(one)]
-    with cupy_backend(network, neurons):
+        neurons = [one for one in modules if is_plain_if(one) and backend_is_open(one)]
+    with cupy_backend(modules, neurons):
         yield

@@ -3,21 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
 from .outputs import concatenate
 
-__all__ = ["Collector", "OverTime"]
+__all__ = ["Call", "Collector", "OverTime"]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a layer or of a function, as a collector may watch it.
+
+    Attributes:
+        name: Qualified name of the layer; for a function, of the layer that calls it.
+        operation: The module or the function.
+        args: What it was called with. Tensors with time and samples are ``[t, n, ...]``.
+        kwargs: The same by name.
+        result: What it returned.
+        varying: Which tensors among the arguments (in order, including nested ones) vary over time.
+        over_time: False in a network that runs step by step: tensors are then ``[n, ...]``, and `varying` are those
+            that depend on the network's input.
+    """
+
+    name: str
+    operation: nn.Module | Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    result: Any
+    varying: tuple[int, ...]
+    over_time: bool = True
 
 
 class Collector:
     """Takes in the outputs of one tile; every tile has its own, and a repeated tile gets a new one."""
 
-    watch: Callable[[str, nn.Module, Any, Any], None] | None = None
-    """Called for every layer that varies over time, with its name, the module, its first input ``[t, n, ...]`` and its
-    output. (Not called for a scaling that is computed together with a sum.)"""
+    watch: Callable[[Call], None] | None = None
+    """Called with every call of a layer whose input varies over time; in a network that runs step by step, with every
+    call of a layer and of torch's functions. (Not called for a scaling that is computed together with a sum.)"""
 
     def add(self, outputs: Any) -> Tensor | None:
         """Take in the outputs ``[t, n, ...]`` of the next steps.

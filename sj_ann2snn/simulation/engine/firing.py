@@ -7,6 +7,8 @@ update itself.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -52,6 +54,9 @@ def fire(neuron: nn.Module, x_seq: Tensor, *, overwrite: bool) -> Tensor:
         x_seq: The currents.
         overwrite: Overwrite the currents with the spikes.
     """
+    laid_out = _laid_out_as_potential(neuron, x_seq)
+    overwrite = overwrite or laid_out is not x_seq
+    x_seq = laid_out
     spikes = x_seq if overwrite else _empty_like_steps(x_seq)
     if isinstance(neuron, InPlaceNeuron):
         neuron.fire(x_seq, spikes)
@@ -83,6 +88,21 @@ def _integrate(x_seq: Tensor, spikes: Tensor, potential: Tensor, threshold: floa
         potential += x
         torch.ge(potential, limit, out=s)
         potential.sub_(s, alpha=threshold)
+
+
+def _laid_out_as_potential(neuron: nn.Module, x_seq: Tensor) -> Tensor:
+    """The currents, copied into the memory layout of the potential if that is another.
+
+    Torch convolves a single image on a single core into the default layout, whatever layout its input has, so the
+    layout changes where a large image leaves room for one step at a time. A copy costs less than integrating across two
+    layouts, and the layers behind get channels_last images again.
+    """
+    potential: Any = getattr(neuron, "v", None)
+    step = x_seq[0]
+    if not isinstance(potential, Tensor) or potential.shape != step.shape or potential.stride() == step.stride():
+        return x_seq
+    strides = (step.numel(), *potential.stride())
+    return torch.empty_strided(x_seq.shape, strides, dtype=x_seq.dtype, device=x_seq.device).copy_(x_seq)
 
 
 def _empty_like_steps(x_seq: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from ...compat import MemoryModule, is_plain_if
 from ...layers import ChannelAffine, InitialPotential, InPlaceNeuron, Scaler, Stepwise
+from ...support.structures import is_built
 
 __all__ = ["Flow", "ScaledSum"]
 
@@ -43,20 +44,22 @@ class Flow:
         graph: Its nodes, in order of execution.
         modules: The modules that they call, by name.
         varying: The nodes whose value changes from step to step, because a module with memory comes before them.
+        meeting: The nodes that do not vary but that a varying node reads, without parameters and buffers.
         exclusive: Varying nodes whose value has its own memory and a single reader, which may overwrite it.
         sums: The sums that are computed in place together with the scaling of an operand, by node.
         any_layout: True if no user-defined module relies on the memory layout of images.
-        divisible: True if tiles may run side by side: no module has hooks, and none is called both on varying and on
-            static values.
+        copyable: True if copies of the modules may run in their place, and tiles side by side: no module has hooks,
+            and none is user-defined.
     """
 
     graph: fx.Graph
     modules: dict[str, nn.Module]
     varying: frozenset[fx.Node]
+    meeting: tuple[fx.Node, ...]
     exclusive: frozenset[fx.Node]
     sums: dict[fx.Node, ScaledSum]
     any_layout: bool
-    divisible: bool
+    copyable: bool
 
     @staticmethod
     def of(snn: nn.Module) -> Flow | None:
@@ -80,10 +83,11 @@ class Flow:
             snn.graph,
             modules,
             varying,
+            _meeting(varying),
             exclusive,
             {} if watched else _scaled_sums(snn.graph, modules, exclusive),
             any_layout,
-            any_layout and not watched and not _used_both_ways(snn.graph, varying),
+            any_layout and not watched,
         )
 
 
@@ -95,12 +99,17 @@ def _has_memory_inside(module: nn.Module) -> bool:
 def _varying(graph: fx.Graph, modules: dict[str, nn.Module]) -> frozenset[fx.Node]:
     varying: set[fx.Node] = set()
     for node in graph.nodes:
-        if node.op == "output":
+        if node.op == "output" or is_built(node):
             continue
         stateful = node.op == "call_module" and isinstance(modules[str(node.target)], MemoryModule)
         if stateful or any(source in varying for source in node.all_input_nodes):
             varying.add(node)
     return frozenset(varying)
+
+
+def _meeting(varying: frozenset[fx.Node]) -> tuple[fx.Node, ...]:
+    sources = dict.fromkeys(source for node in varying for source in node.all_input_nodes)
+    return tuple(source for source in sources if source not in varying and source.op != "get_attr")
 
 
 def _exclusive(varying: frozenset[fx.Node], modules: dict[str, nn.Module]) -> frozenset[fx.Node]:
@@ -155,8 +164,3 @@ def _is_foreign(module: nn.Module) -> bool:
 
 def _has_hooks(snn: nn.Module) -> bool:
     return any(module._forward_hooks or module._forward_pre_hooks for module in snn.modules())
-
-
-def _used_both_ways(graph: fx.Graph, varying: frozenset[fx.Node]) -> bool:
-    calls = [node for node in graph.nodes if node.op == "call_module"]
-    return bool({n.target for n in calls if n in varying} & {n.target for n in calls if n not in varying})

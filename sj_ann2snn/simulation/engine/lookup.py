@@ -109,8 +109,8 @@ class LookupConvolution:
         if out_height < 1 or out_width < 1:
             return None  # the module raises the error
         size = images, conv.out_channels, out_height, out_width
-        out = torch.empty(size, memory_format=torch.channels_last)
-        bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias.detach()
+        out = torch.empty(size, dtype=torch.float32, memory_format=torch.channels_last)
+        bias = torch.zeros(conv.out_channels, dtype=torch.float32) if conv.bias is None else conv.bias.detach()
         pieces = self._pieces
         self._loop()(
             codes,

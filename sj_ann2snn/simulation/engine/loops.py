@@ -19,7 +19,9 @@ FLOAT = 4
 """Bytes of a number in single precision."""
 
 ONE_BITS = 0x3F800000
-"""The number 1.0 in single precision; 0.0 has no bit set."""
+"""The number 1.0 in single precision; 0.0 has no bit set, -0.0 only the sign's."""
+
+SIGN_BIT = 0x80000000
 
 BLOCK = 4096
 """Neurons to run over all steps at a time: their potentials stay in a core's first-level cache."""
@@ -95,5 +97,6 @@ def encode(
             # The lowest bit of the exponent of 1.0 is set.
             out[i] = (a >> 23 & 1) | (b >> 22 & 2) | (c >> 21 & 4) | (d >> 20 & 8)
         for i in range(row.shape[0]):
-            others |= row[i] ^ (row[i] >> 23 & 1) * ONE_BITS
+            bit = row[i] >> 23 & 1
+            others |= (row[i] ^ bit * ONE_BITS) & (~SIGN_BIT | bit * SIGN_BIT)
     return others

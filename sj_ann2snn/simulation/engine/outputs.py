@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...support.trees import map_leaves
+from ...support.trees import map_leaves, tuple_like
 
 __all__ = ["Constant", "concatenate", "plain"]
 
@@ -35,7 +35,8 @@ def _zipped(trees: list[Any], join: Callable[[list[Tensor]], Any]) -> Any:
     if isinstance(first, Tensor):
         return join(trees)
     if isinstance(first, (tuple, list)):
-        return type(first)(_zipped(list(items), join) for items in zip(*trees, strict=True))
+        items = [_zipped(list(parts), join) for parts in zip(*trees, strict=True)]
+        return tuple_like(first, tuple(items)) if isinstance(first, tuple) else items
     if isinstance(first, dict):
         return {name: _zipped([tree[name] for tree in trees], join) for name in first}
     return first

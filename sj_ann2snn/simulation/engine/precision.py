@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from ...errors import OptionError
+from ...support.locks import exclusive
 from ...support.shapes import along_axis
+from ...support.wording import shown
 
 __all__ = [
     "PRECISIONS",
@@ -34,7 +36,7 @@ def check_precision(precision: object, device: torch.device) -> str:
         OptionError: It is unknown or not available.
     """
     if precision not in PRECISIONS:
-        raise OptionError(f"precision={precision!r} is not known. Allowed are {', '.join(map(repr, PRECISIONS))}.")
+        raise OptionError(f"precision={shown(precision)} is not known. Allowed are {', '.join(map(repr, PRECISIONS))}.")
     if precision == "tf32" and device.type != "cuda":
         raise OptionError(
             f"precision='tf32' is a format of CUDA devices, but the network is on {device}. Move it with "
@@ -60,18 +62,22 @@ def likes_channels_last(precision: str, device: torch.device) -> bool:
 
 @contextmanager
 def product_precision(precision: str, device: torch.device) -> Iterator[None]:
-    """On CUDA, allow TF32 only for "tf32"; by default, torch uses it for convolutions."""
+    """On CUDA, allow TF32 only for "tf32"; by default, torch uses it for convolutions.
+
+    The setting belongs to the whole process, so simulations in other threads wait.
+    """
     if device.type != "cuda":
         yield
         return
     matmul: Any = torch.backends.cuda.matmul
     cudnn: Any = torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32 = cudnn.allow_tf32 = precision == "tf32"
-    try:
-        yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
+    with exclusive(torch.backends.cudnn):
+        before = matmul.allow_tf32, cudnn.allow_tf32
+        matmul.allow_tf32 = cudnn.allow_tf32 = precision == "tf32"
+        try:
+            yield
+        finally:
+            matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
 def rounded_layer(module: nn.Module, dtype: torch.dtype) -> Callable[[Any, Tensor, bool], Tensor] | None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import operator
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,28 +13,35 @@ from torch import Tensor, fx, nn
 
 from ...compat import MemoryModule, memories
 from ...errors import InputError
-from ...support.trees import map_tensors, tensors
-from .collectors import Collector
+from ...support.structures import is_built, open_nodes
+from ...support.trees import leaves, map_tensors, tensors
+from ...support.wording import shown
+from .collectors import Call, Collector
 from .flow import Flow
+from .non_finite import Guard
 from .outputs import Constant
 from .shortcuts import shortcut_of
+from .steady import Steady, steady_layer
+from .threads import Stopped
 from .tiling import Tiling
 
 __all__ = ["Runner"]
 
 
 class Runner:
-    """Runs tiles one after the other. Several runners may run side by side if each has its own memories.
+    """Runs tiles one after the other. Several runners may run side by side if each has its own modules.
 
     Args:
         snn: The network.
         flow: Its graph, analysed.
         steps: Number of time steps.
         tiling: Decides how many steps to compute at a time.
-        own_memories: Copy the modules that have memory (sharing parameters) instead of using the network's.
+        modules: Copies of the network's modules, by name, for this runner only; by default the network's own.
+        stop: As soon as it is set, the runner gives up.
         dtype: Dtype of the weights and inputs of the layers behind the first neuron; None for the network's own.
         shortcuts: Let layers use faster implementations, which propagate no gradients.
         channels_last: Store images as channels_last, unless a layer forbids it.
+        guard: Looks for NaN and infinite values; runners of one network share it.
     """
 
     def __init__(
@@ -44,27 +51,41 @@ class Runner:
         steps: int,
         tiling: Tiling,
         *,
-        own_memories: bool,
+        modules: dict[str, nn.Module] | None = None,
+        stop: threading.Event | None = None,
         dtype: torch.dtype | None = None,
         shortcuts: bool = True,
         channels_last: bool = True,
+        guard: Guard | None = None,
     ) -> None:
         self.snn, self.flow, self.steps, self.tiling = snn, flow, steps, tiling
-        self.modules = _with_own_memories(snn, flow.modules) if own_memories else flow.modules
+        self.modules = flow.modules if modules is None else modules
+        self._stop = stop or threading.Event()
         self._shortcuts = {
             name: shortcut_of(module, dtype) if shortcuts else None for name, module in self.modules.items()
         }
+        self._steady: dict[fx.Node, Steady | None] = {
+            node: steady_layer(self.modules[str(node.target)])
+            for node in flow.graph.nodes
+            if shortcuts and node.op == "call_module" and node not in flow.varying
+        }
         self._channels_last = channels_last and flow.any_layout
+        self._guard = guard or Guard(snn)
         self._merged_into_sums = {one.scaled for one in flow.sums.values()}
         self._memories = [module for module in self.modules.values() if isinstance(module, MemoryModule)]
 
     @torch.no_grad()
     def run(self, inputs: tuple[Any, ...], collector: Collector) -> Any:
-        """Simulate one tile, pass the outputs of each group of steps to `collector`, and return its result."""
+        """Simulate one tile, pass the outputs of each group of steps to `collector`, and return its result.
+
+        Raises:
+            Stopped: Somebody has set `stop`.
+        """
         for module in self._memories:
             module.reset()
         self._watch = collector.watch
         static = self._run_static(inputs)
+        guard = self._guard.start(inputs, [static.values[node] for node in self.flow.meeting])
         samples = int(inputs[0].shape[0])
         done = 0
         while done < self.steps and samples:
@@ -72,10 +93,12 @@ class Runner:
             going_on = collector.add(self._run_varying(static, steps))
             done += steps
             if going_on is not None and len(going_on) < samples:
+                guard.look_at_potentials(self.modules)
                 static.select(going_on, samples)
                 for module in self._memories:
                     select_samples(module, going_on, samples)
                 samples = len(going_on)
+        guard.look_at_potentials(self.modules)
         return collector.result()
 
     def outputs(self, inputs: tuple[Any, ...]) -> Any:
@@ -91,7 +114,7 @@ class Runner:
         values = static.values
         given = iter(inputs)
         for node in self.flow.graph.nodes:
-            if node in self.flow.varying or node.op == "output":
+            if node in self.flow.varying or node.op == "output" or is_built(node):
                 continue
             if node.op == "placeholder":
                 values[node] = next(given, node.args[0] if node.args else None)
@@ -119,7 +142,7 @@ class Runner:
 
         for node in self.flow.graph.nodes:
             if node.op == "output":
-                return fx.map_arg(node.args[0], lambda source: self._output(source, read, static))
+                return fx.map_arg(open_nodes(node.args[0])[0], lambda source: self._output(source, read, static))
             if node not in self.flow.varying or node in self._merged_into_sums:
                 continue
             values[node] = self._sum(node, read) if node in self.flow.sums else self._call(node, read, "m")
@@ -136,7 +159,7 @@ class Runner:
         value = read(node) if moves else static.values[node]
         if not tensors(value):
             raise InputError(
-                f"The network returns {value!r} ({node.name}), a size or another value that is not a tensor; "
+                f"The network returns {shown(value)} ({node.name}), a size or another value that is not a tensor; "
                 "simulate runs tiles of samples and steps, which have other sizes. Return only tensors."
             )
         return value if moves else Constant(value)
@@ -172,6 +195,8 @@ class Runner:
         return self._call(node, known.__getitem__, "m")
 
     def _call(self, node: fx.Node, read: Callable[[fx.Node], Any], step_mode: str) -> Any:
+        if self._stop.is_set():
+            raise Stopped
         args: Any = fx.map_arg(node.args, read)
         kwargs: Any = fx.map_arg(node.kwargs, read)
         if node.op == "call_method":
@@ -183,14 +208,22 @@ class Runner:
         if getattr(module, "step_mode", step_mode) != step_mode:
             module.step_mode = step_mode  # type: ignore[assignment]
         if node not in self.flow.varying:
-            return module(*args, **kwargs)
+            steady = self._steady.get(node)
+            result = steady(args[0]) if steady and len(args) == 1 and not kwargs else None
+            return module(*args, **kwargs) if result is None else result
         shortcut = self._shortcuts[str(node.target)]
         result = shortcut(module, args[0], node.args[0] in self.flow.exclusive) if shortcut and args else None
         if result is None:
             result = module(*args, **kwargs)
         if self._watch is not None:
-            self._watch(str(node.target), module, args[0] if args else None, result)
+            self._watch(Call(str(node.target), module, args, kwargs, result, self._varying_tensors(node, read)))
         return result
+
+    def _varying_tensors(self, node: fx.Node, read: Callable[[fx.Node], Any]) -> tuple[int, ...]:
+        """Positions, among the tensors that `node` receives, of those that vary over time."""
+        sources = [leaf for leaf in leaves((node.args, node.kwargs)) if isinstance(leaf, fx.Node)]
+        varies = [source in self.flow.varying for source in sources for _ in tensors(read(source))]
+        return tuple(position for position, yes in enumerate(varies) if yes)
 
 
 @dataclass
@@ -227,19 +260,6 @@ def select_rows(x: Tensor, rows: Tensor, samples: int) -> Tensor:
         return x[rows.to(x.device)]
     parts = x.view(samples, -1, *x.shape[1:])
     return parts[rows.to(x.device)].flatten(0, 1)
-
-
-def _with_own_memories(snn: nn.Module, modules: dict[str, nn.Module]) -> dict[str, nn.Module]:
-    shared: dict[int, Any] = {id(tensor): tensor for tensor in _tensors_of(snn)}
-    return {
-        name: copy.deepcopy(module, shared) if isinstance(module, MemoryModule) else module
-        for name, module in modules.items()
-    }
-
-
-def _tensors_of(snn: nn.Module) -> Iterator[Tensor]:
-    yield from snn.parameters()
-    yield from snn.buffers()
 
 
 def _channels_last(value: Tensor) -> Tensor:

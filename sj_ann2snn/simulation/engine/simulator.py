@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from ...compat import reset_net, step_modes
+from ...compat import step_modes
 from ...contracts.option_checks import require_integer
 from ...errors import InputError, MemoryWarning, OptionError, OutOfMemoryError
 from ...support.batches import HALF, describe_batch, explain_rejection
+from ...support.neutral import ordinary
+from ...support.structures import open_nodes, open_values, rebuild
 from ...support.trees import map_tensors
-from ...support.wording import first_line
+from ...support.wording import first_line, listed, shown
 from .backend import fastest_neurons
 from .collectors import Collector
 from .flow import Flow
+from .non_finite import Guard, explain_non_finite
+from .own_copies import left_as_it_was, own_copies
 from .precision import check_precision, likes_channels_last, product_precision, type_of_products
 from .runner import Runner
 from .threads import in_threads
 from .tiling import Tiling
+from .watching import watched
 
 __all__ = ["Simulator"]
 
@@ -49,11 +55,14 @@ class Simulator:
         self.flow = Flow.of(snn)
         if self.flow is None and type_of_products(self.precision):
             raise OptionError(
-                f"precision={precision!r} needs a network made by the converter, which {type(snn).__name__} is not. "
-                "Leave the argument out."
+                f"precision={shown(precision)} needs a network made by the converter, which {type(snn).__name__} is "
+                "not. Leave the argument out."
             )
         self._tiling = Tiling(self.device.type, steps)
+        self._guard = Guard(snn)
+        self._template: Any = None if self.flow is None else open_nodes(_output_of(self.flow.graph))[1]
         self._runners: list[Runner] = []
+        self._stop = threading.Event()
 
     def run_all(self, inputs: tuple[Any, ...], collect: Callable[[slice], Collector]) -> list[Any]:
         """The results of the collectors that `collect` makes, one per tile, in the order of the samples.
@@ -64,23 +73,31 @@ class Simulator:
 
         Raises:
             InputError: The network cannot take the inputs.
+            NonFiniteError: The inputs or the weights hold NaN or infinite values, which the answer would hide.
             OutOfMemoryError: There is not enough memory for a single sample.
         """
         samples = self._samples(inputs)
+        self._stop.clear()
         with (
             explain_rejection(inputs[0] if len(inputs) == 1 else inputs, self.snn, self._layers),
-            _left_as_it_was(self.snn),
-            nullcontext() if self.flow is None else fastest_neurons(self.snn, self.device),
+            explain_non_finite(self.snn, inputs),
             product_precision(self.precision, self.device),
+            ExitStack() as stack,
         ):
             if self.flow is None:
+                stack.enter_context(left_as_it_was(self.snn))
                 everything = slice(0, samples)
                 return [self._step_by_step(self._cut(inputs, samples, everything), collect(everything))]
+            first = self._runner(0)
+            if first.modules is self.flow.modules:
+                stack.enter_context(left_as_it_was(self.snn))
+            if self.device.type == "cuda":
+                modules = [inner for module in first.modules.values() for inner in module.modules()]
+                stack.enter_context(fastest_neurons(modules, self.device))
 
             def run(runner: Runner, tile: slice) -> list[Any]:
                 return self._run(runner, tile, lambda part: self._cut(inputs, samples, part), collect)
 
-            first = self._runner(0)
             # The first tile is small; it determines the size of the others.
             start = min(samples, self._tiling.samples())
             results = run(first, slice(0, start))
@@ -90,8 +107,12 @@ class Simulator:
             if workers < 2:
                 pieces = [run(first, tile) for tile in tiles]
             else:
-                pieces = in_threads([partial(run, self._runner(index)) for index in range(workers)], tiles)
+                pieces = in_threads([partial(run, self._runner(index)) for index in range(workers)], tiles, self._stop)
             return results + [result for piece in pieces for result in piece]
+
+    def restore(self, answer: Any) -> Any:
+        """An answer as the network returns it: with the classes of its outputs, which collectors see as dicts."""
+        return rebuild(answer, self._template)
 
     def _run(
         self,
@@ -133,7 +154,7 @@ class Simulator:
             names = [str(node.target) for node in self.snn.graph.nodes if node.op == "placeholder"]
             if len(inputs) > len(names):
                 raise InputError(
-                    f"The network takes {len(names)} input(s), {', '.join(names)}, but was given {len(inputs)}."
+                    f"The network takes {len(names)} input(s), {listed(names)}, but was given {len(inputs)}."
                 )
         samples = int(inputs[0].shape[0])
         if not samples:
@@ -148,17 +169,18 @@ class Simulator:
         return [slice(begin, end) for begin, end in itertools.pairwise(bounds)]
 
     def _cut(self, inputs: tuple[Any, ...], samples: int, part: slice) -> tuple[Any, ...]:
-        return tuple(self._placed(value[part]) if _has_samples(value, samples) else value for value in inputs)
+        return tuple(self._placed(value[part]) if _has_samples(value, samples) else ordinary(value) for value in inputs)
 
     def _placed(self, x: Tensor) -> Tensor:
         """`x` on the network's device, with half precision raised to the network's own."""
         half = x.dtype in HALF
-        return x.to(device=self.device, dtype=self.dtype if half and self.dtype else x.dtype)
+        placed: Tensor = ordinary(x).to(device=self.device, dtype=self.dtype if half and self.dtype else x.dtype)
+        return placed
 
     def _workers(self) -> int:
         """How many tiles may run at a time."""
         assert self.flow is not None
-        alone = self.device.type != "cpu" or not self.flow.divisible or torch.is_autocast_enabled("cpu")
+        alone = self.device.type != "cpu" or self._runner(0).modules is self.flow.modules
         return 1 if alone else torch.get_num_threads()
 
     def _layers(self) -> Iterator[tuple[str, nn.Module]]:
@@ -168,7 +190,7 @@ class Simulator:
             yield from runner.modules.items()
 
     def _runner(self, index: int) -> Runner:
-        """The runner of a worker; the first worker uses the network itself."""
+        """The runner of a worker."""
         assert self.flow is not None
         while len(self._runners) <= index:
             runner = Runner(
@@ -176,51 +198,49 @@ class Simulator:
                 self.flow,
                 self.steps,
                 self._tiling,
-                own_memories=bool(self._runners),
+                modules=self._own_modules(),
+                stop=self._stop,
                 dtype=type_of_products(self.precision),
                 channels_last=likes_channels_last(self.precision, self.device),
+                guard=self._guard,
             )
             self._runners.append(runner)
         return self._runners[index]
 
+    def _own_modules(self) -> dict[str, nn.Module] | None:
+        """Copies of the network's modules for a runner; None if the network itself must run."""
+        assert self.flow is not None
+        if not self.flow.copyable:
+            return None
+        return own_copies(self.flow.modules)
+
     @torch.no_grad()
     def _step_by_step(self, inputs: tuple[Any, ...], collector: Collector) -> Any:
         """The result for a network that is not a graph; samples that have left are still simulated with the others."""
-        reset_net(self.snn)
         for module, _ in step_modes(self.snn):
             module.step_mode = "s"  # type: ignore[assignment]
         rows: Tensor | None = None
-        with _watched(self.snn, collector.watch):
+        guard = self._guard.start(inputs, inputs)
+        with nullcontext() if collector.watch is None else watched(self.snn, inputs, collector.watch):
             for _ in range(self.steps):
-                outputs = map_tensors(self.snn(*inputs), partial(_as_one_step, rows))
+                plain, self._template = open_values(self.snn(*inputs))
+                outputs = map_tensors(plain, partial(_as_one_step, rows))
                 going_on = collector.add(outputs)
                 if going_on is not None:
                     rows = going_on if rows is None else rows[going_on]
                     if not len(rows):
                         break
+        guard.look_at_potentials(dict(self.snn.named_modules()))
         return collector.result()
+
+
+def _output_of(graph: fx.Graph) -> Any:
+    (output,) = (node for node in graph.nodes if node.op == "output")
+    return output.args[0]
 
 
 def _as_one_step(rows: Tensor | None, y: Tensor) -> Tensor:
     return (y if rows is None else y[rows.to(y.device)]).unsqueeze(0)
-
-
-@contextmanager
-def _watched(snn: nn.Module, watch: Any) -> Iterator[None]:
-    """Shows `watch` every module of a network that is not a graph."""
-
-    def show(name: str, module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
-        if args and isinstance(args[0], Tensor) and isinstance(out, Tensor):
-            watch(name, module, args[0].unsqueeze(0), out.unsqueeze(0))
-
-    handles = [
-        module.register_forward_hook(partial(show, name)) for name, module in snn.named_modules() if watch is not None
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -232,15 +252,3 @@ def is_out_of_memory(error: Exception) -> bool:
 
 def _has_samples(value: Any, samples: int) -> bool:
     return isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == samples
-
-
-@contextmanager
-def _left_as_it_was(snn: nn.Module) -> Iterator[None]:
-    """Resets the network and restores its step modes, even after an error."""
-    modes = step_modes(snn)
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.step_mode = mode  # type: ignore[assignment]
-        reset_net(snn)

@@ -27,11 +27,11 @@ def test_on_cuda_cupy_is_taken_where_it_works_and_nobody_named_another(monkeypat
     monkeypatch.setattr("spikingjelly.activation_based.base.check_backend_library", lambda name: None)
     open_one, named = make_if_neuron().eval(), make_if_neuron(backend="torch").eval()
     network = nn.Sequential(open_one, named).eval()
-    with backend.fastest_neurons(network, CUDA):
+    with backend.fastest_neurons([*network.modules()], CUDA):
         assert state(open_one) == ("cupy", True), "SpikingJelly takes CuPy in training mode only"
         assert state(named) == ("torch", False)
     assert state(open_one) == ("torch", False)
-    with backend.fastest_neurons(network, CPU):
+    with backend.fastest_neurons([*network.modules()], CPU):
         assert state(open_one) == ("torch", False)
 
 
@@ -39,7 +39,7 @@ def test_without_cupy_the_neurons_stay_as_they_are(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(backend, "cupy_works", lambda: False)
     neuron = make_if_neuron().eval()
     before = state(neuron)
-    with backend.fastest_neurons(nn.Sequential(neuron).eval(), CUDA):
+    with backend.fastest_neurons([neuron], CUDA):
         assert state(neuron) == before
 
 

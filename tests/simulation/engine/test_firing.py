@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from spikingjelly.activation_based import neuron
 from torch import Tensor, nn
 
 from sj_ann2snn import make_if_neuron, simulate
+from sj_ann2snn.simulation.engine import firing, tiling
 from sj_ann2snn.simulation.engine.firing import can_fire_in_place, fire
 
 from ...helpers.networks import convert, relative_error, run_by_hand
@@ -110,3 +112,36 @@ def test_a_hard_reset_set_by_hand_is_respected() -> None:
     hard = run_by_hand(snn, data, 40).mean(0)
     assert not torch.equal(hard, soft)
     assert relative_error(simulate(snn, data, T=40), hard) < 1e-12
+
+
+@pytest.fixture
+def on_one_core() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("on_one_core")
+@pytest.mark.parametrize("pool", [nn.Identity(), nn.MaxPool2d(2, ceil_mode=True), nn.AvgPool2d(2)])
+@pytest.mark.parametrize("samples", [1, 3])
+def test_potential_and_current_share_a_layout_when_an_image_leaves_room_for_one_step(
+    pool: nn.Module, samples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers = (nn.Conv2d(3, 10, 3), nn.ReLU(), pool, nn.Conv2d(10, 16, 3), nn.ReLU(), nn.Conv2d(16, 12, 3), nn.ReLU())
+    x = torch.randn(4, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    snn = convert(nn.Sequential(*layers, nn.Conv2d(12, 2, 1)), x)
+    wanted = simulate(snn, x[:samples], T=9)
+    layouts: list[tuple[Any, ...]] = []
+    integrate = firing._integrate
+
+    def watched(x_seq: Tensor, spikes: Tensor, potential: Tensor, threshold: float) -> None:
+        layouts.append((len(x_seq), potential.stride(), x_seq.stride()[1:], spikes.stride()[1:]))
+        integrate(x_seq, spikes, potential, threshold)
+
+    monkeypatch.setattr(firing, "_integrate", watched)
+    monkeypatch.setitem(tiling.TILE_BYTES, "cpu", 1 << 10)
+    # The first group of steps is small, whatever the memory; with the size of a step known, they come one by one.
+    assert torch.allclose(simulate(snn, x[:samples], T=9), wanted, atol=1e-5)
+    assert {steps for steps, *_ in layouts} == {1, 4}
+    assert all(potential == current == spikes for _, potential, current, spikes in layouts)

@@ -61,7 +61,7 @@ def test_without_rounded_weights_it_equals_up_to_the_order_of_summation() -> Non
 
 
 @needs_numba
-@pytest.mark.parametrize("value", [0.5, 2.0, -1.0, -0.0, 1e-30, float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [0.5, 2.0, -1.0, -1e-30, 1e-30, float("nan"), float("inf")])
 def test_leaves_what_is_no_spike_to_the_layer(value: float) -> None:
     conv = CONVOLUTIONS["plain"]
     lookup = lookup_convolution(conv)
@@ -70,6 +70,17 @@ def test_leaves_what_is_no_spike_to_the_layer(value: float) -> None:
     assert lookup(conv, x, False) is not None
     x[1, 1, 15, 5, 5] = value
     assert lookup(conv, x, False) is None
+
+
+@needs_numba
+def test_a_zero_of_either_sign_is_no_spike() -> None:
+    conv = CONVOLUTIONS["plain"]
+    lookup = lookup_convolution(conv)
+    assert lookup is not None
+    x = spikes(2, 2, 16, 6, 6)
+    expected = lookup(conv, x, False)
+    x[x == 0] = -0.0
+    assert torch.equal(lookup(conv, x, False), expected)
 
 
 @needs_numba
