@@ -168,7 +168,7 @@ def converts_with_layer(**arguments: Any) -> Any:
 
 
 def evaluates(**arguments: Any) -> Any:
-    return evaluate(convert(), [(images(), torch.zeros(40))], T=4, progress=False, **arguments)
+    return evaluate(convert(), [(images(), torch.zeros(40, dtype=torch.int64))], T=4, progress=False, **arguments)
 
 
 class SlowlyFragile(FragileNeuron):
@@ -424,7 +424,7 @@ def test_a_neuron_that_fails_in_a_copy_or_a_thread_is_named(threads: int) -> Non
         with pytest.raises(PluginError, match=r"Neuron 'fragile' .*the layer 1, .*KeyError: 'boom' \(in Late.step\)"):
             simulate(snn, torch.rand(5000, 4), T=50)
         with pytest.raises(PluginError, match=r"Neuron 'fragile' .*the layer 1, "):
-            evaluate(snn, [(torch.rand(9, 4), torch.zeros(9))], T=4, progress=False)
+            evaluate(snn, [(torch.rand(9, 4), torch.zeros(9, dtype=torch.int64))], T=4, progress=False)
     finally:
         torch.set_num_threads(before)
 

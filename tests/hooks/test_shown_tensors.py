@@ -278,7 +278,9 @@ def test_a_readout_that_writes_is_refused(way: str, method: str) -> None:
 
     snn, x = convert(), images()
     run = {
-        "answers": lambda: evaluate(snn, [(x, torch.zeros(40))], T=9, readout=Writer(), progress=False),
+        "answers": lambda: evaluate(
+            snn, [(x, torch.zeros(40, dtype=torch.int64))], T=9, readout=Writer(), progress=False
+        ),
         "last_answer": lambda: simulate(snn, x, T=9, readout=Writer()),
     }
     with pytest.raises(PluginError, match=rf"Readout 'writer' \(your own argument\), .*writes .* Writer\.{method};"):
@@ -297,7 +299,7 @@ def test_an_exit_rule_that_writes_is_refused(way: str) -> None:
     with pytest.raises(
         PluginError, match=r"Exit rule 'writer' \(your own argument\), asked at step \d, writes to the answers"
     ):
-        evaluate(convert(), [(images(), torch.zeros(40))], T=4, early_exit=Writer(), progress=False)
+        evaluate(convert(), [(images(), torch.zeros(40, dtype=torch.int64))], T=4, early_exit=Writer(), progress=False)
 
 
 @pytest.mark.parametrize("way", ["in place", "data", "numpy"])
