@@ -22,7 +22,7 @@ from plugin_modes import MODES
 from sj_ann2snn_ltb import Bound
 from torch import Tensor, nn
 
-from sj_ann2snn import Converter, Correction, QuantileSketch, Trial, TrialSite, __version__, channels_last_2d, evaluate
+from sj_ann2snn import Converter, Correction, QuantileSketch, Trial, TrialSite, __version__, channels_first_2d, evaluate
 from sj_ann2snn.cli.data import ImageData, digits
 from sj_ann2snn.evaluation.evaluate import accuracy_of
 
@@ -125,7 +125,7 @@ def draw(ann: nn.Sequential, data: ImageData, curves: dict[str, Any], reached: f
 @torch.no_grad()
 def draw_bound(panel: Any, ann: nn.Sequential, data: ImageData) -> None:
     """For the channel of the second layer whose largest activation is largest."""
-    x = channels_last_2d(ann[:4](data.train_images), 1)
+    x = channels_first_2d(ann[:4](data.train_images), 1)
     x = x[x.amax(1).argmax()][None]
     counted = QuantileSketch(1, bits=7, octaves=16)
     counted.update(x)

@@ -13,7 +13,14 @@ from .contracts.exporter import Exporter
 from .contracts.layer_mapper import LayerMapper
 from .contracts.network_description import NetworkDescription, NodeDescription, OperationDescription
 from .contracts.neuron_maker import NeuronMaker, NeuronSite
-from .contracts.normalization import CalibrationSite, Normalization, Observer, channels_last_2d, fill_dead_channels
+from .contracts.normalization import (
+    CalibrationSite,
+    Normalization,
+    Observer,
+    channels_first_2d,
+    channels_last_2d,
+    fill_dead_channels,
+)
 from .contracts.option_checks import require_flag, require_integer, require_number
 from .contracts.quantiles import QuantileSketch
 from .contracts.readout import Readout
@@ -188,6 +195,7 @@ __all__ = [
     "Weighted",
     "along_axis",
     "call_operation",
+    "channels_first_2d",
     "channels_last_2d",
     "evaluate",
     "export",

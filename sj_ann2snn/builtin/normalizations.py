@@ -15,7 +15,7 @@ from sj_ann2snn import (
     Normalization,
     Observer,
     QuantileSketch,
-    channels_last_2d,
+    channels_first_2d,
     fill_dead_channels,
     hookimpl,
     require_integer,
@@ -34,7 +34,7 @@ class MaxObserver(Observer):
 
     def observe(self, x: Tensor) -> None:
         axis = self.site.channel_axis
-        self._raise(x.detach().amax() if axis is None else channels_last_2d(x.detach(), axis).amax(1))
+        self._raise(x.detach().amax() if axis is None else channels_first_2d(x.detach(), axis).amax(1))
 
     def merge(self, other: Self) -> None:
         if other.maximum is not None:
@@ -117,7 +117,7 @@ class PercentileObserver(Observer):
 
     def observe(self, x: Tensor) -> None:
         axis = self.site.channel_axis
-        self.sketch.update(x.detach().reshape(1, -1) if axis is None else channels_last_2d(x.detach(), axis))
+        self.sketch.update(x.detach().reshape(1, -1) if axis is None else channels_first_2d(x.detach(), axis))
 
     def merge(self, other: Self) -> None:
         self.sketch.merge(other.sketch)

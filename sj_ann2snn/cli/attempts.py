@@ -14,13 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from ..contracts.exporter import Exporter
+from ..contracts.neuron_maker import NeuronSite
 from ..contracts.normalization import CalibrationSite, Normalization
 from ..conversion.converter import Converter
 from ..conversion.memory_growth import kept_values
-from ..errors import CalibrationError, PluginError, UnsupportedError
+from ..conversion.neuron_rates import require_steady
+from ..errors import CalibrationError, ExportError, PluginError, UnsupportedError
 from ..evaluation.evaluate import evaluate
 from ..hooks.discovery import using
-from ..hooks.registry import BUILTIN, Registered, Registry
+from ..hooks.kinds import NEURONS
+from ..hooks.registry import BUILTIN, Registered, Registry, culprit
 from ..interchange.files import export, load_network
 from ..simulation.simulate import simulate
 from ..support.wording import LONGEST, described, is_fault, shown
@@ -122,7 +125,14 @@ def _require_constant_memory(mode: Normalization) -> None:
 
 
 def _try_neuron(one: Registered) -> None:
-    _converts(neuron=one.name)
+    converter = _converts(neuron=one.name)
+    maker = converter.neuron
+    scale = torch.tensor(2.5)
+    site = NeuronSite("relu", (8,), scale, torch.float32)
+    # More steps than a conversion takes the time for, to notice a weak leak.
+    require_steady(
+        maker, maker.make(site), site, maker.unit(scale), culprit(NEURONS, one.name, one.owner), few=512, many=2048
+    )
 
 
 def _try_correction(one: Registered) -> None:
@@ -148,7 +158,10 @@ def _try_exporter(one: Registered) -> None:
     _, snn = _convert(_network(), x)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"network{(*one.cls.suffixes, '')[0]}"
-        export(snn, path, one.name)
+        try:
+            export(snn, path, one.name)
+        except ExportError:
+            return  # a refusal is a valid answer: a format need not hold convolutions
         if not path.exists():
             raise PluginError("It wrote no file.")
         if one.cls.load is not Exporter.load:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import datetime
 import importlib.resources
-import keyword
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from importlib.resources.abc import Traversable
 from pathlib import Path, PurePosixPath
@@ -61,9 +59,13 @@ def add_parser(commands: Subparsers) -> None:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("name", metavar="NAME", help="name of the distribution and of what it adds")
+    parser.add_argument(
+        "name", metavar="NAME", help="name of what the plugin adds; the distribution is called sj-ann2snn-NAME"
+    )
     parser.add_argument("--kind", required=True, choices=list(KINDS), help="what the plugin adds")
-    parser.add_argument("--directory", type=Path, metavar="DIR", help="folder to write (default: the name)")
+    parser.add_argument(
+        "--directory", type=Path, metavar="DIR", help="folder to write (default: the distribution's name)"
+    )
     parser.add_argument(
         "--author", help="for the licence and the metadata (default: git's user.name, or 'the authors')"
     )
@@ -86,9 +88,9 @@ def new_plugin(
     """Write a distribution; returns its folder and the files in it.
 
     Args:
-        name: Name of the distribution.
+        name: Name of what it adds, with or without ``sj-ann2snn-`` before it.
         kind: One of `KINDS`.
-        directory: The folder to write; by default, a folder with that name in the current one.
+        directory: The folder to write; by default, a folder with the distribution's name in the current one.
         author: Author in the licence and the metadata.
 
     Raises:
@@ -149,22 +151,18 @@ def _target_path(template: PurePosixPath, package: str) -> PurePosixPath:
 
 
 def _check_name(name: str) -> str:
-    """Check `name`, and return it as package indexes write it (PEP 503)."""
+    """Check `name`, and return the distribution's, as package indexes write it (PEP 503)."""
     if not NAME.fullmatch(name) or len(name) > LONGEST:
         raise InputError(
             f"{name!r} is not a valid name for a distribution: use letters, digits, '-', '_' and '.', with a letter or "
             f"digit first and last, at most {LONGEST} characters, as in low-latency."
         )
-    distribution = re.sub(r"[-_.]+", "-", name).lower()
-    package = distribution.replace("-", "_")
-    if not package.isidentifier() or keyword.iskeyword(package):
-        raise InputError(f"{name!r} gives the package {package}, which Python cannot import. Begin with a letter.")
-    if package in sys.stdlib_module_names or package in ("sj_ann2snn", "spikingjelly", "torch"):
-        raise InputError(
-            f"{name!r} gives the package {package}, which would hide an existing package. Use another name, such as "
-            f"{PREFIX}{distribution.removeprefix('sj-ann2snn')}."
-        )
-    return distribution
+    plugin = re.sub(r"[-_.]+", "-", name).lower().removeprefix(PREFIX)
+    if plugin in ("", PREFIX.rstrip("-")):
+        raise InputError(f"{name!r} is the name of this package; name what the plugin adds, as in low-latency.")
+    if not plugin[0].isalpha():
+        raise InputError(f"{name!r} gives classes a name that is not allowed in Python. Begin with a letter.")
+    return PREFIX + plugin
 
 
 def _check_plugin_name(distribution: str, kind: str) -> str:

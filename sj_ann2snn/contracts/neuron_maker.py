@@ -64,6 +64,14 @@ class NeuronMaker(abc.ABC):
     modules, functions of torch.
     """
 
+    resolution: float = 0.0
+    """Share of λ by which the mean output may differ from a constant current, however many steps run.
+
+    Zero for a neuron whose error falls as 1/T: the core drives it with constant currents, and refuses a neuron that
+    loses current. A neuron that represents a few values only sets it, as an attribute of the class or of the instance.
+    A maker with an option T makes neurons for that number of steps, which the core does not check.
+    """
+
     def unit(self, scale: Tensor) -> Tensor:
         """Value of one spike in the ANN's units, in the shape of `scale`.
 

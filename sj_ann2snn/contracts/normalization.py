@@ -10,7 +10,14 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-__all__ = ["CalibrationSite", "Normalization", "Observer", "channels_last_2d", "fill_dead_channels"]
+__all__ = [
+    "CalibrationSite",
+    "Normalization",
+    "Observer",
+    "channels_first_2d",
+    "channels_last_2d",
+    "fill_dead_channels",
+]
 
 
 @dataclass(frozen=True)
@@ -37,8 +44,15 @@ class Observer(abc.ABC):
     """Watches the activations of one site and returns its scale.
 
     An observer may return a tensor from `observe` to change what the rest of the network sees, and may ask for further
-    passes over the data. Observers are mergeable: merging observers that each saw a part of the data gives the same
-    result as one observer that saw all of it.
+    passes over the data. It must not write to what it is shown: the layers behind read it as well.
+
+    Observers are mergeable: merging observers that each saw a part of the data gives the same result as one observer
+    that saw all of it. Several passes: after each one, the observers of all parts are merged into one, whose `end_pass`
+    is called; every part then continues with a copy of it. So `end_pass` keeps its conclusions from the pass and clears
+    what it counted, and `merge` adds up what was counted since the last `end_pass`.
+
+    At an activation that passes both signs (LeakyReLU, PReLU, abs), an observer is shown the magnitudes of the currents
+    instead of the activation, because λ bounds the spikes of either sign.
     """
 
     def __init__(self, site: CalibrationSite) -> None:
@@ -50,6 +64,9 @@ class Observer(abc.ABC):
 
         For one scale per channel, `x` is ``[N, channels, ...]``: behind `nn.Linear`, whose channels are in the last
         dimension, that dimension is moved to the front. A returned tensor has the shape of `x`.
+
+        Args:
+            x: The activations; at an activation of both signs, the magnitudes of its currents. Do not write to it.
         """
 
     @abc.abstractmethod
@@ -58,10 +75,13 @@ class Observer(abc.ABC):
 
     @abc.abstractmethod
     def merge(self, other: Self) -> None:
-        """Take in everything that `other` saw."""
+        """Take in everything that `other` saw since its last `end_pass`; both ended the same passes."""
 
     def end_pass(self) -> bool:
-        """Called after each pass over the data; True asks for one more."""
+        """Called after each pass over the data; True asks for one more.
+
+        An observer that asks for another pass clears what it counted, so that observers can be merged in every pass.
+        """
         return False
 
 
@@ -128,9 +148,21 @@ class Normalization(abc.ABC):
         return self.name
 
 
-def channels_last_2d(x: Tensor, axis: int) -> Tensor:
-    """`x` as ``[channels, everything else]``, without a copy if the layout allows it."""
+def channels_first_2d(x: Tensor, axis: int) -> Tensor:
+    """`x` as ``[channels, everything else]``, without a copy if the layout allows it.
+
+    >>> channels_first_2d(torch.zeros(2, 3, 4, 4), axis=1).shape
+    torch.Size([3, 32])
+
+    Args:
+        x: Activations.
+        axis: The channel axis, `CalibrationSite.channel_axis`.
+    """
     return x.movedim(axis, 0).flatten(1)
+
+
+channels_last_2d = channels_first_2d
+"""The old name of `channels_first_2d`, which did not say what it does."""
 
 
 def fill_dead_channels(scale: Tensor, layer_scale: Tensor) -> Tensor:

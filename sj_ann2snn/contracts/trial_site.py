@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..compat import is_plain_if, reset_net
+from ..support.blame import Culprit, blame
 from ..support.shapes import along_axis
 from ..support.wording import shown
 
@@ -43,6 +44,7 @@ class TrialSite:
         largest_scale: Tensor | None = None,
         *,
         negated: bool = False,
+        maker: Culprit | None = None,
     ) -> None:
         self.name, self.shape, self.largest_scale, self.negated = name, shape, largest_scale, negated
         self.binary = is_plain_if(neuron)
@@ -50,6 +52,7 @@ class TrialSite:
         self.bias = torch.zeros_like(self.scale)
         self.initial_potential = torch.full((1,) * len(shape), start, dtype=like.dtype, device=like.device)
         self._neuron, self._start = neuron, start
+        self._maker = maker or Culprit("The neuron")
 
     @property
     def channels(self) -> int:
@@ -86,7 +89,8 @@ class TrialSite:
         driven[0] += potential - self._start
         reset_net(self._neuron)
         self._neuron.step_mode = "m"  # type: ignore[assignment]
-        emitted: Tensor = self._neuron(driven) * factor
+        with blame(self._maker, f"run on trial at {self.name}", self._neuron, "forward"):
+            emitted: Tensor = self._neuron(driven) * factor
         reset_net(self._neuron)
         return emitted
 

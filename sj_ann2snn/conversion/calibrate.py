@@ -13,9 +13,10 @@ from tqdm.auto import tqdm
 from ..contracts.normalization import CalibrationSite, Normalization, Observer
 from ..errors import CalibrationError, NonFiniteError, PluginError
 from ..support.batches import Signature, run_batch
-from ..support.blame import WHAT_TO_DO, blame
+from ..support.blame import Culprit, blame
 from ..support.finite import affected_samples, all_finite, kind_of
 from ..support.loaders import Batches
+from ..support.untouched import Untouched
 from ..support.wording import shown
 from .channel_layout import ChannelLayout
 from .draft import Draft
@@ -60,14 +61,20 @@ class CalibrationData:
 
 
 def calibrate(
-    draft: Draft, normalization: Normalization, who: str, data: CalibrationData, *, channel_wise: bool, progress: bool
+    draft: Draft,
+    normalization: Normalization,
+    who: Culprit,
+    data: CalibrationData,
+    *,
+    channel_wise: bool,
+    progress: bool,
 ) -> Draft:
     """Show observers the activations of every spiking node, in as many passes as they ask for.
 
     Args:
         draft: Planned.
         normalization: The mode.
-        who: Name of the mode in messages.
+        who: The mode in messages.
         data: The calibration data.
         channel_wise: One λ per channel.
         progress: Show a progress bar.
@@ -77,39 +84,47 @@ def calibrate(
 
     Raises:
         CalibrationError: The data does not fit the network, or an observer never stops asking for passes.
-        PluginError: An observer fails, or keeps the data it is shown.
+        PluginError: An observer fails, keeps the data it is shown, or writes to it.
         NonFiniteError: An activation is NaN or infinite.
         DeadLayerError, ScaleError: See `check_scale`.
     """
-    observers = {
-        node: _make_observer(draft, node, index, normalization, who, channel_wise)
-        for index, node in enumerate(draft.plan.spikes)
-    }
-    calibrator = _Calibrator(draft, observers, who)
+    sites = {node: _site(draft, node, index, channel_wise) for index, node in enumerate(draft.plan.spikes)}
+    observers = {node: _make_observer(site, normalization, who) for node, site in sites.items()}
+    calibrator = _Calibrator(draft, observers, sites, who)
     batches = _run_passes(calibrator, draft, data, progress)
     samples = f"{batches} calibration batch{'es' if batches > 1 else ''}"
     lambdas = {
-        node: check_scale(observer, who, samples, fired=node in calibrator.fired, device=draft.device)
+        node: check_scale(observer, sites[node], who, samples, fired=node in calibrator.fired, device=draft.device)
         for node, observer in observers.items()
     }
     return draft.evolve(lambdas=lambdas, activity=calibrator.activity)
 
 
-def _make_observer(
-    draft: Draft, node: fx.Node, index: int, normalization: Normalization, who: str, channel_wise: bool
-) -> Observer:
+def _site(draft: Draft, node: fx.Node, index: int, channel_wise: bool) -> CalibrationSite:
     axis = draft.channels.axis(node) if channel_wise else None
-    site = CalibrationSite(
+    return CalibrationSite(
         name=draft.plan.decisions[node].site.name,
         channel_axis=None if axis is None else 1,
         channels=None if axis is None else draft.record[node].shape[axis],
         maximum=draft.plan.spikes[node].maximum,
         index=index,
     )
-    with blame(f"{who}, asked to observe {site.name},"):
+
+
+def _make_observer(site: CalibrationSite, normalization: Normalization, who: Culprit) -> Observer:
+    with blame(who, f"asked to observe {site.name}", normalization, "observer"):
         observer: Any = normalization.observer(site)
     if not isinstance(observer, Observer):
-        raise PluginError(f"{who} returned {shown(observer)} from observer(); it must return an Observer.")
+        raise PluginError(
+            f"{who} returned {shown(observer)} from observer() for {site.name}; it must return an Observer. "
+            f"{who.advice}"
+        )
+    if not hasattr(observer, "site"):
+        name = type(observer).__name__
+        raise PluginError(
+            f"{who}, asked to observe {site.name}, made a {name} without a site: {name}.__init__ must call "
+            f"super().__init__(site). {who.advice}"
+        )
     return observer
 
 
@@ -132,10 +147,16 @@ def _run_passes(calibrator: _Calibrator, draft: Draft, data: CalibrationData, pr
 class _Calibrator(fx.Interpreter):
     """Runs the ANN and shows each observer the activation of its node."""
 
-    def __init__(self, draft: Draft, observers: Mapping[fx.Node, Observer], mode: str) -> None:
+    def __init__(
+        self,
+        draft: Draft,
+        observers: Mapping[fx.Node, Observer],
+        sites: Mapping[fx.Node, CalibrationSite],
+        mode: Culprit,
+    ) -> None:
         super().__init__(draft.module)
         self.extra_traceback = False  # messages stand alone
-        self.observers, self.mode = observers, mode
+        self.observers, self.sites, self.mode = observers, sites, mode
         spikes = draft.plan.spikes
         self.slopes = {
             node: broadcast_slope(spike, draft.record[node]).to(draft.device)
@@ -159,7 +180,7 @@ class _Calibrator(fx.Interpreter):
         observer = self.observers.get(n)
         if observer is None:
             return result
-        _require_finite(result, observer.site.name, self.batch)
+        _require_finite(result, self.sites[n].name, self.batch)
         slope = self.slopes.get(n)
         if slope is None:
             altered = self._show(n, observer, result)
@@ -174,10 +195,13 @@ class _Calibrator(fx.Interpreter):
         self._first_pass = False
         for node in self.observers:
             self._require_constant_memory(node)
-        with blame(f"{self.mode}, at the end of a pass,"):
-            # Ask every observer, because each must end its pass.
-            asking = [observer for observer in self.observers.values() if observer.end_pass()]
-        return bool(asking)
+        # Ask every observer, because each must end its pass.
+        asking = [self._ends_pass(node, observer) for node, observer in self.observers.items()]
+        return any(asking)
+
+    def _ends_pass(self, node: fx.Node, observer: Observer) -> bool:
+        with blame(self.mode, f"at the end of a pass over {self.sites[node].name}", observer, "end_pass"):
+            return bool(observer.end_pass())
 
     def _require_constant_memory(self, node: fx.Node) -> None:
         """Raises:
@@ -186,25 +210,36 @@ class _Calibrator(fx.Interpreter):
         observer = self.observers[node]
         found = self._growth[node].hoarded(observer)
         if found is not None:
-            grown, shown = found
+            grown, seen = found
             raise PluginError(
-                f"{self.mode} keeps the calibration data: its observer of {observer.site.name} grew by {grown:,} "
-                f"values while it was shown {shown:,}. An observer must use constant memory: keep sums, extremes or a "
-                f"QuantileSketch instead of activations. {WHAT_TO_DO}"
+                f"{self.mode} keeps the calibration data: its observer of {self.sites[node].name} grew by {grown:,} "
+                f"values while it was shown {seen:,}. An observer must use constant memory: keep sums, extremes or a "
+                f"QuantileSketch instead of activations. {self.mode.advice}"
             )
 
     def _show(self, node: fx.Node, observer: Observer, x: Tensor) -> Tensor | None:
-        name = observer.site.name
+        name = self.sites[node].name
         if node not in self.fired and bool((x > 0).any()):
             self.fired.add(node)
         layout = self.layouts[node]
         x = layout.to_front(x) if x.dim() > 1 else x
         if self._first_pass:
             self.activity[node].see(x)
-        with blame(f"{self.mode}, observing {name},"):
+        # Torch counts most writes at no cost. To notice the others, compare a copy at the first batch, and sums at the
+        # second, fourth, eighth, ...
+        growth = self._growth[node]
+        before = Untouched([x], exact=not growth.begun, sums=growth.due_next)
+        with blame(self.mode, f"observing {name}", observer, "observe"):
             altered: Any = observer.observe(x)
-        self._growth[node].shown(x.numel(), observer)
-        if self._growth[node].due:
+        if before.changed():
+            raise PluginError(
+                f"{self.mode}, observing {name}, writes to the activations that it is shown, in "
+                f"{type(observer).__name__}.observe. The layers behind read them as well, so their scales would be "
+                "wrong. Work on a copy (x.clone()), and return a new tensor to change what the network passes on. "
+                f"{self.mode.advice}"
+            )
+        growth.shown(x.numel(), observer)
+        if growth.due:
             self._require_constant_memory(node)
         if altered is None:
             return None

@@ -136,7 +136,6 @@ class Converter:
                 prefer=prefer,
                 plugins=plugins,
                 options=options if T is None else {**options, "T": T},
-                own_keywords=_OWN_KEYWORDS,
             )
         self._report: ConversionReport | None = None
 
@@ -144,6 +143,11 @@ class Converter:
     def normalization(self) -> Normalization:
         """The mode in use."""
         return self._selection.normalization
+
+    @property
+    def neuron(self) -> NeuronMaker:
+        """The maker of the neurons in use."""
+        return self._selection.neuron
 
     @property
     def channel_wise(self) -> bool:
@@ -184,7 +188,7 @@ class Converter:
             neurons.setdefault(node, made)
             return made
 
-        network = build_network(draft, make_neuron)
+        network = build_network(draft, make_neuron, self._neurons.who)
         note_quiet_layers(draft, network, neurons)
         if self.steps is not None:
             warn_of_quiet_layers(network, self.steps)
@@ -259,22 +263,3 @@ class Converter:
     @property
     def _neurons(self) -> Neurons:
         return self._selection.neurons
-
-
-_OWN_KEYWORDS = (
-    "dataloader",
-    "device",
-    "mode",
-    "fuse_flag",
-    "channel_wise",
-    "neuron",
-    "corrections",
-    "T",
-    "mappers",
-    "prefer",
-    "plugins",
-    "leaf_modules",
-    "convert_only",
-    "progress",
-    "verify",
-)

@@ -12,7 +12,8 @@ from ..compat import starting_potential
 from ..contracts.correction import Correction
 from ..contracts.trial import Trial
 from ..contracts.trial_site import TrialSite
-from ..support.blame import blame
+from ..errors import CorrectionError
+from ..support.blame import Culprit, blame
 from .absorb import absorb_bias
 from .channel_layout import ChannelLayout
 from .draft import Adjustment, Draft, NegativeNeuron
@@ -27,7 +28,7 @@ __all__ = ["correct"]
 
 def correct(
     draft: Draft,
-    corrections: Sequence[tuple[Correction, str]],
+    corrections: Sequence[tuple[Correction, Culprit]],
     neurons: Neurons,
     batches: Iterable[Any],
     *,
@@ -37,7 +38,7 @@ def correct(
 
     Args:
         draft: With scales.
-        corrections: Each with its name and owner, for messages.
+        corrections: Each with its name and owner for messages.
         neurons: Makes the neurons.
         batches: The calibration data.
         progress: Show progress bars.
@@ -52,39 +53,70 @@ def correct(
     if not corrections:
         return draft
     tried: dict[fx.Node, list[TrialSite]] = {}
-    trial = _make_trial(draft, neurons, tried, batches, progress)
+    trial, runner = _make_trial(draft, neurons, tried, batches, progress)
     notes: list[str] = []
     for correction, who in corrections:
         before = len(trial.notes)
-        with blame(who):
-            correction.correct(trial)
+        try:
+            with blame(who, "", correction, "correct"), runner.watched(who):
+                correction.correct(trial)
+        except CorrectionError as error:
+            raise CorrectionError(f"{error} ({who})") from error
+        _check_adjustments(trial, who)
         notes += [f"{who}: {note}" for note in trial.notes[before:]]
     return _apply(draft.evolve(notes=tuple(notes)), trial, tried, neurons)
 
 
 def _make_trial(
     draft: Draft, neurons: Neurons, tried: dict[fx.Node, list[TrialSite]], batches: Iterable[Any], progress: bool
-) -> Trial:
-    """The trial that the corrections receive; `tried` is filled with the sites of every node: one, or one per sign."""
+) -> tuple[Trial, GraphRunner]:
+    """The trial that the corrections receive, and its runner.
+
+    `tried` is filled with the sites of every node: one, or one per sign.
+    """
     names = {decision.site.name for decision in draft.plan.decisions.values()}
 
     def probe(draft: Draft, node: fx.Node, *, negative: bool = False) -> nn.Module:
-        layout = _layout(draft, node)
-        site = _make_site(draft, node, neurons.make(draft, node, layout, negative=negative), names, negative)
+        layout, neuron = _layout(draft, node), neurons.make(draft, node, _layout(draft, node), negative=negative)
+        site = _make_site(draft, node, neuron, names, negative, neurons.who)
         tried.setdefault(node, []).append(site)
         return Probe(site, layout)
 
-    network = rewrite_spiking(draft, probe)
+    network = rewrite_spiking(draft, probe, neurons.who)
     sites = [site for node in draft.plan.spikes for site in tried[node]]
-    return Trial(
+    units = {node: _units(draft, node, tried[node]) for node in draft.plan.spikes}
+    runner = GraphRunner(network, draft, units, batches)
+    trial = Trial(
         sites,
-        GraphRunner(network, draft, {node: _units(draft, node, tried[node]) for node in draft.plan.spikes}, batches),
+        runner,
         outputs=trial_outputs(draft),
         progress=progress,
     )
+    return trial, runner
 
 
-def _make_site(draft: Draft, node: fx.Node, neuron: nn.Module, names: set[str], negative: bool) -> TrialSite:
+def _check_adjustments(trial: Trial, who: Culprit) -> None:
+    """Check the adjustments, which a correction may have written to without `trial.adjust`.
+
+    Raises:
+        CorrectionError: A value is not finite, or a scale is not positive.
+    """
+    for site in trial.sites:
+        for what, value in (("scale", site.scale), ("bias", site.bias), ("initial potential", site.initial_potential)):
+            good = value.isfinite() & (value > 0) if what == "scale" else value.isfinite()
+            if not bool(good.all()):
+                wanted = "finite and positive" if what == "scale" else "finite"
+                raise CorrectionError(
+                    f"{who} left values from {float(value.min()):.4g} to {float(value.max()):.4g} in the {what} of "
+                    f"{site.name}; they must be {wanted}. {who.advice}"
+                )
+    if not all(bool(output.bias.isfinite().all()) for output in trial.outputs):
+        raise CorrectionError(f"{who} left a value that is not finite in the output's bias. {who.advice}")
+
+
+def _make_site(
+    draft: Draft, node: fx.Node, neuron: nn.Module, names: set[str], negative: bool, who: Culprit
+) -> TrialSite:
     found, maximum = draft.record[node], draft.plan.spikes[node].maximum
     like = torch.zeros((), dtype=found.dtype, device=draft.device)
     name, shape = draft.plan.decisions[node].site.name, _layout(draft, node).shape(found.shape[1:])
@@ -96,7 +128,7 @@ def _make_site(draft: Draft, node: fx.Node, neuron: nn.Module, names: set[str], 
     largest = None
     if maximum is not None:
         largest = (maximum / draft.lambdas[node]).to(like).expand(shape[0]).clone()
-    return TrialSite(name, shape, neuron, starting_potential(neuron), like, largest, negated=negative)
+    return TrialSite(name, shape, neuron, starting_potential(neuron), like, largest, negated=negative, maker=who)
 
 
 def _units(draft: Draft, node: fx.Node, sites: list[TrialSite]) -> list[Unit]:

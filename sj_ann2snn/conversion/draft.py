@@ -14,12 +14,15 @@ from ..contracts.replacements import Analog, Replacement, Spike
 from ..contracts.site import Site, Varies
 from ..errors import UnsupportedError
 from ..support.batches import Signature
+from ..support.blame import Culprit
+from ..support.wording import shown
 from .graph.channel_map import ChannelMap
 from .graph.records import Record, TensorRecord
 
 __all__ = [
     "APPROXIMATED",
     "COMMUTED",
+    "YOU",
     "Adjustment",
     "Decision",
     "Draft",
@@ -35,6 +38,9 @@ APPROXIMATED = "ann2snn_approximated"
 COMMUTED = "ann2snn_commuted"
 """Key of a node's meta: True for a max pool that was moved in front of its neuron."""
 
+YOU = "you"
+"""The owner of a decision that the caller made by an argument."""
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -47,6 +53,11 @@ class Decision:
     owner: str
     varies: Varies
     """How the node's own result varies."""
+
+    @property
+    def culprit(self) -> Culprit:
+        """The mapper in messages."""
+        return Culprit(f"Mapper {shown(self.mapper)}", self.owner)
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,17 @@ class Growth:
     @property
     def due(self) -> bool:
         """True after 2, 4, 8, ... batches: rarely enough to cost nothing, often enough to notice in time."""
-        return self._batches > 1 and self._batches & (self._batches - 1) == 0
+        return _is_due(self._batches)
+
+    @property
+    def due_next(self) -> bool:
+        """True if `due` will be true after the next batch."""
+        return _is_due(self._batches + 1)
+
+    @property
+    def begun(self) -> bool:
+        """True after the first batch."""
+        return self._batches > 0
 
     def hoarded(self, by: object) -> tuple[int, int] | None:
         """If `by` keeps too much: how many values it grew by since the first batch, and how many it was shown since."""
@@ -107,3 +117,7 @@ class Growth:
             return None
         grown = kept_values(by) - self._start
         return (grown, shown) if grown > max(ALLOWED_GROWTH, ALLOWED_SHARE * shown) else None
+
+
+def _is_due(batches: int) -> bool:
+    return batches > 1 and batches & (batches - 1) == 0

@@ -6,7 +6,10 @@ from typing import Any
 
 from torch import fx, nn
 
+from ..hooks.registry import BUILTIN
 from ..layers import Scaler
+from ..support.blame import Culprit
+from ..support.makers import note_makers
 from ..support.names import usable_target
 from ..support.structures import rebuild
 from ..support.trees import leaves
@@ -29,6 +32,7 @@ class NetworkBuilder:
         self._modules: dict[str, Any] = {}
         self._new: dict[fx.Node, Any] = {}
         self._scaled: dict[tuple[fx.Node, bytes], fx.Node] = {}
+        self._makers: dict[str, Culprit] = {}
         nodes = list(draft.module.graph.nodes)
         calls = [node for node in nodes if node.op == "call_module"]
         self._targets = {qualified_name(draft.module, node): str(node.target) for node in calls}
@@ -41,6 +45,7 @@ class NetworkBuilder:
         """The network, in eval mode on the draft's device."""
         snn = fx.GraphModule(self._modules, self._graph, type(self.draft.module).__name__)
         snn.graph.lint()
+        note_makers(snn, self._makers)
         return snn.eval().to(self.draft.device)
 
     def set(self, node: fx.Node, new: Any) -> None:
@@ -62,6 +67,12 @@ class NetworkBuilder:
         copied = self._graph.node_copy(node, self._new.__getitem__)
         copied.type = None  # an annotation may be just a name, which older torch cannot write into code
         return copied
+
+    def made_by(self, made: fx.Node, maker: Culprit) -> fx.Node:
+        """Note that a plugin made the module that `made` calls, and return `made`."""
+        if maker.owner.split()[0] != BUILTIN:
+            self._makers[str(made.target)] = maker
+        return made
 
     def call(self, node: fx.Node, name: str, module: nn.Module) -> fx.Node:
         """A call of `module` with the arguments of `node`."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ..compat import is_plain_if, reset_net, set_step_mode
 from ..contracts.neuron_maker import NeuronSite
 from ..errors import PluginError
+from ..support.blame import Culprit
 
 __all__ = ["check_bound"]
 
@@ -19,7 +20,7 @@ ALLOWED = 1.25
 
 
 @torch.no_grad()
-def check_bound(neuron: nn.Module, site: NeuronSite, unit: Tensor, who: str) -> None:
+def check_bound(neuron: nn.Module, site: NeuronSite, unit: Tensor, who: Culprit) -> None:
     """Drive a neuron beyond the bound of its activation, and check that it does not follow.
 
     Plain IF neurons need no check: they emit at most λ, which never exceeds the bound.

@@ -15,10 +15,12 @@ from torch import fx, nn
 from ..contracts.replacements import Average, Linear, NeuronAfterPool, Refuse, Replacement, Spike
 from ..contracts.site import Site, Value, Varies
 from ..errors import PluginError
-from ..support.blame import WHAT_TO_DO
+from ..hooks.known_plugins import KnownPlugin, provider_of_operation
+from ..hooks.registry import BUILTIN
+from ..support.blame import Culprit, blame
 from ..support.trees import map_leaves
-from ..support.wording import shown
-from .draft import COMMUTED, Decision, Draft, Plan, Problem
+from ..support.wording import sentence, shown
+from .draft import COMMUTED, YOU, Decision, Draft, Plan, Problem
 from .forward_batchnorm import fold_forward
 from .graph.batch_mixing import mixing_nodes
 from .graph.known_values import asks_shape
@@ -156,21 +158,21 @@ class _Planner:
         if isinstance(replacement, Spike):
             inputs = Varies.VARYING
         elif inputs is Varies.VARYING:
-            self._check_linear(site, replacement)
+            self._check_linear(site, replacement, mapper, owner)
         self.varies[node] = inputs
         self.decisions[node] = Decision(site, replacement, mapper, owner, inputs)
 
     def _decide(self, node: fx.Node, site: Site) -> tuple[Replacement | None, str, str]:
         if node.meta.get(LEAF):
-            return Linear(), "leaf_modules", "you"
+            return Linear(), "leaf_modules", YOU
         before = Snapshot(self.module.graph, site)
         replacement, mapper, owner = self.find(site)
         changed = before.changed()
+        who = Culprit(f"Mapper {shown(mapper)}", owner)
         if changed is not None:
             raise PluginError(
-                f"Mapper {shown(mapper)} ({owner}), asked about {site.name} ({site.operation_name}), changed "
-                f"{changed}. A mapper only describes; the core edits the network. It must return a Replacement that "
-                f"makes the new module. {WHAT_TO_DO}"
+                f"{who}, asked about {_shown(site)}, changed {changed}. A mapper only describes; the core edits the "
+                f"network. It must return a Replacement that makes the new module. {who.advice}"
             )
         if isinstance(replacement, NeuronAfterPool):
             if node.meta.get(COMMUTED):
@@ -180,7 +182,8 @@ class _Planner:
         if isinstance(replacement, Spike) and not self._may_spike(node, site):
             replacement = None if site.varies < Varies.VARYING else Refuse("spikes carry real values, not complex ones")
         if replacement is not None and site.varies < Varies.VARYING:
-            replacement = replacement.when_static()
+            with blame(who, f"asked about {_shown(site)}", replacement, "when_static"):
+                replacement = replacement.when_static()
         return replacement, mapper, owner
 
     def _is_raw(self, node: fx.Node, site: Site) -> bool:
@@ -205,19 +208,28 @@ class _Planner:
             and len(before.users) == 1  # type: ignore[union-attr]
         )
 
-    def _check_linear(self, site: Site, replacement: Replacement | None) -> None:
+    def _check_linear(self, site: Site, replacement: Replacement | None, mapper: str, owner: str) -> None:
         varying = [position for position, value in enumerate(site.values) if value.varies is Varies.VARYING]
-        objection = explain(site) if replacement is None else replacement.objection(site, varying)
+        if replacement is None:
+            self._refuse(site, *explain(site), provider=provider_of_operation(site.operation))
+            return
+        with blame(Culprit(f"Mapper {shown(mapper)}", owner), f"asked about {_shown(site)}", replacement, "objection"):
+            objection = replacement.objection(site, varying)
         if objection is not None:
-            self._refuse(site, *objection)
+            provider = provider_of_operation(site.operation) if owner.split()[0] == BUILTIN else None
+            if isinstance(replacement, Refuse) and provider is not None and mapper not in provider.lifts:
+                provider = None
+            self._refuse(site, *objection, provider=provider)
 
-    def _refuse(self, site: Site, why: str, help: str = "") -> None:
+    def _refuse(self, site: Site, why: str, help: str = "", *, provider: KnownPlugin | None = None) -> None:
         help = help or (
             "Replace it, install a plugin that claims it (`sj-ann2snn plugins`), or name its module in "
             "leaf_modules if it is linear over time."
         )
         help = help[:1].upper() + help[1:]
-        help += "" if help.endswith(".") else "."
+        help = sentence(help)
+        if provider is not None:
+            help += f" {site.operation_name} comes with {provider}."
         self.problems.append(Problem(site.name, site.operation_name, site.source, why, help))
 
     def _check_batch(self, node: fx.Node) -> None:
@@ -269,6 +281,10 @@ class _Planner:
             return leaf
 
         return map_leaves(self.record[node], describe)
+
+
+def _shown(site: Site) -> str:
+    return f"{site.name} ({site.operation_name})"
 
 
 def _operation_type(layer: nn.Module, claimed: frozenset[type[nn.Module]]) -> type[nn.Module]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import fx, nn
 
 from ..contracts.replacements import Average, NeuronAfterPool
+from ..support.blame import blame
 from ..support.names import NAME, usable_target
 from .draft import APPROXIMATED, COMMUTED, Draft
 from .graph.copies import copied_graph
@@ -32,7 +33,9 @@ def exchange_pools(draft: Draft) -> Draft:
         replacement = decision.replacement
         assert isinstance(replacement, Average)
         assert replacement.make is not None
-        _put_module(module, copies[node], f"{decision.site.name}_average", replacement.make())
+        with blame(decision.culprit, f"asked for the module at {decision.site.name}", replacement, "make"):
+            made = replacement.make()
+        _put_module(module, copies[node], f"{decision.site.name}_average", made)
         if not replacement.exact:
             copies[node].meta[APPROXIMATED] = decision.site.operation_name
     for node in moving:

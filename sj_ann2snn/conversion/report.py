@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,8 @@ class ConversionReport:
         entries: One per call of the ANN, in order of execution.
         scalers: Qualified names of the scalers that could not be folded into weights.
         notes: What the corrections say about this network, each behind the correction's name.
+        settings: What else reproduces the conversion: `channel_wise`, T if it was given, and the options of the mode,
+            the neuron, the corrections and the mappers that were given or suggested by the mode.
     """
 
     mode: str
@@ -69,6 +71,7 @@ class ConversionReport:
     entries: tuple[ReportEntry, ...]
     scalers: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[ReportEntry]:
         return iter(self.entries)
@@ -103,7 +106,12 @@ class ConversionReport:
             for entry in self.entries
         ]
         lines = [
-            f"mode {self.mode} ({self.mode_owner}), neuron {self.neuron} ({self.neuron_owner})",
+            ", ".join(
+                [
+                    f"mode {self.mode} ({self.mode_owner}), neuron {self.neuron} ({self.neuron_owner})",
+                    *(f"{name}={value!r}" for name, value in self.settings.items()),
+                ]
+            ),
             *self.corrections,
             *format_table([head, *rows]),
         ]

@@ -24,10 +24,11 @@ def make_report(draft: Draft, selection: Selection, network: fx.GraphModule) -> 
         mode_owner=str(selection.mode_owner),
         neuron=selection.neuron.name,
         neuron_owner=str(selection.neuron_owner),
-        corrections=tuple(who for _, who in selection.corrections),
+        corrections=tuple(str(who) for _, who in selection.corrections),
         entries=tuple(_entries(draft, selection.neuron.name, channel_wise=selection.channel_wise)),
         scalers=tuple(name for name, module in network.named_modules() if isinstance(module, Scaler)),
         notes=draft.notes,
+        settings=selection.settings,
     )
 
 

@@ -15,10 +15,12 @@ from ..contracts.replacements import Remove, Replacement, Spike
 from ..contracts.site import Varies
 from ..errors import PluginError
 from ..layers import ChannelAffine, InitialPotential, NormalizedReLU, Scaler, Stepwise, to_step_module
+from ..support.blame import Culprit, blame
 from ..support.shapes import along_axis
 from ..support.wording import shown
 from .draft import Adjustment, Decision, Draft, NegativeNeuron
 from .graph.records import TensorRecord
+from .graph.snapshot import Snapshot
 from .graph.weights import broadcast_slope, scaled_layer
 from .network_builder import NetworkBuilder
 from .round_weights import round_weights
@@ -37,14 +39,14 @@ def rewrite_normalized(draft: Draft) -> fx.GraphModule:
     return _Normalized(draft).run()
 
 
-def rewrite_spiking(draft: Draft, make_neuron: NeuronFactory) -> fx.GraphModule:
+def rewrite_spiking(draft: Draft, make_neuron: NeuronFactory, maker: Culprit) -> fx.GraphModule:
     """The network with scales folded in, neurons in place of activations, and every operation aware of step modes."""
-    return _Spiking(draft, make_neuron).run()
+    return _Spiking(draft, make_neuron, maker).run()
 
 
-def build_network(draft: Draft, make_neuron: NeuronFactory) -> fx.GraphModule:
+def build_network(draft: Draft, make_neuron: NeuronFactory, maker: Culprit) -> fx.GraphModule:
     """The finished spiking network: rewritten, weights rounded, with the readout for which it was adjusted."""
-    network = rewrite_spiking(draft, make_neuron)
+    network = rewrite_spiking(draft, make_neuron, maker)
     round_weights(network)
     if draft.readout is not None:
         network.meta[SUGGESTED] = draft.readout
@@ -90,9 +92,10 @@ class _Rewriter(abc.ABC):
         """A module with memory, a layer with folded scales, or the ANN's own operation."""
         made = None if replacement is None else self._module_with_memory(node, decision, replacement)
         if made is not None and replacement is not None and replacement.only_first_argument:
-            return self.builder.call_on(decision.site.name, made, self.builder.first_argument(node))
+            called = self.builder.call_on(decision.site.name, made, self.builder.first_argument(node))
+            return self.builder.made_by(called, decision.culprit)
         if made is not None:
-            return self.builder.call(node, decision.site.name, made)
+            return self.builder.made_by(self.builder.call(node, decision.site.name, made), decision.culprit)
         if node in self.draft.scales.folds:
             incoming, outgoing = self.draft.scales.folds[node]
             layer = scaled_layer(self.draft.layer(node), inputs=incoming, outputs=outgoing)
@@ -156,21 +159,30 @@ class _Normalized(_Rewriter):
 
 
 class _Spiking(_Rewriter):
-    def __init__(self, draft: Draft, make_neuron: NeuronFactory) -> None:
+    def __init__(self, draft: Draft, make_neuron: NeuronFactory, maker: Culprit) -> None:
         super().__init__(draft)
-        self.make_neuron = make_neuron
+        self.make_neuron, self.maker = make_neuron, maker
 
     def _module_with_memory(self, node: fx.Node, decision: Decision, replacement: Replacement) -> nn.Module | None:
         if decision.site.varies < Varies.VARYING:
             return None
         operation: Any = self.draft.layer(node) if node.op == "call_module" else node.target
-        made: Any = replacement.module_with_memory(operation, self.builder.sequences(node))
+        site, before = decision.site, Snapshot(self.draft.module.graph, decision.site)
+        asked = f"asked for the module at {site.name} ({site.operation_name})"
+        with blame(decision.culprit, asked, replacement, "module_with_memory"):
+            made: Any = replacement.module_with_memory(operation, self.builder.sequences(node))
+        changed = before.changed()
+        if changed is not None:
+            raise PluginError(
+                f"{decision.culprit}, {asked}, changed {changed}. It must leave the ANN's operation as it is. "
+                f"{decision.culprit.advice}"
+            )
         if made is None or isinstance(made, MemoryModule):
             return made
         raise PluginError(
-            f"Mapper {shown(decision.mapper)} ({decision.owner}) made {shown(made)} for {decision.site.name} "
-            f"({decision.site.operation_name}); it must make a SpikingJelly MemoryModule, which reset_net clears and "
-            "which has the step modes 's' and 'm'."
+            f"{decision.culprit} made {shown(made)} for {site.name} ({site.operation_name}); it must make a "
+            "SpikingJelly MemoryModule, which reset_net clears and which has the step modes 's' and 'm'. "
+            f"{decision.culprit.advice}"
         )
 
     def _spiking(self, node: fx.Node, decision: Decision, spike: Spike) -> fx.Node:
@@ -178,9 +190,8 @@ class _Spiking(_Rewriter):
         adjustment = self.draft.adjustments.get(node, Adjustment())
         neuron = self.make_neuron(self.draft, node)
         adjusted = self._biased(node, decision.site.name, current, adjustment.bias)
-        emitted = self.builder.call_on(
-            name, neuron, self._started(node, decision.site.name, adjusted, adjustment.potential)
-        )
+        started = self._started(node, decision.site.name, adjusted, adjustment.potential)
+        emitted = self.builder.made_by(self.builder.call_on(name, neuron, started), self.maker)
         if not spike.two_sided:
             return emitted
         below = self._negative(node, name, current, adjustment.negative)
@@ -204,7 +215,7 @@ class _Spiking(_Rewriter):
             negated = self._affine(node, -1 / ratio, bias)
         below = self.builder.call_on(f"{name}_negated", negated, current)
         started = self._started(node, f"{name}_negative", below, adjusted.potential)
-        return self.builder.call_on(f"{name}_negative", neuron, started)
+        return self.builder.made_by(self.builder.call_on(f"{name}_negative", neuron, started), self.maker)
 
     def _biased(self, node: fx.Node, name: str, current: Any, bias: Tensor | None) -> Any:
         """The current of a neuron, including a bias in the ANN's units."""

@@ -5,19 +5,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..contracts.normalization import Observer
+from ..contracts.normalization import CalibrationSite, Observer
 from ..errors import DeadLayerError, ScaleError
-from ..support.blame import blame
+from ..support.blame import Culprit, blame
 
 __all__ = ["check_scale"]
 
+MOST_SHOWN = 5
 
-def check_scale(observer: Observer, mode: str, samples: str, *, fired: bool, device: torch.device) -> Tensor:
+
+def check_scale(
+    observer: Observer, site: CalibrationSite, mode: Culprit, samples: str, *, fired: bool, device: torch.device
+) -> Tensor:
     """The observer's scale, at most the activation's maximum.
 
     Args:
         observer: The observer of one site.
-        mode: Name of the mode in messages.
+        site: That site.
+        mode: The mode in messages.
         samples: Name of the calibration data in messages.
         fired: True if the site's activation was positive anywhere.
         device: Device of the network.
@@ -26,8 +31,7 @@ def check_scale(observer: Observer, mode: str, samples: str, *, fired: bool, dev
         DeadLayerError: The layer never fired.
         ScaleError: The scale is not finite, not positive, of the wrong shape or on a wrong device.
     """
-    site = observer.site
-    with blame(f"{mode}, asked for the scale of {site.name},"):
+    with blame(mode, f"asked for the scale of {site.name}", observer, "scale"):
         scale: Tensor = observer.scale()
     allowed: list[tuple[int, ...]] = [()]
     if site.channels is not None:
@@ -47,7 +51,7 @@ def check_scale(observer: Observer, mode: str, samples: str, *, fired: bool, dev
     if not bool(torch.isfinite(scale).all()) or bool((scale < 0).any()) or (zero and fired):
         raise ScaleError(
             f"{mode} returned the scale {scale.min().item():g} to {scale.max().item():g} for {site.name}; "
-            "a scale must be finite and greater than 0."
+            f"a scale must be finite and greater than 0.{_wrong_channels(scale)}"
         )
     if zero:
         raise DeadLayerError(
@@ -57,4 +61,15 @@ def check_scale(observer: Observer, mode: str, samples: str, *, fired: bool, dev
         )
     if site.maximum is not None:
         scale = scale.clamp(max=site.maximum)
-    return scale
+    # The observer may keep its tensor and write to it later.
+    return scale.detach().clone()
+
+
+def _wrong_channels(scale: Tensor) -> str:
+    """The channels whose scale breaks the contract."""
+    if not scale.dim():
+        return ""
+    wrong = (~(scale > 0) | ~scale.isfinite()).nonzero().flatten().tolist()
+    shown = ", ".join(f"{scale[channel].item():g} for channel {channel}" for channel in wrong[:MOST_SHOWN])
+    more = f" and {len(wrong) - MOST_SHOWN} more" if len(wrong) > MOST_SHOWN else ""
+    return f" It is {shown}{more}, of {len(scale)} channels."

@@ -16,13 +16,13 @@ from ..contracts.site import Site
 from ..errors import ModeError, OptionError, PluginError
 from ..hooks import discovery
 from ..hooks.choice import choose, class_given, find
-from ..hooks.conflicts import find_mapper
+from ..hooks.class_checks import CONVERTER_KEYWORDS
+from ..hooks.conflicts import claims, find_mapper
 from ..hooks.kinds import CORRECTIONS, LAYER_MAPPERS, MODES, NEURONS
 from ..hooks.modes import find_mode
 from ..hooks.options import declared_options, instantiate
-from ..hooks.registry import CALLER, Owner
-from ..hooks.validation import register_plugin
-from ..support.blame import blame
+from ..hooks.registry import CALLER, Owner, culprit
+from ..support.blame import Culprit, blame
 from ..support.wording import did_you_mean, listed, shown
 from .legacy_arguments import instead_of
 from .neurons import Neurons
@@ -43,7 +43,6 @@ class Selection:
         prefer: Distributions or classes that win open conflicts.
         plugins: Plugin objects in addition to the installed ones.
         options: Options of the mode, the neuron and the mappers.
-        own_keywords: The converter's own keywords, for the message about an unknown one.
 
     Raises:
         ModeError, OptionError, ConflictError, PluginError: See `sj_ann2snn.Converter`.
@@ -60,14 +59,8 @@ class Selection:
         prefer: str | Sequence[str],
         plugins: Sequence[Any],
         options: Mapping[str, Any],
-        own_keywords: Sequence[str] = (),
     ) -> None:
-        self._registry = discovery.load_plugins()
-        if plugins:
-            self._registry = self._registry.copy()
-            for plugin in plugins:
-                with blame(f"The plugin {shown(plugin)}, asked for its classes,"):
-                    register_plugin(self._registry, plugin, CALLER)
+        self._registry = discovery.load_plugins(plugins)
         self._prefer = (prefer,) if isinstance(prefer, str) else tuple(prefer)
         self.normalization, self.mode_owner = self._find_mode(mode, options)
         suggested = dict(self.normalization.suggests)
@@ -82,23 +75,57 @@ class Selection:
         # An instance already has its options, so options given here would have no effect.
         mode_class = None if isinstance(mode, Normalization) else type(self.normalization)
         named = [cls for cls, instance, _ in found if instance is None]
-        self._check_options(
-            options, mode_class, None if isinstance(neuron, NeuronMaker) else neuron_class, named, own_keywords
-        )
+        self._check_options(options, mode_class, None if isinstance(neuron, NeuronMaker) else neuron_class, named)
         options = {**{name: suggested[name] for name in suggested if name not in options}, **options}
-        self.corrections: list[tuple[Correction, str]] = [
-            (instantiate(cls, options) if instance is None else instance, f"Correction {shown(cls.name)} ({owner})")
-            for cls, instance, owner in found
-        ]
-        self.neuron: NeuronMaker = neuron if isinstance(neuron, NeuronMaker) else instantiate(neuron_class, options)
-        self.neurons = Neurons(self.neuron, str(self.neuron_owner))
-        self._mappers = {id(one.cls): instantiate(one.cls, options) for one in self._registry.registered(LAYER_MAPPERS)}
+        self.corrections: list[tuple[Correction, Culprit]] = []
+        for cls, instance, owner in found:
+            who = culprit(CORRECTIONS, cls.name, owner)
+            self.corrections.append((instantiate(cls, options, who) if instance is None else instance, who))
+        who = culprit(NEURONS, str(neuron_class.name), self.neuron_owner)
+        self.neuron: NeuronMaker = (
+            neuron if isinstance(neuron, NeuronMaker) else instantiate(neuron_class, options, who)
+        )
+        self.neurons = Neurons(self.neuron, who)
+        self._mappers = {
+            id(one.cls): instantiate(one.cls, options, culprit(LAYER_MAPPERS, one.name, one.owner))
+            for one in self._registry.registered(LAYER_MAPPERS)
+        }
         self._own_mappers = {name: self._own_mapper(mapper) for name, mapper in mappers.items()}
+        given = [one for one in (mode, neuron, *(one for _, one, _ in found), *mappers.values()) if one is not None]
+        self.settings = self._settings(options, given, mappers)
+        self._mapper_names = {name for name, mapper in mappers.items() if isinstance(mapper, str)}
+
+    def _settings(
+        self, options: Mapping[str, Any], given: Sequence[object], mappers: Mapping[str, str | LayerMapper]
+    ) -> dict[str, Any]:
+        """What reproduces the selection besides the names, for the report: plain values.
+
+        Args:
+            options: Options given by keyword, or suggested by the mode.
+            given: What the caller gave; instances carry options of their own.
+            mappers: Mappers for single layers.
+        """
+        found: dict[str, Any] = {"channel_wise": self.channel_wise}
+        for one in given:
+            if isinstance(one, (Normalization, NeuronMaker, Correction, LayerMapper)):
+                found |= {
+                    name: value
+                    for name, parameter in declared_options(type(one)).items()
+                    if (value := getattr(one, name, parameter.default)) is not parameter.default
+                    and repr(value) != repr(parameter.default)
+                }
+        found |= options
+        if mappers:
+            found["mappers"] = {name: one if isinstance(one, str) else one.name for name, one in mappers.items()}
+        plain = (bool, int, float, str, type(None), dict)
+        return {name: value if isinstance(value, plain) else shown(value) for name, value in found.items()}
 
     @property
-    def mode_label(self) -> str:
-        """Name of the mode in messages."""
-        return f"Mode {shown(str(self.normalization))} ({self.mode_owner})"
+    def mode_label(self) -> Culprit:
+        """The mode in messages."""
+        who = culprit(MODES, self.normalization.name, self.mode_owner)
+        with blame(who, "asked for its name", self.normalization, "__str__"):
+            return culprit(MODES, str(self.normalization), self.mode_owner)
 
     @property
     def claimed_types(self) -> frozenset[type[nn.Module]]:
@@ -110,28 +137,34 @@ class Selection:
         """Raises:
         OptionError: The caller named a mapper for a layer that is not among `names`, the sites of the network.
         """
-        for name in self._own_mappers:
+        for name, mapper in self._own_mappers.items():
             if name not in names:
+                hint = did_you_mean(name, names)
                 raise OptionError(
                     f"mappers names the layer {shown(name)}, which is not a site of the network. "
-                    f"The sites are {listed(names)}."
+                    f"{hint}{' ' if hint else ''}The sites are {listed(names)}. A layer of your own is a site only "
+                    f"if its mapper claims its type; {shown(mapper.name)} claims {_claimed(mapper)}."
                 )
 
     def find_replacement(self, site: Site) -> tuple[Replacement | None, str, str]:
         """The replacement of `site`, the mapper's name and its owner; None if no mapper claims it."""
         if site.name in self._own_mappers:
             mapper, owner = self._own_mappers[site.name], str(CALLER)
+            if site.name in self._mapper_names:
+                _require_claimed(mapper, site)
         else:
             found = find_mapper(self._registry, site, self._prefer)
             if found is None:
                 return None, "", ""
             mapper, owner = self._mappers[id(found.cls)], str(found.owner)
-        with blame(f"Mapper {shown(mapper.name)} ({owner}), asked about {site.name} ({site.operation_name}),"):
+        who = Culprit(f"Mapper {shown(mapper.name)}", owner)
+        claimed = "" if claims(mapper.claims, site.operation) else ", which it does not claim"
+        with blame(who, f"asked about {site.name} ({site.operation_name}){claimed}", mapper, "map"):
             replacement: Any = mapper.map(site)
         if not isinstance(replacement, Replacement):
             raise PluginError(
-                f"Mapper {shown(mapper.name)} ({owner}) returned {shown(replacement)} for {site.name} "
-                f"({site.operation_name}); it must return a Replacement such as Spike(), Average() or Refuse(...)."
+                f"{who} returned {shown(replacement)} for {site.name} ({site.operation_name}); it must return a "
+                f"Replacement such as Spike(), Average() or Refuse(...). {who.advice}"
             )
         return replacement, mapper.name, owner
 
@@ -153,7 +186,7 @@ class Selection:
         normalization, found = find_mode(self._registry, mode, options, self._prefer)
         return normalization, found.owner
 
-    def _find_neuron(self, neuron: str | NeuronMaker) -> tuple[type, Owner]:
+    def _find_neuron(self, neuron: str | NeuronMaker) -> tuple[type[NeuronMaker], Owner]:
         found = choose(self._registry, NEURONS, neuron, self._prefer).found
         return found.cls, found.owner
 
@@ -173,8 +206,8 @@ class Selection:
         mode: type | None,
         neuron: type | None,
         corrections: Sequence[type],
-        own_keywords: Sequence[str],
     ) -> None:
+        own_keywords = [*(one for one in CONVERTER_KEYWORDS if one != "momentum"), "T"]
         owners: list[tuple[str, Any]] = [
             (kind, cls) for kind, cls in (("mode", mode), ("neuron", neuron)) if cls is not None
         ]
@@ -190,6 +223,22 @@ class Selection:
                 f"{shown(str(self.normalization))} and the neuron, corrections and mappers in use take "
                 f"{listed(sorted(known.values()))}."
             )
+
+
+def _require_claimed(mapper: LayerMapper, site: Site) -> None:
+    """Raises:
+    OptionError: The caller named a mapper for an operation that it does not claim. (An instance may serve any.)
+    """
+    if not claims(mapper.claims, site.operation):
+        raise OptionError(
+            f"mappers={{{shown(site.name)}: {shown(mapper.name)}}} is not allowed: {site.name} is "
+            f"{site.operation_name}, which the mapper {shown(mapper.name)} does not claim; it claims "
+            f"{_claimed(mapper)}."
+        )
+
+
+def _claimed(mapper: LayerMapper) -> str:
+    return ", ".join(one if isinstance(one, str) else Site("", one).operation_name for one in mapper.claims)
 
 
 def _as_sequence(corrections: object) -> Sequence[object]:

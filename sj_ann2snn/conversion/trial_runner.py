@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,13 +12,18 @@ from torch import Tensor, fx
 
 from ..compat import reset_net
 from ..contracts.trial import Activation, Activations, TrialSite
-from ..errors import CalibrationError, CorrectionError
+from ..errors import Ann2SnnError, CalibrationError, CorrectionError, PluginError
 from ..layers import MemoryLayer
 from ..simulation.engine.flow import Flow
 from ..simulation.engine.outputs import plain
 from ..simulation.engine.runner import Runner
 from ..simulation.engine.tiling import Tiling
-from ..support.batches import move, to_full_precision
+from ..support.batches import describe_batch, move, to_full_precision
+from ..support.blame import Culprit
+from ..support.makers import plugin_failure
+from ..support.trees import tensors
+from ..support.untouched import Untouched
+from ..support.wording import is_fault
 from .channel_layout import ChannelLayout
 from .draft import Draft
 
@@ -83,6 +89,8 @@ class GraphRunner:
         self._batches, self._signature, self._device = batches, draft.signature, draft.device
         self._probes = [module for module in network.modules() if isinstance(module, Probe)]
         self._inputs: tuple[Any, ...] | None = None
+        self._before: Untouched | None = None
+        self._who = Culprit("The correction")
         flow = Flow.of(network)
         assert flow is not None, "probes and neurons are modules with memory"
         # Overwrite no values, because corrections may need gradients.
@@ -102,7 +110,23 @@ class GraphRunner:
                     "Converter(dataloader=...) something that can be iterated repeatedly: a DataLoader or a list."
                 )
             self._inputs = tuple(_joined(values) for values in zip(*batches, strict=True))
+            self._before = Untouched(tensors(self._inputs), exact=True)
         return self._inputs
+
+    @contextmanager
+    def watched(self, who: Culprit) -> Iterator[None]:
+        """Check that the correction that runs inside leaves the inputs as they are; the next ones need them.
+
+        Raises:
+            PluginError: It wrote to them.
+        """
+        self._who = who
+        yield
+        if self._before is not None and self._before.changed():
+            raise PluginError(
+                f"{who} writes to the calibration inputs, which trial.inputs() shows to every correction. Work on a "
+                f"copy (x.clone()). {who.advice}"
+            )
 
     def activations(self, inputs: tuple[Any, ...]) -> Activations:
         """The ANN's activations and output."""
@@ -114,14 +138,40 @@ class GraphRunner:
     def run(self, inputs: tuple[Any, ...], steps: int, emit: Activation) -> Any:
         """The network's outputs ``[T, N, ...]``, with `emit` in place of its neurons."""
         for probe in self._probes:
-            probe.emit = emit
+            probe.emit = self._guarded(emit)
         runner = Runner(self._network, self._flow, steps, Tiling("cpu", steps), shortcuts=False)
         try:
             return plain(runner.outputs(inputs))
+        except Ann2SnnError:
+            raise
+        except BaseException as error:
+            if not is_fault(error):
+                raise
+            # A probe runs the correction's own code; neurons that it may not adjust run as they are.
+            layers = [(name, one) for name, one in runner.modules.items() if not isinstance(one, Probe)]
+            failure = plugin_failure(self._network, layers, describe_batch(inputs), error)
+            if failure is None:
+                raise
+            raise failure from error
         finally:
             for probe in self._probes:
                 probe.emit = None
             reset_net(self._network)
+
+    def _guarded(self, emit: Activation) -> Activation:
+        """`emit`, which must leave the currents as they are."""
+
+        def guarded(site: TrialSite, currents: Tensor) -> Tensor:
+            before = Untouched([currents])
+            emitted = emit(site, currents)
+            if before.changed():
+                raise PluginError(
+                    f"{self._who}, running the network on trial, writes to the currents of {site.name}, which others "
+                    f"read as well; its activation must return a new tensor. {self._who.advice}"
+                )
+            return emitted
+
+        return guarded
 
     def _prepare(self, batch: Any) -> tuple[Any, ...]:
         return tuple(move(to_full_precision(value), self._device) for value in self._signature.inputs_of(batch))

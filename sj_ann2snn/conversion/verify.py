@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import VerificationError
+from ..hooks.registry import BUILTIN
 from ..support.structures import open_values
 from ..support.trees import map_tensors, tensors
-from .draft import APPROXIMATED, Draft
+from ..support.wording import first_line
+from .draft import APPROXIMATED, YOU, Draft
 
 __all__ = ["TOLERANCE", "require_same", "verify"]
 
@@ -33,11 +35,35 @@ def verify(draft: Draft, normalized: nn.Module) -> None:
         # If pools were exchanged, compare with the ANN that has the new pools.
         exchanged = any(APPROXIMATED in node.meta for node in draft.module.graph.nodes)
         wanted = draft.module(*map_tensors(draft.samples, Tensor.clone)) if exchanged else draft.answer
-        require_same(normalized(*draft.samples), wanted)
+        mappers = _plugin_mappers(draft)
+        try:
+            got = normalized(*draft.samples)
+        except Exception as error:
+            raise VerificationError(
+                "The network with folded scales fails on the first two calibration samples "
+                f"({type(error).__name__}: {first_line(error)}), so no spiking network is returned. A mapper that "
+                f"describes an operation wrongly is the usual cause.{mappers}"
+            ) from error
+        require_same(got, wanted, mappers)
 
 
-def require_same(got: Any, wanted: Any) -> None:
+def _plugin_mappers(draft: Draft) -> str:
+    """A sentence that names the mappers of plugins that decided something, with the layers."""
+    layers: dict[str, list[str]] = {}
+    for decision in draft.plan.decisions.values():
+        if decision.mapper and decision.owner.split()[0] not in (BUILTIN, YOU):
+            layers.setdefault(str(decision.culprit), []).append(decision.site.name)
+    shown = "; ".join(f"{who} for {', '.join(names)}" for who, names in layers.items())
+    return f" Mappers of plugins in use: {shown}." if shown else ""
+
+
+def require_same(got: Any, wanted: Any, mappers: str = "") -> None:
     """Compare two outputs: tensors, or tuples, lists and dicts of them.
+
+    Args:
+        got: The output of the network with folded scales.
+        wanted: That of the ANN.
+        mappers: A sentence about the mappers in use, for the message.
 
     Raises:
         VerificationError: They differ by more than rounding explains.
@@ -49,7 +75,7 @@ def require_same(got: Any, wanted: Any) -> None:
             f"(allowed: {tolerance:g}) on the first two calibration samples, so no spiking network is returned. "
             "The usual causes, which torch.fx cannot see, are a forward hook that changes results, randomness at "
             "inference, or state kept between calls. A mapper that describes an operation wrongly has the same "
-            "effect. If none of these applies, please report it; verify=False turns the check off."
+            f"effect.{mappers} If none of these applies, please report it; verify=False turns the check off."
         )
 
 

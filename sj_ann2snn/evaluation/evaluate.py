@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ from ..hooks.choice import choose, find
 from ..hooks.discovery import load_plugins
 from ..hooks.kinds import EXIT_RULES
 from ..hooks.options import construct
+from ..hooks.registry import culprit
 from ..simulation.answers import readout_for
 from ..simulation.engine import Simulator
 from ..support.batches import Signature, describe_batch, explain_rejection, forward_signature, move
@@ -27,7 +28,7 @@ from ..support.neutral import neutrally
 from ..support.quiet_layers import warn_of_quiet_layers
 from .labels import ClassLabels, require_scores
 from .result import EvaluationResult
-from .tally import Tally, TileTally
+from .tally import ChosenRule, Tally, TileTally
 
 __all__ = ["accuracy_of", "evaluate"]
 
@@ -46,6 +47,7 @@ def evaluate(
     readout: str | Readout | None = None,
     early_exit: float | str | ExitRule | None = None,
     precision: str = "float32",
+    plugins: Sequence[Any] = (),
     progress: bool = True,
 ) -> EvaluationResult:
     """Classify all of `loader` and measure the network's accuracy after every number of steps.
@@ -74,6 +76,7 @@ def evaluate(
             the summed output of the best class must lead the next (`Margin`), the name of a rule, or an
             `ExitRule`.
         precision: Precision of the products, as for `simulate`.
+        plugins: Plugin objects to use in addition to the installed ones, whose readouts and exit rules you may name.
         progress: Show a progress bar.
 
     Raises:
@@ -86,10 +89,10 @@ def evaluate(
         EvaluationInterrupted: Ctrl-C was pressed. Its `result` covers the samples that were finished by then. It is
             a `KeyboardInterrupt`.
     """
-    rule = _exit_rule(early_exit)
+    rule = _exit_rule(early_exit, plugins)
     simulator = Simulator(snn, T, precision)
     warn_of_quiet_layers(snn, T)
-    answering = readout_for(snn, readout, T)
+    answering = readout_for(snn, readout, T, plugins)
     signature = Signature.of(snn) if isinstance(snn, fx.GraphModule) else None
     if simulator.steps > MOST_STEPS:
         raise InputError(
@@ -132,7 +135,7 @@ def accuracy_of(ann: nn.Module, loader: Iterable[Any]) -> float:
             with _named(index):
                 inputs, labels = _split(signature, batch)
             with _named(index, "does not fit the network. "):
-                with explain_rejection(batch, (Exception,)):
+                with explain_rejection(batch, ann, errors=(Exception,)):
                     output = signature.caller(ann)(*(move(value, device) for value in inputs))
                 scores = require_scores(output, len(labels.indices))
                 labels.require_classes(scores.shape[1])
@@ -156,16 +159,19 @@ def _in_eval_mode(ann: nn.Module) -> Iterator[None]:
                 module.training = training
 
 
-def _exit_rule(given: object) -> ExitRule | None:
+def _exit_rule(given: object, plugins: Sequence[Any]) -> ChosenRule | None:
     """The rule that the argument `early_exit` means."""
-    if given is None or isinstance(given, ExitRule):
-        return given
-    registry = load_plugins()
+    if given is None:
+        return None
+    registry = load_plugins() if plugins == () else load_plugins(plugins)
     if isinstance(given, (int, float)) and not isinstance(given, bool):
-        margin: ExitRule = construct(find(registry, EXIT_RULES, "margin").cls, {"threshold": given}, "exit rule")
-        return margin
-    rule: ExitRule = construct(choose(registry, EXIT_RULES, given).found.cls, {}, "exit rule")
-    return rule
+        found = find(registry, EXIT_RULES, "margin")
+        who, options = culprit(EXIT_RULES, found.name, found.owner), {"threshold": given}
+        return ChosenRule(construct(found.cls, options, who), who)
+    choice = choose(registry, EXIT_RULES, given)
+    if choice.instance is not None:
+        return ChosenRule(choice.instance, choice.culprit)
+    return ChosenRule(construct(choice.found.cls, {}, choice.culprit), choice.culprit)
 
 
 def _batches(loader: Any) -> Batches:

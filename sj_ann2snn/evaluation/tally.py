@@ -6,25 +6,33 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..contracts.exit_rule import ExitRule
-from ..contracts.readout import Readout
 from ..errors import PluginError
-from ..simulation.answers import Decoder
+from ..simulation.answers import ChosenReadout, Decoder
 from ..simulation.engine import Call, Collector
 from ..simulation.engine.firing import count_emissions, is_spiking
 from ..support.batches import describe_batch
-from ..support.blame import blame
-from ..support.wording import shown
+from ..support.blame import Culprit, blame
+from ..support.untouched import Untouched
 from .labels import ClassLabels, require_scores
 from .result import EvaluationResult, LayerActivity
 from .synapses import Synapses
 
-__all__ = ["Tally", "TileTally"]
+__all__ = ["ChosenRule", "Tally", "TileTally"]
+
+
+@dataclass(frozen=True)
+class ChosenRule:
+    """An exit rule, and its name in messages."""
+
+    rule: ExitRule
+    who: Culprit
 
 
 class Tally:
@@ -105,8 +113,8 @@ class TileTally(Collector):
         totals: Tally,
         labels: ClassLabels,
         steps: int,
-        readout: Readout,
-        rule: ExitRule | None,
+        readout: ChosenReadout,
+        rule: ChosenRule | None,
         samples: slice,
     ) -> None:
         self._classes = labels
@@ -120,7 +128,8 @@ class TileTally(Collector):
         self._totals, self._rule = totals, rule
         self._answers = torch.zeros(steps, len(self.labels), dtype=torch.int64)
         self._going_on = torch.arange(len(self.labels))
-        self._decoder = Decoder(readout)
+        self._readout = readout
+        self._decoder = Decoder(readout.readout, readout.who)
 
     def watch(self, call: Call) -> None:
         """Count the spikes and synaptic operations of a layer."""
@@ -141,7 +150,7 @@ class TileTally(Collector):
         answers = self._decoder.answers(scores)
         if answers.dim() != 3:
             raise PluginError(
-                f"The readout turned outputs of shape {tuple(scores.shape[1:])} into answers of shape "
+                f"{self._readout.who} turned outputs of shape {tuple(scores.shape[1:])} into answers of shape "
                 f"{tuple(answers.shape[1:])}; evaluate needs [N, classes]."
             )
         predicted = answers.argmax(2).cpu()
@@ -149,13 +158,13 @@ class TileTally(Collector):
         self._answers[first : self._decoder.done, self._going_on] = predicted
         return None if self._rule is None else self._drop_settled(self._rule, answers, predicted, first)
 
-    def _drop_settled(self, rule: ExitRule, answers: Tensor, predicted: Tensor, first: int) -> Tensor | None:
+    def _drop_settled(self, chosen: ChosenRule, answers: Tensor, predicted: Tensor, first: int) -> Tensor | None:
         """Record the samples that settle from step `first` on; returns the rows of the others, None if none settled."""
         rows = torch.arange(len(self._going_on))
         divisors = self._decoder.divisors(range(first + 1, self._decoder.done + 1))
         for index, (answer, divisor) in enumerate(zip(answers, divisors, strict=True)):
             step = first + index + 1
-            settled = self._ask_rule(rule, answer[rows.to(answer.device)] / divisor, step)
+            settled = self._ask_rule(chosen, answer[rows.to(answer.device)] / divisor, step)
             for row in rows[settled].tolist():
                 sample = self._going_on[row]
                 self._answers[step:, sample] = predicted[index, row]
@@ -169,13 +178,20 @@ class TileTally(Collector):
         self._going_on = self._going_on[rows]
         return rows
 
-    def _ask_rule(self, rule: ExitRule, answers: Tensor, step: int) -> Tensor:
-        with blame(f"Exit rule {shown(rule.name)}, asked at step {step},"):
+    def _ask_rule(self, chosen: ChosenRule, answers: Tensor, step: int) -> Tensor:
+        rule, who = chosen.rule, chosen.who
+        before = Untouched([answers], exact=step == 1)
+        with blame(who, f"asked at step {step}", rule, "settled"):
             settled: Any = rule.settled(answers, step)
+        if before.changed():
+            raise PluginError(
+                f"{who}, asked at step {step}, writes to the answers, in {type(rule).__name__}.settled. Work on a copy "
+                f"(answers.clone()). {who.advice}"
+            )
         if not isinstance(settled, Tensor) or settled.dtype != torch.bool or settled.shape != answers.shape[:1]:
             raise PluginError(
-                f"Exit rule {shown(rule.name)} returned {describe_batch(settled)} at step {step}; it must return a "
-                f"bool tensor with one element for each of the {len(answers)} samples."
+                f"{who} returned {describe_batch(settled)} at step {step}; it must return a bool "
+                f"tensor with one element for each of the {len(answers)} samples."
             )
         return settled.cpu()
 

@@ -8,7 +8,26 @@ from typing import Any
 from ..errors import PluginError
 from ..support.wording import shown
 
-__all__ = ["check_claims", "check_exports", "check_suffixes", "require_defaults"]
+__all__ = ["CONVERTER_KEYWORDS", "check_claims", "check_exports", "check_suffixes", "require_defaults", "require_free"]
+
+CONVERTER_KEYWORDS = (
+    "dataloader",
+    "device",
+    "mode",
+    "momentum",
+    "fuse_flag",
+    "channel_wise",
+    "neuron",
+    "corrections",
+    "mappers",
+    "prefer",
+    "plugins",
+    "leaf_modules",
+    "convert_only",
+    "progress",
+    "verify",
+)
+"""The converter's own keywords, except T, which it passes on."""
 
 
 def require_defaults(cls: type) -> None:
@@ -24,6 +43,30 @@ def require_defaults(cls: type) -> None:
     if required:
         raise PluginError(
             f"{cls.__qualname__}() requires {', '.join(required)}; options must be keyword-only and have defaults."
+        )
+
+
+def require_free(cls: type, reserved: tuple[str, ...], function: str) -> None:
+    """Check that every option of a class can reach it.
+
+    Args:
+        cls: The class.
+        reserved: The keywords that `function` keeps for itself.
+        function: The function to which users give the options, for the message.
+
+    Raises:
+        PluginError: An option has the name of such a keyword.
+    """
+    named = [
+        name
+        for name, parameter in inspect.signature(cls).parameters.items()
+        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD) and name in reserved
+    ]
+    if named:
+        what = "the options" if len(named) > 1 else "the option"
+        raise PluginError(
+            f"{cls.__qualname__}() has {what} {', '.join(named)}, which {function} keeps for itself, so a user's value "
+            f"would never arrive. Rename {'them' if len(named) > 1 else 'it'}; reserved are {', '.join(reserved)}."
         )
 
 

@@ -6,7 +6,7 @@ every remaining conflict with `prefer`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from torch import nn
@@ -14,11 +14,11 @@ from torch import nn
 from ..contracts.layer_mapper import Claim
 from ..contracts.site import Site
 from ..errors import ConflictError
-from ..support.wording import shown
+from ..support.wording import did_you_mean, listed, shown
 from .kinds import BY_PREFER, KINDS, LAYER_MAPPERS, HookKind
-from .registry import CALLER, Registered, Registry
+from .registry import BUILTIN, CALLER, Registered, Registry
 
-__all__ = ["find_mapper", "open_conflicts", "resolve"]
+__all__ = ["claims", "find_mapper", "open_conflicts", "resolve"]
 
 
 def resolve(
@@ -52,7 +52,27 @@ def resolve(
     raise ConflictError(
         f"{what} is claimed by {claimants}, and nothing says which one wins. "
         f"{settled_by.format(first=first)}, uninstall one of them, or disable one with SJ_ANN2SNN_DISABLE_PLUGINS."
+        f"{_replacing(candidates)}{_without_effect(candidates, wanted, preferred)}"
     )
+
+
+def _replacing(candidates: Sequence[Registered]) -> str:
+    """How the author of a plugin settles a conflict with built-ins."""
+    builtin = [one.name for one in candidates if one.owner.distribution == BUILTIN]
+    others = [one.cls.__name__ for one in candidates if one.owner.distribution != BUILTIN]
+    if not builtin or not others:
+        return ""
+    written = ", ".join(map(repr, builtin)) + ("," if len(builtin) == 1 else "")
+    return f" A plugin takes the place of a built-in by declaring it: replaces = ({written}) in {others[0]}."
+
+
+def _without_effect(candidates: Sequence[Registered], wanted: Collection[str], preferred: Sequence[Registered]) -> str:
+    """What `prefer` names, if it does not settle the conflict."""
+    if not wanted or preferred:
+        return ""
+    known = {name for one in candidates for name in (one.name, one.owner.distribution)}
+    hint = did_you_mean(min(wanted), known)
+    return f" prefer names {listed(map(shown, sorted(wanted)))}, which is none of them.{' ' if hint else ''}{hint}"
 
 
 def _drop_replaced(candidates: Sequence[Registered]) -> list[Registered]:

@@ -13,14 +13,15 @@ import os
 import re
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 from .._version import __version__
-from ..errors import PluginWarning
-from ..support.wording import is_fault, shortened
-from .registry import BUILTIN, Owner, PluginFailure, Registry
+from ..errors import OptionError, PluginError, PluginWarning
+from ..support.wording import is_fault, sentence, shortened, shown
+from .registry import BUILTIN, CALLER, Owner, PluginFailure, Registry
 from .specs import PROJECT
 from .validation import register_plugin, told
 
@@ -56,14 +57,37 @@ _in_use: ContextVar[Registry | None] = ContextVar("_in_use", default=None)
 """The registry to use instead of the installed plugins."""
 
 
-def load_plugins() -> Registry:
-    """The registry of the built-ins and of every installed plugin.
+def load_plugins(plugins: Sequence[Any] = ()) -> Registry:
+    """The registry of the built-ins, of every installed plugin, and of the caller's own `plugins`.
 
     Plugins are loaded once per process and setting of two environment variables. `SJ_ANN2SNN_LOAD_PLUGINS` is an
     allow-list of distributions or entry points, separated by commas; empty means built-ins only.
     `SJ_ANN2SNN_DISABLE_PLUGINS` lists the plugins to leave out.
+
+    Args:
+        plugins: Plugin objects that the caller passed; their classes win every conflict.
+
+    Raises:
+        OptionError: `plugins` is no list.
+        PluginError: One of them breaks the contract of its hooks.
     """
-    return _in_use.get() or _load(os.environ.get(ALLOW_VARIABLE), os.environ.get(DENY_VARIABLE, ""))
+    registry = _in_use.get() or _load(os.environ.get(ALLOW_VARIABLE), os.environ.get(DENY_VARIABLE, ""))
+    if not isinstance(plugins, Sequence) or isinstance(plugins, str):
+        raise OptionError(
+            f"plugins={shown(plugins)} is not allowed: give a list of plugins, modules or objects with hooks. "
+            "Installed plugins need not be given."
+        )
+    if not plugins:
+        return registry
+    registry = registry.copy()
+    for position, plugin in enumerate(plugins):
+        try:
+            register_plugin(registry, plugin, CALLER)
+        except BaseException as error:
+            if not is_fault(error):
+                raise
+            raise PluginError(f"plugins[{position}] cannot be used: {sentence(told(error))}") from error
+    return registry
 
 
 @contextmanager
@@ -105,7 +129,7 @@ def _load(allow: str | None, deny: str) -> Registry:
             failure = PluginFailure(owner, told(error), shortened(traceback.format_exc(), LONGEST_TRACEBACK))
             registry.failures.append(failure)
             warnings.warn(
-                f"A plugin could not be loaded: {failure}. Everything else works without it; "
+                f"A plugin could not be loaded: {sentence(str(failure))} Everything else works without it; "
                 "`sj-ann2snn plugins` shows the traceback.",
                 PluginWarning,
                 stacklevel=2,

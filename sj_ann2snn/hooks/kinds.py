@@ -19,10 +19,12 @@ from ..contracts.readout import Readout
 from ..errors import PluginError
 from ..support.wording import shown
 from .class_checks import (
+    CONVERTER_KEYWORDS,
     check_claims,
     check_exports,
     check_suffixes,
     require_defaults,
+    require_free,
 )
 
 __all__ = [
@@ -40,6 +42,8 @@ __all__ = [
 BY_PREFER = "Choose with Converter(prefer={first!r}) (the name of a distribution or of a class)"
 BY_INSTANCE = "Give an instance instead of the name"
 
+_TO_CONVERTER: dict[str, Any] = {"reserved": CONVERTER_KEYWORDS, "options_to": "Converter"}
+
 
 @dataclass(frozen=True)
 class HookKind:
@@ -56,6 +60,8 @@ class HookKind:
         checks: Further checks of a class, besides its name, the defaults of its options and the methods of its base;
             each raises a `PluginError`.
         otherwise: What a user may give besides a name or an instance, for messages.
+        reserved: Names that an option must not have, because the function that takes the options keeps them.
+        options_to: That function, for messages.
         named_freely: Users may write more than names: a class parses what they write (``"99.9%"``).
     """
 
@@ -69,6 +75,8 @@ class HookKind:
     checks: tuple[Callable[[type], None], ...] = (require_defaults,)
     otherwise: str = ""
     named_freely: bool = False
+    reserved: tuple[str, ...] = ()
+    options_to: str = ""
 
     def check(self, cls: Any) -> type:
         """Check that `cls` keeps the contract of the hook, and return it.
@@ -91,6 +99,7 @@ class HookKind:
             raise PluginError(f"{cls.__qualname__}.replaces must be a tuple of names, not {shown(replaces)}.")
         for check in self.checks:
             check(cls)
+        require_free(cls, self.reserved, self.options_to)
         return cls
 
 
@@ -104,6 +113,7 @@ MODES = HookKind(
     BY_PREFER,
     checks=(),
     named_freely=True,
+    **_TO_CONVERTER,
 )
 LAYER_MAPPERS = HookKind(
     "ann2snn_layer_mappers",
@@ -114,6 +124,7 @@ LAYER_MAPPERS = HookKind(
     "Layer mappers: what the operations that they claim become.",
     BY_PREFER,
     checks=(require_defaults, check_exports, check_claims),
+    **_TO_CONVERTER,
 )
 NEURONS = HookKind(
     "ann2snn_neurons",
@@ -124,6 +135,7 @@ NEURONS = HookKind(
     "Neuron makers, usable by name as ``Converter(neuron=...)``.",
     BY_PREFER,
     checks=(require_defaults, check_exports),
+    **_TO_CONVERTER,
 )
 CORRECTIONS = HookKind(
     "ann2snn_corrections",
@@ -132,6 +144,7 @@ CORRECTIONS = HookKind(
     "corrections",
     "corrections",
     "Corrections, usable by name as ``Converter(corrections=...)``.",
+    **_TO_CONVERTER,
 )
 EXIT_RULES = HookKind(
     "ann2snn_exit_rules",
@@ -158,6 +171,8 @@ EXPORTERS = HookKind(
     "format",
     "Formats, usable by name as ``export(format=...)`` and ``load_network(format=...)``.",
     checks=(require_defaults, check_suffixes),
+    reserved=("snn", "path", "format", "plugins"),
+    options_to="export",
 )
 
 KINDS = {kind.hook: kind for kind in (MODES, LAYER_MAPPERS, NEURONS, CORRECTIONS, EXIT_RULES, READOUTS, EXPORTERS)}

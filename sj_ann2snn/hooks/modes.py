@@ -8,13 +8,12 @@ from typing import Any
 
 from ..contracts.normalization import Normalization
 from ..errors import Ann2SnnError, ModeError, PluginWarning
-from ..support.blame import WHAT_TO_DO
-from ..support.wording import described, is_fault, shown
+from ..support.wording import described, is_fault, sentence, shown
 from .choice import unknown
 from .conflicts import resolve
 from .kinds import MODES
 from .options import declared_options
-from .registry import Registered, Registry
+from .registry import Registered, Registry, culprit
 
 __all__ = ["find_mode"]
 
@@ -31,6 +30,7 @@ def find_mode(
     instances: dict[int, Normalization] = {}
     candidates = []
     broken: list[str] = []
+    advice: list[str] = []
     for one in registry.registered(MODES):
         known = declared_options(one.cls)
         given = {name: value for name, value in options.items() if name in known}
@@ -42,17 +42,23 @@ def find_mode(
             if not is_fault(error):
                 raise
             # Another strategy may still recognize the mode.
-            broken.append(f"{shown(one.name)} of {one.owner} failed in parse({shown(mode)}) with {described(error)}")
+            broken.append(f"{_shown(one)} failed in parse({shown(mode)}) with {described(error)}")
+            advice.append(culprit(MODES, one.name, one.owner).advice)
             continue
         if instance is not None and not isinstance(instance, Normalization):
-            broken.append(f"{shown(one.name)} of {one.owner} returned {shown(instance)} from parse({shown(mode)})")
+            broken.append(f"{_shown(one)} returned {shown(instance)} from parse({shown(mode)})")
+            advice.append(culprit(MODES, one.name, one.owner).advice)
             continue
         if instance is not None:
             instances[id(one)] = instance
             candidates.append(one)
-    for what in broken:
-        warnings.warn(f"A mode does not work: {what}. {WHAT_TO_DO}", PluginWarning, stacklevel=4)
+    for what, to_do in zip(broken, advice, strict=True):
+        warnings.warn(f"A mode does not work: {sentence(what)} {to_do}", PluginWarning, stacklevel=4)
     if not candidates:
         raise ModeError(unknown(registry, MODES, mode, broken))
     winner = resolve(candidates, prefer, f"mode={shown(mode)}")
     return instances[id(winner)], winner
+
+
+def _shown(one: Registered) -> str:
+    return f"{shown(one.name)} of {one.owner} (class {one.cls.__name__})"

@@ -9,10 +9,11 @@ from typing import Any
 from torch import nn
 
 from ..contracts.network_description import qualified_type
+from ..support.blame import OWN, Culprit
 from ..support.wording import shown
 from .kinds import KINDS, LAYER_MAPPERS, NEURONS, HookKind
 
-__all__ = ["BUILTIN", "CALLER", "Owner", "PluginFailure", "Registered", "Registry"]
+__all__ = ["BUILTIN", "CALLER", "Owner", "PluginFailure", "Registered", "Registry", "culprit"]
 
 
 @dataclass(frozen=True, order=True)
@@ -27,7 +28,7 @@ class Owner:
         return f"{self.distribution} {self.version}".strip()
 
 
-CALLER = Owner("your own argument")
+CALLER = Owner(OWN)
 """Owner of objects that the caller passes directly; they win every conflict."""
 
 
@@ -45,6 +46,11 @@ class Registered:
     @property
     def replaces(self) -> frozenset[str]:
         return frozenset(name.lower() for name in self.cls.replaces)
+
+
+def culprit(kind: HookKind, name: str, owner: Owner = CALLER) -> Culprit:
+    """A class of `kind` in messages."""
+    return Culprit(f"{kind.noun.capitalize()} {shown(name)}", str(owner))
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,14 @@ class Registry:
             layer for one in (*self.registered(NEURONS), *self.registered(LAYER_MAPPERS)) for layer in one.cls.exports
         ]
         return {qualified_type(layer): layer for layer in declared}
+
+    def maker_of(self, layer: type[nn.Module]) -> Culprit | None:
+        """The neuron or mapper that declares `layer` in `exports`; None if no plugin does."""
+        for kind in (NEURONS, LAYER_MAPPERS):
+            for one in self.registered(kind):
+                if layer in one.cls.exports:
+                    return culprit(kind, one.name, one.owner)
+        return None
 
     def claimed_types(self) -> frozenset[type[nn.Module]]:
         """Module types that some mapper claims."""

@@ -8,8 +8,8 @@ from typing import Any
 import pluggy
 
 from ..errors import Ann2SnnError, PluginError
-from ..support.wording import LONGEST, described, listed, shown
-from .kinds import KINDS
+from ..support.wording import LONGEST, described, did_you_mean, listed, sentence, shown
+from .kinds import KINDS, HookKind
 from .registry import Owner, Registry
 from .specs import API_VERSION, PROJECT, HookSpecs
 
@@ -22,13 +22,17 @@ def register_plugin(registry: Registry, plugin: Any, owner: Owner) -> None:
     Raises:
         PluginError: The plugin breaks the contract of its hooks.
     """
+    _require_plugin(plugin)
     if isinstance(plugin, type):
         plugin = plugin()
-    wanted = getattr(plugin, "ANN2SNN_API", API_VERSION)
+    wanted: Any = getattr(plugin, "ANN2SNN_API", API_VERSION)
+    if not isinstance(wanted, int) or isinstance(wanted, bool):
+        given = f"the text {shown(wanted)}" if isinstance(wanted, str) else shown(wanted)
+        raise PluginError(f"ANN2SNN_API is {given}; it must be the number {API_VERSION}: ANN2SNN_API = {API_VERSION}.")
     if wanted != API_VERSION:
         raise PluginError(
             f"it was written for hook API version {shown(wanted)}, but this sj-ann2snn has version {API_VERSION}. "
-            + ("Update sj-ann2snn." if isinstance(wanted, int) and wanted > API_VERSION else "Update the plugin.")
+            + ("Update sj-ann2snn." if wanted > API_VERSION else "Update the plugin.")
         )
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(HookSpecs)
@@ -36,19 +40,51 @@ def register_plugin(registry: Registry, plugin: Any, owner: Owner) -> None:
         manager.register(plugin)
         manager.check_pending()
     except pluggy.PluginValidationError as error:
-        raise PluginError(f"{told(error)}. Hooks: {', '.join(KINDS)}.") from error
+        raise PluginError(f"{sentence(told(error))} {_known_hooks(_named_like_hooks(plugin))}") from error
     implemented = {caller.name for caller in manager.get_hookcallers(plugin) or ()}
-    unmarked = [name for name in dir(plugin) if name.startswith("ann2snn_") and name not in implemented]
+    unmarked = [name for name in _named_like_hooks(plugin) if name not in implemented]
+    unknown = [name for name in unmarked if name not in KINDS]
+    if unknown:
+        raise PluginError(f"{listed(unknown)} is no hook. {_known_hooks(unknown)}")
     if unmarked:
         raise PluginError(f"{listed(unmarked)} is not marked with @sj_ann2snn.hookimpl.")
     if not implemented:
-        raise PluginError(f"it implements no hook. Hooks: {', '.join(KINDS)}.")
+        raise PluginError(f"it implements no hook. {_known_hooks(())}")
     contributed = {
         hook: [kind.check(cls) for cls in _require_classes(hook, getattr(manager.hook, hook)())]
         for hook, kind in KINDS.items()
         if hook in implemented
     }
     registry.add(contributed, owner)
+
+
+def _require_plugin(given: Any) -> None:
+    """Raises:
+    PluginError: `given` is a class for a hook, or an instance of one, instead of an object with hooks.
+    """
+    for kind in KINDS.values():
+        is_class = isinstance(given, type) and issubclass(given, kind.base)
+        if is_class or isinstance(given, kind.base):
+            name = (given if is_class else type(given)).__name__
+            raise PluginError(
+                f"it is {'the class' if is_class else 'an instance of'} {name}, a {kind.base.__name__}, but a plugin "
+                f"is an object whose hooks return classes. Write {hook_for(kind, name)}."
+            )
+
+
+def hook_for(kind: HookKind, name: str) -> str:
+    """How to write a plugin that only offers the class called `name`."""
+    return f"types.SimpleNamespace({kind.hook}=sj_ann2snn.hookimpl(lambda: [{name}]))"
+
+
+def _named_like_hooks(plugin: Any) -> list[str]:
+    return [name for name in dir(plugin) if name.startswith("ann2snn_")]
+
+
+def _known_hooks(names: Iterable[str]) -> str:
+    """What the hooks are called, and which of them `names` may mean."""
+    hints = [did_you_mean(name, KINDS, count=1) for name in names if name not in KINDS]
+    return " ".join([*dict.fromkeys(filter(None, hints)), f"Hooks: {', '.join(KINDS)}."])
 
 
 def _require_classes(hook: str, answers: list[Any]) -> Iterable[Any]:

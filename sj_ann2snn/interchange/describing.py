@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -11,24 +11,31 @@ from torch import Tensor, fx, nn
 from ..contracts.network_description import NetworkDescription, NodeDescription
 from ..contracts.readout import SUGGESTED
 from ..contracts.values import NodeReference, encode
-from ..errors import ExportError
+from ..errors import ExportError, PluginError
 from ..layers import Stepwise
+from ..support.blame import Culprit
 from ..support.names import NAME, is_usable, usable_class_name
 from ..support.structures import is_built, open_nodes
 from ..support.trees import map_leaves
 from .modules import copy_to_cpu, describe_layer
 from .operations import ATTRIBUTES, GETATTR, function_name, is_method, shown
 
-__all__ = ["describe", "usable_label"]
+__all__ = ["MakerFinder", "describe", "usable_label"]
+
+MakerFinder = Callable[[type[nn.Module]], Culprit | None]
+"""Returns the plugin that declares a layer, for messages."""
 
 
-def describe(snn: nn.Module, declared: Mapping[str, type[nn.Module]], producer: str = "") -> NetworkDescription:
+def describe(
+    snn: nn.Module, declared: Mapping[str, type[nn.Module]], producer: str = "", maker_of: MakerFinder | None = None
+) -> NetworkDescription:
     """The description of a converted network, whatever state it is in.
 
     Args:
         snn: The network.
         declared: The layers that plugins declare in `exports`, by qualified name.
         producer: The program that writes the description.
+        maker_of: Returns the plugin that declares a layer, for messages.
 
     Raises:
         ExportError: `snn` is not a converted network, or parts of it cannot be described; the message lists them all.
@@ -39,12 +46,12 @@ def describe(snn: nn.Module, declared: Mapping[str, type[nn.Module]], producer: 
         raise ExportError(
             f"Only a converted network (a torch.fx.GraphModule) can be exported, not {type(snn).__name__}; give {what}."
         )
-    return _Describer(snn, declared).run(producer)
+    return _Describer(snn, declared, maker_of or (lambda layer: None)).run(producer)
 
 
 class _Describer:
-    def __init__(self, snn: fx.GraphModule, declared: Mapping[str, type[nn.Module]]) -> None:
-        self.snn, self.declared = snn, declared
+    def __init__(self, snn: fx.GraphModule, declared: Mapping[str, type[nn.Module]], maker_of: MakerFinder) -> None:
+        self.snn, self.declared, self.maker_of = snn, declared, maker_of
         self.labels: set[str] = set()
 
     def run(self, producer: str) -> NetworkDescription:
@@ -102,7 +109,10 @@ class _Describer:
                 kind, function = _function(operation, args)
                 return NodeDescription(name, kind, function, target, args, kwargs, sequences=sequences)
             module = operation
-        layer = describe_layer(module, self.declared)
+        try:
+            layer = describe_layer(module, self.declared, self.maker_of(type(module)))
+        except PluginError as error:
+            raise PluginError(f"The layer {target} cannot be exported. {error}") from error.__cause__
         return NodeDescription(
             name, "layer", layer.operation, target, args, kwargs, layer.options, layer.tensors, sequences
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ from ..hooks.conflicts import resolve
 from ..hooks.discovery import load_plugins
 from ..hooks.kinds import EXPORTERS
 from ..hooks.options import construct
-from ..hooks.registry import Registered, Registry
-from ..support.blame import blame
+from ..hooks.registry import Registered, Registry, culprit
+from ..support.blame import Culprit, blame
+from ..support.makers import note_makers
 from ..support.neutral import neutrally
+from ..support.untouched import Untouched
+from ..support.wording import did_you_mean, listed, shown
 from . import build, describe
 
 __all__ = ["export", "find_exporter", "load_network"]
@@ -28,7 +32,14 @@ AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 
 @neutrally
-def export(snn: nn.Module, path: AnyPath, format: str | Exporter | None = None, **options: Any) -> None:
+def export(
+    snn: nn.Module,
+    path: AnyPath,
+    format: str | Exporter | None = None,
+    *,
+    plugins: Sequence[Any] = (),
+    **options: Any,
+) -> None:
     """Write a converted network to a file.
 
     >>> import tempfile, torch
@@ -49,6 +60,7 @@ def export(snn: nn.Module, path: AnyPath, format: str | Exporter | None = None, 
             symbolic link stays; a device or pipe is written to.
         format: `"archive"` (a zip of JSON and .npy files), `"torch"` (a file for `torch.load`), the name of any
             plugin's format, or an instance of `Exporter`; by default the format of the path's suffix.
+        plugins: Plugin objects to use in addition to the installed ones, for their formats and layers.
         options: Options for a format given by name.
 
     Raises:
@@ -58,14 +70,22 @@ def export(snn: nn.Module, path: AnyPath, format: str | Exporter | None = None, 
         ConflictError: Several plugins claim the format.
     """
     target = _path(path, ExportError, "written")
-    exporter = find_exporter(target, format, options)
-    description = describe(snn, load_plugins().exported_layers(), _producer())
+    registry = load_plugins() if plugins == () else load_plugins(plugins)
+    exporter, who = _choose(registry, target, format, options)
+    description = describe(snn, registry.exported_layers(), _producer(), registry.maker_of)
+    before = Untouched(value for node in description.nodes for value in node.tensors.values())
     try:
-        with blame(f"Format {exporter.name!r}, asked to write {target},"):
+        with blame(who, f"asked to write {target}", exporter, "export"):
             try:
                 exporter.export(description, target)
             except OSError as error:
                 raise ExportError(f"{target} cannot be written: {error.strerror or error}.") from error
+        if before.changed():
+            raise PluginError(
+                f"{who}, asked to write {target}, writes to the tensors of the description, in "
+                f"{type(exporter).__name__}.export; the file may hold other values than the network. Work on copies "
+                f"(tensor.clone()). {who.advice}"
+            )
     except ExportError as error:
         if str(target) in str(error):
             raise
@@ -73,7 +93,13 @@ def export(snn: nn.Module, path: AnyPath, format: str | Exporter | None = None, 
 
 
 @neutrally
-def load_network(path: AnyPath, format: str | Exporter | None = None, **options: Any) -> fx.GraphModule:
+def load_network(
+    path: AnyPath,
+    format: str | Exporter | None = None,
+    *,
+    plugins: Sequence[Any] = (),
+    **options: Any,
+) -> fx.GraphModule:
     """Read a network written by `export`: on the CPU, reset, in eval mode and in step mode "s".
 
     Nothing in the file is executed: it only names layers of `torch.nn`, of this package and of installed plugins, and
@@ -82,6 +108,7 @@ def load_network(path: AnyPath, format: str | Exporter | None = None, **options:
     Args:
         path: The file.
         format: As for `export`.
+        plugins: As for `export`.
         options: Options for a format given by name.
 
     Raises:
@@ -91,20 +118,24 @@ def load_network(path: AnyPath, format: str | Exporter | None = None, **options:
         ConflictError: Several plugins claim the format.
     """
     source = _path(path, FormatError, "read")
-    exporter = find_exporter(source, format, options)
+    registry = load_plugins() if plugins == () else load_plugins(plugins)
+    exporter, who = _choose(registry, source, format, options)
     try:
-        with blame(f"Format {exporter.name!r}, asked to read {source},"):
+        with blame(who, f"asked to read {source}", exporter, "load"):
             try:
                 description: Any = exporter.load(source)
             except OSError as error:
                 raise FormatError(error.strerror or str(error)) from error
         if not isinstance(description, NetworkDescription):
             raise PluginError(
-                f"Format {exporter.name!r} returned {description!r} from load(); it must return a NetworkDescription."
+                f"{who} returned {shown(description)} from load(); it must return a NetworkDescription. {who.advice}"
             )
-        return build(description, load_plugins().exported_layers())
+        snn = build(description, registry.exported_layers())
     except FormatError as error:
         raise FormatError(f"{source} cannot be read: {error}") from error
+    made = ((name, registry.maker_of(type(module))) for name, module in snn.named_modules() if name)
+    note_makers(snn, {name: who for name, who in made if who is not None})
+    return snn
 
 
 def _path(given: object, error: type[ExportError | FormatError], done: str) -> Path:
@@ -118,14 +149,14 @@ def _path(given: object, error: type[ExportError | FormatError], done: str) -> P
         path = os.fsdecode(given)  # type: ignore[arg-type]
     except TypeError:
         raise OptionError(
-            f"path={given!r} is not allowed: give the path of a file as text, bytes or a pathlib.Path."
+            f"path={shown(given)} is not allowed: give the path of a file as text, bytes or a pathlib.Path."
         ) from None
     try:
         allowed = b"\0" not in os.fsencode(path)
     except UnicodeEncodeError:
         allowed = False
     if not allowed:
-        raise error(f"{path!r} cannot be {done}: no file can have this name.")
+        raise error(f"{shown(path)} cannot be {done}: no file can have this name.")
     return Path(path)
 
 
@@ -136,17 +167,21 @@ def find_exporter(path: Path, given: object, options: dict[str, Any]) -> Exporte
         OptionError: There is no such exporter, or it has no such option.
         ConflictError: Several exporters claim the name or the suffix.
     """
+    return _choose(load_plugins(), path, given, options)[0]
+
+
+def _choose(registry: Registry, path: Path, given: object, options: dict[str, Any]) -> tuple[Exporter, Culprit]:
+    """The exporter, and its name in messages."""
     if isinstance(given, Exporter):
         if options:
             raise OptionError(
-                f"format={given.name!r} is an instance with its own options; {', '.join(sorted(options))} would have "
-                "no effect. Set the options when you make the instance."
+                f"format={shown(given.name)} is an instance with its own options; {listed(sorted(options))} would "
+                "have no effect. Set the options when you make the instance."
             )
-        return given
-    registry = load_plugins()
+        return given, culprit(EXPORTERS, given.name)
     found = _format_of(path, registry) if given is None else choose(registry, EXPORTERS, given).found
-    exporter: Exporter = construct(found.cls, options, f"format {found.name!r}")
-    return exporter
+    who = culprit(EXPORTERS, found.name, found.owner)
+    return construct(found.cls, options, who), who
 
 
 def _format_of(path: Path, registry: Registry) -> Registered:
@@ -154,12 +189,13 @@ def _format_of(path: Path, registry: Registry) -> Registered:
     known = registry.registered(EXPORTERS)
     candidates = [one for one in known if any(path.name.lower().endswith(end) for end in one.cls.suffixes)]
     if not candidates:
-        listed = ", ".join(f"{one.name!r} ({', '.join(one.cls.suffixes) or 'no suffix'})" for one in known)
+        formats = listed(f"{shown(one.name)} ({', '.join(one.cls.suffixes) or 'no suffix'})" for one in known)
+        hint = did_you_mean(path.suffix.lower(), [end for one in known for end in one.cls.suffixes])
         raise OptionError(
-            f"The suffix of {path.name!r} belongs to no format. Known formats: {listed}. "
-            "Use one of these suffixes, or name the format, format='archive'."
+            f"The suffix of {shown(path.name)} belongs to no format. {hint}{' ' if hint else ''}Known "
+            f"formats: {formats}. Use one of these suffixes, or name the format, format='archive'."
         )
-    return resolve(candidates, (), f"The suffix of {path.name!r}", "Name the format with format=...")
+    return resolve(candidates, (), f"The suffix of {shown(path.name)}", "Name the format with format=...")
 
 
 def _producer() -> str:

@@ -18,6 +18,7 @@ from ..contracts.checksums import why_not_plain
 from ..contracts.network_description import OperationDescription, qualified_type
 from ..contracts.values import encode
 from ..errors import ExportError, FormatError
+from ..hooks.known_plugins import provider_of_module
 from ..layers import (
     ChannelAffine,
     CumulativeMax,
@@ -27,7 +28,8 @@ from ..layers import (
     NormalizedReLU,
     Scaler,
 )
-from ..support.blame import blame
+from ..support.blame import Culprit, blame
+from ..support.wording import described, listed
 from .operations import GETATTR, find_function, function_name, shown
 
 __all__ = ["IF", "build_layer", "copy_to_cpu", "describe_layer", "torch_layer"]
@@ -61,12 +63,15 @@ OWN: dict[str, type[nn.Module]] = {
 }
 
 
-def describe_layer(module: nn.Module, declared: Mapping[str, type[nn.Module]]) -> OperationDescription:
+def describe_layer(
+    module: nn.Module, declared: Mapping[str, type[nn.Module]], maker: Culprit | None = None
+) -> OperationDescription:
     """The type, options and tensors of `module`.
 
     Args:
         module: A layer of a converted network.
         declared: The layers that plugins declare in `exports`, by qualified name.
+        maker: The plugin that declares this one, for messages.
 
     Raises:
         ExportError: The layer cannot be described; the message, to be placed after the layer's name, says why.
@@ -76,10 +81,10 @@ def describe_layer(module: nn.Module, declared: Mapping[str, type[nn.Module]]) -
         return OperationDescription("layer", IF, options)
     named = OWN.get(type(module).__name__)
     if named is type(module):
-        return _from_options(named.__name__, module, declared)
+        return _from_options(named.__name__, module, declared, maker)
     qualified = qualified_type(type(module))
     if declared.get(qualified) is type(module):
-        return _from_options(qualified, module, declared)
+        return _from_options(qualified, module, declared, maker)
     torch_type = torch_layer(module)
     if torch_type is None:
         raise ExportError(
@@ -108,8 +113,8 @@ def build_layer(
         raise
     except Exception as error:
         raise FormatError(
-            f"cannot be made with the options {repr(dict(options))[:500]} and the tensors {sorted(tensors)} "
-            f"({type(error).__name__}: {error})"
+            f"cannot be made with the options {repr(dict(options))[:500]} and the tensors {listed(sorted(tensors))} "
+            f"(in {operation}, {described(error)})"
         ) from error
 
 
@@ -156,10 +161,16 @@ def _torch_type(operation: str) -> type[nn.Module]:
         return found
     if "." in operation:
         raise FormatError(
-            f"is of the type {operation}, which no installed plugin declares in `exports`. Install the distribution "
-            f"that provides the package {operation.partition('.')[0]!r}"
+            f"is of the type {operation}, which no installed plugin declares in `exports`. {_where_from(operation)}"
         )
     raise FormatError(f"is of the type {operation!r}, which torch {torch.__version__} and sj-ann2snn do not have")
+
+
+def _where_from(operation: str) -> str:
+    known = provider_of_module(operation)
+    if known is not None:
+        return f"It comes with {known}"
+    return f"Install the distribution that provides the package {operation.partition('.')[0]!r}"
 
 
 def _option(value: Any, declared: Mapping[str, type[nn.Module]]) -> Any:
@@ -173,8 +184,10 @@ def _option(value: Any, declared: Mapping[str, type[nn.Module]]) -> Any:
     return function
 
 
-def _from_options(operation: str, module: Any, declared: Mapping[str, type[nn.Module]]) -> OperationDescription:
-    with blame(f"{type(module).__qualname__}.export_options()"):
+def _from_options(
+    operation: str, module: Any, declared: Mapping[str, type[nn.Module]], maker: Culprit | None
+) -> OperationDescription:
+    with blame(maker or Culprit(f"The layer {operation}"), "describing the layer", module, "export_options"):
         found: dict[str, Any] = dict(module.export_options())
     tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
     options = {name: _describe_option(value, declared) for name, value in found.items() if name not in tensors}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -23,6 +24,7 @@ def simulate(
     *,
     readout: str | Readout | None = None,
     precision: str = "float32",
+    plugins: Sequence[Any] = (),
 ) -> Any:
     """Run the network for `T` steps on a constant input and return its mean output, or another readout.
 
@@ -44,6 +46,7 @@ def simulate(
         precision: `"float32"` keeps the network's own precision. `"tf32"` (on CUDA) and `"bfloat16"` compute the layers
             behind the first neuron with weights of 11 and 8 significant bits. Membrane potentials keep their
             precision; the spikes differ slightly.
+        plugins: Plugin objects to use in addition to the installed ones, whose readouts you may name.
 
     Returns:
         The network's output averaged over time: ``[N, ...]``, in the ANN's own units. With another readout, its answer
@@ -67,5 +70,5 @@ def simulate(
     inputs = x if isinstance(x, tuple) else (x,)
     simulator = Simulator(snn, T, precision)
     warn_of_quiet_layers(snn, T)
-    chosen = readout_for(snn, readout, T)
+    chosen = readout_for(snn, readout, T, plugins)
     return simulator.restore(plain(concatenate(simulator.run_all(inputs, lambda _: AnswerAtEnd(chosen)))))

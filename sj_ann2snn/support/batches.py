@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..errors import Ann2SnnError, CalibrationError, InputError
+from .makers import failing_layer, plugin_failure
 from .names import NAME
 from .neutral import ordinary
-from .wording import first_line, listed, shortened, shown
+from .wording import first_line, is_fault, listed, shortened, shown
 
 __all__ = [
     "HALF",
@@ -188,29 +189,47 @@ def _describe_entries(batch: Sequence[Any], depth: int) -> str:
     return first + (f" and {len(batch) - FIRST} more" if len(batch) > FIRST else "")
 
 
-REJECTIONS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError)
+REJECTIONS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
 """What torch, or code that reads shapes, raises for an input that does not fit."""
 
 
 @contextmanager
-def explain_rejection(given: Any, errors: tuple[type[Exception], ...] = REJECTIONS) -> Iterator[None]:
-    """If a network fails, say what it was given.
+def explain_rejection(
+    given: Any,
+    network: nn.Module,
+    layers: Callable[[], Iterable[tuple[str, nn.Module]]] | None = None,
+    *,
+    errors: tuple[type[Exception], ...] = REJECTIONS,
+) -> Iterator[None]:
+    """If a network fails, say which layer failed, and what the network was given.
 
     Args:
         given: What it was given.
         errors: The errors to explain; others pass through, and so do those of the package and out-of-memory errors.
 
     Raises:
-        InputError: Instead of the error that the network or torch raised.
+        PluginError: A plugin made the layer that failed.
+        InputError: Another layer failed in a way that its input explains. All other errors pass through: those of the
+            package, of the memory, and what the caller's own layers raise.
     """
     try:
         yield
     except (Ann2SnnError, MemoryError, torch.OutOfMemoryError):
         raise
-    except errors as error:
+    except BaseException as error:
+        if not is_fault(error):
+            raise
+        ran = list(layers() if layers else network.named_modules())
+        failure = plugin_failure(network, ran, describe_batch(given), error)
+        if failure is not None:
+            raise failure from error
+        if not isinstance(error, errors):
+            raise
+        found = failing_layer(error, ran)
+        where = f" (in the layer {found[0]}, {type(found[1]).__name__})" if found else ""
         raise InputError(
             f"The network cannot take {describe_batch(given)}: it fails with {type(error).__name__}: "
-            f"{first_line(error)}"
+            f"{first_line(error)}{where}"
         ) from error
 
 

@@ -13,6 +13,7 @@ __all__ = [
     "first_line",
     "is_fault",
     "listed",
+    "sentence",
     "shortened",
     "shown",
     "with_article",
@@ -84,6 +85,16 @@ def listed(names: Iterable[object], most: int = MOST) -> str:
     every = [_name(name) for name in names]
     left = len(every) - most
     return ", ".join(every[:most]) + (f" and {left:,} more" if left > 0 else "")
+
+
+def sentence(text: str) -> str:
+    """`text` with a full stop at its end, unless it ends a sentence already.
+
+    >>> sentence("it is closed"), sentence("Is it closed?")
+    ('it is closed.', 'Is it closed?')
+    """
+    text = text.rstrip()
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def with_article(noun: str) -> str:

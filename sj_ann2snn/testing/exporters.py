@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -62,10 +62,30 @@ class ExporterTests(PluginTests):
 
     Attributes:
         reads_back: It can load the files that it writes.
+        refused: Names of the kit's networks, `NETWORKS`, that the format cannot hold; it refuses them with an
+            `ExportError`.
+        networks: Networks of your own by name, for images of 1x8x8, that the format holds; the tests run on them, too.
+            A format that refuses all of the kit's networks needs one.
     """
 
     hook = "ann2snn_exporters"
     reads_back: ClassVar[bool] = True
+    refused: ClassVar[Collection[str]] = ()
+    networks: ClassVar[Mapping[str, Callable[[], nn.Module]]] = {}
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Run the tests on every network that the format holds, or refuses."""
+        unknown = set(self.refused) - set(NETWORKS)
+        assert not unknown, f"refused names {sorted(unknown)}; the kit's networks are {', '.join(NETWORKS)}"
+        for argument, names in (("name", self._held()), ("refused_name", tuple(self.refused))):
+            if argument in metafunc.fixturenames:
+                metafunc.parametrize(argument, names)
+
+    @classmethod
+    def _held(cls) -> tuple[str, ...]:
+        held = (*(name for name in NETWORKS if name not in cls.refused), *cls.networks)
+        assert held, "the format refuses all of the kit's networks; name some that it holds in `networks`"
+        return held
 
     @property
     def file(self) -> str:
@@ -74,7 +94,7 @@ class ExporterTests(PluginTests):
 
     def converted(self, name: str) -> tuple[nn.Module, Tensor]:
         """One of the networks, with samples."""
-        ann = NETWORKS[name]()
+        ann = {**NETWORKS, **self.networks}[name]()
         x = torch.rand(20, 1, 8, 8, dtype=next(ann.parameters()).dtype)
         return Converter([x], progress=False)(ann), x
 
@@ -99,7 +119,6 @@ class ExporterTests(PluginTests):
             with pytest.raises(OptionError, match="no_such_option_of_any_plugin"):
                 find_exporter(tmp_path / "x", name, {"no_such_option_of_any_plugin": 1})
 
-    @pytest.mark.parametrize("name", NETWORKS)
     def test_writes_the_file_and_leaves_the_network_alone(self, name: str, tmp_path: Path) -> None:
         """An existing file is overwritten, and nothing else is left in the folder."""
         snn, _ = self.converted(name)
@@ -113,7 +132,6 @@ class ExporterTests(PluginTests):
         assert before[0] == after[0], "export() changed the description"
         assert all(torch.equal(tensor, after[1][key]) for key, tensor in before[1].items()), "export() changed a tensor"
 
-    @pytest.mark.parametrize("name", NETWORKS)
     def test_the_network_comes_back(self, name: str, tmp_path: Path) -> None:
         """To the last bit: the same output at every step. A write-only format raises a `FormatError`."""
         snn, x = self.converted(name)
@@ -128,6 +146,13 @@ class ExporterTests(PluginTests):
         assert torch.equal(step_by_step(loaded, inputs), step_by_step(snn, inputs))
         assert torch.equal(simulate(loaded, x, STEPS), simulate(snn, x, STEPS))
         assert describe(loaded, {}).as_document()[0] == describe(snn, {}).as_document()[0]
+
+    def test_what_the_format_cannot_hold_is_refused(self, refused_name: str, tmp_path: Path) -> None:
+        """With an `ExportError`, and without a file that looks like a network."""
+        snn, _ = self.converted(refused_name)
+        with pytest.raises(ExportError):
+            export(snn, tmp_path / self.file, self.make())
+        assert not (tmp_path / self.file).exists(), "a refused export leaves a file behind"
 
     def test_files_of_another_kind_are_refused(self, tmp_path: Path) -> None:
         """With a `FormatError`, which users catch."""
@@ -144,7 +169,7 @@ class ExporterTests(PluginTests):
         """Half a download is refused."""
         self.require("reads_back")
         path = tmp_path / self.file
-        export(self.converted("leaky")[0], path, self.make())
+        export(self.converted(self._held()[-1])[0], path, self.make())
         path.write_bytes(path.read_bytes()[:-400])
         with pytest.raises(FormatError):
             load_network(path, self.make())
@@ -169,4 +194,4 @@ class ExporterTests(PluginTests):
         """With an `ExportError`; the exporter only needs to raise an `OSError`."""
         exporter: Any = self.make()
         with pytest.raises(ExportError):
-            export(self.converted("leaky")[0], tmp_path / "nowhere" / self.file, exporter)
+            export(self.converted(self._held()[-1])[0], tmp_path / "nowhere" / self.file, exporter)

@@ -51,6 +51,8 @@ class MapperCase:
         memory: The mapper replaces the operation by a module with memory (`Stateful`, or `Analog` with a single tensor
             that the network does not fix); some tests run on this module by itself.
         exported: The network can be written to a file, if the mapper declares `exports`.
+        nonnegative: The operation's input is never negative, because a neuron is in front of it; the tests then show it
+            no negative values (for a square root or a logarithm, for example).
         options: Options of the mapper.
         tolerance: Relative error of the mean output that must be reached within 4096 steps.
     """
@@ -60,6 +62,7 @@ class MapperCase:
     refused: bool = False
     memory: bool = False
     exported: bool = True
+    nonnegative: bool = False
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     tolerance: float = 0.01
 
@@ -68,6 +71,11 @@ class MapperCase:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
             return self.network().double().eval()
+
+    def currents(self, steps: int, *shape: int) -> Tensor:
+        """What the module with memory receives, ``[steps, *shape]``."""
+        x_seq = currents(steps, *shape)
+        return x_seq.abs() if self.nonnegative else x_seq
 
     def inputs(self) -> Tensor:
         """Samples ``[N, *shape]``."""
@@ -211,6 +219,8 @@ class LayerMapperTests(PluginTests):
                 continue
             operation = operation_of(site, answer)
             x, y = (torch.randn(values[0].shape, dtype=values[0].dtype) for _ in range(2))
+            if case.nonnegative:
+                x, y = x.abs(), y.abs()
             zero = operation(torch.zeros_like(x))
             for out, one, other, none in zip(
                 *(outputs_of(value) for value in (operation(x + y), operation(x), operation(y), zero)), strict=True
@@ -238,7 +248,7 @@ class LayerMapperTests(PluginTests):
             if answer.analog or not answer.exact:
                 continue
             operation = operation_of(site)
-            x_seq = currents(10, *site.values[0].shape)
+            x_seq = memory_case.currents(10, *site.values[0].shape)
             got = step_by_step(answer.make(), x_seq).cumsum(0)
             wanted = torch.stack([operation(x) for x in x_seq.cumsum(0)])
             torch.testing.assert_close(got, wanted, **stateful.TOLERANCE)
@@ -248,7 +258,7 @@ class LayerMapperTests(PluginTests):
         for site, answer in self.with_memory(memory_case):
             if answer.analog:
                 continue
-            x_seq = currents(10, *site.values[0].shape)
+            x_seq = memory_case.currents(10, *site.values[0].shape)
             got = step_by_step(answer.make(), 4 * x_seq)
             torch.testing.assert_close(got, 4 * step_by_step(answer.make(), x_seq), **stateful.TOLERANCE)
 
@@ -268,7 +278,7 @@ class LayerMapperTests(PluginTests):
     def test_memory_keeps_the_rules(self, memory_case: MapperCase, check: Callable[..., None]) -> None:
         """Reset works, single-step equals multi-step, samples do not mix, copies are independent."""
         for site, answer in self.with_memory(memory_case):
-            check(answer.make, currents(10, SAMPLES, *site.values[0].shape[1:]))
+            check(answer.make, memory_case.currents(10, SAMPLES, *site.values[0].shape[1:]))
 
     # In a network ------------------------------------------------------------------------------
 

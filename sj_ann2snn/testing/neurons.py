@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import pytest
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from ..compat import MemoryModule
 from ..contracts.neuron_maker import NeuronMaker, NeuronSite
 from ..conversion.converter import Converter
+from ..conversion.neuron_rates import Drift, find_drift
+from ..hooks.options import declared_options
 from ..simulation.simulate import simulate
 from . import stateful
 from .contract import PluginTests
@@ -32,7 +35,7 @@ class NeuronTests(PluginTests):
 
     Attributes:
         rate_error: Allowed difference, in spikes, between T times the mean output and a constant drive: one for IF
-            neurons, whose rate is then within 1/T.
+            neurons, whose rate is then within 1/T. What `NeuronMaker.resolution` allows comes on top.
         saturates: The mean output never exceeds λ.
         whole_spikes: The output at a step is a whole number of spikes.
         negative_spikes: The neuron may emit negative spikes.
@@ -57,8 +60,12 @@ class NeuronTests(PluginTests):
 
     def currents(self) -> Tensor:
         """Currents ``[T, N, 3, 4]`` in units of one spike, up to saturation."""
+        return currents(24, 5, 3, 4, spread=self.spread())
+
+    def spread(self) -> float:
+        """λ in units of one spike."""
         scale = SCALES["layer"]
-        return currents(24, 5, 3, 4, spread=float(scale / self.make().unit(scale)))
+        return float(scale / self.make().unit(scale))
 
     # What is made ------------------------------------------------------------------------------
 
@@ -124,11 +131,19 @@ class NeuronTests(PluginTests):
         stateful.assert_leaves_inputs_alone(self.neuron, self.currents())
 
     def test_single_precision(self) -> None:
-        """Currents in eighths are exact in single precision, and so are the spikes."""
+        """Spikes are the same; if λ is no multiple of `unit` by a power of two, rounding may delay a spike."""
         x = self.currents().float()
         out = at_once(self.neuron(), x)
         assert out.dtype == torch.float32
-        torch.testing.assert_close(out.double(), at_once(self.neuron(), x.double()), rtol=0, atol=0)
+        wanted = at_once(self.neuron(), x.double())
+        if math.frexp(self.spread())[0] == 0.5:
+            # Currents in eighths of a power of two are exact in single precision, and so are their sums.
+            rounding = 0 if self.whole_spikes else 1e-6
+            torch.testing.assert_close(out.double(), wanted, rtol=rounding, atol=rounding)
+            return
+        late = (out.double().cumsum(0) - wanted.cumsum(0)).abs()
+        assert float(late.max()) <= 1 + 1e-3, f"single precision is off by {float(late.max()):.3f} spikes"
+        assert float((late > 1e-3).double().mean()) < 0.05, "single precision is off at more than 5 % of the steps"
 
     def test_memory_layout_does_not_matter(self) -> None:
         """The simulator stores images as channels_last."""
@@ -155,12 +170,31 @@ class NeuronTests(PluginTests):
         activation = share * per_channel
         drive = (activation / unit).expand(steps, 1, 3, 64)
         rate = step_by_step(maker.make(self.site(scale)), drive).mean(0) * unit
-        missed = (rate - activation.clamp(min=0).minimum(per_channel)).abs() / unit * steps
-        worst = missed.amax((0, 1))
-        assert bool((worst <= self.rate_error + 1e-9).all()), (
-            f"after {steps} steps the spikes for an activation of {share[worst.argmax()]:.3f} λ are off by "
-            f"{worst.max():.3f}, more than rate_error={self.rate_error}"
+        wanted = activation.clamp(min=0).minimum(per_channel).expand_as(rate)
+        allowed = self.rate_error + maker.resolution * per_channel / unit * steps
+        beyond = ((rate - wanted).abs() / unit * steps - allowed).flatten()
+        worst = int(beyond.argmax())
+        emitted, expected = ((one / unit * steps).flatten()[worst].item() for one in (rate, wanted))
+        drift = self.drift()
+        why = f" The error grows with T: {drift}." if drift else ""
+        assert beyond[worst] <= 1e-9, (
+            f"{emitted:.3g} spikes, expected {expected:.3g}, after {steps} steps for an activation of "
+            f"{share[worst % len(share)]:.3f} λ; {'too few' if emitted < expected else 'too many'} by more than "
+            f"rate_error={self.rate_error}.{why}"
         )
+
+    def drift(self, few: int = 64, many: int = 256) -> Drift | None:
+        """The error for a constant current, if it grows with the number of steps."""
+        maker, site = self.make(), self.site()
+        if "T" in declared_options(self.plugin_class):
+            return None
+        unit = maker.unit(site.scale)
+        return find_drift(maker.make(site), site, unit, few=few, many=many, resolution=maker.resolution)
+
+    def test_the_error_does_not_grow_with_the_steps(self) -> None:
+        """A leak, a hard reset or a refractory time loses current: the mean output never approaches the current."""
+        drift = self.drift(few=256, many=1024)
+        assert drift is None, f"{drift}"
 
     # In a network ------------------------------------------------------------------------------
 
@@ -173,7 +207,8 @@ class NeuronTests(PluginTests):
         unit = float(maker.unit(torch.ones((), dtype=torch.float64)))
         for steps in (4, 32):
             error = (simulate(snn, x, T=steps) - x).abs().max().item()
-            assert error <= self.rate_error * unit / steps + 1e-9, f"after {steps} steps the error is {error:.4f}"
+            allowed = self.rate_error * unit / steps + maker.resolution
+            assert error <= allowed + 1e-9, f"after {steps} steps the error is {error:.4f}"
 
     def test_bounded_activations_are_bounded(self) -> None:
         """ReLU6 is at most 6: a neuron that can emit more than λ must keep to `site.maximum`."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import itertools
 import math
 import pickle
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 import pytest
@@ -49,7 +50,8 @@ class NormalizationTests(PluginTests):
         proportional: Activations k times as large give a λ k times as large.
         independent_of_batches: The same data in other batches gives the same λ.
         independent_of_order: The same batches in another order give the same λ.
-        mergeable: Merging observers that each saw a part of the data equals one observer that saw all of it.
+        mergeable: Merging observers that each saw a part of the data equals one observer that saw all of it; in every
+            pass, if the mode needs several.
         constant_memory: An observer does not grow with the data.
         alike_channels: The mode treats all channels alike: exchanging channels exchanges their scales.
     """
@@ -95,6 +97,30 @@ class NormalizationTests(PluginTests):
             if not observer.end_pass():
                 return observer
         raise AssertionError(f"the observer asks for another pass after {MAX_PASSES} passes")
+
+    def merged(
+        self,
+        site: CalibrationSite,
+        parts: Sequence[Sequence[Tensor]],
+        copied: Callable[[Observer], Observer] = copy.deepcopy,
+    ) -> Observer:
+        """An observer merged from one for each part of the data, in every pass.
+
+        After a pass, the observers of all parts are merged, and `end_pass` of the merged one is called. If it asks for
+        another pass, every part continues with a copy of it.
+        """
+        observers: list[Observer] = [self.parsed().observer(site) for _ in parts]
+        for _ in range(MAX_PASSES):
+            for observer, batches in zip(observers, parts, strict=True):
+                for batch in batches:
+                    observer.observe(batch.clone())
+            first, *others = (copied(one) for one in observers)
+            for other in others:
+                first.merge(other)
+            if not first.end_pass():
+                return first
+            observers = [copied(first) for _ in parts]
+        raise AssertionError(f"the merged observer asks for another pass after {MAX_PASSES} passes")
 
     def scale(self, site: CalibrationSite, batches: Iterable[Tensor]) -> Tensor:
         """λ for the data."""
@@ -234,17 +260,14 @@ class NormalizationTests(PluginTests):
         parts: list[Sequence[Tensor]] = [[x[:7]], [x[7:8], x[8:20]], [], [x[20:]]]
         wanted = self.scale(site, [x])
         for order in itertools.permutations(range(len(parts))):
-            first, *others = (self._shown(site, parts[index]) for index in order)
-            for other in others:
-                first.merge(other)
-            self.assert_same(first.scale(), wanted, rtol=self.rtol)
+            merged = self.merged(site, [parts[index] for index in order])
+            self.assert_same(merged.scale(), wanted, rtol=self.rtol)
 
     def test_observers_travel_between_processes(self) -> None:
         """A pickled observer continues as before; this is how observers of different parts are merged."""
         self.require("mergeable")
         x = self.activations()
-        observer = pickle.loads(pickle.dumps(self._shown(PER_CHANNEL, [x[:20]])))
-        observer.merge(self._shown(PER_CHANNEL, [x[20:]]))
+        observer = self.merged(PER_CHANNEL, [[x[:20]], [x[20:]]], lambda one: pickle.loads(pickle.dumps(one)))
         self.assert_same(observer.scale(), self.scale(PER_CHANNEL, [x]), rtol=self.rtol)
 
     def test_observers_are_independent_of_each_other(self) -> None:
@@ -324,9 +347,3 @@ class NormalizationTests(PluginTests):
         assert len(scales) == 2
         assert all(0 < low <= high < math.inf for low, high in scales)
         assert converter.report.mode == str(self.parsed())
-
-    def _shown(self, site: CalibrationSite, batches: Iterable[Tensor]) -> Observer:
-        observer = self.parsed().observer(site)
-        for batch in batches:
-            observer.observe(batch.clone())
-        return observer

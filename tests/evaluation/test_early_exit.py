@@ -175,7 +175,10 @@ def test_a_rule_that_answers_something_else(snn: Any, what: str, answer: Any) ->
         def settled(self, answers: Tensor, step: int) -> Any:
             return answer
 
-    with pytest.raises(PluginError, match=r"Exit rule 'wrong' returned .* at step 1; it must return a bool tensor"):
+    with pytest.raises(
+        PluginError,
+        match=r"Exit rule 'wrong' \(your own argument\) returned .* at step 1; it must return a bool tensor",
+    ):
         evaluate(snn, [samples()], T=3, early_exit=Wrong(), progress=False)
 
 
@@ -186,5 +189,8 @@ def test_a_rule_that_fails(snn: Any) -> None:
         def settled(self, answers: Tensor, step: int) -> Tensor:
             raise RuntimeError("no idea")
 
-    with pytest.raises(PluginError, match=r"Exit rule 'failing', asked at step 1, failed with RuntimeError: no idea"):
+    with pytest.raises(
+        PluginError,
+        match=r"Exit rule 'failing' \(your own argument\), asked at step 1, failed with RuntimeError: no idea",
+    ):
         evaluate(snn, [samples()], T=3, early_exit=Failing(), progress=False)

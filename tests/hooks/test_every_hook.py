@@ -323,13 +323,20 @@ def test_a_mapper_may_refuse() -> None:
         converter(smooth_network())
 
 
+BACKWARDS = torch.arange(5, -1, -1)[None]
+
+
 @pytest.mark.parametrize(
-    "mirror", [pytest.param(torch.fliplr, id="function"), pytest.param(lambda x: x.fliplr(), id="method")]
+    "mirror",
+    [
+        pytest.param(lambda x: torch.take_along_dim(x, BACKWARDS, 1), id="function"),
+        pytest.param(lambda x: x.take_along_dim(BACKWARDS, 1), id="method"),
+    ],
 )
 def test_a_mapper_may_claim_functions_and_methods(mirror: Callable[[Tensor], Tensor]) -> None:
     class Mirror(LayerMapper):
         name = "mirror"
-        claims = (torch.fliplr, "fliplr")
+        claims = (torch.take_along_dim, "take_along_dim")
 
         def map(self, site: Site) -> Replacement:
             return Rearrange()
@@ -343,12 +350,12 @@ def test_a_mapper_may_claim_functions_and_methods(mirror: Callable[[Tensor], Ten
             return self.second(mirror(torch.relu(self.first(x))))
 
     ann, x = Net(), images()
-    with pytest.raises(UnsupportedError, match=r"fliplr.*no installed mapper knows it"):
+    with pytest.raises(UnsupportedError, match=r"take_along_dim.*no installed mapper knows it"):
         Converter([x], progress=False)(ann)
     converter = converter_with("ann2snn_layer_mappers", Mirror, channel_wise=True)
     converter.dataloader = [x]
     snn = converter(ann)
-    assert [entry.name for entry in converter.report if entry.mapper == "mirror"] == ["fliplr"]
+    assert [entry.name for entry in converter.report if entry.mapper == "mirror"] == ["take_along_dim"]
     torch.testing.assert_close(simulate(snn, x, T=500), ann(x).detach(), rtol=0, atol=0.02)
 
 

@@ -93,10 +93,11 @@ def test_formats_of_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         export(small(), tmp_path / "a.zip")
     export(small(), tmp_path / "a.zip", "zipped")
     with pytest.raises(
-        PluginError, match=r"Format 'broken', asked to write .*a.broken, failed with RuntimeError: no luck"
+        PluginError,
+        match=r"Format 'broken' \(extra 1\.0\), asked to write .*a.broken, failed with RuntimeError: no luck",
     ):
         export(small(), tmp_path / "a.broken")
-    with pytest.raises(PluginError, match=r"Format 'broken' returned 'a network' from load\(\)"):
+    with pytest.raises(PluginError, match=r"Format 'broken' \(extra 1\.0\) returned 'a network' from load\(\)"):
         load_network(tmp_path / "a.broken")
     with pytest.raises(
         FormatError, match="a.one cannot be read: the format 'one-way' can be written but not read back"
@@ -136,7 +137,10 @@ def test_neurons_that_plugins_declare_come_back(format: str, tmp_path: Path, mon
         with pytest.raises(ExportError, match=r"1 \(Exported\): it holds .*, which cannot be written"):
             export(snn, tmp_path / FORMATS[format])
         monkeypatch.setattr(Exported, "export_options", lambda self: 1 / 0)
-        with pytest.raises(PluginError, match=r"Exported.export_options\(\) failed with ZeroDivisionError"):
+        with pytest.raises(
+            PluginError,
+            match=r"layer 1 .*Neuron 'exported' \(extra 1\.0\).*ZeroDivisionError.*\(in Exported\.export_options\)",
+        ):
             export(snn, tmp_path / FORMATS[format])
     with pytest.raises(FormatError, match=r"Exported, which no installed plugin declares in `exports`"):
         load_network(tmp_path / FORMATS[format])

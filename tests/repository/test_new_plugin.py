@@ -153,7 +153,7 @@ def test_the_distribution_lints_clean(kind: str, name: str, tmp_path: Path) -> N
 def test_the_distributions_are_typed(tmp_path: Path) -> None:
     mypy = pytest.importorskip("mypy", reason="mypy is not installed here; the extra `lint` brings it")
     folders = [new_plugin(f"sample-{kind}", kind, tmp_path / kind, "Ada Lovelace")[0] for kind in KINDS]
-    written = [str(found) for folder in folders for found in folder.glob("sample_*")]
+    written = [str(found) for folder in folders for found in folder.glob("sj_ann2snn_sample_*")]
     assert len(written) == len(KINDS)
     settings = tmp_path / "mypy.ini"
     settings.write_text(
@@ -166,10 +166,12 @@ def test_the_distributions_are_typed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", "-x", "x-", "a b", "ü", "x/y", "../x", "a" * 41, "3d-mode", "json", "class", "torch", "sj_ann2snn"],
+    ["", "-x", "x-", "a b", "ü", "x/y", "../x", "a" * 41, "3d-mode", "sj_ann2snn", "sj-ann2snn-"],
 )
 def test_names_that_cannot_be_used(name: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is not a valid name for a distribution|gives the package"):
+    with pytest.raises(
+        InputError, match="is not a valid name for a distribution|Begin with a letter|is the name of this package"
+    ):
         new_plugin(name, "neuron", tmp_path / "written")
     assert not (tmp_path / "written").exists()
 
@@ -199,13 +201,22 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path, capsys: pyt
 
 def test_an_empty_folder_is_used(tmp_path: Path) -> None:
     new_plugin("low-latency", "neuron", tmp_path)
-    assert (tmp_path / "low_latency" / "neuron.py").is_file()
+    assert (tmp_path / "sj_ann2snn_low_latency" / "neuron.py").is_file()
 
 
 def test_the_name_is_the_default_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     new_plugin("Low_Latency", "neuron")
-    assert (tmp_path / "low-latency" / "low_latency" / "__init__.py").is_file()
+    assert (tmp_path / "sj-ann2snn-low-latency" / "sj_ann2snn_low_latency" / "__init__.py").is_file()
+
+
+@pytest.mark.parametrize("name", ["mmse", "sj-ann2snn-mmse", "MMSE", "json", "torch"])
+def test_the_distribution_is_called_like_its_relatives(name: str, tmp_path: Path) -> None:
+    plugin = name.lower().removeprefix("sj-ann2snn-")
+    new_plugin(name, "normalization", tmp_path)
+    project = tomllib.loads((tmp_path / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["name"] == f"sj-ann2snn-{plugin}"
+    assert project["entry-points"] == {"sj_ann2snn": {plugin: f"sj_ann2snn_{plugin}"}}
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

@@ -284,13 +284,22 @@ def answering(answer: Any = None, *, last: Any = None, divide: Any = 1) -> Reado
     [
         (
             answering((torch.ones(2, 1, 4), None)),
-            r"Readout 'wrong' returned .* from answers\(\); it must return a tensor of shape \[\d+, \d+, \.\.\.\] and",
+            r"Readout 'wrong' \(your own argument\) returned .* from answers\(\); it must return a tensor of shape \[\d+, \d+, \.\.\.\] and",
         ),
-        (answering((None, None)), r"Readout 'wrong' returned .* from answers\(\); it must return a tensor of shape"),
-        (answering(torch.ones(23, 4)), r"Readout 'wrong', given the outputs after step 0, failed with ValueError"),
-        (answering(divide=0), r"Readout 'wrong' returned 0 from divisor\(1\); it must return a finite, positive num"),
-        (answering(divide=float("inf")), r"Readout 'wrong' returned inf from divisor\(1\)"),
-        (answering(divide="2"), r"Readout 'wrong' returned '2' from divisor\(1\)"),
+        (
+            answering((None, None)),
+            r"Readout 'wrong' \(your own argument\) returned .* from answers\(\); it must return a tensor of shape",
+        ),
+        (
+            answering(torch.ones(23, 4)),
+            r"Readout 'wrong' \(your own argument\), given the outputs after step 0, failed with ValueError",
+        ),
+        (
+            answering(divide=0),
+            r"Readout 'wrong' \(your own argument\) returned 0 from divisor\(1\); it must return a finite, positive num",
+        ),
+        (answering(divide=float("inf")), r"Readout 'wrong' \(your own argument\) returned inf from divisor\(1\)"),
+        (answering(divide="2"), r"Readout 'wrong' \(your own argument\) returned '2' from divisor\(1\)"),
     ],
 )
 def test_answers_outside_the_contract_in_evaluate(snn: Any, readout: Readout, message: str) -> None:
@@ -303,11 +312,20 @@ def test_answers_outside_the_contract_in_evaluate(snn: Any, readout: Readout, me
     [
         (
             answering(last=(torch.ones(999, 4), None)),
-            r"Readout 'wrong' returned .* from last_answer\(\); it must return a tensor of shape \[\d+, \.\.\.\] and",
+            r"Readout 'wrong' \(your own argument\) returned .* from last_answer\(\); it must return a tensor of shape \[\d+, \.\.\.\] and",
         ),
-        (answering(last=(3, None)), r"Readout 'wrong' returned .* from last_answer\(\); it must return a tensor"),
-        (answering(last=3), r"Readout 'wrong', given the outputs after step 0, failed with TypeError"),
-        (answering(divide=-1.0), r"Readout 'wrong' returned -1\.0 from divisor\(3\); it must return a finite, posit"),
+        (
+            answering(last=(3, None)),
+            r"Readout 'wrong' \(your own argument\) returned .* from last_answer\(\); it must return a tensor",
+        ),
+        (
+            answering(last=3),
+            r"Readout 'wrong' \(your own argument\), given the outputs after step 0, failed with TypeError",
+        ),
+        (
+            answering(divide=-1.0),
+            r"Readout 'wrong' \(your own argument\) returned -1\.0 from divisor\(3\); it must return a finite, posit",
+        ),
     ],
 )
 def test_answers_outside_the_contract_in_simulate(snn: Any, readout: Readout, message: str) -> None:
@@ -350,7 +368,8 @@ def test_a_state_without_a_row_for_each_sample_is_told(snn: Any) -> None:
             return outputs, torch.tensor(done)
 
     with pytest.raises(
-        PluginError, match=r"Readout 'careless' keeps .* in its state for \d+ samples; every tensor there must have one"
+        PluginError,
+        match=r"Readout 'careless' \(your own argument\) keeps .* in its state for \d+ samples; every tensor there must have one",
     ):
         evaluate(snn, [samples()], STEPS, readout=Careless(), early_exit=0.05, progress=False)
 
@@ -366,11 +385,15 @@ def test_a_readout_that_fails(snn: Any) -> None:
         def answers(self, outputs: Tensor, state: Any, done: int) -> tuple[Tensor, Any]:
             raise RuntimeError("no idea")
 
-    with pytest.raises(PluginError, match=r"^Readout 'failing', asked about T=3, failed with RuntimeError: too many"):
+    with pytest.raises(
+        PluginError,
+        match=r"^Readout 'failing' \(your own argument\), asked about T=3, failed with RuntimeError: too many",
+    ):
         used("simulate", snn, 3, Failing())
     for run in ("simulate", "evaluate"):
         with pytest.raises(
-            PluginError, match=r"^Readout 'failing', given the outputs after step 0, failed with .*idea"
+            PluginError,
+            match=r"^Readout 'failing' \(your own argument\), given the outputs after step 0, failed with .*idea",
         ):
             used(run, snn, 2, Failing())
 

@@ -24,6 +24,7 @@ from sj_ann2snn import (
     CumulativeMaxPool,
     ExitRule,
     Exporter,
+    ExportError,
     FormatError,
     InPlaceNeuron,
     LayerMapper,
@@ -42,7 +43,7 @@ from sj_ann2snn import (
     Stateful,
     Trial,
     along_axis,
-    channels_last_2d,
+    channels_first_2d,
     fill_dead_channels,
 )
 from sj_ann2snn.testing import (
@@ -71,7 +72,7 @@ class Rms(Observer):
 
     def observe(self, x: Tensor) -> Any:
         axis = self.site.channel_axis
-        rows = x.reshape(1, -1) if axis is None else channels_last_2d(x, axis)
+        rows = x.reshape(1, -1) if axis is None else channels_first_2d(x, axis)
         self.squares = self.squares + rows.double().square().sum(1)
         self.count += rows.shape[1]
 
@@ -104,6 +105,54 @@ class TestSoundMode(ModeTests):
 
 def observing(observer: type[Observer]) -> type[Normalization]:
     return type("Mode", (RmsMode,), {"makes": observer, "__doc__": "A mode."})
+
+
+class AboveTheMean(Observer):
+    """Three times the mean of what lies above the mean, in two passes."""
+
+    bound, passes, clears = 0.0, 0, True
+
+    def __init__(self, site: CalibrationSite) -> None:
+        super().__init__(site)
+        self.total, self.count = 0.0, 0
+
+    def observe(self, x: Tensor) -> None:
+        above = x[x > self.bound]
+        self.total, self.count = self.total + above.double().sum().item(), self.count + above.numel()
+
+    def merge(self, other: Any) -> None:
+        self.total, self.count = self.total + other.total, self.count + other.count
+
+    def end_pass(self) -> bool:
+        self.passes += 1
+        if self.passes == 2:
+            return False
+        self.bound = self.total / max(1, self.count)
+        if self.clears:
+            self.total, self.count = 0.0, 0
+        return True
+
+    def scale(self) -> Tensor:
+        return torch.tensor(3 * (self.total / self.count if self.count else self.bound))
+
+
+class TestSoundModeOfTwoPasses(ModeTests):
+    meant = None
+    plugin_class = observing(AboveTheMean)
+    rtol = 1e-5
+
+
+class KeepsCounting(AboveTheMean):
+    """Merged after the second pass, it has the first pass once for every part."""
+
+    clears = False
+
+
+class TestCountsPassesTwice(ModeTests):
+    meant = "test_merged_observers_equal_one_that_saw_all"
+    also = ("test_observers_travel_between_processes",)
+    plugin_class = observing(KeepsCounting)
+    rtol = 1e-5
 
 
 class TestNameThatCannotBeTyped(ModeTests):
@@ -359,6 +408,7 @@ class InPlace(Rms):
 
 class TestObserveWrites(ModeTests):
     meant = "test_observe_leaves_the_activations_alone"
+    also = ("test_converts_a_network",)
     plugin_class = observing(InPlace)
 
 
@@ -453,6 +503,7 @@ class TestNumbersForYesAndNo(RuleTests):
 
 class TestRuleWrites(RuleTests):
     meant = "test_leaves_the_answers_alone"
+    also = ("test_stops_samples_in_an_evaluation",)
     plugin_class = ruling(lambda self, answers, step: Lead.settled(self, answers.sub_(answers.mean(1)[:, None]), step))
 
 
@@ -548,7 +599,11 @@ class TestUnitOfAnotherPrecision(FireTests):
 
 class TestUnitNotProportional(FireTests):
     meant = "test_the_value_of_a_spike_is_proportional_to_the_scale"
-    also = ("test_a_constant_drive_is_met_within_a_spike",)
+    also = (
+        "test_a_constant_drive_is_met_within_a_spike",
+        "test_the_error_does_not_grow_with_the_steps",
+        "test_bounded_activations_are_bounded",
+    )
     plugin_class = unit(Tensor.sqrt)
 
 
@@ -575,6 +630,7 @@ class OtherInMultiStep(Fire):
 
 class TestMultiStepForgets(FireTests):
     meant = "test_step_modes_agree"
+    also = EVERYTHING  # between two calls it forgets, so it loses current
     plugin_class = making(OtherInMultiStep)
 
 
@@ -595,13 +651,7 @@ class MeanSubtracted(Fire):
 
 class TestSamplesInhibitEachOther(FireTests):
     meant = "test_samples_are_apart"
-    also = (
-        "test_settled_samples_can_leave",
-        "test_a_constant_drive_is_met_within_a_spike",
-        "test_an_identity_layer_is_met_within_a_spike",
-        "test_channels_may_be_in_the_last_dimension",
-        "test_tiles_and_threads_change_nothing",
-    )
+    also = EVERYTHING  # the core finds that current is lost
     plugin_class = making(MeanSubtracted)
 
 
@@ -798,8 +848,55 @@ class Leaky(Fire):
 
 class TestLeaky(FireTests):
     meant = "test_a_constant_drive_is_met_within_a_spike"
-    also = ("test_an_identity_layer_is_met_within_a_spike",)
+    also = EVERYTHING  # the core refuses it
     plugin_class = making(Leaky)
+
+
+class TestStartsTooLow(FireTests):
+    meant = "test_a_constant_drive_is_met_within_a_spike"
+    also = ("test_an_identity_layer_is_met_within_a_spike",)
+    plugin_class = making(partial(Fire, initial_potential=-3.0))
+
+
+class BarelyLeaky(Fire):
+    def step(self, x: Tensor, out: Tensor) -> None:
+        assert self.v is not None
+        self.v *= 0.995
+        super().step(x, out)
+
+
+class TestLeaksSlowly(FireTests):
+    meant = "test_the_error_does_not_grow_with_the_steps"
+    also = ("test_a_constant_drive_is_met_within_a_spike", "test_an_identity_layer_is_met_within_a_spike")
+    plugin_class = making(BarelyLeaky)
+
+
+class Thirds(FireMaker):
+    """Fires up to three times in a step."""
+
+    def unit(self, scale: Tensor) -> Tensor:
+        return scale / 3
+
+    def make(self, site: NeuronSite) -> Any:
+        return ForgetsItsLevels(levels=3)
+
+
+class TestUnitThatIsNoPowerOfTwo(FireTests):
+    meant = None
+    plugin_class = Thirds
+
+
+class Rounds(InPlaceNeuron):
+    """Emits the multiple of a third that is nearest to its current."""
+
+    def step(self, x: Tensor, out: Tensor) -> None:
+        out.copy_((x.clamp(0, 1) * 3).round() / 3)
+
+
+class TestKnowsFewValues(FireTests):
+    meant = None
+    plugin_class = type("Maker", (FireMaker,), {"makes": Rounds, "resolution": 1 / 6, "__doc__": "A neuron."})
+    whole_spikes = False
 
 
 # Mappers -----------------------------------------------------------------------------------------
@@ -1367,6 +1464,7 @@ class TestLeavesAPartBehind(FormatTests):
 
 class TestNegatesWeights(FormatTests):
     meant = "test_writes_the_file_and_leaves_the_network_alone"
+    also = EVERYTHING  # the core notices
 
     class plugin_class(Lists):  # noqa: N801
         """A format."""
@@ -1391,6 +1489,27 @@ class TestWritesInSinglePrecision(FormatTests):
                 for node in network.nodes
             ]
             return dataclasses.replace(network, nodes=tuple(single))
+
+
+class NoConvolutions(Lists):
+    """A format."""
+
+    def export(self, network: NetworkDescription, path: Path) -> None:
+        if any(node.operation.startswith("Conv") for node in network.nodes):
+            raise ExportError("it holds convolutions.")
+        super().export(network, path)
+
+
+class TestHoldsNoConvolutions(FormatTests):
+    meant = None
+    plugin_class = NoConvolutions
+    refused = ("small", "residual", "max pool")
+
+
+class TestRefusesLessThanItSays(FormatTests):
+    meant = "test_what_the_format_cannot_hold_is_refused"
+    plugin_class = NoConvolutions
+    refused = ("small", "residual", "max pool", "leaky")
 
 
 class TestWritesOnlyBySilence(FormatTests):

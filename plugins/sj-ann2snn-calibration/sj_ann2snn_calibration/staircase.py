@@ -12,7 +12,7 @@ from sj_ann2snn import (
     Normalization,
     Observer,
     QuantileSketch,
-    channels_last_2d,
+    channels_first_2d,
     fill_dead_channels,
     require_integer,
 )
@@ -69,7 +69,7 @@ class StaircaseObserver(Observer):
 
     def observe(self, x: Tensor) -> None:
         axis = self.site.channel_axis
-        self._counted.update(x.reshape(1, -1) if axis is None else channels_last_2d(x, axis))
+        self._counted.update(x.reshape(1, -1) if axis is None else channels_first_2d(x, axis))
 
     def merge(self, other: StaircaseObserver) -> None:
         self._counted.merge(other._counted)

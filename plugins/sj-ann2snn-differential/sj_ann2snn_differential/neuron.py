@@ -132,6 +132,8 @@ class Differential(NeuronMaker):
 
     def __init__(self, *, thresholds: int = 8) -> None:
         self.thresholds = require_integer("thresholds", thresholds, 1, 24, what="the number of spike sizes")
+        # What lies between two values of the finest size stays as it is.
+        self.resolution = 2.0**-thresholds
 
     def make(self, site: NeuronSite) -> DifferentialNeuron:
         if site.maximum is None:

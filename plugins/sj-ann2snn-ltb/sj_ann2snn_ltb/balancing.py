@@ -13,7 +13,7 @@ from sj_ann2snn import (
     Observer,
     QuantileSketch,
     along_axis,
-    channels_last_2d,
+    channels_first_2d,
     fill_dead_channels,
     require_integer,
 )
@@ -39,7 +39,7 @@ class ThresholdObserver(Observer):
 
     def observe(self, x: Tensor) -> Tensor | None:
         axis = self.site.channel_axis
-        self._counted.update(x.reshape(1, -1) if axis is None else channels_last_2d(x, axis))
+        self._counted.update(x.reshape(1, -1) if axis is None else channels_first_2d(x, axis))
         return None if self.threshold is None else self._emit(x, self.threshold)
 
     def merge(self, other: Self) -> None:

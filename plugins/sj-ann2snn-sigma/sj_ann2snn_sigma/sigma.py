@@ -13,7 +13,7 @@ from sj_ann2snn import (
     ModeError,
     Normalization,
     Observer,
-    channels_last_2d,
+    channels_first_2d,
     fill_dead_channels,
     require_flag,
 )
@@ -38,7 +38,7 @@ class MeanSigmaObserver(Observer):
         # A neuron emits nothing below zero, but a neuron behind a pool may receive negative values.
         x = x.detach().clamp(min=0)
         axis = self.site.channel_axis
-        self.moments.update(x.reshape(1, -1) if axis is None else channels_last_2d(x, axis))
+        self.moments.update(x.reshape(1, -1) if axis is None else channels_first_2d(x, axis))
 
     def merge(self, other: Self) -> None:
         self.moments.merge(other.moments)

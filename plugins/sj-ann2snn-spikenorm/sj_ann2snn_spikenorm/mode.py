@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from sj_ann2snn import CalibrationSite, Normalization, Observer, channels_last_2d, fill_dead_channels
+from sj_ann2snn import CalibrationSite, Normalization, Observer, channels_first_2d, fill_dead_channels
 
 from .correction import LargestCurrent
 
@@ -23,7 +23,7 @@ class LargestActivation(Observer):
 
     def observe(self, x: Tensor) -> None:
         axis = self.site.channel_axis
-        rows = x.reshape(1, -1) if axis is None else channels_last_2d(x, axis)
+        rows = x.reshape(1, -1) if axis is None else channels_first_2d(x, axis)
         if rows.shape[1]:
             self._raise(rows.amax(1))
 

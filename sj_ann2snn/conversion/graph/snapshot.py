@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
 from ...contracts.site import Site, iter_values
+from ...support.untouched import fingerprint
 
 __all__ = ["Snapshot"]
 
@@ -82,8 +82,4 @@ def _constants(site: Site) -> list[Any]:
 def _fingerprint(tensor: Tensor | None) -> Any:
     if tensor is None:
         return None
-    # Writing through `.data` does not raise the version, so include the values.
-    values = torch.view_as_real(tensor) if tensor.is_complex() else tensor
-    half = values.is_floating_point() and values.dtype.itemsize < 4
-    total = None if tensor.is_meta else values.detach().sum(dtype=torch.float32 if half else None).item()
-    return id(tensor), tensor.data_ptr(), tuple(tensor.shape), tensor.dtype, tensor._version, repr(total)
+    return id(tensor), tensor.data_ptr(), tuple(tensor.shape), tensor.dtype, *fingerprint(tensor)

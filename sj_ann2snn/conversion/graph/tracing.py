@@ -22,7 +22,7 @@ from ...support.batches import Signature
 from ...support.locks import exclusive
 from ...support.structures import call_of, can_be_built, fields_of, has_fields
 from ...support.trees import map_tensors
-from ...support.wording import did_you_mean, first_line
+from ...support.wording import did_you_mean, first_line, shown
 from .known_values import DependsOn, Known, Unavailable, asks_shape, call, holds_tensor, run_known, shape_only
 from .own_network import wrapped_in
 from .proxies import ValueProxy
@@ -326,7 +326,7 @@ def trace(
     for name in leaf_names:
         if name not in names:
             hint = did_you_mean(name, names) or "See network.named_modules()."
-            raise TracingError(f"leaf_modules names {name!r}, which the network does not have. {hint}")
+            raise TracingError(f"leaf_modules names {shown(name)}, which the network does not have. {hint}")
     copies = map_tensors(inputs, Tensor.clone)
     # torch.fx intercepts the modules of all threads; two traces at a time would leave them intercepted for ever.
     with exclusive(fx.Tracer), recording():

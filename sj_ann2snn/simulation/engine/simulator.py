@@ -6,7 +6,7 @@ import itertools
 import math
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Any
@@ -79,7 +79,7 @@ class Simulator:
         samples = self._samples(inputs)
         self._stop.clear()
         with (
-            explain_rejection(inputs[0] if len(inputs) == 1 else inputs),
+            explain_rejection(inputs[0] if len(inputs) == 1 else inputs, self.snn, self._layers),
             explain_non_finite(self.snn, inputs),
             product_precision(self.precision, self.device),
             ExitStack() as stack,
@@ -182,6 +182,12 @@ class Simulator:
         assert self.flow is not None
         alone = self.device.type != "cpu" or self._runner(0).modules is self.flow.modules
         return 1 if alone else torch.get_num_threads()
+
+    def _layers(self) -> Iterator[tuple[str, nn.Module]]:
+        """The layers of the network, and the copies of them that the runners use."""
+        yield from self.snn.named_modules()
+        for runner in self._runners:
+            yield from runner.modules.items()
 
     def _runner(self, index: int) -> Runner:
         """The runner of a worker."""

@@ -14,7 +14,7 @@ from spikingjelly.activation_based import layer, neuron
 from torch import Tensor, fx, nn
 
 from sj_ann2snn import InputError, evaluate, simulate
-from sj_ann2snn.simulation.engine import OverTime, Simulator, tiling
+from sj_ann2snn.simulation.engine import Call, OverTime, Simulator, tiling
 
 from ...helpers.networks import convert, relative_error, run_by_hand, using_threads, watched
 
@@ -69,7 +69,7 @@ class Callers:
         self.cores: set[int] = set()
         self._at, self._act = at, act
 
-    def __call__(self, name: str, module: nn.Module, x: Any, y: Any) -> None:
+    def __call__(self, call: Call) -> None:
         thread = threading.current_thread()
         if thread is threading.main_thread():
             return
@@ -113,7 +113,7 @@ def test_several_threads_take_tiles(snn: Any) -> None:
     meeting = threading.Barrier(3, timeout=60)
     seen = set()
 
-    def meet(name: str, module: nn.Module, x: Any, y: Any) -> None:
+    def meet(call: Call) -> None:
         thread = threading.current_thread()
         if thread is not threading.main_thread() and thread.ident not in seen:
             seen.add(thread.ident)
@@ -149,9 +149,9 @@ def test_an_error_in_a_thread_is_raised_and_the_network_left_in_order(snn: Any) 
 def test_ctrl_c_stops_the_threads_and_leaves_the_network_in_order(snn: Any) -> None:
     main, calls = threading.get_ident(), []
 
-    def interrupt(name: str, module: nn.Module, x: Any, y: Any) -> None:
+    def interrupt(call: Call) -> None:
         if threading.get_ident() != main:
-            calls.append(name)
+            calls.append(call.name)
             if len(calls) == 5:
                 signal.pthread_kill(main, signal.SIGINT)
             time.sleep(0.005)
