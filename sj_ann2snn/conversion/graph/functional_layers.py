@@ -27,6 +27,12 @@ _CONVS: dict[Any, tuple[type[nn.Module], tuple[str, ...]]] = {
 
 _BATCHNORMS = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
 
+_BATCHNORM_ARGUMENTS = {
+    F.batch_norm: ("running_mean", "running_var", "weight", "bias"),
+    torch.batch_norm: ("weight", "bias", "running_mean", "running_var"),
+}
+"""Arguments between the input and `training`, in order."""
+
 _SUMS = (torch.addmm, "addmm")
 
 _PRODUCTS = (operator.matmul, torch.matmul, torch.mm, "matmul", "mm")
@@ -70,8 +76,8 @@ def _layer(module: fx.GraphModule, node: fx.Node, record: Record) -> tuple[fx.No
         layer = _linear(argument("weight", 1), argument("bias", 2))
     elif node.target in _CONVS:
         layer = _convolution(argument, *_CONVS[node.target])
-    elif node.target in (F.batch_norm, torch.batch_norm):
-        layer = _batchnorm(argument, record[source])
+    elif node.target in _BATCHNORM_ARGUMENTS:
+        layer = _batchnorm(argument, record[source], _BATCHNORM_ARGUMENTS[node.target])
     elif node.target in _SUMS and not node.kwargs:
         layer = _linear(_transposed(argument("mat2", 2)), argument("input", 0))
     elif node.target in _PRODUCTS:
@@ -129,9 +135,9 @@ def _convolution(argument: _Arguments, kind: type[nn.Module], names: tuple[str, 
     return _with_weights(layer, weight, bias)
 
 
-def _batchnorm(argument: _Arguments, found: Any) -> nn.Module | None:
-    mean, variance = argument("running_mean", 1), argument("running_var", 2)
-    weight, bias = argument("weight", 3), argument("bias", 4)
+def _batchnorm(argument: _Arguments, found: Any, names: tuple[str, ...]) -> nn.Module | None:
+    given = {name: argument(name, 1 + index) for index, name in enumerate(names)}
+    mean, variance, weight, bias = (given[name] for name in ("running_mean", "running_var", "weight", "bias"))
     training, eps = argument("training", 5, False), argument("eps", 7, 1e-5)
     if training is not False or not (_is_weight(mean, 1) and _is_weight(variance, 1)):
         return None
