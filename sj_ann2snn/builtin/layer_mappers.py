@@ -56,7 +56,8 @@ class BatchNormMapper(LayerMapper):
 
     def map(self, site: Site) -> Replacement:
         training = site.argument("training", 5, False)
-        if training or site.argument("running_mean", 1) is None:
+        position = 3 if site.operation is torch.batch_norm else 1
+        if training or site.argument("running_mean", position) is None:
             return Refuse(
                 "it normalizes by the statistics of the current batch, which change over time",
                 "train with track_running_stats=True and convert in eval mode",
