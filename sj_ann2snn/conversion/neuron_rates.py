@@ -13,7 +13,6 @@ from ..contracts.neuron_maker import NeuronMaker, NeuronSite
 from ..errors import PluginError
 from ..hooks.options import declared_options
 from ..support.blame import Culprit
-from ..support.shapes import along_axis
 from ..support.untouched import Untouched
 
 __all__ = ["Drift", "find_drift", "require_steady"]
@@ -122,7 +121,7 @@ def find_drift(
         many: A larger one.
         resolution: Share of λ by which the mean output may differ from the current, whatever T.
     """
-    values, scale = (along_axis(one.to(site.dtype), len(site.shape)) for one in (unit, site.scale))
+    values, scale = (site.along_channels(one.to(site.dtype)) for one in (unit, site.scale))
     samples = math.ceil(DRIVES / max(1, math.prod(site.shape)))
     count = samples * math.prod(site.shape)
     shares = (torch.arange(1, count + 1, dtype=site.dtype, device=values.device) / (count + 1)).reshape(
