@@ -38,7 +38,7 @@ def device_of(ann: nn.Module, asked: torch.device | None) -> torch.device:
     if not isinstance(ann, nn.Module):
         raise ConversionError(f"Only a torch.nn.Module can be converted, not {type(ann).__name__}.")
     devices = sorted({tensor.device for tensor in (*ann.parameters(), *ann.buffers())}, key=str)
-    if asked is not None and torch.device("meta") in devices:
+    if torch.device("meta") in devices:
         raise ConversionError(
             "The network has parameters or buffers on the device 'meta', which holds shapes but no values. Load the "
             "weights first: ann.to_empty(device='cpu'), then ann.load_state_dict(...)."

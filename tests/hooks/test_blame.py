@@ -266,8 +266,8 @@ CASES: dict[str, tuple[type, Callable[[], Any], str, str]] = {
     "neuron of both signs on trial": (
         neuron(SlowlyFragile),
         lambda: convert(two_sided(), neuron="fragile", corrections=Runs()),
-        "the layer 1",
-        "SlowlyFragile.step",
+        "1",
+        "SlowlyFragile.forward",
     ),
     "correction.init": (
         breaking(FragileCorrection, "__init__"),

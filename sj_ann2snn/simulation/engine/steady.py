@@ -53,6 +53,6 @@ def _never_alone(convolution: Any) -> Steady:
             return None
         pair = torch.cat([x, x]).contiguous(memory_format=torch.channels_last)
         both: Tensor = convolution(pair)
-        return both[:1]
+        return both[:1].contiguous()  # a function of the user's may rely on the layout; else the runner changes it
 
     return compute
