@@ -44,7 +44,7 @@ _ANALOG = """
     bmm celu clamp clamp_max clamp_min clip cos div divide einsum elu erf exp gelu glu group_norm groupnorm hardshrink
     hardsigmoid hardswish hardtanh instance_norm instancenorm1d instancenorm2d instancenorm3d layer_norm layernorm
     linalg_vector_norm local_response_norm localresponsenorm log log_sigmoid log_softmax logsigmoid logsoftmax logsumexp
-    masked_fill matmul maximum minimum mish mm mul multiheadattention multiply norm normalize patch_merging_pad pow
+    matmul maximum minimum mish mm mul multiheadattention multiply norm normalize patch_merging_pad pow
     reciprocal rms_norm rmsnorm rsqrt scaled_dot_product_attention selu shifted_window_attention sigmoid silu sin
     softmax softmax2d softmin softplus softshrink softsign sqrt square std tanh tanhshrink true_divide truediv var
 """
@@ -71,7 +71,6 @@ KNOWN_PLUGINS = (
                 "analog-normalization",
                 "analog-product",
                 "analog-quotient",
-                "mask",
                 "patch-merging",
             )
         },

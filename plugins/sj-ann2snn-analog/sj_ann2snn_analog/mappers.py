@@ -288,16 +288,6 @@ class ClampMapper(LayerMapper):
         return site.argument("min", 1), site.argument("max", 2)
 
 
-class MaskMapper(LayerMapper):
-    """Masks that do not vary over time pass or overwrite values, which is linear; hidden values may be infinite."""
-
-    name = "mask"
-    claims = (torch.masked_fill, "masked_fill")
-
-    def map(self, site: Site) -> Replacement:
-        return Linear(varying=(0,))
-
-
 class PatchMergingMapper(LayerMapper):
     """torchvision's merging of patches in Swin transformers joins neighbours, a rearrangement."""
 
@@ -318,7 +308,6 @@ MAPPERS: tuple[type[LayerMapper], ...] = (
     AttentionMapper,
     ClampMapper,
     GateMapper,
-    MaskMapper,
     MatrixProductMapper,
     NormalizationMapper,
     PatchMergingMapper,

@@ -50,15 +50,6 @@ class Scaled(nn.Module):
         return F.layer_norm(x, (8,), self.factor)
 
 
-class Masked(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("mask", torch.arange(8) % 3 == 0)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.masked_fill(self.get_buffer("mask"), 0.0)
-
-
 class Attention(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -158,11 +149,3 @@ class TestClamp(Contract):
             "elsewhere": case(lambda: lambda x: x.clamp(0.1, 0.5)),
             "from zero": case(lambda: nn.Hardtanh(0.0, 0.5), memory=False),
         }
-
-
-class TestMask(Contract):
-    plugin_class = mappers.MaskMapper
-
-    @classmethod
-    def cases(cls) -> Mapping[str, MapperCase]:
-        return {"fixed": case(Masked, memory=False)}
