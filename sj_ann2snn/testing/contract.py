@@ -20,6 +20,8 @@ from .fixtures import registered
 __all__ = ["PluginTests"]
 
 
+# Small random networks may hold a layer that hardly fires; that is no fault of a plugin.
+@pytest.mark.filterwarnings("ignore::sj_ann2snn.QuietLayerWarning")
 class PluginTests:
     """Base of the kit's classes.
 

@@ -64,7 +64,8 @@ def test_a_constant_drive_is_met_within_half_a_spike(levels: int, steps: int) ->
 
 def test_one_level_is_the_if_neuron() -> None:
     plain, burst = converted(initial_potential=0.5), converted(neuron="burst", levels=1)
-    assert torch.equal(simulate(burst, images(), T=30), simulate(plain, images(), T=30))
+    # Weights behind binary spikes are rounded to a grid, so the last bits differ.
+    torch.testing.assert_close(simulate(burst, images(), T=30), simulate(plain, images(), T=30), atol=1e-12, rtol=1e-12)
 
 
 def test_more_levels_err_less_at_the_same_steps() -> None:
