@@ -28,8 +28,11 @@ BATCH = 32
 SETTLED = 3
 """Number of successive spiking layers that need no delay, because they settle in few steps."""
 
-TRIED = 64
-"""Samples to choose the delay on, where answers count by their squared error."""
+FACTORS = (1.0, 1.15, 1.3, 1.5, 1.75, 2.0)
+"""Factors of the scales to start from, where answers count by their squared error."""
+
+TRIED = 1 << 11
+"""Samples times steps to try them on."""
 
 SAMPLE_STEPS = 1 << 8
 """Samples times steps to compute at a time; memory for the backward pass grows with both."""
@@ -119,9 +122,10 @@ class Joint(Correction):
         # Both neurons of an activation of both signs are one layer.
         delay = self._delay(sum(not site.negated for site in trial.sites))
         parameters = Parameters(trial)
-        if objective.has_squares and delay and self.delay is None:
-            some = _rows_of(inputs, torch.arange(samples)[:TRIED])
-            delay = self._best_delay(parameters, objective, some, (delay, 0))
+        if objective.has_squares:
+            some = _rows_of(inputs, torch.arange(min(samples, max(1, TRIED // self.T))))
+            delays = [delay, 0] if self.delay is None and delay else [delay]
+            parameters, delay = self._start(trial, objective, some, delays)
         learnt = parameters.tensors()
         generator = torch.Generator().manual_seed(self.seed)
         size = min(BATCH, samples)
@@ -147,17 +151,28 @@ class Joint(Correction):
         if delay:
             trial.suggest_readout("delayed", delay=delay)
 
-    def _best_delay(
-        self, parameters: Parameters, objective: Objective, inputs: tuple[Any, ...], delays: tuple[int, int]
-    ) -> int:
-        """The delay with which the network errs less before it is adjusted.
+    def _start(
+        self, trial: Trial, objective: Objective, inputs: tuple[Any, ...], delays: list[int]
+    ) -> tuple[Parameters, int]:
+        """Parameters with the scales of the mode or larger ones, and a delay: those with the least error.
 
-        In a shallow network the answers of the first steps are worth as much as those of the others.
+        A mode does not know how deep the network is. In a shallow one, the first steps count as well. Scales that were
+        chosen for half of the steps then clip more than they need to, and with many steps there are too few rounds of
+        descent to widen them.
         """
-        with torch.no_grad():
-            target = parameters.trial.activations(inputs).output
-            outputs = parameters.run(inputs, self.T)
-            return min(delays, key=lambda delay: objective.error(parameters.answers(outputs, delay), target))
+        target = trial.activations(inputs).output
+        best: tuple[float, Parameters, int] | None = None
+        for factor in FACTORS if 2 * usual_delay(self.T) >= self.T else FACTORS[:1]:
+            parameters = Parameters(trial)
+            parameters.multiply_scales(factor)
+            with torch.no_grad():
+                outputs = parameters.run(inputs, self.T)
+                errors = {delay: objective.error(parameters.answers(outputs, delay), target) for delay in delays}
+            for delay, error in errors.items():
+                if best is None or error < best[0]:
+                    best = error, parameters, delay
+        assert best is not None
+        return best[1:]
 
     def _delay(self, sites: int) -> int:
         """Steps that do not count. The current of the first neurons is constant, so they need no delay."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +72,13 @@ class Parameters:
                 bias = one.along_channels(self._outputs[one.name], found[one.name].dim())
                 found[one.name] = found[one.name] + bias
         return found
+
+    def multiply_scales(self, factor: float) -> None:
+        """Multiply the scale of every site, as far as its activation's upper bound allows."""
+        with torch.no_grad():
+            for one in self._sites.values():
+                one.log_scale += math.log(factor)
+        self.keep_to_bounds()
 
     def keep_to_bounds(self) -> None:
         """Limit the scales of activations that have an upper bound."""
