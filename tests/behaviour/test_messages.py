@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sj_ann2snn import (
     BackendError,
@@ -222,8 +223,10 @@ def test_a_network_whose_activations_are_all_refused_lists_them() -> None:
 
 
 def test_a_network_on_several_devices() -> None:
-    ann = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4, device="meta"))
-    with pytest.raises(ConversionError, match=r"several devices \(cpu, meta\).*Converter\(device=\.\.\.\)"):
+    with FakeTensorMode():  # says that it lies on a GPU where there is none
+        second = nn.Linear(4, 4, device="cuda:0")
+    ann = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), second)
+    with pytest.raises(ConversionError, match=r"several devices \(cpu, cuda:0\).*Converter\(device=\.\.\.\)"):
         convert(ann, images())
 
 

@@ -48,8 +48,9 @@ def test_an_untraceable_loop_names_the_innermost_module_and_its_line() -> None:
     assert f"{__file__}:{line}" in str(caught.value)
 
 
-def test_a_network_without_values() -> None:
-    ann = nn.Sequential(nn.Linear(4, 6, device="meta"), nn.ReLU(), nn.Linear(6, 3, device="meta"))
+@pytest.mark.parametrize("first", ["meta", "cpu"])
+def test_a_network_without_values(first: str) -> None:
+    ann = nn.Sequential(nn.Linear(4, 6, device=first), nn.ReLU(), nn.Linear(6, 3, device="meta"))
     with pytest.raises(ConversionError, match="on the device 'meta'.*load_state_dict"):
         convert(ann, images())
 
