@@ -11,6 +11,7 @@ from .contracts.correction import Correction
 from .contracts.exit_rule import ExitRule
 from .contracts.exporter import Exporter
 from .contracts.layer_mapper import LayerMapper
+from .contracts.metric import Metric
 from .contracts.network_description import NetworkDescription, NodeDescription, OperationDescription
 from .contracts.neuron_maker import NeuronMaker, NeuronSite
 from .contracts.normalization import (
@@ -75,6 +76,9 @@ from .errors import (
     VersionError,
 )
 from .evaluation.evaluate import evaluate
+from .evaluation.metrics.classes import Accuracy, Agreement
+from .evaluation.metrics.regions import Dice, IoU
+from .evaluation.metrics.regression import MeanAbsoluteError, MeanSquaredError, R2Score
 from .evaluation.result import EvaluationResult, LayerActivity
 from .hooks.specs import API_VERSION, hookimpl
 from .interchange.files import export, load_network
@@ -104,7 +108,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "API_VERSION",
+    "Accuracy",
     "Activations",
+    "Agreement",
     "Analog",
     "Ann2SnnError",
     "Average",
@@ -125,6 +131,7 @@ __all__ = [
     "CumulativeMaxPool",
     "DeadLayerError",
     "Delayed",
+    "Dice",
     "EvaluationInterrupted",
     "EvaluationResult",
     "ExitRule",
@@ -137,6 +144,7 @@ __all__ = [
     "InPlaceNeuron",
     "InitialPotential",
     "InputError",
+    "IoU",
     "Last",
     "LayerActivity",
     "LayerMapper",
@@ -145,8 +153,11 @@ __all__ = [
     "Margin",
     "Max",
     "Mean",
+    "MeanAbsoluteError",
+    "MeanSquaredError",
     "MemoryLayer",
     "MemoryWarning",
+    "Metric",
     "ModeError",
     "MomentumMaxPool",
     "NetworkDescription",
@@ -170,6 +181,7 @@ __all__ = [
     "Product",
     "QuantileSketch",
     "QuietLayerWarning",
+    "R2Score",
     "Readout",
     "Rearrange",
     "Refuse",

@@ -20,6 +20,8 @@ class Margin(ExitRule):
     The rule uses summed outputs, not their mean: the rounding error of a sum stays as small as it is after a few steps,
     while the lead of the right class grows. A lead of the mean would have to be larger at step 4 than at step 40.
 
+    Of answers with one class per position, ``[N, classes, ...]``, every position must lead.
+
     Args:
         threshold: Positive, in the ANN's output units times steps.
         min_steps: No sample stops before this step.
@@ -33,7 +35,7 @@ class Margin(ExitRule):
 
     def settled(self, answers: Tensor, step: int) -> Tensor:
         best = answers.topk(min(2, answers.shape[1]), dim=1).values
-        lead = (best[:, 0] - best[:, -1]) * step
+        lead = (best[:, 0] - best[:, -1]).reshape(len(answers), -1).amin(1) * step
         return (lead >= self.threshold) & (step >= self.min_steps)
 
 

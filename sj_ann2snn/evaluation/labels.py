@@ -1,25 +1,20 @@
-"""Class labels: what a batch gives for them, and whether the outputs of a network are the scores of these classes.
-
-Whatever compares answers with labels (`evaluate`, `accuracy_of`, the command line) reads both through this file.
-"""
+"""Class labels: what a batch gives for them, and whether the outputs of a network are the scores of these classes."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from ..contracts.metric import as_tensor, number_targets
 from ..errors import InputError
-from ..support.batches import describe_batch
-from ..support.wording import described
 
-__all__ = ["ClassLabels", "require_scores"]
+__all__ = ["IGNORED", "ClassLabels", "class_targets", "classes_of_ann", "decisions", "require_classes"]
 
 ALLOWED = (
     "Allowed are class indices, integers from 0 up, [N] or [N, 1], and one-hot rows [N, classes]. For other targets, "
-    "run simulate and compare its answers in the way your task needs."
+    "give another metric, such as metric='mse', or a function of (output, target)."
 )
 
 IGNORED = -100
@@ -67,7 +62,6 @@ class ClassLabels:
             raise _refusal(labels, "a single number, not one label per sample. A DataLoader makes batches of samples")
         self.columns = labels.shape[1] if labels.dim() == 2 and labels.shape[1] != 1 else None
         self.indices = _indices(labels) if self.columns is None else _one_hot_indices(labels)
-        self._fit: int | None = None  # the number of classes they were found to be among
 
     def require_classes(self, classes: int) -> None:
         """Check that the labels are among that number of classes.
@@ -75,8 +69,6 @@ class ClassLabels:
         Raises:
             InputError: They are not.
         """
-        if classes == self._fit:
-            return
         if self.columns not in (None, classes):
             raise InputError(
                 f"Its labels are one-hot rows of {self.columns} columns, but the network distinguishes {classes} "
@@ -91,7 +83,6 @@ class ClassLabels:
                 f"are): the network distinguishes {classes} classes, so a label is an integer from 0 to {classes - 1}."
                 f"{self._hint(label, classes)}"
             )
-        self._fit = classes
 
     def _hint(self, label: int, classes: int) -> str:
         if label == IGNORED:
@@ -103,49 +94,95 @@ class ClassLabels:
         return ""
 
 
-def require_scores(outputs: Any, samples: int, leading: int = 0) -> Tensor:
-    """Check that `outputs` are one score per class and sample, ``[N, classes]``, and return them.
+def class_targets(found: Any, shape: tuple[int, ...]) -> Tensor:
+    """Class indices for answers of that shape: ``[N]`` for ``[N, classes]``, ``[N, ...]`` for ``[N, classes, ...]``.
 
-    Args:
-        outputs: What a network answers.
-        samples: Number of samples.
-        leading: Number of dimensions in front of the samples.
+    >>> class_targets([2, 0], (2, 3))
+    tensor([2, 0])
+
+    Raises:
+        InputError: They are no such labels.
+    """
+    if len(shape) == 2:
+        labels = ClassLabels(found, shape[0])
+        labels.require_classes(shape[1])
+        return labels.indices
+    labels_of_positions = _tensor(found)
+    if labels_of_positions.dim() == len(shape) and labels_of_positions.shape[1] == 1:
+        labels_of_positions = labels_of_positions.squeeze(1)
+    wanted = (shape[0], *shape[2:])
+    if tuple(labels_of_positions.shape) != wanted:
+        raise InputError(
+            f"Its labels have shape {tuple(labels_of_positions.shape)}, but the network's output is shape "
+            f"{tuple(shape)}: a score for each of {shape[1]} classes at every position, which needs labels of shape "
+            f"{wanted}. For other targets, give a function of (output, target) as metric."
+        )
+    if labels_of_positions.dtype not in INTEGERS:
+        raise _refusal(labels_of_positions, _why_not_integers(labels_of_positions))
+    indices = labels_of_positions.to(torch.int64)
+    outside = indices[(indices != IGNORED) & ((indices < 0) | (indices >= shape[1]))]
+    if len(outside):
+        hint = f" Give positions without a class the label {IGNORED}." if outside.min() != shape[1] else ""
+        raise InputError(
+            f"The label {int(outside[0])} is out of range ({len(outside)} of {indices.numel()} labels are): the "
+            f"network distinguishes {shape[1]} classes, so a label is an integer from 0 to {shape[1] - 1}.{hint}"
+        )
+    return indices
+
+
+def decisions(found: Any, shape: tuple[int, ...]) -> Tensor:
+    """Whether each element belongs to the region: targets of 0 and 1 in the shape of the answers.
+
+    >>> decisions([1, 0], (2, 1))
+    tensor([[ True],
+            [False]])
+
+    Raises:
+        InputError: They are other numbers, or of another shape.
+    """
+    targets = number_targets(found, shape)
+    if not bool(((targets == 0) | (targets == 1)).all()):
+        raise InputError(
+            "Its targets are other numbers than 0 and 1. With a threshold, every element of the output means yes or no."
+        )
+    return targets.bool()
+
+
+def classes_of_ann(outputs: Tensor, threshold: float | None, name: str) -> Tensor:
+    """The ANN's decisions, or its best classes.
+
+    Raises:
+        InputError: There is no threshold, and they are no scores of classes.
+    """
+    if threshold is not None:
+        return outputs > threshold
+    require_classes(tuple(outputs.shape), name)
+    return outputs.argmax(1)
+
+
+def require_classes(shape: tuple[int, ...], metric: str) -> None:
+    """Check that answers of that shape are one score per class, ``[N, classes]`` or ``[N, classes, ...]``.
 
     Raises:
         InputError: They are anything else, or have one column: its threshold is unknown.
     """
-    if not isinstance(outputs, Tensor) or outputs.dim() != leading + 2:
-        given = f"shape {tuple(outputs.shape[leading:])}" if isinstance(outputs, Tensor) else describe_batch(outputs)
+    if len(shape) < 2:
         raise InputError(
-            f"evaluate needs a classifier with one output [N, classes]; this network's output is {given}. "
-            "Use simulate and compare the outputs in the way your task needs."
+            f"The metric {metric} needs a classifier with one output [N, classes]; this network's output is shape "
+            f"{tuple(shape)}. For numbers, give metric='mse', 'mae' or 'r2', or a function of (output, target)."
         )
-    rows, classes = outputs.shape[leading:]
-    if rows != samples:
+    if shape[1] < 2:
         raise InputError(
-            f"The network answers with {rows} rows for {samples} samples; evaluate needs one row per sample."
+            f"The network's output has {shape[1]} column{'' if shape[1] else 's'}, and the largest of its scores says "
+            "nothing. A single score becomes a class by a threshold, which evaluate does not know: give "
+            "metric=Accuracy(threshold=0) for logits, metric=Accuracy(threshold=0.5) for probabilities (or IoU or Dice "
+            "with a threshold), 'mse' or 'r2' for numbers, or a function of (output, target)."
         )
-    if classes < 2:
-        raise InputError(
-            f"The network's output has {classes} column{'' if classes else 's'}, and the largest of its scores says "
-            "nothing. A single score becomes a class by a threshold, which evaluate does not know: run simulate and "
-            "compare its answer with your threshold, (simulate(snn, x, T) > 0), or give the network one output per "
-            "class."
-        )
-    return outputs
 
 
 def _tensor(found: Any) -> Tensor:
     """What a batch holds for labels as a tensor on the CPU."""
-    try:
-        # A copy: torch warns of arrays that it may not write to, and refuses those that run backwards.
-        labels = torch.as_tensor(found.copy() if isinstance(found, np.ndarray) else found).detach()
-        return (labels.to_dense() if labels.layout != torch.strided else labels).cpu()
-    except Exception as error:
-        raise InputError(
-            f"Its labels are no class labels: they are {describe_batch(found)}, which is no tensor of numbers "
-            f"({described(error)}). {ALLOWED}"
-        ) from error
+    return as_tensor(found, "Its labels are no class labels", ALLOWED)
 
 
 def _indices(labels: Tensor) -> Tensor:

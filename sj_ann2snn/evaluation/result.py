@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..errors import InputError
 from ..support.wording import listed
 
 __all__ = ["EvaluationResult", "LayerActivity"]
@@ -34,8 +36,8 @@ class EvaluationResult:
     """What `evaluate` measured.
 
     Attributes:
-        accuracy: ``accuracy[t - 1]`` is the accuracy when stopping after t steps; a sample that stopped earlier keeps
-            its answer.
+        values: The metrics by name: ``values["top1"][t - 1]`` is the value when stopping after t steps; a sample that
+            stopped earlier keeps its answer.
         samples: Number of samples.
         steps_per_sample: Mean number of steps until a sample's answer was taken: T without an early exit.
         spikes_per_sample: Spikes of all neurons over all steps, per sample. With an early exit, a sample's spikes count
@@ -53,7 +55,7 @@ class EvaluationResult:
             `synops_per_sample`: ``("attention (MultiheadAttention)",)``.
     """
 
-    accuracy: tuple[float, ...]
+    values: Mapping[str, tuple[float, ...]]
     samples: int
     steps_per_sample: float
     spikes_per_sample: float
@@ -63,15 +65,45 @@ class EvaluationResult:
     emissions_per_sample: float
     not_counted: tuple[str, ...] = ()
 
+    @property
+    def accuracy(self) -> tuple[float, ...]:
+        """``accuracy[t - 1]`` is the share of samples classified correctly when stopping after t steps.
+
+        Raises:
+            InputError: The evaluation measured something else.
+        """
+        if "top1" not in self.values:
+            raise InputError(f"This evaluation measured {listed(self.values)}, not top1; see its `values`.")
+        return self.values["top1"]
+
+    @property
+    def value(self) -> tuple[float, ...]:
+        """The only metric's value after every step.
+
+        Raises:
+            InputError: There are several; choose one of `values`.
+        """
+        if len(self.values) != 1:
+            raise InputError(f"This evaluation measured {listed(self.values)}; choose one of them, result.values[...].")
+        return next(iter(self.values.values()))
+
     def __str__(self) -> str:
-        steps = len(self.accuracy)
+        steps = len(next(iter(self.values.values())))
         shown = sorted({1, *(2**k for k in range(1, steps.bit_length()) if 2**k < steps), steps})
-        curve = ", ".join(f"{self.accuracy[t - 1]:.4f} (T={t})" for t in shown)
+        curves = "; ".join(
+            f"{'accuracy' if name == 'top1' else name} " + ", ".join(f"{_short(values[t - 1])} (T={t})" for t in shown)
+            for name, values in self.values.items()
+        )
         early = f"{self.steps_per_sample:.4g} steps, " if self.steps_per_sample < steps else ""
         graded = self.emissions_per_sample != self.spikes_per_sample
         emissions = f" in {self.emissions_per_sample:.4g} emissions" if graded else ""
         missing = f" (not counted: {listed(self.not_counted)})" if self.not_counted else ""
         return (
-            f"accuracy {curve}; {self.samples} samples, {early}{self.spikes_per_sample:.4g} spikes{emissions} and "
+            f"{curves}; {self.samples} samples, {early}{self.spikes_per_sample:.4g} spikes{emissions} and "
             f"{self.synops_per_sample:.4g} synaptic operations per sample{missing}, {self.seconds:.2f} s"
         )
+
+
+def _short(value: float) -> str:
+    """Four decimals for shares and the like, four digits for anything else."""
+    return f"{value:.4f}" if 0.01 <= abs(value) < 100 or value == 0 else f"{value:.4g}"

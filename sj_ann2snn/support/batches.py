@@ -76,9 +76,7 @@ class Signature:
         if isinstance(batch, Tensor):
             found: tuple[Any, ...] = (batch,)
         elif isinstance(batch, Mapping):
-            named = [batch[name] for name in self.names if name in batch]
-            others = [v for k, v in batch.items() if isinstance(v, Tensor) and k not in LABEL_KEYS]
-            found = tuple(named or others[:1])
+            found = tuple(batch[key] for key in self._keys_of(batch))
         elif isinstance(batch, Sequence) and not isinstance(batch, str):
             found = tuple(batch[:count])
         else:
@@ -91,21 +89,36 @@ class Signature:
             )
         return tuple(ordinary(value) for value in found)
 
-    def labels_of(self, batch: Any) -> Any:
-        """The labels in `batch`, as they are: after the inputs, or under a key such as ``label``.
+    def _keys_of(self, batch: Mapping[Any, Any]) -> list[Any]:
+        """The keys of the inputs."""
+        named = [name for name in self.names if name in batch]
+        others = [key for key, value in batch.items() if isinstance(value, Tensor) and key not in LABEL_KEYS]
+        return named or others[:1]
+
+    def targets_of(self, batch: Any) -> Any:
+        """The targets in `batch`, as they are: a tuple of what follows the inputs, or what a dict holds.
+
+        In a dict, the entry under a key such as ``label``; without one, a dict of all entries that are no inputs.
+
+        >>> Signature(("x",), ("x",)).targets_of([torch.zeros(2, 3), torch.tensor([0, 1])])
+        (tensor([0, 1]),)
 
         Raises:
             InputError: There are none.
         """
-        found: Any = None
+        found: Any = ()
         if isinstance(batch, Mapping):
-            found = next((batch[key] for key in LABEL_KEYS if key in batch), None)
-        elif isinstance(batch, Sequence) and len(batch) > max(1, len(self.required)):
-            found = batch[max(1, len(self.required))]
-        if found is None:
+            labels = [batch[key] for key in LABEL_KEYS if batch.get(key) is not None]
+            taken = self._keys_of(batch)
+            others = {key: value for key, value in batch.items() if key not in taken and value is not None}
+            found = (labels[0],) if labels else others
+        elif isinstance(batch, Sequence) and not isinstance(batch, str):
+            found = tuple(batch[max(1, len(self.required)) :])
+        if not found or (isinstance(found, tuple) and found[0] is None):
             raise InputError(
                 f"A batch holds {describe_batch(batch)} but no labels: evaluate needs (input, label) or a dict "
-                f"with one of {', '.join(LABEL_KEYS)}. To run without labels, use simulate."
+                f"with one of {', '.join(LABEL_KEYS)}. To compare with the ANN instead, give ann=...; to run without "
+                "labels, use simulate."
             )
         return found
 

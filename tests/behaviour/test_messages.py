@@ -359,5 +359,7 @@ def test_loaders(snn: nn.Module, loader: Callable[[], Any], message: str) -> Non
 def test_a_network_that_is_no_classifier() -> None:
     ann = nn.Sequential(nn.ReLU(), nn.Conv1d(1, 2, 1))
     snn = convert(ann, torch.rand(9, 1, 5))
-    with pytest.raises(InputError, match=r"one output \[N, classes\]; this network's output is shape \(\d+, 2, 5\)"):
+    with pytest.raises(
+        InputError, match=r"network's output is shape \(9, 2, 5\): a score .* needs labels of shape \(9, 5\)"
+    ):
         evaluate(snn, [(torch.rand(9, 1, 5), torch.zeros(9, dtype=torch.int64))], 3, progress=False)

@@ -33,7 +33,7 @@ def sweep_of(curves: dict[str, Sequence[float]], ann: float) -> Sweep:
     steps = len(next(iter(curves.values())))
     runs = []
     for mode, curve in curves.items():
-        result = EvaluationResult(tuple(curve), 100, float(len(curve)), 1.0, 1.0, 0.1, (), 1.0)
+        result = EvaluationResult({"top1": tuple(curve)}, 100, float(len(curve)), 1.0, 1.0, 0.1, (), 1.0)
         runs.append(ModeRun(mode, mode, "test 1", {"relu": (1.0, 1.0)}, result, nn.Identity()))
     return Sweep(ann, steps, tuple(runs))
 

@@ -194,7 +194,9 @@ def test_one_label_for_many_samples(snn: Any) -> None:
 def test_outputs_of_a_classifier_with_several_heads_are_refused() -> None:
     ann = Written(lambda net, x: (net.a(torch.relu(x)), net.b(x)), a=nn.Linear(4, 3), b=nn.Linear(4, 3))
     snn = convert(ann, torch.randn(9, 4))
-    with pytest.raises(InputError, match="needs a classifier with one output"):
+    with pytest.raises(
+        InputError, match=r"a classifier with one output \[N, classes\]; this network's output is a tuple"
+    ):
         evaluate(snn, [(torch.randn(9, 4), torch.zeros(9, dtype=torch.int64))], T=2, progress=False)
 
 

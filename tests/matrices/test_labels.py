@@ -104,8 +104,8 @@ OUTPUTS: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "no columns": (lambda y: y[:, :0], "0 columns"),
     "no class dimension": (lambda y: y[:, 0], r"one output \[N, classes\]; this network's output is shape"),
     "maps": (lambda y: y[:, :, None, None].expand(-1, -1, 4, 4), r"output is shape \(12, 3, 4, 4\)"),
-    "a tuple": (lambda y: (y, y), "output is a tuple of a tensor"),
-    "a dict": (lambda y: {"out": y}, "output is a dict with 'out'"),
+    "a tuple": (lambda y: (y, y), r"output is a tuple of a tensor.*metric=\('top1', 'top1'\)"),
+    "a dict": (lambda y: {"one": y, "two": y}, "output is a dict with 'one', 'two'.*metric={'one': 'top1', 'two'"),
     "text": (lambda y: "cat", "output is a str"),
     "more rows": (lambda y: torch.cat([y, y]), "24 rows for 12 samples"),
 }
