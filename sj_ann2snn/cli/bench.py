@@ -22,6 +22,7 @@ from ..compat import reset_net, set_step_mode, spikingjelly_version
 from ..conversion.converter import Converter
 from ..conversion.report import format_table
 from ..errors import InputError, OptionError
+from ..evaluation.evaluate import ann_values, evaluate
 from ..simulation.engine import Call, Collector, Simulator
 from ..simulation.engine.firing import is_spiking
 from ..simulation.simulate import simulate
@@ -32,7 +33,9 @@ from ..support.wording import first_line
 from .arguments import Subparsers, add_option_argument, checked_device, converter_options, positive, steps
 from .arguments import threads as thread_count
 from .check import LARGEST_INPUT, input_tensor
+from .metrics import add_metric_argument, metric_of, needs_ann
 from .streams import tell
+from .sweep import metric_title
 from .targets import load_loaders, load_network
 from .users_code import users_code
 
@@ -42,6 +45,8 @@ OWN_ARGUMENTS = {"T": "--T", "dataloader": "--input or --data", "device": "--dev
 """Keywords of the converter for which the command has its own argument."""
 
 SIMULATE, LOOP, MULTI_STEP, ANN = "simulate", "loop by hand", "multi-step", "ANN passes"
+
+SPIKING, OF_ANN = "spiking network", "ANN"
 
 EXAMPLE = """\
 examples:
@@ -80,6 +85,8 @@ class BenchResult:
         timings: One for each way of computing.
         shares: Share of the time of `simulate` on one core, by kind of layer.
         versions: Versions of the packages involved.
+        values: What the metrics say after the last step, by name, of the spiking network and of the ANN; empty if none
+            was asked for.
     """
 
     network: str
@@ -90,6 +97,7 @@ class BenchResult:
     timings: tuple[Timing, ...]
     shares: dict[str, float]
     versions: dict[str, str]
+    values: dict[str, dict[str, float]]
 
     def __str__(self) -> str:
         ours = next(one.seconds for one in self.timings if one.way == SIMULATE)
@@ -110,6 +118,10 @@ class BenchResult:
                 *format_table(rows),
                 "",
                 f"where the time of simulate goes: {shares}",
+                *(
+                    f"{metric_title(name)} after T={self.T}: {found[SPIKING]:.4f} (ANN {found[OF_ANN]:.4f})"
+                    for name, found in self.values.items()
+                ),
             ]
         )
 
@@ -140,6 +152,7 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("--repeats", type=positive, default=5, help="timed runs of each (default: 5)")
     parser.add_argument("--threads", type=thread_count, help="threads of torch (default: torch's own setting)")
     parser.add_argument("--device", default=None, help="device, such as cpu or cuda:0 (default: cpu)")
+    add_metric_argument(parser)
     add_option_argument(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.set_defaults(run=run)
@@ -149,6 +162,9 @@ def run(args: argparse.Namespace) -> int:
     """Time every way of computing and print the result."""
     options = converter_options(args.option, OWN_ARGUMENTS)
     device = checked_device(args.device)
+    measured = args.metric is not None or args.against_ann
+    if measured and not args.data:
+        raise OptionError("--metric measures the network on your test data: give --data MODULE:LOADERS.")
     with users_code(), threads(args.threads) as count:
         ann = load_network(args.network).eval().to(device)
         if args.data:
@@ -161,11 +177,13 @@ def run(args: argparse.Namespace) -> int:
                     f"--samples {args.samples} is not allowed: samples of that shape have {size:,} bytes; at most "
                     f"{LARGEST_INPUT:,} are allowed."
                 )
+            test = None
             x = args.input[torch.arange(args.samples) % len(args.input)]
             calibration = [x]
         x = move(x, device)
         snn = Converter(calibration, mode=args.mode, T=args.T, progress=False, **options)(ann)
         timings = time_ways(ann, snn, x, args.T, args.repeats)
+        values = measure(ann, snn, test, args) if measured else {}
         result = BenchResult(
             args.network,
             len(x),
@@ -179,9 +197,19 @@ def run(args: argparse.Namespace) -> int:
                 "torch": str(torch.__version__),
                 "Python": platform.python_version(),
             },
+            values,
         )
     print(json.dumps(asdict(result), indent=2, ensure_ascii=False) if args.json else result)
     return 0
+
+
+def measure(ann: nn.Module, snn: nn.Module, test: Any, args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """What the metrics say of both networks on all of the test data."""
+    metric = metric_of(args.metric)
+    judge = ann if needs_ann(metric, args.against_ann) else None
+    of_ann = ann_values(ann, test, metric, against=judge)
+    spiking = evaluate(snn, test, args.T, metric=metric, ann=judge, progress=sys.stderr.isatty()).values
+    return {name: {SPIKING: spiking[name][-1], OF_ANN: value} for name, value in of_ann.items()}
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 
 from .arguments import (
     Subparsers,
@@ -15,15 +16,16 @@ from .arguments import (
     readout_of,
     writable,
 )
-from .pictures import accuracy_picture, require_matplotlib
+from .metrics import add_metric_argument, metric_of, needs_ann
+from .pictures import metric_picture, require_matplotlib
 from .streams import tell
-from .sweep import check_modes, run_modes
+from .sweep import check_modes, metric_title, run_modes
 from .targets import load_loaders, load_network
 from .users_code import users_code
 
 __all__ = ["add_parser", "run"]
 
-PICTURE, NUMBERS = "accuracy.png", "compare.json"
+NUMBERS = "compare.json"
 
 OWN_ARGUMENTS = {
     "T": "--T",
@@ -57,13 +59,14 @@ def add_parser(commands: Subparsers) -> None:
         "compare",
         help="compare modes on your own network and data",
         description="Convert your trained network in several modes, simulate each on your test data, print a table "
-        "with the ANN's accuracy and draw accuracy over time steps.",
+        "with the accuracy, or another metric, of the ANN and of each, and draw it over time steps.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_trained_network(parser)
     add_run_arguments(parser, "./sj-ann2snn-compare")
     parser.add_argument("--channel-wise", action="store_true", help="one scale per channel instead of per layer")
+    add_metric_argument(parser)
     add_option_argument(parser)
     parser.set_defaults(run=run)
 
@@ -76,6 +79,8 @@ def run(args: argparse.Namespace) -> int:
     require_matplotlib()
     device = None if args.device is None else checked_device(args.device)
     with users_code():
+        metric = metric_of(args.metric)
+        needs_ann(metric, args.against_ann)  # before anything is read, because it finds out what is no metric
         ann = load_network(args.network)
         calibration, test = load_loaders(args.data)
         out = writable(args.out)
@@ -89,8 +94,12 @@ def run(args: argparse.Namespace) -> int:
             channel_wise=args.channel_wise,
             options=options,
             readout=readout,
+            metric=metric,
+            against_ann=needs_ann(metric, args.against_ann),
         )
-    accuracy_picture(sweep, args.network, out / PICTURE)
+    pictures = [picture_of(name) for name in sweep.ann_values]
+    for name, picture in zip(sweep.ann_values, pictures, strict=True):
+        metric_picture(sweep, name, args.network, out / picture)
     numbers = {
         "command": "compare",
         "network": args.network,
@@ -99,12 +108,23 @@ def run(args: argparse.Namespace) -> int:
         "options": options,
         "readout": args.readout,
         **sweep.as_dict(),
-        "pictures": [PICTURE],
+        "metric": args.metric,
+        "against_ann": args.against_ann,
+        "pictures": pictures,
     }
     text = json.dumps(numbers, indent=2, ensure_ascii=False)
     (out / NUMBERS).write_text(text + "\n", encoding="utf-8")
     print(text if args.json else f"{sweep}\n")
-    for name in (PICTURE, NUMBERS):
+    for name in (*pictures, NUMBERS):
         written = f"wrote {out / name}"
         tell(written) if args.json else print(written)
     return 0
+
+
+def picture_of(metric: str) -> str:
+    """The file name of a metric's picture.
+
+    >>> picture_of("top1"), picture_of("boxes.mse")
+    ('accuracy.png', 'boxes.mse.png')
+    """
+    return re.sub(r"[^\w.-]+", "_", metric_title(metric)).strip(".") + ".png"

@@ -14,7 +14,7 @@ from torch import nn
 from .arguments import Subparsers, add_run_arguments, checked_device, positive, readout_of, writable
 from .data import ImageData, digits, mnist
 from .firing import ann_inputs, firing_rates
-from .pictures import LayerRates, accuracy_picture, firing_rate_picture, require_matplotlib
+from .pictures import LayerRates, firing_rate_picture, metric_picture, require_matplotlib
 from .streams import tell
 from .sweep import Sweep, check_modes, run_modes
 from .tutorial import train, tutorial_network
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         ann = _train(data, epochs, args.seed, device)
         sweep = run_modes(ann, args.modes, data.calibration, data.test, args.T, device=device, readout=readout)
         rates = _rates(ann, sweep, data)
-    accuracy_picture(sweep, f"{data.name}, {len(data.test_images)} test images", out / ACCURACY_PICTURE)
+    metric_picture(sweep, "top1", f"{data.name}, {len(data.test_images)} test images", out / ACCURACY_PICTURE)
     firing_rate_picture(rates, args.T, out / RATE_PICTURE)
     numbers = {
         "command": "demo",

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from ..errors import InputError
 from .firing import neuron_rates
-from .sweep import Sweep, shown_steps
+from .sweep import Sweep, metric_title, shown_steps
 
-__all__ = ["LayerRates", "accuracy_picture", "firing_rate_picture", "require_matplotlib", "spread"]
+__all__ = ["LayerRates", "firing_rate_picture", "metric_picture", "require_matplotlib", "spread"]
 
 # Okabe and Ito 2008, distinguishable with all common kinds of colour blindness; yellow is too pale on white.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
@@ -76,32 +76,35 @@ def require_matplotlib() -> None:
         ) from error
 
 
-def accuracy_picture(sweep: Sweep, title: str, path: Path) -> None:
-    """Accuracy over time steps, one line per mode, the ANN as a dashed line; the right half magnifies the top."""
-    final = [run.result.accuracy[-1] for run in sweep.runs]
+def metric_picture(sweep: Sweep, metric: str, title: str, path: Path) -> None:
+    """A metric over time steps, one line per mode, the ANN as a dashed line; the right half magnifies its end."""
+    curves = [run.result.values[metric] for run in sweep.runs]
+    final, ann = [curve[-1] for curve in curves], sweep.ann_values[metric]
     names = [*(run.mode for run in sweep.runs), "ANN"]
     plots, labels = 5.95, 1.12 + 0.07 * max(map(len, names))  # inches
+    share = all(0 <= value <= 1 for curve in (*curves, (ann,)) for value in curve)
     with _figure(plots + labels, max(3.3, 1.0 + 0.21 * len(names))) as figure:
         whole, close = figure.subplots(1, 2, width_ratios=(1.15, 1))
         width = plots + labels
         figure.subplots_adjust(left=0.55 / width, right=plots / width, bottom=0.14, top=0.9, wspace=0.24)
         steps = range(1, sweep.steps + 1)
         for axes in (whole, close):
-            axes.axhline(sweep.ann_accuracy, **ANN_LINE)
-            for index, run in enumerate(sweep.runs):
-                axes.plot(steps, run.result.accuracy, **_line(index), marker="o" if sweep.steps == 1 else None)
+            axes.axhline(ann, **ANN_LINE)
+            for index, curve in enumerate(curves):
+                axes.plot(steps, curve, **_line(index), marker="o" if sweep.steps == 1 else None)
             axes.set_xlabel("time steps t")
-        whole.set_ylim(0, 1.03)
-        whole.set_ylabel("accuracy")
+        if share:
+            whole.set_ylim(0, 1.03)
+        whole.set_ylabel(metric_title(metric))
         whole.set_title(title, loc="left")
         _time_axis(whole, 1, sweep.steps)
-        low, high = _close_up(final, sweep.ann_accuracy)
+        low, high = _close_up(final, ann) if share else _around(final, ann)
         close.set_ylim(low, high)
         close.set_title("magnified", loc="left")
-        reached = [t for t in steps if any(run.result.accuracy[t - 1] >= low for run in sweep.runs)]
+        reached = [t for t in steps if any(low <= curve[t - 1] <= high for curve in curves)] or [1]
         _time_axis(close, max((t for t in shown_steps(sweep.steps)[:-1] if t <= reached[0]), default=1), sweep.steps)
         lines = [*(_line(index) for index in range(len(final))), ANN_LINE]
-        _label_ends(close, [*final, sweep.ann_accuracy], names, lines, room=labels)
+        _label_ends(close, [*final, ann], names, lines, room=labels)
         figure.savefig(path)
 
 
@@ -274,6 +277,14 @@ def _close_up(final: Sequence[float], ann: float) -> tuple[float, float]:
     low, high = min(*near, ann), max(*near, ann)
     margin = max(0.3 * (high - low), 0.01)
     return max(0.0, low - 1.5 * margin), min(1.002, high + 0.5 * margin)
+
+
+def _around(final: Sequence[float], ann: float) -> tuple[float, float]:
+    """Limits that separate the end values of a metric of any range."""
+    found = [value for value in (*final, ann) if math.isfinite(value)] or [0.0]
+    low, high = min(found), max(found)
+    margin = 0.15 * (high - low) or 0.05 * abs(high) or 1.0
+    return low - margin, high + margin
 
 
 def _label_ends(

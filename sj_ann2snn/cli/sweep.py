@@ -16,7 +16,7 @@ from ..compat import spikingjelly_version
 from ..contracts.readout import Readout
 from ..conversion.converter import Converter
 from ..conversion.report import format_table
-from ..evaluation.evaluate import accuracy_of, evaluate
+from ..evaluation.evaluate import ann_values, evaluate
 from ..evaluation.result import EvaluationResult
 from ..hooks.discovery import load_plugins
 from ..hooks.kinds import LAYER_MAPPERS, NEURONS
@@ -25,7 +25,7 @@ from ..hooks.options import declared_options
 from ..support.wording import listed
 from .streams import tell
 
-__all__ = ["ModeRun", "Sweep", "check_modes", "options_of_mode", "run_modes"]
+__all__ = ["ModeRun", "Sweep", "check_modes", "metric_title", "options_of_mode", "run_modes", "shown_steps"]
 
 
 @dataclass(frozen=True)
@@ -42,21 +42,37 @@ class ModeRun:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Several modes and the ANN that they were converted from."""
+    """Several modes and the ANN that they were converted from.
 
-    ann_accuracy: float
+    Attributes:
+        ann_values: What every metric says of the ANN, by its name.
+        steps: Number of time steps.
+        runs: One for each mode.
+    """
+
+    ann_values: Mapping[str, float]
     steps: int
     runs: tuple[ModeRun, ...]
 
     def __str__(self) -> str:
         samples = self.runs[0].result.samples
+        ann = ", ".join(f"{metric_title(name)} {value:.4f}" for name, value in self.ann_values.items())
+        tables = [
+            line
+            for name in self.ann_values
+            for line in (
+                f"{metric_title(name)} after t steps; spikes and synaptic operations per sample over T={self.steps} "
+                "steps",
+                "",
+                *format_table(self._value_rows(name)),
+                "",
+            )
+        ]
         return "\n".join(
             [
-                f"ANN accuracy {self.ann_accuracy:.4f} on {samples} samples",
+                f"ANN {ann} on {samples} samples",
                 "",
-                f"accuracy after t steps; spikes and synaptic operations per sample over T={self.steps} steps",
-                "",
-                *format_table(self._accuracy_rows()),
+                *tables[:-1],
                 *self._not_counted(),
                 "",
                 "scale λ of every spiking layer",
@@ -76,18 +92,19 @@ class Sweep:
             },
             "T": self.steps,
             "samples": self.runs[0].result.samples,
-            "ann_accuracy": self.ann_accuracy,
+            **({"ann_accuracy": self.ann_values["top1"]} if "top1" in self.ann_values else {}),
+            "ann": dict(self.ann_values),
             "modes": [_run_as_dict(run) for run in self.runs],
         }
 
-    def _accuracy_rows(self) -> list[tuple[str, ...]]:
+    def _value_rows(self, metric: str) -> list[tuple[str, ...]]:
         shown = shown_steps(self.steps)
         rows = [("mode", *(f"t={t}" for t in shown), "spikes", "synops", "seconds")]
         for run in self.runs:
             result = run.result
-            accuracies = (f"{result.accuracy[t - 1]:.4f}" for t in shown)
+            values = (f"{result.values[metric][t - 1]:.4f}" for t in shown)
             counts = (f"{result.spikes_per_sample:,.0f}", f"{result.synops_per_sample:,.0f}")
-            rows.append((run.mode, *accuracies, *counts, f"{result.seconds:.1f}"))
+            rows.append((run.mode, *values, *counts, f"{result.seconds:.1f}"))
         return _right_aligned(rows)
 
     def _not_counted(self) -> list[str]:
@@ -112,10 +129,13 @@ def run_modes(
     channel_wise: bool = False,
     options: Mapping[str, Any] | None = None,
     readout: str | Readout | None = None,
+    metric: Any = None,
+    against_ann: bool = False,
 ) -> Sweep:
     """Convert `ann` in every mode, and simulate each for `steps` steps on the test data.
 
-    An option that only some of the modes take is passed to these modes only.
+    An option that only some of the modes take is passed to these modes only. `metric` is that of `evaluate`; with
+    `against_ann`, the ANN's outputs take the place of the targets.
 
     Raises:
         Ann2SnnError: A mode is unknown, the network cannot be converted, or the data does not fit it.
@@ -124,7 +144,8 @@ def run_modes(
     bars = sys.stderr.isatty()
     if device is not None:
         ann = ann.to(device)
-    ann_accuracy = accuracy_of(ann, test)
+    judge = ann if against_ann else None
+    values = ann_values(ann, test, metric, against=judge)
     runs = []
     for mode in dict.fromkeys(modes):
         tell(f"mode {mode}: converting and simulating {steps} steps")
@@ -138,10 +159,10 @@ def run_modes(
             **options_of_mode(mode, modes, options),
         )
         snn = converter(ann)
-        result = evaluate(snn, test, steps, readout=readout, progress=bars)
+        result = evaluate(snn, test, steps, readout=readout, metric=metric, ann=judge, progress=bars)
         report = converter.report
         runs.append(ModeRun(mode, report.mode, report.mode_owner, report.scales, result, snn))
-    return Sweep(ann_accuracy, steps, tuple(runs))
+    return Sweep(values, steps, tuple(runs))
 
 
 def check_modes(modes: Sequence[str], options: Mapping[str, Any]) -> None:
@@ -175,6 +196,15 @@ def options_of_mode(mode: str, modes: Sequence[str], options: Mapping[str, Any])
     return {name: value for name, value in options.items() if name not in foreign}
 
 
+def metric_title(name: str) -> str:
+    """A metric's name for people.
+
+    >>> metric_title("top1"), metric_title("mse")
+    ('accuracy', 'mse')
+    """
+    return "accuracy" if name == "top1" else name
+
+
 def shown_steps(steps: int) -> list[int]:
     """1, 2, 5, 10, ... up to `steps`, which always comes last.
 
@@ -201,7 +231,8 @@ def _run_as_dict(run: ModeRun) -> dict[str, Any]:
         "mode": run.mode,
         "normalization": run.normalization,
         "owner": run.owner,
-        "accuracy": list(result.accuracy),
+        **({"accuracy": list(result.accuracy)} if "top1" in result.values else {}),
+        "values": {name: list(values) for name, values in result.values.items()},
         "spikes_per_sample": result.spikes_per_sample,
         "emissions_per_sample": result.emissions_per_sample,
         "synops_per_sample": result.synops_per_sample,

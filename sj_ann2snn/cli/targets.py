@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..support.wording import is_fault, listed, shortened, shown
 from .users_code import failure
 
-__all__ = ["load_loaders", "load_network"]
+__all__ = ["load", "load_loaders", "load_network"]
 
 
 def load_network(target: str) -> nn.Module:
@@ -23,7 +23,7 @@ def load_network(target: str) -> nn.Module:
     Raises:
         InputError: The factory does not exist, fails, or returns something else.
     """
-    made = _load(target, "a function that returns the trained network, such as models:trained")
+    made = load(target, "a function that returns the trained network, such as models:trained")
     if not isinstance(made, nn.Module):
         raise InputError(f"{target} returns {_article(made)}; it must return a trained torch.nn.Module.")
     return made
@@ -35,7 +35,7 @@ def load_loaders(target: str) -> tuple[Any, Any]:
     Raises:
         InputError: The function does not exist, fails, or returns something else.
     """
-    made = _load(target, "a function that returns (calibration_loader, test_loader), such as models:loaders")
+    made = load(target, "a function that returns (calibration_loader, test_loader), such as models:loaders")
     if not isinstance(made, (tuple, list)) or len(made) != 2:
         held = f" of {len(made)}" if isinstance(made, (tuple, list)) else ""
         raise InputError(
@@ -55,7 +55,17 @@ def load_loaders(target: str) -> tuple[Any, Any]:
     return made[0], made[1]
 
 
-def _load(target: str, wanted: str) -> Any:
+def load(target: str, wanted: str, *, call: bool = True) -> Any:
+    """What ``MODULE:NAME`` names, or returns if it is a function.
+
+    Args:
+        target: The text ``MODULE:NAME``.
+        wanted: What it should be, for messages.
+        call: Whether to call a function.
+
+    Raises:
+        InputError: There is no such thing, or the user's code fails.
+    """
     module_name, colon, attribute = target.partition(":")
     if not colon or not module_name or not attribute or module_name.startswith("."):
         raise InputError(f"{shown(target)} is not MODULE:NAME. Name {wanted}.")
@@ -73,7 +83,7 @@ def _load(target: str, wanted: str) -> Any:
             if not is_fault(error):
                 raise
             raise failure(f"{target}: looking up {shown(name)} failed", error) from error
-    if isinstance(found, nn.Module) or not callable(found):
+    if not call or isinstance(found, nn.Module) or not callable(found):
         return found
     _require_no_arguments(target, found, wanted)
     try:

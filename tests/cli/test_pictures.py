@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from sj_ann2snn import EvaluationResult
-from sj_ann2snn.cli.pictures import LayerRates, accuracy_picture, firing_rate_picture, spread
+from sj_ann2snn.cli.pictures import LayerRates, firing_rate_picture, metric_picture, spread
 from sj_ann2snn.cli.sweep import ModeRun, Sweep
 
 pytest.importorskip("sklearn", reason="the demo trains on scikit-learn's digits")
@@ -102,7 +102,7 @@ def check_texts(figure: Any) -> None:
 @pytest.mark.parametrize("name", SWEEPS)
 def test_accuracy_pictures_are_readable(name: str, tmp_path: Path, drawn: list[Any]) -> None:
     sweep = SWEEPS[name]
-    accuracy_picture(sweep, "some data, 100 test images", tmp_path / "a.png")
+    metric_picture(sweep, "top1", "some data, 100 test images", tmp_path / "a.png")
     (figure,) = drawn
     check_texts(figure)
     assert image_of(tmp_path / "a.png").std() > 0.05
@@ -134,10 +134,10 @@ def test_firing_rate_pictures_are_readable(count: int, tmp_path: Path, drawn: li
 def test_pictures_do_not_depend_on_the_users_settings(tmp_path: Path) -> None:
     import matplotlib
 
-    accuracy_picture(SWEEPS["six"], "data", tmp_path / "a.png")
+    metric_picture(SWEEPS["six"], "top1", "data", tmp_path / "a.png")
     with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "black", "savefig.dpi": 30}):
         before = dict(matplotlib.rcParams)
-        accuracy_picture(SWEEPS["six"], "data", tmp_path / "b.png")
+        metric_picture(SWEEPS["six"], "top1", "data", tmp_path / "b.png")
         assert dict(matplotlib.rcParams) == before
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
@@ -162,7 +162,7 @@ def test_spread_moves_nothing_without_need_and_shares_what_it_must() -> None:
 
 def test_pyplot_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    accuracy_picture(SWEEPS["six"], "data", tmp_path / "a.png")
+    metric_picture(SWEEPS["six"], "top1", "data", tmp_path / "a.png")
     rates = [LayerRates("relu1", torch.rand(10), torch.rand(10))]
     firing_rate_picture({"max": rates}, 5, tmp_path / "b.png")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]

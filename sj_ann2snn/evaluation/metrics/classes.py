@@ -85,8 +85,8 @@ class Agreement(Metric):
     0.5
 
     For an output with several columns, ``[N, classes, ...]``, the share of samples, or of positions, with the same best
-    class. For an output without, ``[N]`` or ``[N, 1, ...]``, the coefficient of determination (`R2Score`). Both are 1 if
-    the answers are the same. Several columns that are no classes, such as coordinates, are better compared by
+    class. For an output without, ``[N]`` or ``[N, 1, ...]``, the coefficient of determination (`R2Score`). Both are 1
+    if the answers are the same. Several columns that are no classes, such as coordinates, are better compared by
     ``"r2"``, with `ann=` as well.
     """
 
