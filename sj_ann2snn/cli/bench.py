@@ -23,6 +23,7 @@ from ..conversion.converter import Converter
 from ..conversion.report import format_table
 from ..errors import InputError, OptionError
 from ..evaluation.evaluate import ann_values, evaluate
+from ..evaluation.result import short
 from ..simulation.engine import Call, Collector, Simulator
 from ..simulation.engine.firing import is_spiking
 from ..simulation.simulate import simulate
@@ -119,7 +120,7 @@ class BenchResult:
                 "",
                 f"where the time of simulate goes: {shares}",
                 *(
-                    f"{metric_title(name)} after T={self.T}: {found[SPIKING]:.4f} (ANN {found[OF_ANN]:.4f})"
+                    f"{metric_title(name)} after T={self.T}: {short(found[SPIKING])} (ANN {short(found[OF_ANN])})"
                     for name, found in self.values.items()
                 ),
             ]

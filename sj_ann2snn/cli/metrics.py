@@ -27,7 +27,7 @@ def add_metric_argument(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar=("NAME", "OPTION=VALUE"),
         help="what to measure: top1, top5, mse, mae, r2, iou, dice, with options (iou threshold=0.5); agreement with "
-        "the ANN, which needs no targets; MODULE:FUNCTION of (output, target), or MODULE:NAME of a torchmetrics.Metric; "
+        "the ANN, which needs no targets; MODULE:FUNCTION of (output, target), MODULE:NAME of a torchmetrics.Metric, "
         "or OUTPUT=METRIC for each of several outputs; may be repeated (default: top1)",
     )
     parser.add_argument(

@@ -5,6 +5,7 @@ Only this module imports Matplotlib, and it leaves Matplotlib's global state alo
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..evaluation.result import short
 from .firing import neuron_rates
 from .sweep import Sweep, metric_title, shown_steps
 
@@ -44,6 +46,9 @@ STYLE = {
     "lines.linewidth": 1.6,
 }
 DPI = 200
+
+SMALL_SHARE = 0.2
+"""Values that never exceed this fill too little of an axis from 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +87,13 @@ def metric_picture(sweep: Sweep, metric: str, title: str, path: Path) -> None:
     final, ann = [curve[-1] for curve in curves], sweep.ann_values[metric]
     names = [*(run.mode for run in sweep.runs), "ANN"]
     plots, labels = 5.95, 1.12 + 0.07 * max(map(len, names))  # inches
-    share = all(0 <= value <= 1 for curve in (*curves, (ann,)) for value in curve)
+    between = all(0 <= value <= 1 for value in itertools.chain(*curves, (ann,)))
+    share = metric == "top1" or (between and max(*final, ann) > SMALL_SHARE)
     with _figure(plots + labels, max(3.3, 1.0 + 0.21 * len(names))) as figure:
         whole, close = figure.subplots(1, 2, width_ratios=(1.15, 1))
         width = plots + labels
-        figure.subplots_adjust(left=0.55 / width, right=plots / width, bottom=0.14, top=0.9, wspace=0.24)
+        left, gap = (0.55, 0.24) if share else (0.78, 0.32)  # long numbers
+        figure.subplots_adjust(left=left / width, right=plots / width, bottom=0.14, top=0.9, wspace=gap)
         steps = range(1, sweep.steps + 1)
         for axes in (whole, close):
             axes.axhline(ann, **ANN_LINE)
@@ -302,7 +309,7 @@ def _label_ends(
     low, high = axes.get_ylim()
     box, (figure_width, figure_height) = axes.get_position(), axes.figure.get_size_inches()
     inch, gap = 1 / (box.width * figure_width), 8.5 * 1.3 / 72 / (box.height * figure_height)
-    heights = [(value - low) / (high - low) for value in values]
+    heights = [(value - low) / (high - low) if math.isfinite(value) else 0.0 for value in values]
     # Lines below the limits are labelled at the bottom; a tiny part of their value keeps them in order.
     places = spread([max(height, 1e-3 * height) for height in heights], gap, gap / 4, 1.0)
     for value, height, place, name, line in zip(values, heights, places, names, lines, strict=True):
@@ -312,7 +319,7 @@ def _label_ends(
             axes.plot(leader, [height, place], color=line["color"], linewidth=0.8, **free)
         axes.plot([1 + 0.14 * inch, 1 + 0.3 * inch], [place, place], **line, **free)
         axes.text(1 + 0.36 * inch, place, name, va="center", color=DARK, transform=axes.transAxes)
-        text = f"{value:.4f}" + ("" if height >= 0 else " ↓")
+        text = short(value) + ("" if height >= 0 else " ↓")
         left = 1 + (room - 0.64) * inch
         axes.text(left, place, text, va="center", color=DARK, transform=axes.transAxes)
 

@@ -17,7 +17,7 @@ from ..contracts.readout import Readout
 from ..conversion.converter import Converter
 from ..conversion.report import format_table
 from ..evaluation.evaluate import ann_values, evaluate
-from ..evaluation.result import EvaluationResult
+from ..evaluation.result import EvaluationResult, short
 from ..hooks.discovery import load_plugins
 from ..hooks.kinds import LAYER_MAPPERS, NEURONS
 from ..hooks.modes import find_mode
@@ -56,7 +56,7 @@ class Sweep:
 
     def __str__(self) -> str:
         samples = self.runs[0].result.samples
-        ann = ", ".join(f"{metric_title(name)} {value:.4f}" for name, value in self.ann_values.items())
+        ann = ", ".join(f"{metric_title(name)} {short(value)}" for name, value in self.ann_values.items())
         tables = [
             line
             for name in self.ann_values
@@ -102,7 +102,7 @@ class Sweep:
         rows = [("mode", *(f"t={t}" for t in shown), "spikes", "synops", "seconds")]
         for run in self.runs:
             result = run.result
-            values = (f"{result.values[metric][t - 1]:.4f}" for t in shown)
+            values = (short(result.values[metric][t - 1]) for t in shown)
             counts = (f"{result.spikes_per_sample:,.0f}", f"{result.synops_per_sample:,.0f}")
             rows.append((run.mode, *values, *counts, f"{result.seconds:.1f}"))
         return _right_aligned(rows)

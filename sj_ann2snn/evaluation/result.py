@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..errors import InputError
 from ..support.wording import listed
 
-__all__ = ["EvaluationResult", "LayerActivity"]
+__all__ = ["EvaluationResult", "LayerActivity", "short"]
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class EvaluationResult:
         steps = len(next(iter(self.values.values())))
         shown = sorted({1, *(2**k for k in range(1, steps.bit_length()) if 2**k < steps), steps})
         curves = "; ".join(
-            f"{'accuracy' if name == 'top1' else name} " + ", ".join(f"{_short(values[t - 1])} (T={t})" for t in shown)
+            f"{'accuracy' if name == 'top1' else name} " + ", ".join(f"{short(values[t - 1])} (T={t})" for t in shown)
             for name, values in self.values.items()
         )
         early = f"{self.steps_per_sample:.4g} steps, " if self.steps_per_sample < steps else ""
@@ -104,6 +104,10 @@ class EvaluationResult:
         )
 
 
-def _short(value: float) -> str:
-    """Four decimals for shares and the like, four digits for anything else."""
-    return f"{value:.4f}" if 0.01 <= abs(value) < 100 or value == 0 else f"{value:.4g}"
+def short(value: float) -> str:
+    """A metric's value for people: four decimals for shares and the like, three digits for anything else.
+
+    >>> short(0.98), short(0.000123)
+    ('0.9800', '0.000123')
+    """
+    return f"{value:.4f}" if 0.01 <= abs(value) < 100 or value == 0 else f"{value:.3g}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def sweep_of(curves: dict[str, Sequence[float]], ann: float) -> Sweep:
     for mode, curve in curves.items():
         result = EvaluationResult({"top1": tuple(curve)}, 100, float(len(curve)), 1.0, 1.0, 0.1, (), 1.0)
         runs.append(ModeRun(mode, mode, "test 1", {"relu": (1.0, 1.0)}, result, nn.Identity()))
-    return Sweep(ann, steps, tuple(runs))
+    return Sweep({"top1": ann}, steps, tuple(runs))
 
 
 def rising(end: float, steps: int = 50) -> list[float]:
@@ -116,6 +117,30 @@ def test_accuracy_pictures_are_readable(name: str, tmp_path: Path, drawn: list[A
     assert low <= best <= high
     below = [run for run in sweep.runs if run.result.accuracy[-1] < low]
     assert sum(text.endswith("↓") for text in texts) == len(below)
+
+
+ERRORS = {
+    "small": ([0.0185, 0.00037, 7.8e-5], [0.018, 0.0001], 0.0),
+    "large": ([12345.0, 2000.0, 1999.5], [3000.0, 1990.0], 1980.0),
+    "below zero": ([-3.0, 0.2, 0.91], [-5.0, 0.8], 0.95),
+    "all alike": ([0.1, 0.1, 0.1], [0.1, 0.1], 0.1),
+    "undefined": ([float("nan")] * 3, [float("nan")] * 2, 1.0),
+    "tiny": ([3e-9, 1e-9, 2e-12], [1e-9, 1e-12], 0.0),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_pictures_of_other_metrics_are_readable(name: str, tmp_path: Path, drawn: list[Any]) -> None:
+    one, other, ann = ERRORS[name]
+    curves = {"max": [*one, *one[-1:] * 47], "99.9%": [*other, *other[-1:] * 48]}
+    sweep = sweep_of(curves, ann)
+    runs = tuple(replace(run, result=replace(run.result, values={"mse": run.result.value})) for run in sweep.runs)
+    metric_picture(Sweep({"mse": ann}, 50, runs), "mse", "some data", tmp_path / "a.png")
+    (figure,) = drawn
+    check_texts(figure)
+    low, high = figure.axes[1].get_ylim()
+    assert all(low <= run.result.value[-1] <= high for run in runs) or name == "undefined"
+    assert low <= ann <= high
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 6, 7])
