@@ -11,8 +11,9 @@ from pathlib import Path
 
 import torch
 
-from ..errors import Ann2SnnError, InputError
-from ..support.wording import described, is_fault, shown
+from ..errors import InputError
+from ..support.blame import translated
+from ..support.wording import described, shown
 
 __all__ = ["failure", "users_code"]
 
@@ -37,14 +38,8 @@ def users_code() -> Iterator[None]:
     sys.path.insert(0, str(Path.cwd()))
     importlib.invalidate_caches()
     try:
-        with redirect_stdout(sys.stderr):
+        with redirect_stdout(sys.stderr), translated(lambda error: failure("The command stopped", error)):
             yield
-    except Ann2SnnError:
-        raise
-    except BaseException as error:
-        if not is_fault(error):
-            raise
-        raise failure("The command stopped", error) from error
     finally:
         sys.path[:] = before
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ..errors import Ann2SnnError, PluginError
 from .wording import described, is_fault
 
-__all__ = ["OWN", "WHAT_TO_DO", "Culprit", "blame", "describe_failure"]
+__all__ = ["OWN", "WHAT_TO_DO", "Culprit", "blame", "describe_failure", "translated"]
 
 OWN = "your own argument"
 """The owner of objects that the caller passes directly."""
@@ -69,6 +69,20 @@ SJ_ANN2SNN_DISABLE_PLUGINS.
     Raises:
         PluginError: The code inside raised an exception.
     """
+    cls = code if isinstance(code, type) else type(code)
+    with translated(lambda error: PluginError(describe_failure(culprit, doing, f"{cls.__name__}.{method}", error))):
+        yield
+
+
+@contextmanager
+def translated(make: Callable[[BaseException], Exception]) -> Iterator[None]:
+    """Turn any exception inside, except for the package's own errors and Ctrl-C, into the one that `make` returns.
+
+    >>> with translated(lambda error: PluginError(f"It failed with {error}")):
+    ...     1 / 0
+    Traceback (most recent call last):
+    sj_ann2snn.errors.PluginError: It failed with division by zero
+    """
     try:
         yield
     except Ann2SnnError:
@@ -76,8 +90,7 @@ SJ_ANN2SNN_DISABLE_PLUGINS.
     except BaseException as error:
         if not is_fault(error):
             raise
-        cls = code if isinstance(code, type) else type(code)
-        raise PluginError(describe_failure(culprit, doing, f"{cls.__name__}.{method}", error)) from error
+        raise make(error) from error
 
 
 def describe_failure(culprit: Culprit, doing: str, where: str, error: BaseException) -> str:

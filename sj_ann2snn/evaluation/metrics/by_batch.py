@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import Ann2SnnError, InputError, PluginError
+from ...errors import InputError, PluginError
 from ...simulation.engine import plain
 from ...support.batches import describe_batch, move
-from ...support.blame import Culprit, blame, describe_failure
+from ...support.blame import Culprit, blame, describe_failure, translated
 from ...support.trees import leaves, map_leaves, map_tensors, tensors
 from ...support.untouched import Untouched
-from ...support.wording import is_fault, shown
+from ...support.wording import shown
 from .answers import Answers
 from .measures import Measure, is_accumulating, no_answers
 from .targets import Targets
@@ -243,14 +243,8 @@ def _asked(who: Culprit, where: str, step: int, targets: Any) -> Iterator[None]:
     """Say whose code failed, or that it wrote to the targets, which the next step needs."""
     doing = f"given the outputs after step {step + 1}"
     before = Untouched(tensors(targets), exact=step == 0, sums=False)
-    try:
+    with translated(lambda error: PluginError(describe_failure(who, doing, where, error))):
         yield
-    except Ann2SnnError:
-        raise
-    except BaseException as error:
-        if not is_fault(error):
-            raise
-        raise PluginError(describe_failure(who, doing, where, error)) from error
     if before.changed():
         raise PluginError(
             f"{who}, {doing}, writes to the targets (in {where}), which every step is compared with. Work on a copy "
