@@ -44,6 +44,8 @@ from .contracts.trial import Activations, Trial, TrialOutput, TrialSite
 from .contracts.values import NodeReference
 from .conversion.converter import Converter
 from .conversion.report import ConversionCheck, ConversionReport, ReportEntry
+from .diagnosis.diagnose import diagnose
+from .diagnosis.result import Advice, Diagnosis, LayerDiagnosis
 from .errors import (
     Ann2SnnError,
     BackendError,
@@ -105,6 +107,7 @@ if TYPE_CHECKING:
 __all__ = [
     "API_VERSION",
     "Activations",
+    "Advice",
     "Analog",
     "Ann2SnnError",
     "Average",
@@ -125,6 +128,7 @@ __all__ = [
     "CumulativeMaxPool",
     "DeadLayerError",
     "Delayed",
+    "Diagnosis",
     "EvaluationInterrupted",
     "EvaluationResult",
     "ExitRule",
@@ -139,6 +143,7 @@ __all__ = [
     "InputError",
     "Last",
     "LayerActivity",
+    "LayerDiagnosis",
     "LayerMapper",
     "LegacyArgumentWarning",
     "Linear",
@@ -197,6 +202,7 @@ __all__ = [
     "call_operation",
     "channels_first_2d",
     "channels_last_2d",
+    "diagnose",
     "evaluate",
     "export",
     "fill_dead_channels",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -73,9 +74,9 @@ class NoteTaker:
         if node in self.draft.scales.folds:
             incoming, outgoing = self.draft.scales.folds[node]
             layer = scaled_layer(layer, inputs=incoming, outputs=outgoing)
-        corrected = module.operation if isinstance(module, Stepwise) else module
+        corrected: Any = module.operation if isinstance(module, Stepwise) else module
         bias = getattr(layer, "bias", None)
-        return (torch.zeros_like(corrected.bias) if bias is None else bias).detach().cpu()  # type: ignore[union-attr]
+        return (torch.zeros_like(corrected.bias) if bias is None else bias).detach().cpu()
 
     def finish(self, network: fx.GraphModule) -> None:
         """Write the notes into the finished network."""

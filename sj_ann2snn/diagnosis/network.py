@@ -21,7 +21,7 @@ from ..simulation.engine.own_copies import own_copies
 from ..support.site_notes import ConversionNotes, SiteNote, notes_of
 from .probes import ActivationProbe, SpikingProbe
 
-__all__ = ["Layer", "SpikingNetwork"]
+__all__ = ["Layer", "SpikingNetwork", "run_once"]
 
 MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 
@@ -102,7 +102,8 @@ class SpikingNetwork:
                 maximum = None if layer.maximum is None else layer.maximum.to(self.device, torch.float32)
                 swaps[layer.target] = ActivationProbe(NormalizedReLU(maximum))
             else:
-                swaps[layer.target] = ActivationProbe(_at_once(self.modules[layer.target]))
+                # At its first step, it computes the ANN's operation.
+                swaps[layer.target] = ActivationProbe(self.modules[layer.target])
         for target, module in self.modules.items():
             if isinstance(module, InitialPotential):
                 swaps[target] = nn.Identity()
@@ -158,9 +159,9 @@ class SpikingNetwork:
             note = self.notes.sites.get(target)
             if note is not None or is_spiking(module):
                 yield self._neuron(node, note or SiteNote(target, torch.ones(()), axis=_channel_axis(node, self)))
-            elif target in self.notes.approximate or _is_inexact(module, node in self.flow.varying):
-                if node in self.flow.varying and _is_time_dependent(module):
-                    stands_for = self.notes.approximate.get(target, type(module).__name__)
+            elif node in self.flow.varying and (target in self.notes.approximate or _is_inexact(module)):
+                stands_for = self.notes.approximate.get(target, type(module).__name__)
+                if isinstance(module, MemoryModule) or _is_max_pool(module):
                     yield Layer(target, target, node, False, torch.ones(()), None, None, None, stands_for)
 
     def _neuron(self, node: fx.Node, note: SiteNote) -> Layer:
@@ -176,7 +177,8 @@ class SpikingNetwork:
     def _build(
         self, swaps: Mapping[str, nn.Module], given: Collection[str], until: str | None = None
     ) -> fx.GraphModule:
-        graph, copies = fx.Graph(), {}
+        graph = fx.Graph()
+        copies: dict[fx.Node, Any] = {}
         output: Any = graph.graph_copy(self.snn.graph, copies)
         if until is not None:
             output = next(copies[layer.node] for layer in self.layers if layer.target == until)
@@ -216,8 +218,8 @@ def _why_not(snn: nn.Module) -> str:
     inside = [name for name, one in snn.named_modules() if name and isinstance(one, fx.GraphModule)]
     if isinstance(snn, fx.GraphModule):
         return (
-            "No layer of the network spikes, so there is nothing to diagnose. Give the network that Converter(...)(ann) "
-            "returns."
+            "No layer of the network spikes, so there is nothing to diagnose. Give the network that "
+            "Converter(...)(ann) returns."
         )
     if inside:
         return (
@@ -231,25 +233,15 @@ def _why_not(snn: nn.Module) -> str:
     )
 
 
-def _is_time_dependent(module: nn.Module) -> bool:
-    """True if the module's mean output over time may differ from what it makes of its mean input."""
-    return isinstance(module, MemoryModule) or _is_max_pool(module)
-
-
-def _is_inexact(module: nn.Module, varying: bool) -> bool:
+def _is_inexact(module: nn.Module) -> bool:
     """True for what only approximates its operation over time, in a network that notes nothing."""
-    return isinstance(module, MomentumMaxPool) or (varying and _is_max_pool(module))
+    return isinstance(module, MomentumMaxPool) or _is_max_pool(module)
 
 
 def _is_max_pool(module: nn.Module) -> bool:
     operation = module.operation if isinstance(module, Stepwise) else module
     functions = (F.max_pool1d, F.max_pool2d, F.max_pool3d, torch.max_pool1d, torch.max_pool2d, torch.max_pool3d)
     return isinstance(operation, MAX_POOLS) or operation in functions
-
-
-def _at_once(module: nn.Module) -> nn.Module:
-    """What an operation over time makes of a constant input, which is what the ANN's operation computes."""
-    return module
 
 
 def _with_bias(module: nn.Module, bias: Tensor) -> nn.Module:
@@ -259,7 +251,7 @@ def _with_bias(module: nn.Module, bias: Tensor) -> nn.Module:
         made._modules = {**module._modules, "operation": _with_bias(module.operation, bias)}  # type: ignore[arg-type]
         return made
     made._parameters = dict(module._parameters)
-    made._parameters["bias"] = nn.Parameter(bias.to(module.bias.device), requires_grad=False)  # type: ignore[union-attr,arg-type]
+    made._parameters["bias"] = nn.Parameter(bias.to(module.bias.device), requires_grad=False)  # type: ignore[arg-type]
     return made
 
 

@@ -12,7 +12,7 @@ from ..compat import MemoryModule, reset_net
 from ..layers import MemoryLayer
 from ..simulation.engine.firing import can_fire_in_place, count_emissions, fire, is_spiking
 
-__all__ = ["ActivationProbe", "SpikingProbe", "run_steps"]
+__all__ = ["ActivationProbe", "SpikingProbe", "at_once", "run_steps"]
 
 
 class ActivationProbe(nn.Module):
@@ -52,6 +52,7 @@ class SpikingProbe(MemoryLayer):
     """
 
     steps: int
+    sums: tuple[Tensor, Tensor] | None
     seen: dict[int, tuple[Tensor, Tensor]]
     spikes: int
     emissions: int
@@ -103,9 +104,20 @@ def run_steps(module: nn.Module, x_seq: Tensor) -> Tensor:
     if is_spiking(module) and can_fire_in_place(module, x_seq):
         return fire(module, x_seq, overwrite=False)
     if hasattr(module, "step_mode"):
-        module.step_mode = "m"
+        module.step_mode = "m"  # type: ignore[assignment]
         result: Tensor = module(x_seq)
         return result
     assert not isinstance(module, MemoryModule)
     merged = module(x_seq.flatten(0, 1))
     return merged.view(*x_seq.shape[:2], *merged.shape[1:])  # type: ignore[no-any-return]
+
+
+def at_once(module: nn.Module, x: Tensor) -> Tensor:
+    """What an operation over time makes of a constant input ``[N, ...]``, which is what the ANN's computes."""
+    reset_net(module)
+    if hasattr(module, "step_mode"):
+        module.step_mode = "s"  # type: ignore[assignment]
+    with torch.no_grad():
+        result: Tensor = module(x)
+    reset_net(module)
+    return result
