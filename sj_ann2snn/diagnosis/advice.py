@@ -7,7 +7,7 @@ from typing import Any
 
 from ..hooks.discovery import load_plugins
 from ..hooks.kinds import NEURONS
-from .remedies import ActivationSample, best_setting
+from .remedies import ActivationSample, Setting, best_setting
 from .result import Advice, LayerDiagnosis
 from .table import GOOD, percent
 
@@ -24,6 +24,9 @@ HELPS = 0.7
 
 SILENT = 0.5
 """Share of active neurons that emit nothing from which a layer counts as silent."""
+
+ACTIVE = 0.2
+"""Norm of a channel's activation, as a share of the mean over the channels, from which its silence matters."""
 
 DELAY_HELPS = 0.75
 """A delay is worth it if it brings the divergence below this share."""
@@ -76,12 +79,10 @@ def _neuron_advice(
     channel_wise = bool(call.get("channel_wise", samples[target].scale.numel() > 1))
     if_neurons = call.get("neuron", "if") == "if"
     now, settings = best_setting(samples, target, steps, channel_wise=channel_wise, if_neurons=if_neurons)
-    good = [
-        one
-        for one in settings
-        if one.here < HELPS * now.here and one.everywhere < now.everywhere and _changes(one, call)
-    ]
-    arguments = dict(good[0].arguments) if good else {"T": 4 * steps} if cause == "rounding" else {"neuron": "burst"}
+    possible = [one for one in settings if cause != "clipping" or "initial_potential" not in one.arguments]
+    arguments = _smallest_change(now, possible, call)
+    if not arguments:
+        arguments = {"neuron": "burst"} if cause == "clipping" else {"T": 4 * steps}
     if cause == "clipping":
         text = (
             f"{layer.name} clips {percent(layer.saturated)} of its units at λ = {_scale(layer)}, which costs "
@@ -119,15 +120,23 @@ def _uneven(layer: LayerDiagnosis, steps: int, call: Mapping[str, Any]) -> Advic
     return _advice(layer, "unevenness", text, arguments, call, steps)
 
 
-def _changes(setting: Any, call: Mapping[str, Any]) -> bool:
-    return any(call.get(name) != value for name, value in setting.arguments.items())
+def _smallest_change(now: Setting, settings: Sequence[Setting], call: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of the setting that helps and changes the fewest of those in `call`; empty if none helps."""
+    for changes in range(1, 4):
+        for one in settings:
+            new = {name: value for name, value in one.arguments.items() if call.get(name) != value}
+            if len(new) == changes and one.here < HELPS * now.here and one.everywhere < now.everywhere:
+                return new
+    return {}
 
 
 def _dead(layer: LayerDiagnosis) -> float:
-    """Share of the channels that are active in the ANN and never spike."""
-    silent = layer.channels.get("silent", ())
-    dead = [one for one in silent if one >= 1]
-    return len(dead) / len(silent) if len(silent) > 1 else 0.0
+    """Share of the channels that are active in the ANN, as others are, and never spike."""
+    silent, activation = layer.channels.get("silent", ()), layer.channels.get("activation", ())
+    if len(silent) < 2:
+        return 0.0
+    usual = ACTIVE * sum(activation) / len(activation)
+    return sum(one >= 1 and norm > usual for one, norm in zip(silent, activation, strict=True)) / len(silent)
 
 
 def _advice(

@@ -188,9 +188,9 @@ def _mismatch_advice(layer: str, here: float, batchnorm: str, error: float, call
 
 
 def _result(passes: Passes, readout: str, mismatch: float, mending: list[Advice]) -> Diagnosis:
-    layers = layer_figures(passes)
     divergence = passes.whole.divergence
-    found = [*mending, *_advice(passes, layers, readout, divergence)]
+    layers = layer_figures(passes, {one.layer: one.gain for one in mending})
+    found = [*mending, *_advice(passes, layers, readout, bool(mending))]
     measured = passes.measured
     accuracies = {steps: sums.accuracy for steps, sums in passes.over_time.items()}
     return Diagnosis(
@@ -212,8 +212,8 @@ def _result(passes: Passes, readout: str, mismatch: float, mending: list[Advice]
     )
 
 
-def _advice(passes: Passes, layers: tuple[LayerDiagnosis, ...], readout: str, divergence: float) -> list[Advice]:
-    network = passes.network
+def _advice(passes: Passes, layers: tuple[LayerDiagnosis, ...], readout: str, mended: bool) -> list[Advice]:
+    network, divergence = passes.network, passes.spiking.divergence
     activations = passes.activations()
     samples = {}
     for layer in network.layers:
@@ -227,7 +227,7 @@ def _advice(passes: Passes, layers: tuple[LayerDiagnosis, ...], readout: str, di
     targets = {layer.name: layer.target for layer in network.layers}
     found = list(layer_advice(ranked, targets, samples, passes.steps, divergence, network.notes.call))
     delayed = {steps: sums.divergence for steps, sums in passes.delayed.items()}
-    first = readout_advice(divergence, delayed, readout, passes.steps, "")
+    first = None if mended else readout_advice(divergence, delayed, readout, passes.steps, "")
     return [*([] if first is None else [first]), *found]
 
 

@@ -78,11 +78,13 @@ class TileResult:
         answer: The answer of the readout after the last step.
         sums: The sums of the outputs after every checkpoint.
         wanted: For every layer, f(x̄) after the last step, in units of a spike.
+        missing: For every layer, f(x̄) − r.
     """
 
     answer: Any
     sums: list[Any]
     wanted: dict[str, Tensor]
+    missing: dict[str, Tensor]
 
 
 class MeasuringCollector(Collector):
@@ -135,16 +137,18 @@ class MeasuringCollector(Collector):
         self._done += steps
 
     def result(self) -> TileResult:
-        wanted = {layer.target: self._measure(layer) for layer in self._measured.layers}
+        found = {layer.target: self._measure(layer) for layer in self._measured.layers}
+        wanted = {target: one for target, (one, _) in found.items()}
+        missing = {target: one - rate for target, (one, rate) in found.items()}
         with self._measured.lock:
             self._measured.samples += self._samples.stop - self._samples.start
             self._measured.not_counted.update(self._synapses.not_counted)
             for name, count in self._operations.items():
                 self._measured.operations[name] = self._measured.operations.get(name, 0.0) + count
-        return TileResult(self._answers.result(), self._totals, wanted)
+        return TileResult(self._answers.result(), self._totals, wanted, missing)
 
-    def _measure(self, layer: Layer) -> Tensor:
-        """Add the error of a layer to the totals; returns f(x̄)."""
+    def _measure(self, layer: Layer) -> tuple[Tensor, Tensor]:
+        """Add the error of a layer to the totals; returns f(x̄) and r."""
         probe, sums = self._probes[layer.target], self._measured.sums[layer.target]
         activation = self._activations[layer.target][self._samples].double()
         seen = {steps: probe.seen[steps] for steps in self._measured.checkpoints}
@@ -159,7 +163,7 @@ class MeasuringCollector(Collector):
                 sums.terms.setdefault(steps, TermSums()).add(activation, rate, terms, layer.unit, layer.axis)
         if layer.is_neuron:
             self._shares(layer, sums, probe, activation, wanted, rate, largest)
-        return wanted
+        return wanted, rate
 
     def _split(
         self, layer: Layer, probe: SpikingProbe, activation: Tensor, current: Tensor, rate: Tensor, steps: int

@@ -23,6 +23,9 @@ from .probes import ActivationProbe, SpikingProbe
 
 __all__ = ["Layer", "SpikingNetwork", "run_once"]
 
+ADDED = "diagnosis_added_"
+"""Names of additions that the converted network does not have."""
+
 MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 
 
@@ -112,7 +115,12 @@ class SpikingNetwork:
         return self._build(swaps, given)
 
     def spiking(
-        self, checkpoints: Sequence[int] = (), given: Collection[str] = (), until: str | None = None
+        self,
+        checkpoints: Sequence[int] = (),
+        given: Collection[str] = (),
+        until: str | None = None,
+        *,
+        added: bool = False,
     ) -> fx.GraphModule:
         """The network itself, with a `SpikingProbe` at every layer if there are checkpoints.
 
@@ -120,11 +128,12 @@ class SpikingNetwork:
             checkpoints: For the probes.
             given: Layers whose outputs are inputs of the network, constant over time, in front of its own inputs.
             until: Return the output of this layer instead of the network's.
+            added: Add the inputs to what the layers `given` emit, instead of replacing it.
         """
         swaps: dict[str, nn.Module] = {}
         if checkpoints:
             swaps = {one.target: SpikingProbe(self.modules[one.target], checkpoints) for one in self.layers}
-        return self._build(swaps, given, until)
+        return self._build(swaps, given, until, added=added)
 
     def feeding(self, layer: Layer) -> list[Layer]:
         """The neurons whose spikes reach `layer` without passing another neuron."""
@@ -175,7 +184,12 @@ class SpikingNetwork:
         return Layer(note.name, str(node.target), node, True, unit, maximum, note.axis, potential)
 
     def _build(
-        self, swaps: Mapping[str, nn.Module], given: Collection[str], until: str | None = None
+        self,
+        swaps: Mapping[str, nn.Module],
+        given: Collection[str],
+        until: str | None = None,
+        *,
+        added: bool = False,
     ) -> fx.GraphModule:
         graph = fx.Graph()
         copies: dict[fx.Node, Any] = {}
@@ -187,13 +201,20 @@ class SpikingNetwork:
         for index, layer in enumerate(one for one in self.layers if one.target in given):
             with graph.inserting_before(first):
                 value = graph.placeholder(f"given_{index}")
-            copies[layer.node].replace_all_uses_with(value)
-            graph.erase_node(copies[layer.node])
+            emitted = copies[layer.node]
+            if added:
+                with graph.inserting_after(emitted):
+                    total = graph.call_module(f"{ADDED}{index}", (emitted, value))
+                emitted.replace_all_uses_with(total, delete_user_cb=lambda user, total=total: user is not total)
+                swaps = {**swaps, f"{ADDED}{index}": Stepwise(operator.add, (0, 1))}
+            else:
+                emitted.replace_all_uses_with(value)
+                graph.erase_node(emitted)
         root: dict[str, Any] = {}
         for node in graph.nodes:
             target = str(node.target)
             if node.op == "call_module":
-                root[target] = swaps.get(target, self.modules[target])
+                root[target] = swaps[target] if target in swaps else self.modules[target]
             elif node.op == "get_attr":
                 root[target] = operator.attrgetter(target)(self.snn)
         built = fx.GraphModule(root, graph, type(self.snn).__name__)

@@ -46,13 +46,16 @@ class Passes:
 
     Attributes:
         measured: The figures of the layers.
-        whole: The answers of the network.
+        whole: The answers of the network, compared with the ANN's.
+        spiking: The same, compared with those of the ANN in the network's units, like those below.
         folded: The answers of the ANN in the network's units.
         reference: The answers of the ANN itself.
         over_time: The answers of the mean after every checkpoint.
         delayed: The answers of the mean from a checkpoint to T.
         alone: The answers with only one layer spiking, by target.
         without: The answers with every layer but one spiking, by target.
+        corrected: The answers with all layers spiking, and the mean output of one corrected to f(x̄), by target: its
+            spikes keep their times, so that what they do to the layers behind is not taken for its own error.
     """
 
     def __init__(
@@ -67,33 +70,38 @@ class Passes:
         self._ann, self._readout, self._mean = ann, readout, mean
         self.checkpoints = checkpoints_until(steps)
         self.measured = Measured(network.layers, self.checkpoints)
-        self.whole, self.folded, self.reference = AnswerSums(), AnswerSums(), AnswerSums()
+        self.whole, self.spiking, self.folded, self.reference = (AnswerSums() for _ in range(4))
         self.over_time = {steps: AnswerSums() for steps in self.checkpoints}
         self.delayed = {steps: AnswerSums() for steps in self.checkpoints[:-1]}
         self.alone = {layer.target: AnswerSums() for layer in network.layers}
         self.without = {layer.target: AnswerSums() for layer in network.layers}
+        self.corrected = {layer.target: AnswerSums() for layer in network.layers}
         self._folded = network.ann()
         self._built: dict[tuple[str, str], Any] = {}
 
     def run(self, chunks: Sequence[Chunk], *, progress: bool) -> None:
         """Run everything on all samples."""
         layers = self.network.layers
-        total = len(chunks) * (2 + 2 * len(layers))
+        total = len(chunks) * (2 + 3 * len(layers))
         with tqdm(total=total, desc=f"diagnosing T={self.steps}", unit="pass", disable=not progress) as bar:
             for chunk in chunks:
-                wanted = self._ann_pass(chunk)
+                wanted, folded = self._ann_pass(chunk)
                 activations = self.activations()
                 bar.update()
-                inner = self._whole_pass(chunk, wanted, activations)
+                inner, missing = self._whole_pass(chunk, wanted, folded, activations)
                 bar.update()
                 for layer in layers:
                     value = self._alone_value(layer, chunk, activations)
                     network = self._once("alone", layer.target, partial(self.network.ann, [layer.target]))
                     answer = open_values(run_once(network, (value, *chunk.inputs)))[0]
-                    self.alone[layer.target].add(answer, wanted, chunk.labels)
+                    self.alone[layer.target].add(answer, folded, chunk.labels)
                     bar.update()
                     answer = self._simulated("without", layer, [layer.target], (inner[layer.target], *chunk.inputs))
-                    self.without[layer.target].add(answer, wanted, chunk.labels)
+                    self.without[layer.target].add(answer, folded, chunk.labels)
+                    bar.update()
+                    values = (missing[layer.target], *chunk.inputs)
+                    answer = self._simulated("corrected", layer, [layer.target], values, added=True)
+                    self.corrected[layer.target].add(answer, folded, chunk.labels)
                     bar.update()
 
     def activations(self) -> dict[str, Tensor]:
@@ -125,23 +133,29 @@ class Passes:
         run_once(self._folded, chunk.inputs)
         return max(1, sum(x.numel() for x in self.activations().values()) // chunk.samples)
 
-    def _ann_pass(self, chunk: Chunk) -> list[Tensor]:
-        """Run the ANN, and the ANN in the network's units; returns the outputs of the former."""
+    def _ann_pass(self, chunk: Chunk) -> tuple[list[Tensor], list[Tensor]]:
+        """Run the ANN, and the ANN in the network's units; returns the outputs of both."""
         with torch.no_grad():
             wanted = real(open_values(self._ann(*chunk.inputs))[0])
         answer = open_values(run_once(self._folded, chunk.inputs))[0]
         self.reference.add(wanted, wanted, chunk.labels)
         self.folded.add(answer, wanted, chunk.labels)
-        return wanted
+        return wanted, real(answer)
 
     def _whole_pass(
-        self, chunk: Chunk, wanted: Sequence[Tensor], activations: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """Run the network over time; returns f(x̄) of every layer."""
+        self,
+        chunk: Chunk,
+        wanted: Sequence[Tensor],
+        folded: Sequence[Tensor],
+        activations: Mapping[str, Tensor],
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Run the network over time; returns f(x̄) and f(x̄) − r of every layer."""
         simulator = self._once("whole", "", lambda: Simulator(self.network.spiking(self.checkpoints), self.steps))
         make = partial(MeasuringCollector, self.measured, activations, self._readout)
         tiles: list[TileResult] = simulator.run_all(chunk.inputs, make)
-        self.whole.add(plain(concatenate([tile.answer for tile in tiles])), wanted, chunk.labels)
+        answer = plain(concatenate([tile.answer for tile in tiles]))
+        self.whole.add(answer, wanted, chunk.labels)
+        self.spiking.add(answer, folded, chunk.labels)
         sums = [plain(concatenate(list(parts))) for parts in zip(*(tile.sums for tile in tiles), strict=True)]
         for steps, found in zip(self.checkpoints, sums, strict=True):
             self.over_time[steps].add([x / steps for x in real(found)], wanted, chunk.labels)
@@ -152,10 +166,10 @@ class Passes:
                 ]
                 self.delayed[steps].add(rest, wanted, chunk.labels)
         dtype = next(iter(activations.values())).dtype
-        return {
-            layer.target: torch.cat([tile.wanted[layer.target] for tile in tiles]).to(dtype)
-            for layer in self.network.layers
-        }
+        targets = [layer.target for layer in self.network.layers]
+        wanted_rates = {target: torch.cat([tile.wanted[target] for tile in tiles]).to(dtype) for target in targets}
+        missing = {target: torch.cat([tile.missing[target] for tile in tiles]).to(dtype) for target in targets}
+        return wanted_rates, missing
 
     def _alone_value(self, layer: Layer, chunk: Chunk, activations: Mapping[str, Tensor]) -> Tensor:
         """The mean output of a layer that alone spikes in the ANN; for an operation, with the neurons in front."""
@@ -181,11 +195,12 @@ class Passes:
         *,
         until: str | None = None,
         mean: bool = False,
+        added: bool = False,
     ) -> Any:
-        """The answer of the network whose layers `given` emit constant values."""
+        """The answer of the network whose layers `given` emit constant values, or these in addition."""
 
         def make() -> Simulator:
-            return Simulator(self.network.spiking((), list(given), until), self.steps)
+            return Simulator(self.network.spiking((), list(given), until, added=added), self.steps)
 
         simulator: Simulator = self._once(what, layer.target, make)
         readout = self._mean if mean else self._readout

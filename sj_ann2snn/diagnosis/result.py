@@ -27,7 +27,8 @@ class LayerDiagnosis:
     """The error of one spiking layer, a − λ·r, and what it does to the answer.
 
     Norms are over all samples and neurons, relative to the norm of the ANN's activation a. The four terms add up to the
-    error as numbers; their norms do not.
+    error as numbers; their norms do not. `alone` and `all_but_this` compare the answer with that of the network without
+    time, which is the ANN's unless the conversion itself changed it (`Diagnosis.mismatch`).
 
     Attributes:
         name: Qualified name; followed by ``_negative`` for the second neuron of an activation of both signs.
@@ -49,7 +50,8 @@ class LayerDiagnosis:
         alone: Divergence of the answer if only this layer spikes.
         all_but_this: Divergence of the answer if every other layer spikes.
         alone_points, all_but_this_points: The same in points of accuracy lost against the ANN; None without labels.
-        effect: The mean of what the layer adds to the divergence alone, and to that of all other layers.
+        effect: The mean of what the layer adds to the divergence alone and among all others, where its mean output is
+            corrected to f(x̄) while its spikes keep their times; with what the conversion itself changed in front of it.
         over_time: Error and terms after 1, 2, 4, ..., T steps.
         missing: Terms that are not known, with the reason.
         channels: Per channel, the norms relative to the activation of that channel, and shares.

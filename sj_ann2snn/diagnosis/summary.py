@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -17,20 +17,26 @@ from .split import TERMS, TermSums
 __all__ = ["layer_figures"]
 
 
-def layer_figures(passes: Passes) -> tuple[LayerDiagnosis, ...]:
-    """The figures of every layer, in order."""
-    return tuple(_layers(passes))
+def layer_figures(passes: Passes, mismatches: Mapping[str, float]) -> tuple[LayerDiagnosis, ...]:
+    """The figures of every layer, in order.
+
+    Args:
+        passes: All of them.
+        mismatches: By layer, what the conversion itself changes in the answer.
+    """
+    return tuple(_layers(passes, mismatches))
 
 
-def _layers(passes: Passes) -> Iterator[LayerDiagnosis]:
+def _layers(passes: Passes, mismatches: Mapping[str, float]) -> Iterator[LayerDiagnosis]:
     synops = _synops(passes)
-    whole = passes.whole.divergence
-    right = passes.reference.accuracy
+    whole = passes.spiking.divergence
+    right = passes.folded.accuracy
     for layer in passes.network.layers:
         sums = passes.measured.sums[layer.target]
         terms = sums.terms[passes.steps]
         norm = _norm(terms, sums, layer)
         alone, without = passes.alone[layer.target], passes.without[layer.target]
+        gained = whole - passes.corrected[layer.target].divergence
         error = terms.norm("error")
         active = float(torch.as_tensor(sums.active).sum())
         count = terms.count * max(1, terms.squares["error"].numel())
@@ -58,7 +64,7 @@ def _layers(passes: Passes) -> Iterator[LayerDiagnosis]:
             all_but_this=without.divergence,
             alone_points=None if right is None or alone.accuracy is None else 100 * (right - alone.accuracy),
             all_but_this_points=None if right is None or without.accuracy is None else 100 * (right - without.accuracy),
-            effect=(alone.divergence + whole - without.divergence) / 2,
+            effect=(alone.divergence + gained) / 2 + mismatches.get(layer.name, 0.0),
             over_time={
                 steps: {name: found.norm(name) / norm for name in ("error", *TERMS)}
                 for steps, found in sums.terms.items()
@@ -101,6 +107,7 @@ def _channels(terms: TermSums, sums: LayerSums) -> dict[str, tuple[float, ...]]:
 
     active = row(sums.active)
     figures = {name: terms.squares[name].sqrt().reshape(-1) / safe for name in ("error", *TERMS)}
+    figures["activation"] = activation
     figures["mean_error"] = terms.means["error"].reshape(-1) / max(1, terms.count)
     figures["saturated"] = row(sums.saturated) / max(1, terms.count)
     figures["silent"] = torch.where(active > 0, row(sums.silent) / active.clamp(min=1), torch.zeros_like(active))

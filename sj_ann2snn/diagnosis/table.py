@@ -115,8 +115,9 @@ def verdict(diagnosis: Diagnosis) -> str:
     if diagnosis.divergence < GOOD:
         return f"{answer}: nothing needs to be mended."
     worst = diagnosis.worst[0]
-    if diagnosis.advice and diagnosis.advice[0].cause in ("batchnorm", "mismatch", "readout"):
-        return f"{answer}, first of all by {_CAUSES[diagnosis.advice[0].cause]}."
+    first = diagnosis.advice[0] if diagnosis.advice else None
+    if first is not None and (first.cause in _CAUSES or first.layer not in {one.name for one in diagnosis.layers}):
+        return f"{answer}, first of all by {_CAUSES.get(first.cause, first.layer)}."
     cause = next(iter(worst.own))
     if worst.kind != "neuron":
         return f"{answer}, most of all by {worst.name}, which only approximates {worst.kind}."
