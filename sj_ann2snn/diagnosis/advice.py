@@ -25,6 +25,9 @@ HELPS = 0.7
 SILENT = 0.5
 """Share of active neurons that emit nothing from which a layer counts as silent."""
 
+FAR = 1 / 16
+"""The usual activation as a share of λ below which λ is too large for any number of steps that one would want."""
+
 ACTIVE = 0.2
 """Norm of a channel's activation, as a share of the mean over the channels, from which its silence matters."""
 
@@ -92,8 +95,8 @@ def _neuron_advice(
             "" if "neuron" in arguments else ', or neurons of several levels there (neuron="burst")'
         )
         return _advice(layer, cause, f"{text}: {remedy}", arguments, call, steps)
-    if layer.silent > SILENT or _dead(layer) > 0:
-        dead = _dead(layer)
+    dead = _dead(layer)
+    if (layer.silent > SILENT and samples[target].usual < FAR) or dead:
         channels = f", and {percent(dead)} of its channels never" if dead else ""
         text = (
             f"{layer.name}: {percent(layer.silent)} of the active units emit nothing within {steps} steps{channels}; "

@@ -46,6 +46,12 @@ class ActivationSample:
         step = max(1, rows.numel() // MOST)
         return cls(rows[:, ::step], scales.amax(1, keepdim=True), float(largest.max()), start)
 
+    @property
+    def usual(self) -> float:
+        """The median of the activations that are not zero, as a share of λ."""
+        shares = (self.values / self.scale)[self.values > 0]
+        return float(shares.median()) if shares.numel() else 0.0
+
 
 @dataclass(frozen=True)
 class Setting:

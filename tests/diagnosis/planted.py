@@ -8,19 +8,19 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
+from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from sj_ann2snn import CalibrationSite, Normalization, Observer
+from sj_ann2snn import CalibrationSite, InPlaceNeuron, NeuronMaker, NeuronSite, Normalization, Observer, make_if_neuron
 from tests.helpers.networks import Written
 
-__all__ = ["NETWORKS", "Planted", "digits", "trained"]
+__all__ = ["NETWORKS", "DeadChannels", "LateMaker", "Planted", "digits", "trained"]
 
 
 @functools.cache
 def digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Images ``[N, 1, 8, 8]`` and labels, to train and to test."""
-    datasets = __import__("sklearn.datasets", fromlist=["load_digits"])
-    found = datasets.load_digits()
+    found = load_digits()
     images = torch.as_tensor(found.images, dtype=torch.float32).unsqueeze(1) / 16
     labels = torch.as_tensor(found.target, dtype=torch.int64)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
@@ -103,7 +103,7 @@ def _trained(name: str) -> nn.Module:
     images, labels, _, _ = digits()
     network = NETWORKS[name]().train()
     optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
-    for _ in range(6):
+    for _ in range(20 if name == "deep" else 6):
         for chosen in torch.randperm(len(images)).split(50):
             optimizer.zero_grad()
             nn.functional.cross_entropy(network(images[chosen]), labels[chosen]).backward()
@@ -141,3 +141,59 @@ class Planted(Normalization):
 
     def observer(self, site: CalibrationSite) -> Observer:
         return _PlantedObserver(site, self.factor if site.name == self.layer else 1.0)
+
+
+class _DeadObserver(_PlantedObserver):
+    def observe(self, x: Tensor) -> None:
+        assert self.site.channel_axis is not None
+        largest = x.transpose(0, self.site.channel_axis).flatten(1).amax(1)
+        self.largest = largest.maximum(self.largest.expand_as(largest))
+
+    def scale(self) -> Tensor:
+        scale = self.largest.double().clamp(min=1e-3)
+        if self.factor != 1:
+            scale[::2] *= self.factor
+        return scale
+
+
+class DeadChannels(Planted):
+    """The largest activation of every channel; in every other channel of one layer, times a large factor."""
+
+    name: ClassVar[str] = "dead-channels"
+
+    def observer(self, site: CalibrationSite) -> Observer:
+        return _DeadObserver(site, self.factor if site.name == self.layer else 1.0)
+
+
+class _Late(InPlaceNeuron):
+    """Every other neuron waits for some steps, and then emits up to two spikes in a step."""
+
+    t: int
+
+    def __init__(self, wait: int) -> None:
+        super().__init__(initial_potential=0.5)
+        self.wait = wait
+        self.register_memory("t", 0)
+
+    def step(self, x: Tensor, out: Tensor) -> None:
+        assert self.v is not None
+        self.v += x
+        self.t = self.t + 1
+        emitted = self.v.floor().clamp_(0, 2)
+        if self.t <= self.wait:
+            emitted.clamp_(max=1)
+            emitted[:, ::2] = 0
+        self.v -= emitted
+        out.copy_(emitted)
+
+
+class LateMaker(NeuronMaker):
+    """IF neurons; in one layer, neurons that make the current of the next layer uneven."""
+
+    name: ClassVar[str] = "late"
+
+    def __init__(self, layer: str, wait: int, T: int) -> None:  # noqa: N803
+        self.layer, self.wait, self.T = layer, wait, T
+
+    def make(self, site: NeuronSite) -> nn.Module:
+        return _Late(self.wait) if site.name == self.layer else make_if_neuron(initial_potential=0.5)
