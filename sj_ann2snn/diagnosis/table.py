@@ -5,10 +5,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .result import Diagnosis, LayerDiagnosis
+from typing import Any
 
 __all__ = ["answer_lines", "html_table", "layer_table", "percent", "verdict"]
 
@@ -49,7 +46,7 @@ def percent(value: float | None) -> str:
     return f"{number:.3g} %" if number >= 1000 or number >= 9.95 else f"{number:.{2 if number >= 0.995 else 1}g} %"
 
 
-def layer_table(diagnosis: Diagnosis, *, columns: bool = False) -> Any:
+def layer_table(diagnosis: Any, *, columns: bool = False) -> Any:
     """The layers as lines of text, or as rows of cells."""
     rows = [HEAD, *(_row(layer) for layer in diagnosis.layers)]
     if columns:
@@ -66,7 +63,7 @@ def layer_table(diagnosis: Diagnosis, *, columns: bool = False) -> Any:
     return lines
 
 
-def _row(layer: LayerDiagnosis) -> tuple[str, ...]:
+def _row(layer: Any) -> tuple[str, ...]:
     sqnr = f"{layer.sqnr:.1f}" if math.isfinite(layer.sqnr) else "∞"
     spiking = layer.kind == "neuron"
     return (
@@ -94,7 +91,7 @@ def html_table(rows: Sequence[Sequence[str]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def answer_lines(diagnosis: Diagnosis) -> Iterator[str]:
+def answer_lines(diagnosis: Any) -> Iterator[str]:
     """The answer over time."""
     over = ", ".join(f"{percent(value)} (T={steps})" for steps, value in diagnosis.divergence_over_time.items())
     yield f"difference from the ANN's output, mean over T steps: {over}"
@@ -107,7 +104,7 @@ def answer_lines(diagnosis: Diagnosis) -> Iterator[str]:
     )
 
 
-def verdict(diagnosis: Diagnosis) -> str:
+def verdict(diagnosis: Any) -> str:
     """The result in a few words."""
     drop = diagnosis.drop
     lost = "" if drop is None else f"{drop:.1f} points of accuracy lost; " if drop > 0 else "no accuracy lost; "
