@@ -45,6 +45,8 @@ from .contracts.trial import Activations, Trial, TrialOutput, TrialSite
 from .contracts.values import NodeReference
 from .conversion.converter import Converter
 from .conversion.report import ConversionCheck, ConversionReport, ReportEntry
+from .diagnosis.diagnose import diagnose
+from .diagnosis.result import Advice, Diagnosis, LayerDiagnosis
 from .errors import (
     Ann2SnnError,
     BackendError,
@@ -110,6 +112,7 @@ __all__ = [
     "API_VERSION",
     "Accuracy",
     "Activations",
+    "Advice",
     "Agreement",
     "Analog",
     "Ann2SnnError",
@@ -131,6 +134,7 @@ __all__ = [
     "CumulativeMaxPool",
     "DeadLayerError",
     "Delayed",
+    "Diagnosis",
     "Dice",
     "EvaluationInterrupted",
     "EvaluationResult",
@@ -147,6 +151,7 @@ __all__ = [
     "IoU",
     "Last",
     "LayerActivity",
+    "LayerDiagnosis",
     "LayerMapper",
     "LegacyArgumentWarning",
     "Linear",
@@ -209,6 +214,7 @@ __all__ = [
     "call_operation",
     "channels_first_2d",
     "channels_last_2d",
+    "diagnose",
     "evaluate",
     "export",
     "fill_dead_channels",

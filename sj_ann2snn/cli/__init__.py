@@ -31,6 +31,7 @@ from .bench import add_parser as add_bench
 from .check import add_parser as add_check
 from .compare import add_parser as add_compare
 from .demo import add_parser as add_demo
+from .diagnose import add_parser as add_diagnose
 from .export import add_parser as add_export
 from .modes import add_parser as add_modes
 from .new_plugin import add_parser as add_new_plugin
@@ -132,7 +133,17 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="print the versions in use and exit")
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for add_parser in (add_demo, add_check, add_compare, add_bench, add_export, add_modes, add_plugins, add_new_plugin):
+    for add_parser in (
+        add_demo,
+        add_check,
+        add_compare,
+        add_diagnose,
+        add_bench,
+        add_export,
+        add_modes,
+        add_plugins,
+        add_new_plugin,
+    ):
         add_parser(commands)
     return parser
 

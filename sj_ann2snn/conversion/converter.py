@@ -30,6 +30,7 @@ from .reporting import make_check, make_report
 from .rewrite import build_network, rewrite_normalized
 from .scale import scale_values
 from .selection import Selection
+from .site_notes import note_call
 from .spike_checks import require_spikes
 from .submodule import Part, module_name, module_names, part_to_convert
 from .verify import verify
@@ -193,6 +194,7 @@ class Converter:
         if self.steps is not None:
             warn_of_quiet_layers(network, self.steps)
         self._report = make_report(draft, self._selection, network)
+        note_call(network, self._report)
         return part.put_back(network)
 
     @neutrally

@@ -24,12 +24,15 @@ class NetworkBuilder:
 
     Args:
         draft: With scales.
+
+    Attributes:
+        modules: The modules so far, by name.
     """
 
     def __init__(self, draft: Draft) -> None:
         self.draft = draft
         self._graph = fx.Graph()
-        self._modules: dict[str, Any] = {}
+        self.modules: dict[str, Any] = {}
         self._new: dict[fx.Node, Any] = {}
         self._scaled: dict[tuple[fx.Node, bytes], fx.Node] = {}
         self._makers: dict[str, Culprit] = {}
@@ -43,7 +46,7 @@ class NetworkBuilder:
 
     def finish(self) -> fx.GraphModule:
         """The network, in eval mode on the draft's device."""
-        snn = fx.GraphModule(self._modules, self._graph, type(self.draft.module).__name__)
+        snn = fx.GraphModule(self.modules, self._graph, type(self.draft.module).__name__)
         snn.graph.lint()
         note_makers(snn, self._makers)
         return snn.eval().to(self.draft.device)
@@ -61,9 +64,9 @@ class NetworkBuilder:
     def copy(self, node: fx.Node) -> fx.Node:
         """A copy of `node` as it is in the ANN, with the parameter, buffer or layer that it names."""
         if node.op == "get_attr":
-            self._modules[str(node.target)] = copied_attribute(self.draft.module, str(node.target))
+            self.modules[str(node.target)] = copied_attribute(self.draft.module, str(node.target))
         elif node.op == "call_module":
-            self._modules[str(node.target)] = self.draft.layer(node)
+            self.modules[str(node.target)] = self.draft.layer(node)
         copied = self._graph.node_copy(node, self._new.__getitem__)
         copied.type = None  # an annotation may be just a name, which older torch cannot write into code
         return copied
@@ -83,7 +86,7 @@ class NetworkBuilder:
     def call_on(self, name: str, module: nn.Module, *args: Any, **kwargs: Any) -> fx.Node:
         """A call of `module`, registered as `name` or, if that is taken, under a similar name."""
         target = self._free(name)
-        self._modules[target] = module
+        self.modules[target] = module
         return self._graph.call_module(target, args, kwargs)
 
     def first_argument(self, node: fx.Node) -> Any:
@@ -116,9 +119,9 @@ class NetworkBuilder:
     def _free(self, name: str) -> str:
         """`name`, or the next free name that code can use; layers of the ANN keep their names."""
         name = self._targets.get(name, usable_target(name))
-        own = name in self._layers and name not in self._modules
+        own = name in self._layers and name not in self.modules
         candidate, count = name, 1
-        while not own and (candidate in self._taken or candidate in self._modules):
+        while not own and (candidate in self._taken or candidate in self.modules):
             candidate, count = f"{name}_{count}", count + 1
         self._taken.update(_prefixes(candidate))
         return candidate

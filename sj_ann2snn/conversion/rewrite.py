@@ -24,6 +24,7 @@ from .graph.snapshot import Snapshot
 from .graph.weights import broadcast_slope, scaled_layer
 from .network_builder import NetworkBuilder
 from .round_weights import round_weights
+from .site_notes import NoteTaker
 
 __all__ = ["NeuronFactory", "build_network", "rewrite_normalized", "rewrite_spiking"]
 
@@ -59,10 +60,13 @@ class _Rewriter(abc.ABC):
     def __init__(self, draft: Draft) -> None:
         self.draft = draft
         self.builder = NetworkBuilder(draft)
+        self.notes = NoteTaker(draft)
 
     def run(self) -> fx.GraphModule:
         for node in self.draft.module.graph.nodes:
-            self.builder.set(node, self._node(node))
+            new = self._node(node)
+            self.notes.operation(node, new, self.builder.modules)
+            self.builder.set(node, new)
         return self.builder.finish()
 
     @abc.abstractmethod
@@ -163,6 +167,11 @@ class _Spiking(_Rewriter):
         super().__init__(draft)
         self.make_neuron, self.maker = make_neuron, maker
 
+    def run(self) -> fx.GraphModule:
+        network = super().run()
+        self.notes.finish(network)
+        return network
+
     def _module_with_memory(self, node: fx.Node, decision: Decision, replacement: Replacement) -> nn.Module | None:
         if decision.site.varies < Varies.VARYING:
             return None
@@ -192,6 +201,7 @@ class _Spiking(_Rewriter):
         adjusted = self._biased(node, decision.site.name, current, adjustment.bias)
         started = self._started(node, decision.site.name, adjusted, adjustment.potential)
         emitted = self.builder.made_by(self.builder.call_on(name, neuron, started), self.maker)
+        self.notes.neuron(node, emitted)
         if not spike.two_sided:
             return emitted
         below = self._negative(node, name, current, adjustment.negative)
@@ -214,15 +224,20 @@ class _Spiking(_Rewriter):
             bias = torch.zeros_like(ratio) if adjusted.bias is None else adjusted.bias / adjusted.unit
             negated = self._affine(node, -1 / ratio, bias)
         below = self.builder.call_on(f"{name}_negated", negated, current)
+        self.notes.affine(below, negated)
         started = self._started(node, f"{name}_negative", below, adjusted.potential)
-        return self.builder.made_by(self.builder.call_on(f"{name}_negative", neuron, started), self.maker)
+        emitted = self.builder.made_by(self.builder.call_on(f"{name}_negative", neuron, started), self.maker)
+        self.notes.neuron(node, emitted, negative=True)
+        return emitted
 
     def _biased(self, node: fx.Node, name: str, current: Any, bias: Tensor | None) -> Any:
         """The current of a neuron, including a bias in the ANN's units."""
         if bias is None:
             return current
         affine = self._affine(node, torch.ones_like(bias), self._in_units(node, bias))
-        return self.builder.call_on(f"{name}_bias", affine, current)
+        biased = self.builder.call_on(f"{name}_bias", affine, current)
+        self.notes.affine(biased, affine)
+        return biased
 
     def _started(self, node: fx.Node, name: str, current: Any, potential: Tensor | None) -> Any:
         """The current of a neuron, including an initial potential."""

@@ -29,6 +29,7 @@ LEVELS = (
     {"hooks"},
     {"interchange", "simulation"},
     {"conversion", "evaluation"},
+    {"diagnosis"},
     {"spikingjelly_recipe", "ann2snn"},
     {"builtin", "testing", "cli", "__main__"},
 )

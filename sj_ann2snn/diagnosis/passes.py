@@ -1,0 +1,217 @@
+"""Runs the network with all layers spiking, with one, and with all but one, and compares the answers with the ANN's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ..errors import InputError
+from ..simulation.answers import AnswerAtEnd, ChosenReadout
+from ..simulation.engine import Simulator, concatenate, plain
+from ..support.structures import open_values
+from .answers import AnswerSums, real
+from .data import Chunk
+from .measuring import Measured, MeasuringCollector, TileResult
+from .network import Layer, SpikingNetwork, run_once
+from .probes import ActivationProbe
+from .staircase import largest_output, mean_output
+
+__all__ = ["Passes", "checkpoints_until"]
+
+
+def checkpoints_until(steps: int) -> tuple[int, ...]:
+    """The numbers of steps after which to look: the powers of two, and `steps`.
+
+    >>> checkpoints_until(12)
+    (1, 2, 4, 8, 12)
+    """
+    powers = [2**k for k in range(steps.bit_length()) if 2**k < steps]
+    return (*powers, steps)
+
+
+class Passes:
+    """All runs of the networks, and what they yield.
+
+    Args:
+        network: The converted network.
+        ann: Computes the ANN's output.
+        steps: T.
+        readout: The readout.
+        mean: The readout "mean".
+
+    Attributes:
+        measured: The figures of the layers.
+        whole: The answers of the network, compared with the ANN's.
+        spiking: The same, compared with those of the ANN in the network's units, like those below.
+        folded: The answers of the ANN in the network's units.
+        reference: The answers of the ANN itself.
+        over_time: The answers of the mean after every checkpoint.
+        delayed: The answers of the mean from a checkpoint to T.
+        alone: The answers with only one layer spiking, by target.
+        without: The answers with every layer but one spiking, by target.
+        corrected: The answers with all layers spiking, and the mean output of one corrected to f(x̄), by target: its
+            spikes keep their times, so that what they do to the layers behind is not taken for its own error.
+    """
+
+    def __init__(
+        self,
+        network: SpikingNetwork,
+        ann: Callable[..., Any],
+        steps: int,
+        readout: ChosenReadout,
+        mean: ChosenReadout,
+    ) -> None:
+        self.network, self.steps = network, steps
+        self._ann, self._readout, self._mean = ann, readout, mean
+        self.checkpoints = checkpoints_until(steps)
+        self.measured = Measured(network.layers, self.checkpoints)
+        self.whole, self.spiking, self.folded, self.reference = (AnswerSums() for _ in range(4))
+        self.over_time = {steps: AnswerSums() for steps in self.checkpoints}
+        self.delayed = {steps: AnswerSums() for steps in self.checkpoints[:-1]}
+        self.alone = {layer.target: AnswerSums() for layer in network.layers}
+        self.without = {layer.target: AnswerSums() for layer in network.layers}
+        self.corrected = {layer.target: AnswerSums() for layer in network.layers}
+        self._folded = network.ann()
+        self._built: dict[tuple[str, str], Any] = {}
+
+    def run(self, chunks: Sequence[Chunk], *, progress: bool) -> None:
+        """Run everything on all samples."""
+        layers = self.network.layers
+        total = len(chunks) * (2 + 3 * len(layers))
+        with tqdm(total=total, desc=f"diagnosing T={self.steps}", unit="pass", disable=not progress) as bar:
+            for chunk in chunks:
+                wanted, folded = self._ann_pass(chunk)
+                activations = self.activations()
+                bar.update()
+                inner, missing = self._whole_pass(chunk, wanted, folded, activations)
+                bar.update()
+                for layer in layers:
+                    value = self._alone_value(layer, chunk, activations)
+                    network = self._once("alone", layer.target, partial(self.network.ann, [layer.target]))
+                    answer = open_values(run_once(network, (value, *chunk.inputs)))[0]
+                    self.alone[layer.target].add(answer, folded, chunk.labels)
+                    bar.update()
+                    answer = self._simulated("without", layer, [layer.target], (inner[layer.target], *chunk.inputs))
+                    self.without[layer.target].add(answer, folded, chunk.labels)
+                    bar.update()
+                    values = (missing[layer.target], *chunk.inputs)
+                    answer = self._simulated("corrected", layer, [layer.target], values, added=True)
+                    self.corrected[layer.target].add(answer, folded, chunk.labels)
+                    bar.update()
+
+    def activations(self) -> dict[str, Tensor]:
+        """The ANN's activations of the last chunk, in units of a spike."""
+        found = {}
+        for layer in self.network.layers:
+            probe = self._folded.get_submodule(layer.target)
+            assert isinstance(probe, ActivationProbe)
+            assert probe.seen is not None
+            found[layer.target] = probe.seen
+        return found
+
+    def compare(self, chunk: Chunk) -> float:
+        """The divergence of the network without time from the ANN, on some samples."""
+        sums = AnswerSums()
+        with torch.no_grad():
+            wanted = real(open_values(self._ann(*chunk.inputs))[0])
+        answers = real(open_values(run_once(self._folded, chunk.inputs))[0])
+        if [x.shape for x in answers] != [x.shape for x in wanted]:
+            raise InputError(
+                f"The network is not made of this ANN: it returns {_shapes(answers)}, the ANN {_shapes(wanted)}. Give "
+                "the ANN that was converted."
+            )
+        sums.add(answers, wanted, None)
+        return sums.divergence
+
+    def elements(self, chunk: Chunk) -> int:
+        """Number of activations of one sample, over all layers."""
+        run_once(self._folded, chunk.inputs)
+        return max(1, sum(x.numel() for x in self.activations().values()) // chunk.samples)
+
+    def _ann_pass(self, chunk: Chunk) -> tuple[list[Tensor], list[Tensor]]:
+        """Run the ANN, and the ANN in the network's units; returns the outputs of both."""
+        with torch.no_grad():
+            wanted = real(open_values(self._ann(*chunk.inputs))[0])
+        answer = open_values(run_once(self._folded, chunk.inputs))[0]
+        self.reference.add(wanted, wanted, chunk.labels)
+        self.folded.add(answer, wanted, chunk.labels)
+        return wanted, real(answer)
+
+    def _whole_pass(
+        self,
+        chunk: Chunk,
+        wanted: Sequence[Tensor],
+        folded: Sequence[Tensor],
+        activations: Mapping[str, Tensor],
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Run the network over time; returns f(x̄) and f(x̄) − r of every layer."""
+        simulator = self._once("whole", "", lambda: Simulator(self.network.spiking(self.checkpoints), self.steps))
+        make = partial(MeasuringCollector, self.measured, activations, self._readout)
+        tiles: list[TileResult] = simulator.run_all(chunk.inputs, make)
+        answer = plain(concatenate([tile.answer for tile in tiles]))
+        self.whole.add(answer, wanted, chunk.labels)
+        self.spiking.add(answer, folded, chunk.labels)
+        sums = [plain(concatenate(list(parts))) for parts in zip(*(tile.sums for tile in tiles), strict=True)]
+        for steps, found in zip(self.checkpoints, sums, strict=True):
+            self.over_time[steps].add([x / steps for x in real(found)], wanted, chunk.labels)
+            if steps < self.steps:
+                rest = [
+                    (last - first) / (self.steps - steps)
+                    for last, first in zip(real(sums[-1]), real(found), strict=True)
+                ]
+                self.delayed[steps].add(rest, wanted, chunk.labels)
+        dtype = next(iter(activations.values())).dtype
+        targets = [layer.target for layer in self.network.layers]
+        wanted_rates = {target: torch.cat([tile.wanted[target] for tile in tiles]).to(dtype) for target in targets}
+        missing = {target: torch.cat([tile.missing[target] for tile in tiles]).to(dtype) for target in targets}
+        return wanted_rates, missing
+
+    def _alone_value(self, layer: Layer, chunk: Chunk, activations: Mapping[str, Tensor]) -> Tensor:
+        """The mean output of a layer that alone spikes in the ANN; for an operation, with the neurons in front."""
+        activation = activations[layer.target]
+        if layer.is_neuron:
+            neuron = self.network.modules[layer.target]
+            potential = None if layer.potential is None else layer.potential.to(activation.device)
+            largest = largest_output(neuron, activation, self.steps, potential).to(activation.dtype)
+            return mean_output(neuron, activation.minimum(largest), self.steps, potential).to(activation.dtype)
+        feeding = {one.target for one in self.network.feeding(layer)}
+        given = [one.target for one in self.network.layers if one.is_neuron and one.target not in feeding]
+        values = tuple(activations[target] for target in given)
+        found = self._simulated("feeding", layer, given, (*values, *chunk.inputs), until=layer.target, mean=True)
+        value: Tensor = found
+        return value
+
+    def _simulated(
+        self,
+        what: str,
+        layer: Layer,
+        given: Iterable[str],
+        inputs: tuple[Any, ...],
+        *,
+        until: str | None = None,
+        mean: bool = False,
+        added: bool = False,
+    ) -> Any:
+        """The answer of the network whose layers `given` emit constant values, or these in addition."""
+
+        def make() -> Simulator:
+            return Simulator(self.network.spiking((), list(given), until, added=added), self.steps)
+
+        simulator: Simulator = self._once(what, layer.target, make)
+        readout = self._mean if mean else self._readout
+        return plain(concatenate(simulator.run_all(inputs, lambda _: AnswerAtEnd(readout))))
+
+    def _once(self, what: str, target: str, make: Callable[[], Any]) -> Any:
+        """What `make` makes, made once."""
+        if (what, target) not in self._built:
+            self._built[what, target] = make()
+        return self._built[what, target]
+
+
+def _shapes(values: Sequence[Tensor]) -> str:
+    return ", ".join(str(list(value.shape)) for value in values) or "no tensor"

@@ -1,0 +1,124 @@
+"""Turns the sums over all samples into the figures of the layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from .measuring import LayerSums
+from .network import Layer
+from .passes import Passes
+from .result import LayerDiagnosis
+from .split import TERMS, TermSums
+
+__all__ = ["layer_figures"]
+
+
+def layer_figures(passes: Passes, mismatches: Mapping[str, float]) -> tuple[LayerDiagnosis, ...]:
+    """The figures of every layer, in order.
+
+    Args:
+        passes: All of them.
+        mismatches: By layer, what the conversion itself changes in the answer.
+    """
+    return tuple(_layers(passes, mismatches))
+
+
+def _layers(passes: Passes, mismatches: Mapping[str, float]) -> Iterator[LayerDiagnosis]:
+    synops = _synops(passes)
+    whole = passes.spiking.divergence
+    right = passes.folded.accuracy
+    for layer in passes.network.layers:
+        sums = passes.measured.sums[layer.target]
+        terms = sums.terms[passes.steps]
+        norm = _norm(terms, sums, layer)
+        alone, without = passes.alone[layer.target], passes.without[layer.target]
+        gained = whole - passes.corrected[layer.target].divergence
+        error = terms.norm("error")
+        active = float(torch.as_tensor(sums.active).sum())
+        count = terms.count * max(1, terms.squares["error"].numel())
+        samples = passes.measured.samples
+        shares = {name: terms.norm(name) / norm for name in ("error", *TERMS)}
+        yield LayerDiagnosis(
+            name=layer.name,
+            kind="neuron" if layer.is_neuron else layer.stands_for,
+            error=shares["error"],
+            inherited=shares["inherited"],
+            clipping=shares["clipping"],
+            rounding=None if "rounding" in sums.missing else shares["rounding"],
+            unevenness=shares["unevenness"],
+            sqnr=20 * math.log10(norm / error) if error and norm else math.inf,
+            cosine=_cosine(terms),
+            saturated=float(torch.as_tensor(sums.saturated).sum()) / count,
+            silent=float(torch.as_tensor(sums.silent).sum()) / active if active else 0.0,
+            unused=0.0 if sums.used is None else 1.0 - float(sums.used.double().mean()),
+            spikes=sums.spikes / samples,
+            emissions=sums.emissions / samples,
+            synops=synops.get(layer.target, 0.0) / samples,
+            neurons=count // samples if layer.is_neuron else 0,
+            scale=_scale(layer, sums) if passes.network.noted else None,
+            alone=alone.divergence,
+            all_but_this=without.divergence,
+            alone_points=None if right is None or alone.accuracy is None else 100 * (right - alone.accuracy),
+            all_but_this_points=None if right is None or without.accuracy is None else 100 * (right - without.accuracy),
+            effect=(alone.divergence + gained) / 2 + mismatches.get(layer.name, 0.0),
+            over_time={
+                steps: {name: found.norm(name) / norm for name in ("error", *TERMS)}
+                for steps, found in sums.terms.items()
+            },
+            missing=dict(sums.missing),
+            channels=_channels(terms, sums) if layer.is_neuron else {},
+        )
+
+
+def _norm(terms: TermSums, sums: LayerSums, layer: Layer) -> float:
+    """The norm of the activation; where that is zero, of one that is λ everywhere."""
+    norm = terms.norm("activation")
+    if norm or sums.largest is None:
+        return norm or 1.0
+    scale = float((sums.largest * layer.unit.cpu()).max())
+    return scale * math.sqrt(terms.count * terms.squares["error"].numel())
+
+
+def _cosine(terms: TermSums) -> float:
+    norms = terms.norm("activation") * terms.norm("rate")
+    if not norms:
+        return 1.0 if terms.norm("error") == 0 else 0.0
+    return float(terms.product.sum()) / norms
+
+
+def _scale(layer: Layer, sums: LayerSums) -> tuple[float, float] | None:
+    """λ, smallest and largest over the channels."""
+    if sums.largest is None:
+        return None
+    scale = sums.largest * layer.unit.cpu()
+    return float(scale.min()), float(scale.max())
+
+
+def _channels(terms: TermSums, sums: LayerSums) -> dict[str, tuple[float, ...]]:
+    activation = terms.squares["activation"].sqrt().reshape(-1)
+    safe = torch.where(activation > 0, activation, torch.ones_like(activation))
+
+    def row(value: Tensor | float) -> Tensor:
+        return torch.as_tensor(value).double().reshape(-1).expand(activation.shape)
+
+    active = row(sums.active)
+    figures = {name: terms.squares[name].sqrt().reshape(-1) / safe for name in ("error", *TERMS)}
+    figures["activation"] = activation
+    figures["mean_error"] = terms.means["error"].reshape(-1) / max(1, terms.count)
+    figures["saturated"] = row(sums.saturated) / max(1, terms.count)
+    figures["silent"] = torch.where(active > 0, row(sums.silent) / active.clamp(min=1), torch.zeros_like(active))
+    return {name: tuple(value.tolist()) for name, value in figures.items()}
+
+
+def _synops(passes: Passes) -> dict[str, float]:
+    """Synaptic operations by the layer whose spikes cause them; of several, the last."""
+    found: dict[str, float] = {}
+    for target, count in passes.measured.operations.items():
+        sources = passes.network.sources(target)
+        if sources:
+            found[sources[-1].target] = found.get(sources[-1].target, 0.0) + count
+    return found

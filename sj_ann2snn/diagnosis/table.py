@@ -1,0 +1,129 @@
+"""A diagnosis as a table and in words."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+__all__ = ["answer_lines", "html_table", "layer_table", "percent", "verdict"]
+
+GOOD = 0.01
+"""A divergence below which nothing needs to be mended."""
+
+HEAD = (
+    "layer",
+    "error",
+    "inherited",
+    "clipping",
+    "rounding",
+    "uneven",
+    "SQNR dB",
+    "saturated",
+    "silent",
+    "spikes",
+    "synops",
+    "alone",
+    "without",
+    "effect",
+)
+
+
+def percent(value: float | None) -> str:
+    """A share in percent, with as many digits as matter.
+
+    >>> percent(0.5), percent(0.0312), percent(0.00004), percent(None)
+    ('50 %', '3.1 %', '0.004 %', '?')
+    """
+    if value is None:
+        return "?"
+    if not math.isfinite(value):
+        return "∞"
+    number = 100 * value
+    if number == 0:
+        return "0 %"
+    return f"{number:.3g} %" if number >= 1000 or number >= 9.95 else f"{number:.{2 if number >= 0.995 else 1}g} %"
+
+
+def layer_table(diagnosis: Any, *, columns: bool = False) -> Any:
+    """The layers as lines of text, or as rows of cells."""
+    rows = [HEAD, *(_row(layer) for layer in diagnosis.layers)]
+    if columns:
+        return rows
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return lines
+
+
+def _row(layer: Any) -> tuple[str, ...]:
+    sqnr = f"{layer.sqnr:.1f}" if math.isfinite(layer.sqnr) else "∞"
+    spiking = layer.kind == "neuron"
+    return (
+        layer.name if spiking else f"{layer.name} ({layer.kind})",
+        percent(layer.error),
+        percent(layer.inherited),
+        percent(layer.clipping) if spiking else "",
+        percent(layer.rounding) if spiking else "",
+        percent(layer.unevenness),
+        sqnr,
+        percent(layer.saturated) if spiking else "",
+        percent(layer.silent) if spiking else "",
+        f"{layer.spikes:.4g}" if spiking else "",
+        f"{layer.synops:.4g}" if spiking else "",
+        percent(layer.alone),
+        percent(layer.all_but_this),
+        percent(layer.effect),
+    )
+
+
+def html_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as a table for notebooks; the first row is the header."""
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in rows[0])
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows[1:])
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def answer_lines(diagnosis: Any) -> Iterator[str]:
+    """The answer over time."""
+    over = ", ".join(f"{percent(value)} (T={steps})" for steps, value in diagnosis.divergence_over_time.items())
+    yield f"difference from the ANN's output, mean over T steps: {over}"
+    if diagnosis.accuracy_over_time:
+        curve = ", ".join(f"{value:.4f} (T={steps})" for steps, value in diagnosis.accuracy_over_time.items())
+        yield f"accuracy {curve}; ANN {diagnosis.ann_accuracy:.4f}"
+    yield (
+        f"{diagnosis.samples} samples, {diagnosis.spikes:.4g} spikes and {diagnosis.synops:.4g} synaptic operations "
+        "per sample"
+    )
+
+
+def verdict(diagnosis: Any) -> str:
+    """The result in a few words."""
+    drop = diagnosis.drop
+    lost = "" if drop is None else f"{drop:.1f} points of accuracy lost; " if drop > 0 else "no accuracy lost; "
+    answer = f"{lost}the answer at T={diagnosis.T} differs from the ANN's by {percent(diagnosis.divergence)}"
+    if diagnosis.divergence < GOOD:
+        return f"{answer}: nothing needs to be mended."
+    worst = diagnosis.worst[0]
+    first = diagnosis.advice[0] if diagnosis.advice else None
+    if first is not None and (first.cause in _CAUSES or first.layer not in {one.name for one in diagnosis.layers}):
+        return f"{answer}, first of all by {_CAUSES.get(first.cause, first.layer)}."
+    cause = next(iter(worst.own))
+    if worst.kind != "neuron":
+        return f"{answer}, most of all by {worst.name}, which only approximates {worst.kind}."
+    share = worst.own[cause]
+    return f"{answer}, most of all by {worst.name}: {cause} of {percent(share)} of its activation."
+
+
+_CAUSES = {
+    "batchnorm": "a part that computes something else than the ANN",
+    "mismatch": "a part that computes something else than the ANN",
+    "readout": "its readout",
+}

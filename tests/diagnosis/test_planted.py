@@ -1,0 +1,178 @@
+"""Plants a fault in one layer: it comes first, and what the diagnosis names mends it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+pytest.importorskip("sklearn", reason="the networks are trained on scikit-learn's digits")
+
+from sj_ann2snn import Converter, Delayed, Diagnosis, QuietLayerWarning, diagnose, evaluate
+from tests.diagnosis.planted import NETWORKS, DeadChannels, LateMaker, Planted, digits, trained
+
+pytestmark = pytest.mark.filterwarnings("ignore::sj_ann2snn.QuietLayerWarning")
+
+LAYERS = {
+    "linear": ("2", "6"),
+    "convolutional": ("9",),
+    "residual": ("relu1",),
+    "bounded": ("7",),
+    "two-sided": ("2", "4"),
+    "deep": ("4", "10"),
+}
+T = 32
+
+
+def calibration() -> list[torch.Tensor]:
+    return [digits()[0][:400]]
+
+
+def held_out() -> list[Any]:
+    _, _, images, labels = digits()
+    return [(images, labels)]
+
+
+def converted(ann: nn.Module, **arguments: Any) -> nn.Module:
+    return Converter(calibration(), progress=False, **arguments)(ann)
+
+
+def accuracy(snn: nn.Module, steps: int = T, **arguments: Any) -> float:
+    return evaluate(snn, held_out(), steps, progress=False, **arguments).accuracy[-1]
+
+
+def looked_at(ann: nn.Module, snn: nn.Module, steps: int = T) -> Diagnosis:
+    return diagnose(ann, snn, held_out(), steps, samples=120, progress=False)
+
+
+def mended(ann: nn.Module, diagnosis: Diagnosis, made_with: dict[str, Any]) -> float:
+    """The accuracy with the arguments that the first advice names."""
+    arguments = dict(diagnosis.advice[0].arguments)
+    steps = arguments.pop("T", diagnosis.T)
+    return accuracy(converted(ann, **{**made_with, **arguments}), steps)
+
+
+def cases() -> Iterator[tuple[str, str]]:
+    return ((name, layer) for name, layers in LAYERS.items() for layer in layers)
+
+
+def test_every_network_is_tried() -> None:
+    assert LAYERS.keys() == NETWORKS.keys()
+    assert issubclass(QuietLayerWarning, Warning)
+
+
+@pytest.mark.parametrize(("name", "layer"), list(cases()))
+def test_a_scale_that_is_too_small_clips(name: str, layer: str) -> None:
+    ann, made_with = trained(name), {"mode": Planted(layer, 0.1), "initial_potential": 0.5}
+    snn = converted(ann, **made_with)
+    found = looked_at(ann, snn)
+    assert found.worst[0].name == found.advice[0].layer == layer
+    assert found.advice[0].cause == "clipping"
+    assert "clipping" in found[layer].staying
+    assert mended(ann, found, made_with) >= max(accuracy(snn), found.ann_accuracy - 0.06)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"), [("linear", "6"), ("convolutional", "9"), ("residual", "relu1"), ("two-sided", "2")]
+)
+def test_a_scale_that_an_outlier_makes_too_large_silences(name: str, layer: str) -> None:
+    ann, made_with = trained(name), {"mode": Planted(layer, 30.0), "initial_potential": 0.5}
+    snn = converted(ann, **made_with)
+    found = looked_at(ann, snn)
+    assert found.worst[0].name == found.advice[0].layer == layer
+    assert found.advice[0].cause in ("silence", "rounding")
+    assert "rounding" in found[layer].own
+    assert mended(ann, found, made_with) >= max(accuracy(snn), found.ann_accuracy - 0.06)
+
+
+@pytest.mark.parametrize(("name", "layer"), [("linear", "4"), ("convolutional", "6"), ("residual", "relu2")])
+def test_dead_channels_are_silent(name: str, layer: str) -> None:
+    ann = trained(name)
+    made_with = {"mode": DeadChannels(layer, 200.0), "channel_wise": True, "initial_potential": 0.5}
+    snn = converted(ann, **made_with)
+    found = looked_at(ann, snn)
+    assert found.worst[0].name == found.advice[0].layer == layer
+    assert found.advice[0].cause == "silence"
+    silent = found[layer].channels["silent"]
+    assert sum(silent[::2]) / len(silent[::2]) > sum(silent[1::2]) / len(silent[1::2])
+    assert mended(ann, found, made_with) >= max(accuracy(snn), found.ann_accuracy - 0.06)
+
+
+@pytest.mark.parametrize(
+    ("name", "norm", "layer"),
+    [("convolutional", "5", "6"), ("residual", "norm1", "relu1"), ("residual", "norm3", "relu3")],
+)
+def test_a_wrong_batchnorm_computes_something_else(name: str, norm: str, layer: str) -> None:
+    ann = trained(name)
+    wrong = copy.deepcopy(ann)
+    wrong.get_submodule(norm).running_mean += 0.7
+    snn = converted(wrong, mode="99.9%", initial_potential=0.5)
+    found = looked_at(ann, snn)
+    assert found.worst[0].name == found.advice[0].layer == layer
+    assert found.advice[0].cause == "batchnorm"
+    assert f"{norm} in front of {layer}" in found.advice[0].text
+    again = converted(ann, mode="99.9%", initial_potential=0.5)
+    assert looked_at(ann, again).divergence < found.divergence / 2
+    assert accuracy(again) >= accuracy(snn)
+
+
+@pytest.mark.parametrize("name", ["linear", "bounded", "residual"])
+def test_too_few_steps_round(name: str) -> None:
+    ann = trained(name)
+    snn = converted(ann, mode="99.9%", initial_potential=0.5)
+    found = looked_at(ann, snn, 2)
+    assert found.advice[0].cause == "rounding"
+    assert "T=8" in found.advice[0].text
+    assert mended(ann, found, {"mode": "99.9%", "initial_potential": 0.5}) > accuracy(snn, 2)
+
+
+def test_an_uneven_input_makes_the_layer_behind_uneven() -> None:
+    ann = trained("linear")
+    snn = converted(ann, mode="max", neuron=LateMaker("4", 16, 32))
+    found = looked_at(ann, snn)
+    assert found.worst[0].name == found.advice[0].layer == "6"
+    assert found.advice[0].cause == "unevenness"
+    assert found["4"].unevenness < found["6"].unevenness / 2
+    assert 'neuron="signed"' in found.advice[0].text
+    later = looked_at(ann, snn, 4 * T)
+    assert later["6"].unevenness < found["6"].unevenness / 2
+    assert accuracy(snn, 4 * T) >= accuracy(snn)
+
+
+def test_a_max_pool_by_momentum_comes_first() -> None:
+    ann = trained("convolutional")
+    made_with = {"mode": "99.9%", "initial_potential": 0.5, "maxpool": "momentum"}
+    snn = converted(ann, **made_with)
+    found = looked_at(ann, snn)
+    assert found.worst[0].name == found.advice[0].layer == "3"
+    assert found.worst[0].kind == "MaxPool2d"
+    assert found.advice[0].cause == "maxpool"
+    assert found.advice[0].arguments == {"maxpool": "cumulative"}
+    assert mended(ann, found, made_with) >= accuracy(snn)
+
+
+def test_average_pools_in_place_of_max_pools_come_first() -> None:
+    ann = trained("convolutional")
+    made_with = {"mode": "99.9%", "initial_potential": 0.5, "maxpool": "avg"}
+    snn = converted(ann, **made_with)
+    found = looked_at(ann, snn)
+    assert found.advice[0].cause == "maxpool"
+    assert found.mismatch > 0.1
+    assert mended(ann, found, made_with) > accuracy(snn) + 0.2
+
+
+@pytest.mark.parametrize("steps", [32, 48])
+def test_a_readout_that_starts_too_early(steps: int) -> None:
+    ann = trained("deep")
+    snn = converted(ann, mode="max")
+    found = looked_at(ann, snn, steps)
+    advice = found.advice[0]
+    assert advice.cause == "readout"
+    assert advice.arguments["readout"] == "delayed"
+    delayed = Delayed(delay=advice.arguments["delay"])
+    assert accuracy(snn, steps, readout=delayed) > accuracy(snn, steps)
+    assert f"readout=Delayed(delay={delayed.delay})" in advice.call
