@@ -19,8 +19,7 @@ from ..hooks.discovery import load_plugins
 from ..hooks.kinds import EXIT_RULES
 from ..hooks.options import construct
 from ..hooks.registry import culprit
-from ..simulation.answers import readout_for
-from ..simulation.engine import Simulator
+from ..simulation.partwise import simulator_for
 from ..support.batches import Signature, describe_batch, explain_rejection, forward_signature, move
 from ..support.loaders import Batches
 from ..support.locks import exclusive
@@ -90,9 +89,8 @@ def evaluate(
             a `KeyboardInterrupt`.
     """
     rule = _exit_rule(early_exit, plugins)
-    simulator = Simulator(snn, T, precision)
+    simulator, answering = simulator_for(snn, T, precision, readout, plugins)
     warn_of_quiet_layers(snn, T)
-    answering = readout_for(snn, readout, T, plugins)
     signature = Signature.of(snn) if isinstance(snn, fx.GraphModule) else None
     if simulator.steps > MOST_STEPS:
         raise InputError(

@@ -27,7 +27,7 @@ def test_one_submodule_can_be_converted() -> None:
     assert type(snn) is Net
     assert isinstance(snn.body, fx.GraphModule)
     assert snn.body is not ann.body
-    assert list(converter.report.scales) == ["2", "6"]
+    assert list(converter.report.scales) == ["body.2", "body.6"]
     by_hand = run_by_hand(snn, x, 500).mean(0)
     assert relative_error(by_hand, answer(ann, x)) < 0.05
     assert relative_error(simulate(snn, x, T=500), by_hand) < 1e-5

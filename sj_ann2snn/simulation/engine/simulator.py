@@ -17,10 +17,10 @@ from torch import Tensor, fx, nn
 from ...compat import step_modes
 from ...contracts.option_checks import require_integer
 from ...errors import InputError, MemoryWarning, OptionError, OutOfMemoryError
-from ...support.batches import HALF, describe_batch, explain_rejection
+from ...support.batches import HALF, count_samples, describe_batch, explain_rejection
 from ...support.neutral import ordinary
 from ...support.structures import open_nodes, open_values, rebuild
-from ...support.trees import map_tensors
+from ...support.trees import map_leaves, map_tensors, tensors
 from ...support.wording import first_line, listed, shown
 from .backend import fastest_neurons
 from .collectors import Collector
@@ -147,7 +147,8 @@ class Simulator:
         return [result for part in parts for result in self._run(runner, part, cut, collect)]
 
     def _samples(self, inputs: tuple[Any, ...]) -> int:
-        if not inputs or not isinstance(inputs[0], Tensor) or not inputs[0].dim():
+        found = tensors(inputs[0]) if inputs else []
+        if not found or not found[0].dim():
             given = describe_batch(inputs[0]) if len(inputs) == 1 else describe_batch(inputs)
             raise InputError(f"The input must be a tensor [N, ...] or a tuple that starts with one, not {given}.")
         if isinstance(self.snn, fx.GraphModule):
@@ -156,9 +157,9 @@ class Simulator:
                 raise InputError(
                     f"The network takes {len(names)} input(s), {listed(names)}, but was given {len(inputs)}."
                 )
-        samples = int(inputs[0].shape[0])
+        samples = count_samples(inputs)
         if not samples:
-            raise InputError(f"The input has no samples: its shape is {tuple(inputs[0].shape)}.")
+            raise InputError(f"The input has no samples: its shape is {tuple(found[0].shape)}.")
         return samples
 
     def _tiles(self, start: int, samples: int, workers: int) -> list[slice]:
@@ -169,7 +170,10 @@ class Simulator:
         return [slice(begin, end) for begin, end in itertools.pairwise(bounds)]
 
     def _cut(self, inputs: tuple[Any, ...], samples: int, part: slice) -> tuple[Any, ...]:
-        return tuple(self._placed(value[part]) if _has_samples(value, samples) else ordinary(value) for value in inputs)
+        def cut(leaf: Any) -> Any:
+            return self._placed(leaf[part]) if _has_samples(leaf, samples) else ordinary(leaf)
+
+        return tuple(map_leaves(value, cut) for value in inputs)
 
     def _placed(self, x: Tensor) -> Tensor:
         """`x` on the network's device, with half precision raised to the network's own."""
