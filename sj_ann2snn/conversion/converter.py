@@ -14,7 +14,7 @@ from ..contracts.layer_mapper import LayerMapper
 from ..contracts.neuron_maker import NeuronMaker
 from ..contracts.normalization import Normalization
 from ..contracts.option_checks import require_integer
-from ..errors import ConversionError
+from ..errors import ConversionError, TracingError
 from ..support.neutral import neutral, neutrally
 from ..support.quiet_layers import warn_of_quiet_layers
 from .calibrate import calibrate
@@ -33,6 +33,7 @@ from .scale import scale_values
 from .selection import Selection
 from .spike_checks import require_spikes
 from .submodule import Part, module_names, parts_to_convert, put_back, require_inside
+from .submodule_search import what_to_name
 from .verify import verify
 
 __all__ = ["Converter"]
@@ -271,6 +272,15 @@ class Converter:
 
     def _plan(self, part: Part) -> Draft:
         """The pipeline up to the plan: what every operation becomes."""
+        try:
+            return self._plan_alone(part)
+        except TracingError as error:
+            instead = what_to_name(part, self._plan_alone)
+            if instead:
+                raise TracingError(f"{error} {instead}") from error
+            raise
+
+    def _plan_alone(self, part: Part) -> Draft:
         with part.named():
             draft = prepare(
                 part.ann,

@@ -22,6 +22,7 @@ from .prepare import device_of, working_copy
 __all__ = [
     "Part",
     "SubmoduleInputs",
+    "by_name",
     "module_name",
     "module_names",
     "parts_to_convert",
@@ -211,7 +212,7 @@ class SubmoduleInputs:
 
         def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             # Copies: what runs behind the submodule may write to them.
-            received.append(map_tensors(_by_name(module, args, kwargs), Tensor.clone))
+            received.append(map_tensors(by_name(module, args, kwargs), Tensor.clone))
 
         handle = self.network.get_submodule(self.name).register_forward_pre_hook(keep, with_kwargs=True)
 
@@ -231,7 +232,7 @@ class SubmoduleInputs:
         return received
 
 
-def _by_name(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def by_name(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The arguments of a call as a batch of data: by name, without those that are None."""
     given = inspect.signature(module.forward).bind(*args, **kwargs).arguments
     parameters = inspect.signature(module.forward).parameters
