@@ -25,7 +25,7 @@ from torchvision.models import get_model  # noqa: E402
 from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator  # noqa: E402
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone  # noqa: E402
 from torchvision.models.detection.faster_rcnn import TwoMLPHead  # noqa: E402
-from torchvision.ops import FrozenBatchNorm2d, box_iou  # noqa: E402
+from torchvision.ops import FrozenBatchNorm2d, box_area, box_iou  # noqa: E402
 
 CLASSES = 4
 PIXELS = {"min_size": 64, "max_size": 64}
@@ -81,7 +81,7 @@ def mask_rcnn() -> nn.Module:
         mask_predictor=detection.mask_rcnn.MaskRCNNPredictor(16, 16, CLASSES),
         rpn_post_nms_top_n_test=10,
         box_score_thresh=0.0,
-        box_detections_per_img=5,
+        box_detections_per_img=20,
         **PIXELS,
     )
 
@@ -96,7 +96,7 @@ def keypoint_rcnn() -> nn.Module:
         keypoint_predictor=detection.keypoint_rcnn.KeypointRCNNPredictor(16, 3),
         rpn_post_nms_top_n_test=10,
         box_score_thresh=0.0,
-        box_detections_per_img=5,
+        box_detections_per_img=20,
         **PIXELS,
     )
 
@@ -137,7 +137,7 @@ def ssd() -> nn.Module:
 # Detector: the parts that its message names.
 PARTS: dict[Callable[[], nn.Module], list[str]] = {
     faster_rcnn: ["backbone", "rpn.head", "roi_heads.box_head"],
-    mask_rcnn: ["backbone", "rpn.head", "roi_heads.box_head", "roi_heads.mask_head"],
+    mask_rcnn: ["backbone", "rpn.head", "roi_heads.box_head", "roi_heads.mask_head", "roi_heads.mask_predictor"],
     keypoint_rcnn: ["backbone", "rpn.head", "roi_heads.box_head", "roi_heads.keypoint_head"],
     retinanet: ["backbone", "head"],
     fcos: ["backbone"],
@@ -149,12 +149,14 @@ def require_same_boxes(got: list[dict[str, Tensor]], wanted: list[dict[str, Tens
     """Every box of which the ANN is surest has a box of the same class and score among those of the spiking network."""
     for one, other in zip(got, wanted, strict=True):
         assert one.keys() == other.keys()
-        assert len(other["boxes"])
-        for box, label, score in list(zip(other["boxes"], other["labels"], other["scores"], strict=True))[:3]:
-            same = one["labels"] == label
-            overlap = box_iou(box[None], one["boxes"][same])[0]
-            assert overlap.max() > 1 - 10 * tolerance
-            assert (one["scores"][same] - score).abs()[overlap > 1 - 10 * tolerance].min() < tolerance
+        assert one["scores"][:3].tolist() == pytest.approx(other["scores"][:3].tolist(), abs=tolerance)
+        # Random weights make some boxes without an area, which overlap with nothing.
+        for index in (box_area(other["boxes"]) > 1).nonzero().flatten()[:3].tolist():
+            box, label, score = (other[key][index] for key in ("boxes", "labels", "scores"))
+            same = (one["labels"] == label) & (box_area(one["boxes"]) > 0)
+            near = box_iou(box[None], one["boxes"][same])[0] > 0.7
+            assert near.any()
+            assert (one["scores"][same][near] - score).abs().min() < tolerance
 
 
 def named_in(message: str) -> list[str]:
@@ -178,7 +180,7 @@ def test_a_detector_ends_in_its_own_boxes(make: Callable[[], nn.Module]) -> None
     assert {name.split(".")[0] for name in converter.report.scales} == {part.split(".")[0] for part in parts}
     with torch.no_grad():
         wanted = ann(x[:2])
-    require_same_boxes(simulate(snn, x[:2], T=16), wanted, 0.02)
+    require_same_boxes(simulate(snn, x[:2], T=32), wanted, 0.02)
 
 
 @pytest.mark.parametrize("make", PARTS)
@@ -227,7 +229,13 @@ def test_frozen_batch_normalization_folds() -> None:
 # As torchvision ships them.
 WHOLE = {
     "fasterrcnn_resnet50_fpn": ["backbone", "rpn.head", "roi_heads.box_head"],
-    "maskrcnn_resnet50_fpn": ["backbone", "rpn.head", "roi_heads.box_head", "roi_heads.mask_head"],
+    "maskrcnn_resnet50_fpn": [
+        "backbone",
+        "rpn.head",
+        "roi_heads.box_head",
+        "roi_heads.mask_head",
+        "roi_heads.mask_predictor",
+    ],
     "keypointrcnn_resnet50_fpn": ["backbone", "rpn.head", "roi_heads.box_head", "roi_heads.keypoint_head"],
     "retinanet_resnet50_fpn": ["backbone", "head"],
     "retinanet_resnet50_fpn_v2": ["backbone"],
