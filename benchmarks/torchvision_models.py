@@ -341,7 +341,7 @@ proposals, RoIAlign and non-maximum suppression are those of the ANN. `examples/
 | `retinanet_resnet50_fpn` | `backbone`, `head` | |
 | `retinanet_resnet50_fpn_v2`, `fcos_resnet50_fpn` | `backbone` | `head`: GroupNorm |
 | `ssd300_vgg16` | `backbone.features`, `backbone.extra.0` to `.4` | `backbone`: it divides maps by their norm |
-| `ssdlite320_mobilenet_v3_large` | with `sj-ann2snn-analog`: `backbone`, `head` | without it: hard swish, hard sigmoid |
+| `ssdlite320_mobilenet_v3_large` | `backbone`, `head`, with `sj-ann2snn-analog` | hard swish, hard sigmoid |
 
 What has no neurons (`head` of SSD, `roi_heads.box_predictor`) stays as it is in any case.
 
