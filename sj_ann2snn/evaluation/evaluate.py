@@ -20,11 +20,12 @@ from ..hooks.kinds import EXIT_RULES
 from ..hooks.options import construct
 from ..hooks.registry import culprit
 from ..simulation.partwise import simulator_for
-from ..support.batches import Signature, describe_batch, explain_rejection, forward_signature, move
+from ..support.batches import Signature, describe_batch, explain_rejection, forward_signature, move, samples_of
 from ..support.loaders import Batches
 from ..support.locks import exclusive
 from ..support.neutral import neutrally
 from ..support.quiet_layers import warn_of_quiet_layers
+from ..support.trees import tensors
 from .labels import ClassLabels, require_scores
 from .result import EvaluationResult
 from .tally import ChosenRule, Tally, TileTally
@@ -180,11 +181,12 @@ def _split(signature: Signature, batch: Any) -> tuple[tuple[Any, ...], ClassLabe
     """The inputs and the labels of a batch."""
     inputs = signature.inputs_of(batch)
     found = signature.labels_of(batch)
-    if not inputs[0].dim():
+    if not tensors(inputs[0])[0].dim():
         raise InputError(f"It holds {describe_batch(batch)}; the inputs must be tensors [N, ...].")
-    if not inputs[0].shape[0]:
+    samples = samples_of(inputs)
+    if not samples:
         raise InputError(f"It holds no samples: {describe_batch(batch)}.")
-    return inputs, ClassLabels(found, inputs[0].shape[0])
+    return inputs, ClassLabels(found, samples)
 
 
 @contextmanager

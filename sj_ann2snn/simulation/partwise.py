@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from ..compat import MemoryModule, fresh_memories, step_modes
 from ..contracts.readout import Readout
 from ..errors import InputError
-from ..support.batches import Signature, count_samples, describe_batch, explain_rejection, move
+from ..support.batches import Signature, count_samples, describe_batch, explain_rejection, move, samples_of
 from ..support.neutral import ordinary
 from ..support.structures import open_values, rebuild
 from ..support.trees import leaves, map_leaves, map_tensors, tensors
@@ -108,7 +108,7 @@ class PartwiseSimulator:
 
     def run_all(self, inputs: tuple[Any, ...], collect: Callable[[slice], Collector]) -> list[Any]:
         """As for `Simulator`: shows a collector the network's output after every step, with all samples in one tile."""
-        return [self._step_by_step(inputs, collect(slice(0, _samples_of(inputs))))]
+        return [self._step_by_step(inputs, collect(slice(0, samples_of(inputs))))]
 
     def restore(self, answer: Any) -> Any:
         """As for `Simulator`."""
@@ -270,14 +270,6 @@ def _same(one: Any, other: Any) -> bool:
     return same_number and all(
         torch.equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else a is b or a == b for a, b in pairs
     )
-
-
-def _samples_of(inputs: tuple[Any, ...]) -> int:
-    """The number of samples: the length of a list of images, or the rows of a batch."""
-    first = inputs[0] if inputs else ()
-    if isinstance(first, (list, tuple)) and all(isinstance(one, Tensor) and one.dim() < 4 for one in first):
-        return len(first)
-    return count_samples(inputs)
 
 
 def _as_one_step(rows: Tensor | None, y: Tensor) -> Tensor:

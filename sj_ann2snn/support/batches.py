@@ -28,6 +28,7 @@ __all__ = [
     "forward_signature",
     "move",
     "run_batch",
+    "samples_of",
     "to_full_precision",
 ]
 
@@ -277,6 +278,18 @@ def count_samples(inputs: Any) -> int:
     """
     first = next(iter(tensors(inputs)), None)
     return int(first.shape[0]) if first is not None and first.dim() else 1
+
+
+def samples_of(inputs: tuple[Any, ...]) -> int:
+    """The number of samples in the inputs of a whole network: the length of a list of images, or the rows of a batch.
+
+    >>> samples_of(([torch.zeros(3, 8, 8), torch.zeros(3, 9, 7)],)), samples_of(([torch.zeros(5, 3, 8, 8)],))
+    (2, 5)
+    """
+    first = inputs[0] if inputs else ()
+    if isinstance(first, (list, tuple)) and all(isinstance(one, Tensor) and one.dim() == 3 for one in first):
+        return len(first)
+    return count_samples(inputs)
 
 
 def run_batch(run: Callable[..., Any], batch: Any, index: int, signature: Signature, device: torch.device) -> Any:

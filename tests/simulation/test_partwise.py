@@ -183,6 +183,22 @@ def test_batches_of_a_detector(batch: str) -> None:
     assert converter.report.scales == reference.report.scales
 
 
+def test_a_list_of_images_may_be_evaluated() -> None:
+    class Classifier(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(392, 4))
+
+        def forward(self, images: list[Tensor]) -> Tensor:
+            return self.body(torch.stack([image - image.mean() for image in images]))
+
+    ann, x = Classifier().eval(), list(torch.rand(8, 3, 16, 16))
+    with torch.no_grad():
+        labels = ann(x).argmax(1)
+    snn = Converter([(x, labels)], convert_only="body", progress=False)(ann)
+    assert evaluate(snn, [(x, labels), (x[:3], labels[:3])], T=200, progress=False).accuracy[-1] > 0.9
+
+
 def test_a_part_may_find_nothing_to_do() -> None:
     class Choosing(nn.Module):
         """The second stage of a detector: it gets only what the first stage proposes."""
