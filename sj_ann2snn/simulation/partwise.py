@@ -18,13 +18,15 @@ from torch import Tensor, fx, nn
 
 from ..compat import MemoryModule, fresh_memories, step_modes
 from ..contracts.readout import Readout
-from ..errors import InputError
+from ..errors import InputError, NonFiniteError
 from ..support.batches import Signature, count_samples, describe_batch, explain_rejection, move, samples_of
 from ..support.neutral import ordinary
 from ..support.structures import open_values, rebuild
 from ..support.trees import leaves, map_leaves, map_tensors, tensors
+from ..support.wording import shown
 from .answers import AnswerAtEnd, ChosenReadout, Decoder, readout_for
 from .engine import Call, Collector, Simulator, concatenate, plain
+from .engine.non_finite import Guard, TileGuard, explain_non_finite
 from .engine.own_copies import left_as_it_was
 from .engine.watching import watched
 
@@ -82,7 +84,7 @@ class PartwiseSimulator:
         plugins: Sequence[Any] = (),
     ) -> None:
         self.snn = snn
-        self._simulators = [Simulator(part, steps, precision) for part in parts.values()]
+        self._simulators = [Simulator(part, steps, precision, (snn, name)) for name, part in parts.items()]
         self.steps = self._simulators[0].steps
         self._parts = [
             _Part(name, part, Signature.of(part), readout_for(part, readout, steps, plugins))
@@ -178,7 +180,10 @@ class _Part:
             names = self.signature.names[len(args) :]
             given = (*args, *(kwargs[name] for name in names if name in kwargs))
             # Where nothing was found (a detector's image without proposals) there is nothing to simulate.
-            return answer(given) if count_samples(given) else _Running(self, given).step()
+            try:
+                return answer(given) if count_samples(given) else _Running(self, given).step()
+            except NonFiniteError as error:
+                raise NonFiniteError(f"In the submodule {shown(self.name)}: {error}") from error
 
         return forward
 
@@ -234,11 +239,24 @@ class _Running:
     part: _Part
     inputs: tuple[Any, ...]
     done: int = 0
+    _guard: TileGuard | None = None
     _memories: list[Any] = field(default_factory=list)
     _decoders: list[Decoder] = field(default_factory=list)
 
     def step(self) -> Any:
-        """The outputs of the next step."""
+        """The outputs of the next step.
+
+        Raises:
+            NonFiniteError: The inputs or the weights hold NaN or infinite values, which the answer would hide.
+        """
+        with explain_non_finite(self.part.module, self.inputs):
+            if self._guard is None:
+                self._guard = Guard(self.part.module).start(self.inputs, self.inputs)
+            outputs = self._step()
+            self._guard.look_at_potentials(dict(self.part.module.named_modules()))
+        return outputs
+
+    def _step(self) -> Any:
         modules = [module for module in self.part.module.modules() if isinstance(module, MemoryModule)]
         memories = self._memories or [fresh_memories(module) for module in modules]
         for module, memory in zip(modules, memories, strict=True):

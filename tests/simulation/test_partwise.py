@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from sj_ann2snn import Converter, InputError, evaluate, simulate
+from sj_ann2snn import Converter, InputError, NonFiniteError, evaluate, simulate
 
 from ..helpers.cnn import cnn, images
 from ..helpers.networks import relative_error, run_by_hand
@@ -181,6 +181,26 @@ def test_batches_of_a_detector(batch: str) -> None:
     ann = Pyramid().eval()
     converter(ann), reference(ann)
     assert converter.report.scales == reference.report.scales
+
+
+@pytest.mark.parametrize("where", ["first input", "first weight", "second weight"])
+@pytest.mark.parametrize("how", ["simulate", "evaluate"])
+def test_nan_is_not_hidden(where: str, how: str) -> None:
+    ann, x = Nonlinear().eval(), images()
+    snn: Any = Converter([x], convert_only=["first", "second"], progress=False)(ann)
+    if where == "first input":
+        x[3, 0, 0, 0] = torch.nan
+    else:
+        layer = next(module for module in snn.get_submodule(where.split()[0]).modules() if hasattr(module, "weight"))
+        layer.weight.data.view(-1)[0] = torch.nan
+    labelled = [(x, torch.zeros(len(x), dtype=torch.int64))]
+    run = {
+        "simulate": lambda: simulate(snn, x, T=4),
+        "evaluate": lambda: evaluate(snn, labelled, T=4, progress=False),
+    }
+    with pytest.raises(NonFiniteError, match=f"In the submodule '{where.split()[0]}': "):
+        run[how]()
+    assert "forward" not in vars(snn.first)
 
 
 def test_a_list_of_images_may_be_evaluated() -> None:

@@ -43,11 +43,15 @@ class Simulator:
         snn: The network.
         steps: Number of time steps.
         precision: Of the products: "float32", "tf32" or "bfloat16".
+        part_of: The network that `snn` is a part of, and its name there, for messages.
     """
 
-    def __init__(self, snn: nn.Module, steps: int, precision: str = "float32") -> None:
+    def __init__(
+        self, snn: nn.Module, steps: int, precision: str = "float32", part_of: tuple[nn.Module, str] | None = None
+    ) -> None:
         steps = require_integer("T", steps, what="the number of time steps", error=InputError)
         self.snn, self.steps = snn, steps
+        self._whole, self._prefix = (snn, "") if part_of is None else (part_of[0], f"{part_of[1]}.")
         weights = [t for t in (*snn.parameters(), *snn.buffers()) if t.is_floating_point()]
         self.device = weights[0].device if weights else torch.device("cpu")
         self.dtype = weights[0].dtype if weights else None
@@ -79,7 +83,7 @@ class Simulator:
         samples = self._samples(inputs)
         self._stop.clear()
         with (
-            explain_rejection(inputs[0] if len(inputs) == 1 else inputs, self.snn, self._layers),
+            explain_rejection(inputs[0] if len(inputs) == 1 else inputs, self._whole, self._layers),
             explain_non_finite(self.snn, inputs),
             product_precision(self.precision, self.device),
             ExitStack() as stack,
@@ -189,9 +193,9 @@ class Simulator:
 
     def _layers(self) -> Iterator[tuple[str, nn.Module]]:
         """The layers of the network, and the copies of them that the runners use."""
-        yield from self.snn.named_modules()
-        for runner in self._runners:
-            yield from runner.modules.items()
+        copies = (pair for runner in self._runners for pair in runner.modules.items())
+        for name, module in itertools.chain(self.snn.named_modules(), copies):
+            yield (self._prefix + name if name else ""), module
 
     def _runner(self, index: int) -> Runner:
         """The runner of a worker."""
