@@ -184,7 +184,7 @@ def _examples(
         if not listed_samples:
             raise
     # The tensors of the list are not batches, so each is a sample: the images of a detector, which differ in size.
-    entries = to_full_precision(move((list(inputs[0]) * 3)[:3], device))
+    entries = to_full_precision(move((inputs[0] * 3)[:3], device))
     return (entries[:2],), (entries,), _run(module, asked, (entries[:2],), device)
 
 
