@@ -280,10 +280,10 @@ def page(rows: dict[str, dict[str, Row]]) -> str:
 
 
 PAGE = """\
-# torchvision's classification models
+# torchvision's models
 
-{converted} of {models} models convert. The others are refused, with a list of the operations that prevent the
-conversion.
+{converted} of {models} classification models convert. The others are refused, with a list of the operations that
+prevent the conversion.
 
 The models have random weights and ten classes. Their BatchNorm statistics come from three batches of normal noise.
 The calibration uses 64 images of normal noise, in the smallest of the sizes 64, 75, 96, 128 and 224 pixels that a
@@ -309,6 +309,41 @@ and a random deep network passes it on and amplifies it a little. Trained networ
 ## What is refused
 
 {refused}
+
+## Detection and segmentation
+
+Segmentation networks on ResNets (`fcn_resnet50`, `fcn_resnet101`, `deeplabv3_resnet50`, `deeplabv3_resnet101`) convert
+as a whole and return the dict of maps that the ANN returns; `examples/segmentation.py` runs one. On MobileNet v3,
+DeepLab and LR-ASPP are refused, with a list of their hard swish and hard sigmoid functions. With
+`sj-ann2snn-analog` they convert to hybrids.
+
+A detector decides by values (which boxes overlap?), so it cannot be traced as a whole. The error names the parts that
+convert, and `convert_only` takes them:
+
+```python
+from torchvision.models.detection import fasterrcnn_resnet50_fpn
+
+detector = fasterrcnn_resnet50_fpn(weights="DEFAULT").eval()
+parts = ["backbone", "rpn.head", "roi_heads.box_head"]
+snn = Converter(dataloader=loader, mode="99.9%", channel_wise=True, convert_only=parts)(detector)  # (images, targets)
+boxes = simulate(snn, images, T=64)  # a list of dicts with boxes, labels and scores, as from the detector
+```
+
+Batches are what the detector takes: a list of images of any sizes, alone or in front of the targets. `simulate` runs
+each part for T steps where the detector calls it, and hands its mean output to the rest, which runs once: anchors,
+proposals, RoIAlign and non-maximum suppression are those of the ANN. `examples/detection.py` is a complete run.
+
+| detector | parts that convert | what does not |
+|---|---|---|
+| `fasterrcnn_resnet50_fpn` | `backbone`, `rpn.head`, `roi_heads.box_head` | |
+| `maskrcnn_resnet50_fpn` | these, `roi_heads.mask_head`, `roi_heads.mask_predictor` | |
+| `keypointrcnn_resnet50_fpn` | these, `roi_heads.keypoint_head` | |
+| `retinanet_resnet50_fpn` | `backbone`, `head` | |
+| `retinanet_resnet50_fpn_v2`, `fcos_resnet50_fpn` | `backbone` | `head`: GroupNorm |
+| `ssd300_vgg16` | `backbone.features`, `backbone.extra.0` to `.4` | `backbone`: it divides maps by their norm |
+| `ssdlite320_mobilenet_v3_large` | `backbone`, `head`, with `sj-ann2snn-analog` | hard swish, hard sigmoid |
+
+What has no neurons (`head` of SSD, `roi_heads.box_predictor`) stays as it is in any case.
 
 ## Measure it yourself
 

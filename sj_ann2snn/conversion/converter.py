@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from ..contracts.layer_mapper import LayerMapper
 from ..contracts.neuron_maker import NeuronMaker
 from ..contracts.normalization import Normalization
 from ..contracts.option_checks import require_integer
-from ..errors import ConversionError
+from ..errors import ConversionError, TracingError
 from ..support.neutral import neutral, neutrally
 from ..support.quiet_layers import warn_of_quiet_layers
 from .calibrate import calibrate
@@ -25,14 +26,15 @@ from .legacy_arguments import UNSET, warn_of_momentum
 from .neurons import Neurons
 from .plan import make_plan
 from .prepare import prepare
-from .report import ConversionCheck, ConversionReport
+from .report import ConversionCheck, ConversionReport, joined_checks, joined_reports
 from .reporting import make_check, make_report
 from .rewrite import build_network, rewrite_normalized
 from .scale import scale_values
 from .selection import Selection
 from .site_notes import note_call
 from .spike_checks import require_spikes
-from .submodule import Part, module_name, module_names, part_to_convert
+from .submodule import Part, module_names, parts_to_convert, put_back, require_inside
+from .submodule_search import what_to_name
 from .verify import verify
 
 __all__ = ["Converter"]
@@ -78,8 +80,9 @@ class Converter:
         plugins: Plugin objects to use in addition to the installed ones; they win every conflict.
         leaf_modules: Qualified name of a submodule to leave as it is, or several; you guarantee that they are linear
             over time.
-        convert_only: Qualified name of the only submodule to convert. The result is a copy of the network with that
-            submodule replaced; you guarantee that everything behind it is linear over time.
+        convert_only: Qualified name of the only submodule to convert, or several, such as a detector's backbone and
+            head. The result is a copy of the network with these submodules replaced. `simulate` and `evaluate` run each
+            of them over time, wherever the network calls it, and hand its mean output to the rest of the network.
         progress: Show a progress bar.
         verify: Check on two samples that the network with folded scales computes what the ANN computes.
         options: Options of the mode, the mappers, the corrections and the neuron; an unknown one is an error that lists
@@ -110,7 +113,7 @@ class Converter:
         prefer: str | Sequence[str] = (),
         plugins: Sequence[Any] = (),
         leaf_modules: str | Sequence[str] = (),
-        convert_only: str | None = None,
+        convert_only: str | Sequence[str] | None = None,
         progress: bool = True,
         verify: bool = True,
         **options: Any,
@@ -124,7 +127,7 @@ class Converter:
         self.device = None if device is None else torch.device(device)
         self.fuse_batchnorm = bool(fuse_flag)
         self.leaf_modules = module_names("leaf_modules", leaf_modules)
-        self.convert_only = None if convert_only is None else module_name("convert_only", convert_only)
+        self.convert_only = None if convert_only is None else module_names("convert_only", convert_only)
         self.progress = progress
         self.verify = verify
         with neutral():
@@ -171,14 +174,17 @@ class Converter:
         """Convert `ann` into a spiking network; `ann` itself is left as it is.
 
         The result is a `torch.fx.GraphModule` in eval mode, its neurons reset and in step mode "s". With
-        `convert_only` it is a copy of `ann` with that submodule replaced.
+        `convert_only` it is a copy of `ann` with a `torch.fx.GraphModule` in place of each of these submodules.
 
         Raises:
             ConversionError: The network cannot be converted, or the calibration data does not fit it; the subclass
                 and the message say why and where.
         """
-        part = self._part(ann)
-        draft = self._scale(part)
+        return self._each_part(ann, self._spiking)
+
+    def _spiking(self, part: Part, draft: Draft) -> tuple[fx.GraphModule, Draft]:
+        """The spiking network of a planned part, and the final draft."""
+        draft = self._scale(part, draft)
         if self.verify:
             verify(draft, rewrite_normalized(draft))
         draft = correct(draft, self._selection.corrections, self._neurons, part.data, progress=self.progress)
@@ -193,9 +199,7 @@ class Converter:
         note_quiet_layers(draft, network, neurons)
         if self.steps is not None:
             warn_of_quiet_layers(network, self.steps)
-        self._report = make_report(draft, self._selection, network)
-        note_call(network, self._report)
-        return part.put_back(network)
+        return network, draft
 
     @neutrally
     def normalize(self, ann: nn.Module) -> nn.Module:
@@ -207,13 +211,15 @@ class Converter:
         Raises:
             ConversionError: As for a conversion.
         """
-        part = self._part(ann)
-        draft = self._scale(part)
+        return self._each_part(ann, self._normalized)
+
+    def _normalized(self, part: Part, draft: Draft) -> tuple[fx.GraphModule, Draft]:
+        """The network with folded scales of a planned part, and the final draft."""
+        draft = self._scale(part, draft)
         network = rewrite_normalized(draft)
         if self.verify:
             verify(draft, network)
-        self._report = make_report(draft, self._selection, network)
-        return part.put_back(network)
+        return network, draft
 
     @neutrally
     def check(self, ann: nn.Module) -> ConversionCheck:
@@ -224,14 +230,38 @@ class Converter:
         Raises:
             ConversionError: The network cannot be copied, traced or run on that batch.
         """
-        return make_check(self._plan(self._part(ann)), self._selection)
+        _, parts = self._parts(ann)
+        return joined_checks([make_check(self._plan(part), self._selection, part.prefix) for part in parts])
 
-    def _scale(self, part: Part) -> Draft:
-        """The pipeline up to the scales; the network still computes what the ANN computes."""
-        draft = self._plan(part)
-        draft.plan.require_exact()
-        require_spikes(draft.plan)
-        self._selection.check_sites([decision.site.name for decision in draft.plan.decisions.values()])
+    def _each_part(self, ann: nn.Module, build: Callable[[Part, Draft], tuple[fx.GraphModule, Draft]]) -> nn.Module:
+        """`ann`, or a copy of it with its parts, converted by `build`; sets the report."""
+        network, parts = self._parts(ann)
+        drafts = [self._plan(part) for part in parts]
+        # Everything that can be said before the data is run through the network is said now.
+        for part, draft in zip(parts, drafts, strict=True):
+            with part.named():
+                draft.plan.require_exact()
+                require_spikes(draft.plan)
+        self._selection.check_sites(
+            [
+                part.prefix + decision.site.name
+                for part, draft in zip(parts, drafts, strict=True)
+                for decision in draft.plan.decisions.values()
+            ]
+        )
+        built: dict[str, nn.Module] = {}
+        reports = []
+        for part, planned in zip(parts, drafts, strict=True):
+            with part.named():
+                made, draft = build(part, planned)
+            built[part.name] = made
+            reports.append(make_report(draft, self._selection, made, part.prefix))
+            note_call(made, reports[-1])
+        self._report = joined_reports(reports)
+        return built[""] if network is None else put_back(network, built)
+
+    def _scale(self, part: Part, draft: Draft) -> Draft:
+        """The pipeline from the plan to the scales; the network still computes what the ANN computes."""
         draft = calibrate(
             find_channels(draft),
             self.normalization,
@@ -244,23 +274,35 @@ class Converter:
 
     def _plan(self, part: Part) -> Draft:
         """The pipeline up to the plan: what every operation becomes."""
-        draft = prepare(
-            part.ann,
-            part.data.first,
-            device=part.device,
-            leaf_types=self._selection.claimed_types,
-            leaf_modules=self.leaf_modules,
-            fuse_batchnorm=self.fuse_batchnorm,
-        )
-        return make_plan(
-            draft,
-            self._selection.find_replacement,
-            self._selection.claimed_types,
-            fold_batchnorm=self.fuse_batchnorm,
-        )
+        try:
+            return self._plan_alone(part)
+        except TracingError as error:
+            instead = what_to_name(part, self._plan_alone)
+            if instead:
+                raise TracingError(f"{error} {instead}") from error
+            raise
 
-    def _part(self, ann: nn.Module) -> Part:
-        return part_to_convert(ann, self.convert_only, self.dataloader, self.device)
+    def _plan_alone(self, part: Part) -> Draft:
+        with part.named():
+            draft = prepare(
+                part.ann,
+                part.data.first,
+                device=part.device,
+                leaf_types=self._selection.claimed_types,
+                leaf_modules=part.inner_names(self.leaf_modules),
+                fuse_batchnorm=self.fuse_batchnorm,
+            )
+            return make_plan(
+                draft,
+                partial(self._selection.find_replacement, prefix=part.prefix),
+                self._selection.claimed_types,
+                fold_batchnorm=self.fuse_batchnorm,
+            )
+
+    def _parts(self, ann: nn.Module) -> tuple[nn.Module | None, list[Part]]:
+        network, parts = parts_to_convert(ann, self.convert_only, self.dataloader, self.device)
+        require_inside(self.leaf_modules, parts)
+        return network, parts
 
     @property
     def _neurons(self) -> Neurons:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..errors import CalibrationError, ConversionError, InputError
-from ..support.batches import HALF, Signature, forward_signature, move, run_batch, to_full_precision
+from ..support.batches import HALF, Signature, count_samples, forward_signature, move, run_batch, to_full_precision
 from ..support.shapes import along_axis
 from ..support.trees import map_tensors, tensors
 from ..support.wording import first_line, listed
@@ -78,11 +78,9 @@ def prepare(
     require_python(ann)
     copied = working_copy(ann, device)
     asked = forward_signature(copied, batch)
-    more = _samples(asked, batch, device, 3)
-    samples = tuple(value[:2] if isinstance(value, Tensor) and value.dim() else value for value in more)
     # Run the network before the hooks are dropped, to notice later if one of them changes what it computes.
     state = PlainState(copied)
-    output = _run(copied, asked, samples, device)
+    samples, more, output = _examples(copied, asked, batch, device)
     _require_repeatable(copied, state, output, asked, samples, device)
     remove_hooks(copied)
     state.restore()
@@ -169,26 +167,43 @@ def _equal(one: Tensor, other: Tensor) -> bool:
     return torch.allclose(one, other, rtol=1e-4, atol=1e-6, equal_nan=True)
 
 
-def _samples(signature: Signature, batch: Any, device: torch.device, count: int) -> tuple[Any, ...]:
-    """The first `count` samples of a batch; a smaller batch is repeated."""
+def _examples(
+    module: nn.Module, asked: Signature, batch: Any, device: torch.device
+) -> tuple[tuple[Any, ...], tuple[Any, ...], Any]:
+    """Two samples, three samples, and the network's output for the two."""
     try:
-        inputs = signature.inputs_of(batch)
+        inputs = asked.inputs_of(batch)
     except InputError as error:
         raise CalibrationError(f"Calibration batch 0 does not fit the network. {error}") from error
+    listed_samples = len(inputs) == 1 and isinstance(inputs[0], (list, tuple))
+    try:
+        more = _samples(inputs, device, 3)
+        samples = map_tensors(more, lambda x: x[:2] if x.dim() else x)
+        return samples, more, _run(module, asked, samples, device)
+    except CalibrationError:
+        if not listed_samples:
+            raise
+    # The tensors of the list are not batches, so each is a sample: the images of a detector, which differ in size.
+    entries = to_full_precision(move((inputs[0] * 3)[:3], device))
+    return (entries[:2],), (entries,), _run(module, asked, (entries[:2],), device)
 
-    def take(value: Any) -> Any:
-        if not isinstance(value, Tensor) or not value.dim():
+
+def _samples(inputs: tuple[Any, ...], device: torch.device, count: int) -> tuple[Any, ...]:
+    """The first `count` samples of the inputs; a smaller batch is repeated."""
+
+    def take(value: Tensor) -> Tensor:
+        if not value.dim():
             return value
         if not value.shape[0]:
             raise CalibrationError("Calibration batch 0 holds no samples.")
-        taken = to_full_precision(torch.cat([value] * (1 + count // value.shape[0]))[:count])
+        taken: Tensor = to_full_precision(torch.cat([value] * (1 + count // value.shape[0]))[:count])
         if taken.is_floating_point() and value.shape[0] < count:
             # Make repeated samples differ; otherwise nothing would show whether the network mixes them.
             rounds = torch.arange(count, device=taken.device).div(value.shape[0], rounding_mode="floor")
             taken = taken * along_axis(1 + 0.125 * rounds.to(taken.dtype), taken.dim())
-        return move(taken, device)
+        return taken.to(device)
 
-    return tuple(take(value) for value in inputs)
+    return tuple(map_tensors(value, take) for value in inputs)
 
 
 def record_of(module: fx.GraphModule, samples: tuple[Any, ...]) -> Record:
@@ -201,8 +216,9 @@ def record_of(module: fx.GraphModule, samples: tuple[Any, ...]) -> Record:
         return record(module, map_tensors(samples, Tensor.clone))
     except Exception as error:
         raise ConversionError(
-            f"The traced network fails on {len(samples[0])} samples ({type(error).__name__}: {first_line(error)}). "
-            "The usual cause is a fixed batch size in the forward, as in view(32, -1); use x.size(0) or flatten(1)."
+            f"The traced network fails on {count_samples(samples)} samples ({type(error).__name__}: "
+            f"{first_line(error)}). The usual cause is a fixed batch size in the forward, as in view(32, -1); use "
+            "x.size(0) or flatten(1)."
         ) from error
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..support.wording import listed, shown
 
-__all__ = ["ConversionCheck", "ConversionReport", "ReportEntry", "format_table"]
+__all__ = ["ConversionCheck", "ConversionReport", "ReportEntry", "format_table", "joined_checks", "joined_reports"]
 
 
 @dataclass(frozen=True)
@@ -168,6 +168,24 @@ class ConversionCheck:
         for (operation, why, help_), count in counts.items():
             times = f" ({count} times)" if count > 1 else ""
             yield f"  - {operation}{times}: {why}. {help_}".rstrip()
+
+
+def joined_reports(reports: Sequence[ConversionReport]) -> ConversionReport:
+    """One report for the parts of a network, in the order of their conversion."""
+    return replace(
+        reports[0],
+        entries=tuple(entry for report in reports for entry in report.entries),
+        scalers=tuple(name for report in reports for name in report.scalers),
+        notes=tuple(dict.fromkeys(note for report in reports for note in report.notes)),
+    )
+
+
+def joined_checks(checks: Sequence[ConversionCheck]) -> ConversionCheck:
+    """One check for the parts of a network."""
+    return ConversionCheck(
+        tuple(entry for check in checks for entry in check.entries),
+        tuple(problem for check in checks for problem in check.problems),
+    )
 
 
 def _spikes(entry: ReportEntry) -> bool:

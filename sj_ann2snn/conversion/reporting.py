@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor, fx
@@ -17,33 +18,41 @@ from .selection import Selection
 __all__ = ["make_check", "make_report"]
 
 
-def make_report(draft: Draft, selection: Selection, network: fx.GraphModule) -> ConversionReport:
-    """The report of the conversion that turned `draft` into `network`."""
+def make_report(draft: Draft, selection: Selection, network: fx.GraphModule, prefix: str = "") -> ConversionReport:
+    """The report of the conversion that turned `draft` into `network`.
+
+    Args:
+        draft: Final.
+        selection: The caller's choice.
+        network: The result.
+        prefix: What the names of the layers begin with in the whole network.
+    """
     return ConversionReport(
         mode=str(selection.normalization),
         mode_owner=str(selection.mode_owner),
         neuron=selection.neuron.name,
         neuron_owner=str(selection.neuron_owner),
         corrections=tuple(str(who) for _, who in selection.corrections),
-        entries=tuple(_entries(draft, selection.neuron.name, channel_wise=selection.channel_wise)),
-        scalers=tuple(name for name, module in network.named_modules() if isinstance(module, Scaler)),
+        entries=tuple(_entries(draft, selection.neuron.name, prefix, channel_wise=selection.channel_wise)),
+        scalers=tuple(prefix + name for name, module in network.named_modules() if isinstance(module, Scaler)),
         notes=draft.notes,
         settings=selection.settings,
     )
 
 
-def make_check(draft: Draft, selection: Selection) -> ConversionCheck:
+def make_check(draft: Draft, selection: Selection, prefix: str = "") -> ConversionCheck:
     """The check for a planned `draft`: what a conversion would do."""
-    return ConversionCheck(tuple(_entries(draft, selection.neuron.name)), draft.plan.problems)
+    problems = tuple(replace(problem, name=prefix + problem.name) for problem in draft.plan.problems)
+    return ConversionCheck(tuple(_entries(draft, selection.neuron.name, prefix)), problems)
 
 
-def _entries(draft: Draft, neuron: str, *, channel_wise: bool = False) -> Iterator[ReportEntry]:
+def _entries(draft: Draft, neuron: str, prefix: str, *, channel_wise: bool = False) -> Iterator[ReportEntry]:
     for node, decision in draft.plan.decisions.items():
         site, scale = decision.site, _scale(draft, node)
         stands_for, analog = node.meta.get(APPROXIMATED), _analog(decision)
         exact = analog.is_exact if analog else decision.replacement is None or decision.replacement.is_exact
         yield ReportEntry(
-            name=site.name,
+            name=prefix + site.name,
             operation=stands_for or node.meta.get(ORIGIN, site.operation_name),
             becomes=_becomes(decision, stands_for, neuron),
             mapper=decision.mapper,

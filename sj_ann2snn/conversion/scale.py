@@ -65,6 +65,8 @@ def _visit(carried: CarriedScales, node: fx.Node) -> None:
         carried.scales[node] = RULES[carried.flow(node, decision)].carry(carried, node, decision)
     elif carried.picks(node) and carried.draft.plan.varies[node] is not Varies.CONSTANT:
         source, which = node.args
-        carried.scales[node] = carried.scales[source][which]  # type: ignore[index]
+        found = carried.scales[source]  # type: ignore[index]
+        # The parts of an input, a list or a dict of tensors, are all in the ANN's units.
+        carried.scales[node] = found if isinstance(found, Tensor) else found[which]
     else:
         carried.scales[node] = ONE

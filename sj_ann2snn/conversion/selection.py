@@ -146,11 +146,17 @@ class Selection:
                     f"if its mapper claims its type; {shown(mapper.name)} claims {_claimed(mapper)}."
                 )
 
-    def find_replacement(self, site: Site) -> tuple[Replacement | None, str, str]:
-        """The replacement of `site`, the mapper's name and its owner; None if no mapper claims it."""
-        if site.name in self._own_mappers:
-            mapper, owner = self._own_mappers[site.name], str(CALLER)
-            if site.name in self._mapper_names:
+    def find_replacement(self, site: Site, prefix: str = "") -> tuple[Replacement | None, str, str]:
+        """The replacement of `site`, the mapper's name and its owner; None if no mapper claims it.
+
+        Args:
+            site: A site of the part that is converted.
+            prefix: What the site's name begins with in the whole network.
+        """
+        name = prefix + site.name
+        if name in self._own_mappers:
+            mapper, owner = self._own_mappers[name], str(CALLER)
+            if name in self._mapper_names:
                 _require_claimed(mapper, site)
         else:
             found = find_mapper(self._registry, site, self._prefer)

@@ -15,7 +15,7 @@ from ..contracts.trial import Activation, Activations, TrialSite
 from ..errors import Ann2SnnError, CalibrationError, CorrectionError, PluginError
 from ..layers import MemoryLayer
 from ..simulation.engine.flow import Flow
-from ..simulation.engine.outputs import plain
+from ..simulation.engine.outputs import concatenate, plain
 from ..simulation.engine.runner import Runner
 from ..simulation.engine.tiling import Tiling
 from ..support.batches import describe_batch, move, to_full_precision
@@ -199,6 +199,8 @@ class _ActivationRecorder(fx.Interpreter):
 
 def _joined(values: Sequence[Any]) -> Any:
     """One input of all batches as one: its samples one after the other, or the first if it has none."""
+    if isinstance(values[0], (list, tuple, dict)) and tensors(values[0]):
+        return concatenate(list(values), join=_joined)
     if not isinstance(values[0], Tensor) or not values[0].dim():
         return values[0]
     shapes = {tuple(value.shape[1:]): None for value in values}

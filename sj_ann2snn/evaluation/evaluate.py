@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,12 +19,12 @@ from ..hooks.discovery import load_plugins
 from ..hooks.kinds import EXIT_RULES
 from ..hooks.options import construct
 from ..hooks.registry import culprit
-from ..simulation.answers import readout_for
-from ..simulation.engine import Simulator
-from ..support.batches import Signature, describe_batch, forward_signature
+from ..simulation.partwise import PartwiseSimulator, simulator_for
+from ..support.batches import Signature, describe_batch, forward_signature, samples_of
 from ..support.loaders import Batches
 from ..support.neutral import neutrally
 from ..support.quiet_layers import warn_of_quiet_layers
+from ..support.trees import tensors
 from .ann_outputs import AnnOutputs
 from .metrics.measures import measures_of
 from .metrics.targets import Targets
@@ -111,9 +112,8 @@ def evaluate(
     """
     measures = measures_of(metric, ann)
     rule = _exit_rule(early_exit, plugins)
-    simulator = Simulator(snn, T, precision)
+    simulator, answering = simulator_for(snn, T, precision, readout, plugins)
     warn_of_quiet_layers(snn, T)
-    answering = readout_for(snn, readout, T, plugins)
     signature = Signature.of(snn) if isinstance(snn, fx.GraphModule) else None
     if simulator.steps > MOST_STEPS:
         raise InputError(
@@ -130,7 +130,8 @@ def evaluate(
                 signature = signature or forward_signature(snn, batch)
                 with _named(index):
                     inputs = _inputs(signature, batch)
-                    metrics = totals.batch(_targets(signature, batch, inputs, judge))
+                    targets = _targets(signature, batch, inputs, judge)
+                    metrics = totals.batch(replace(targets, ragged=isinstance(simulator, PartwiseSimulator)))
                 with totals.timed(), _named(index, "does not fit the network. "):
                     tile = partial(Tile, metrics, T, answering, rule, totals.connections, totals.add)
                     simulator.run_all(inputs, tile)
@@ -173,7 +174,7 @@ def ann_values(
         with _named(index):
             signature = network.signature(batch)
             inputs = _inputs(signature, batch)
-            targets = _targets(signature, batch, inputs, judge)
+            targets = replace(_targets(signature, batch, inputs, judge), ragged=True)
         with _named(index, "does not fit the network. "):
             outputs = network(batch, inputs)
             samples += targets.samples
@@ -215,18 +216,19 @@ def _batches(loader: Any) -> Batches:
 def _inputs(signature: Signature, batch: Any) -> tuple[Any, ...]:
     """The inputs of a batch."""
     inputs = signature.inputs_of(batch)
-    if not inputs[0].dim():
+    if not tensors(inputs[0])[0].dim():
         raise InputError(f"It holds {describe_batch(batch)}; the inputs must be tensors [N, ...].")
-    if not inputs[0].shape[0]:
+    if not samples_of(inputs):
         raise InputError(f"It holds no samples: {describe_batch(batch)}.")
     return inputs
 
 
 def _targets(signature: Signature, batch: Any, inputs: tuple[Any, ...], judge: AnnOutputs | None) -> Targets:
     """What the answers to a batch are compared with."""
+    samples = samples_of(inputs)
     if judge is None:
-        return Targets(signature.targets_of(batch), len(inputs[0]))
-    return Targets(judge(batch, inputs), len(inputs[0]), of_ann=True, restore=judge.restore)
+        return Targets(signature.targets_of(batch), samples)
+    return Targets(judge(batch, inputs), samples, of_ann=True, restore=judge.restore)
 
 
 @contextmanager

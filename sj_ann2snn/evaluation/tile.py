@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..contracts.exit_rule import ExitRule
-from ..errors import InputError, PluginError
+from ..errors import PluginError
 from ..simulation.answers import ChosenReadout, Decoder
 from ..simulation.engine import Call, Collector
 from ..simulation.engine.firing import count_emissions, is_spiking
@@ -116,7 +116,6 @@ class Tile(Collector):
         return sorted({leaf.index for leaf in parts if isinstance(leaf, _Place)})
 
     def _answers(self, decoder: Decoder, outputs: Tensor) -> Answers:
-        _require_rows(outputs, len(self._going_on))
         found = decoder.answers(outputs)
         return Answers(found, decoder.divisors(range(decoder.done - len(outputs) + 1, decoder.done + 1)))
 
@@ -126,6 +125,7 @@ class Tile(Collector):
         for index in range(steps):
             settled = torch.ones(len(rows), dtype=torch.bool)
             for one in answers:
+                one.require_rows(len(self._going_on))
                 settled &= self._ask_rule(chosen, one.divided[index][rows.to(one.divided.device)], first + index + 1)
             self.steps_taken[self._going_on[rows[settled]]] = first + index + 1
             rows = rows[~settled]
@@ -160,20 +160,12 @@ def shown_once(metric: BatchMetric, outputs: Any) -> BatchMetric:
     """Show a metric of a batch the outputs of a network that does not vary over time.
 
     Raises:
-        InputError: They do not fit the metric, or have no row per sample.
+        InputError: They do not fit the metric.
     """
-    for y in tensors(metric.measure.part_of(outputs)):
-        _require_rows(y.unsqueeze(0), metric.samples)
     tile = metric.tile(slice(0, metric.samples))
     tile.add(0, map_tensors(outputs, lambda y: Answers(y.unsqueeze(0), [1])), torch.arange(metric.samples))
     tile.finish(torch.ones(metric.samples, dtype=torch.int64))
     return metric
-
-
-def _require_rows(outputs: Tensor, samples: int) -> None:
-    if outputs.dim() < 2 or outputs.shape[1] != samples:
-        rows = f"{outputs.shape[1]} rows" if outputs.dim() > 1 else "a single number"
-        raise InputError(f"The network answers with {rows} for {samples} samples; evaluate needs one row per sample.")
 
 
 @dataclass(frozen=True)

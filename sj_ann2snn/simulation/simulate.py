@@ -10,8 +10,9 @@ from torch import nn
 from ..contracts.readout import Readout
 from ..support.neutral import neutrally
 from ..support.quiet_layers import warn_of_quiet_layers
-from .answers import AnswerAtEnd, readout_for
-from .engine import Simulator, concatenate, plain
+from .answers import AnswerAtEnd
+from .engine import concatenate, plain
+from .partwise import PartwiseSimulator, simulator_for
 
 __all__ = ["simulate"]
 
@@ -36,8 +37,11 @@ def simulate(
     torch.Size([5, 3])
 
     Args:
-        snn: A converted network. Any other stateful module of SpikingJelly layers runs step by step.
-        x: The input ``[N, ...]``, the same at every step; a tuple for a network with several inputs.
+        snn: A converted network, or a network with converted parts (`Converter(convert_only=...)`): each part runs for
+            `T` steps wherever the network calls it, and hands its answer to the rest, which runs once. Any other
+            stateful module of SpikingJelly layers runs step by step.
+        x: The input ``[N, ...]``, the same at every step; a tuple for a network with several inputs. An input may be a
+            list or a dict of tensors, such as the images of a detector.
         T: Number of time steps, at least 1.
         readout: How to turn the outputs over time into the answer: `"mean"`, `"delayed"`, `"exponential"`, `"last"`,
             `"potential"`, the name of any plugin's readout, or an instance with options,
@@ -68,7 +72,8 @@ def simulate(
         OutOfMemoryError: There is not enough memory even for a single sample; smaller tiles are tried first.
     """
     inputs = x if isinstance(x, tuple) else (x,)
-    simulator = Simulator(snn, T, precision)
+    simulator, chosen = simulator_for(snn, T, precision, readout, plugins)
     warn_of_quiet_layers(snn, T)
-    chosen = readout_for(snn, readout, T, plugins)
+    if isinstance(simulator, PartwiseSimulator):
+        return simulator.answer(inputs)
     return simulator.restore(plain(concatenate(simulator.run_all(inputs, lambda _: AnswerAtEnd(chosen)))))

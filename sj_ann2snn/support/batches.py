@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -16,16 +16,19 @@ from ..errors import Ann2SnnError, CalibrationError, InputError
 from .makers import failing_layer, plugin_failure
 from .names import NAME
 from .neutral import ordinary
+from .trees import map_leaves, map_tensors, tensors
 from .wording import first_line, is_fault, listed, shortened, shown
 
 __all__ = [
     "HALF",
     "Signature",
+    "count_samples",
     "describe_batch",
     "explain_rejection",
     "forward_signature",
     "move",
     "run_batch",
+    "samples_of",
     "to_full_precision",
 ]
 
@@ -44,6 +47,8 @@ class Signature:
     required: tuple[str, ...]
     keywords: tuple[str, ...] = ()
     """The keyword-only inputs."""
+    collection: bool = False
+    """The first input is a list of tensors, as its annotation says: a list of tensors is that input."""
 
     def caller(self, module: Callable[..., Any]) -> Callable[..., Any]:
         """`module` as a function of all its inputs in order."""
@@ -65,9 +70,10 @@ class Signature:
     def inputs_of(self, batch: Any) -> tuple[Any, ...]:
         """The network's inputs in `batch`.
 
-        A tensor is the input itself. In a tuple or list, the inputs are the first elements, one for each input
-        that the network requires. In a dict, they are the entries named like the network's inputs; if there are
-        none and the network requires one input, it is the first tensor that is not a label.
+        A tensor is the input itself. In a tuple or list, the inputs are the first elements, one for each input that
+        the network requires; each may itself be a list or a dict of tensors. In a dict, they are the entries named
+        like the network's inputs; if there are none and the network requires one input, it is the first tensor that
+        is not a label.
 
         Raises:
             InputError: There are too few inputs, or they are not tensors.
@@ -77,17 +83,23 @@ class Signature:
             found: tuple[Any, ...] = (batch,)
         elif isinstance(batch, Mapping):
             found = tuple(batch[key] for key in self._keys_of(batch))
+        elif self._is_input(batch):
+            found = (batch,)
         elif isinstance(batch, Sequence) and not isinstance(batch, str):
             found = tuple(batch[:count])
         else:
             found = ()
-        if len(found) < count or not isinstance(found[0], Tensor):
+        if len(found) < count or not tensors(found[0]):
             raise InputError(
                 f"A batch holds {describe_batch(batch)}; the network takes {len(self.required)} input(s): "
                 f"{listed(self.names)}. Allowed are a tensor, a tuple or list that starts with the inputs, "
                 "or a dict with the inputs under their names."
             )
-        return tuple(ordinary(value) for value in found)
+        return tuple(map_leaves(value, ordinary) for value in found)
+
+    def _is_input(self, batch: Any) -> bool:
+        """True if the batch is a list of tensors that is a single input."""
+        return self.collection and _all_tensors(batch)
 
     def _keys_of(self, batch: Mapping[Any, Any]) -> list[Any]:
         """The keys of the inputs."""
@@ -112,7 +124,9 @@ class Signature:
             taken = self._keys_of(batch)
             others = {key: value for key, value in batch.items() if key not in taken and value is not None}
             found = (labels[0],) if labels else others
-        elif isinstance(batch, Sequence) and not isinstance(batch, str):
+        elif (
+            isinstance(batch, Sequence) and not isinstance(batch, str) and not (self.collection and _all_tensors(batch))
+        ):
             found = tuple(batch[max(1, len(self.required)) :])
         if not found or (isinstance(found, tuple) and found[0] is None):
             raise InputError(
@@ -147,7 +161,20 @@ def forward_signature(module: nn.Module, batch: Any = None) -> Signature:
     if any(p.kind is p.VAR_POSITIONAL for p in parameters) and not required and not extra:
         extra = [f"input_{index}" for index in range(_positional_inputs(batch))]
     names = (*required, *extra)
-    return Signature(names, names, tuple(by_keyword))
+    return Signature(names, names, tuple(by_keyword), bool(names) and _is_collection(module, names[0]))
+
+
+def _is_collection(module: nn.Module, name: str) -> bool:
+    """True if the annotation of an input says that it is a list or tuple of several tensors."""
+    try:
+        hint: Any = get_type_hints(module.forward).get(name)
+    except Exception:  # an annotation may name what does not exist at run time
+        hint = getattr(module.forward, "__annotations__", {}).get(name)
+    return get_origin(hint) in (list, tuple, Sequence, Iterable) or hint in (list, tuple)
+
+
+def _all_tensors(batch: Any) -> bool:
+    return isinstance(batch, (list, tuple)) and bool(batch) and all(isinstance(one, Tensor) for one in batch)
 
 
 def _optional_inputs(
@@ -250,13 +277,38 @@ HALF = (torch.float16, torch.bfloat16)
 
 
 def to_full_precision(value: Any) -> Any:
-    """`value`, raised to single precision if it is a tensor in half precision."""
-    return value.float() if isinstance(value, Tensor) and value.dtype in HALF else value
+    """`value` with its tensors, if they are in half precision, raised to single precision."""
+    return map_tensors(value, lambda x: x.float() if x.dtype in HALF else x)
 
 
 def move(value: Any, device: torch.device | str) -> Any:
-    """`value`, moved to `device` if it is a tensor."""
-    return value.to(device) if isinstance(value, Tensor) else value
+    """`value` with its tensors moved to `device`."""
+    return map_tensors(value, lambda x: x.to(device))
+
+
+def count_samples(inputs: Any) -> int:
+    """The number of samples: the rows of the first tensor among the inputs.
+
+    >>> count_samples(([torch.zeros(2, 3), torch.zeros(2, 5)],))
+    2
+
+    Args:
+        inputs: An input, or several.
+    """
+    first = next(iter(tensors(inputs)), None)
+    return int(first.shape[0]) if first is not None and first.dim() else 1
+
+
+def samples_of(inputs: tuple[Any, ...]) -> int:
+    """The number of samples in the inputs of a whole network: the length of a list of images, or the rows of a batch.
+
+    >>> samples_of(([torch.zeros(3, 8, 8), torch.zeros(3, 9, 7)],)), samples_of(([torch.zeros(5, 3, 8, 8)],))
+    (2, 5)
+    """
+    first = inputs[0] if inputs else ()
+    if isinstance(first, (list, tuple)) and all(isinstance(one, Tensor) and one.dim() == 3 for one in first):
+        return len(first)
+    return count_samples(inputs)
 
 
 def run_batch(run: Callable[..., Any], batch: Any, index: int, signature: Signature, device: torch.device) -> Any:
@@ -269,7 +321,7 @@ def run_batch(run: Callable[..., Any], batch: Any, index: int, signature: Signat
         inputs = signature.inputs_of(batch)
     except InputError as error:
         raise CalibrationError(f"Calibration batch {index} does not fit the network. {error}") from error
-    if inputs[0].dim() and not inputs[0].shape[0]:
+    if not count_samples(inputs[0]):
         raise CalibrationError(f"Calibration batch {index} holds no samples.")
     try:
         return run(*(to_full_precision(move(value, device)) for value in inputs))

@@ -758,3 +758,41 @@ def test_an_interrupt_keeps_what_was_measured() -> None:
     with pytest.raises(EvaluationInterrupted) as caught:
         evaluate(snn, Loader(), T=STEPS, metric=["top1", lambda output, target: output.mean()], progress=False)
     assert caught.value.result.values == wanted
+
+
+class Detector(nn.Module):
+    """As many boxes as pixels are large, for every image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 1, 3, padding=1)).double()
+
+    def forward(self, x: Tensor) -> list[dict[str, Tensor]]:
+        return [{"boxes": (one[0] > 0.1).nonzero(), "scores": one[0][one[0] > 0.1]} for one in self.body(x)]
+
+
+def test_detectors_with_converted_parts_may_find_any_number_of_boxes() -> None:
+    torch.manual_seed(2)
+    ann, x = Detector(), torch.randn(SAMPLES, 1, 5, 5, dtype=torch.float64) * 2
+    snn = converted(ann, x * 1.03, convert_only="body")
+    counts: list[list[int]] = []
+
+    def missed(output: Any, target: Any) -> Tensor:
+        counts.append([len(one["boxes"]) for one in output])
+        found = [{tuple(box) for box in one["boxes"].tolist()} for one in output]
+        wanted = [{tuple(box) for box in one["boxes"].tolist()} for one in target]
+        return torch.tensor([len(b - a) / max(1, len(b)) for a, b in zip(found, wanted, strict=True)])
+
+    wanted = []
+    for answer in means(snn.body, x):
+        boxes = [set(map(tuple, (one[0] > 0.1).nonzero().tolist())) for one in answer]
+        with torch.no_grad():
+            truth = [set(map(tuple, one["boxes"].tolist())) for one in ann(x)]
+        wanted.append(np.mean([len(b - a) / max(1, len(b)) for a, b in zip(boxes, truth, strict=True)]))
+    assert measured(snn, [x], missed, ann=ann).value == pytest.approx(wanted)
+    assert len({tuple(one) for one in counts}) > 2
+    assert wanted[-1] < wanted[0]
+    assert ann_values(ann, [x], missed, against=ann) == {"missed": 0}
+    with torch.no_grad():
+        truth = ann(x)
+    assert measured(snn, (x, truth), missed).value == pytest.approx(wanted)

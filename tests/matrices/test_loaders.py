@@ -140,7 +140,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "batches of numpy": (lambda: [(x.numpy(), y.numpy()) for x, y in batches()], "a tuple of a numpy array of shape"),
     "batches of lists": (lambda: [(x.tolist(), y) for x, y in batches()], "a tuple of a list of"),
     "dataclasses": (lambda: [Record(x, y) for x, y in batches()], "holds a Record"),
-    "nested tuples": (lambda: [((x,), y) for x, y in batches()], "a tuple of a tuple of a tensor"),
+    "nested tuples": (lambda: [((x,), y) for x, y in batches()], "a tuple of a (tuple of a )?tensor"),
     "batches of text": (lambda: ["a", "b"], "holds a str"),
     "batches of nothing": (lambda: [None], "holds a NoneType"),
     "empty tuples": (lambda: [()], "a tuple of nothing"),

@@ -74,3 +74,23 @@ def test_residual_network(tmp_path: Path) -> None:
         assert abs(ann - number(rf"maxpool {way} +([\d.]+)", text)) < 0.05
     assert "operator.add" in text
     assert re.search(r"relu .*if neuron +[\d.]+ to [\d.]+", text), "one scale per channel"
+
+
+def test_segmentation(tmp_path: Path) -> None:
+    pytest.importorskip("torchvision.models", exc_type=(ImportError, RuntimeError))
+    text = output_of("segmentation.py", tmp_path)
+    shares = [float(one) for one in re.findall(r"([\d.]+)% of the pixels", text)]
+    assert len(shares) == 3
+    assert shares[-1] > 90
+    errors = [float(one) for one in re.findall(r"relative error ([\d.]+)", text)]
+    assert errors == sorted(errors, reverse=True)
+
+
+def test_detection(tmp_path: Path) -> None:
+    pytest.importorskip("torchvision.models", exc_type=(ImportError, RuntimeError))
+    text = output_of("detection.py", tmp_path)
+    assert "convert_only=['backbone', 'rpn.head', 'roi_heads.box_head']" in text
+    assert number(r"(\d+) spiking layers", text) == 24
+    overlaps = [float(one) for one in re.findall(r"overlap with them by ([\d.]+)", text)]
+    assert len(overlaps) == 4
+    assert min(overlaps) > 0.6

@@ -38,9 +38,13 @@ SOURCE = "ann2snn_source"
 LEAF = "ann2snn_leaf"
 """Key of a node's meta: True where the user declared the module a leaf."""
 
-_PACKAGE = Path(__file__).resolve().parent.parent.parent
-_OWN = tuple(f"{_PACKAGE / part}{os.sep}" for part in ("conversion", "support"))
-_TORCH = f"{Path(torch.__file__).resolve().parent}{os.sep}"
+_PACKAGE = Path(__file__).parent.parent.parent
+# Frames name files as they were imported, perhaps through a symbolic link (a virtual environment may be one).
+_NOT_THE_USERS = tuple(
+    f"{folder}{os.sep}"
+    for place in (_PACKAGE / "conversion", _PACKAGE / "support", Path(torch.__file__).parent)
+    for folder in (place, place.resolve())
+)
 
 _T = TypeVar("_T", bool, int, float)
 
@@ -297,7 +301,7 @@ def _user_line(depth: int) -> str:
         file = frame.f_code.co_filename
         if file == __file__ and frame.f_code is trace.__code__:
             return ""  # torch made the call, as in a Sequential; the next frames are the conversion's caller
-        if not file.startswith((*_OWN, _TORCH)) and not file.startswith("<"):
+        if not file.startswith(_NOT_THE_USERS) and not file.startswith("<"):
             return f"{file}:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]
     return ""
@@ -372,7 +376,7 @@ def _in_torchscript(error: BaseException) -> bool:
 def _error_line(error: BaseException) -> str:
     line = ""
     for frame in _frames(error):
-        if not frame.startswith((*_OWN, _TORCH)) and not frame.startswith("<"):
+        if not frame.startswith(_NOT_THE_USERS) and not frame.startswith("<"):
             line = frame
     return f" at {line}" if line else ""
 

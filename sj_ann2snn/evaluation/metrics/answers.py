@@ -8,6 +8,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from ...errors import InputError
+
 __all__ = ["Answers"]
 
 
@@ -24,6 +26,17 @@ class Answers:
 
     def __init__(self, undivided: Tensor, divisors: Sequence[float]) -> None:
         self.undivided, self._divisors = undivided, divisors
+
+    def require_rows(self, samples: int) -> None:
+        """
+        Raises:
+            InputError: There is not one row per sample.
+        """
+        if self.undivided.dim() < 2 or self.undivided.shape[1] != samples:
+            rows = f"{self.undivided.shape[1]} rows" if self.undivided.dim() > 1 else "a single number"
+            raise InputError(
+                f"The network answers with {rows} for {samples} samples; evaluate needs one row per sample."
+            )
 
     @cached_property
     def divided(self) -> Tensor:

@@ -55,11 +55,9 @@ class ByBatch:
 
     def finish(self, batch: BatchOutputs) -> None:
         """Show the metric the outputs of a batch, step by step; a batch that is not complete is left out."""
-        outputs = batch.outputs()
-        if outputs is None:
+        if not batch.is_complete:
             return
-        for step in range(self.steps):
-            output = batch.filled([one[step] for one in outputs])
+        for step, output in enumerate(batch.outputs()):
             self._state.add(step, self._restore(output) if self.measure.whole else output, batch.targets, batch.samples)
 
     def values(self) -> dict[str, tuple[float, ...]]:
@@ -73,6 +71,8 @@ class BatchOutputs:
     def __init__(self, measure: Measure, steps: int, given: Targets) -> None:
         self.measure, self.steps, self.samples = measure, steps, given.samples
         self._given = given
+        self.ragged = given.ragged
+        self._steps: list[Any] = []
         self._lock = threading.Lock()
         self._parts: dict[int, list[Tensor]] = {}
         self._template: Any = None
@@ -86,14 +86,28 @@ class BatchOutputs:
         with self._lock:
             self._parts[start] = outputs
 
-    def outputs(self) -> list[Tensor] | None:
-        """The measured tensors ``[T, N, ...]`` of all samples in order; None if some samples are missing."""
-        parts = [self._parts[start] for start in sorted(self._parts)]
-        if not parts or sum(part[0].shape[1] for part in parts) != self.samples:
-            return None
-        return [torch.cat(pieces, 1) for pieces in zip(*parts, strict=True)]
+    def add_step(self, output: Any) -> None:
+        """Take in the whole output of the next step."""
+        self._steps.append(output)
 
-    def filled(self, outputs: list[Tensor]) -> Any:
+    @property
+    def is_complete(self) -> bool:
+        """True if the outputs of all samples at all steps are there."""
+        if self.ragged:
+            return len(self._steps) == self.steps
+        return bool(self._parts) and sum(part[0].shape[1] for part in self._parts.values()) == self.samples
+
+    def outputs(self) -> Iterator[Any]:
+        """The measured part of the output of all samples after every step."""
+        if self.ragged:
+            yield from self._steps
+            return
+        parts = [self._parts[start] for start in sorted(self._parts)]
+        joined = [torch.cat(pieces, 1) for pieces in zip(*parts, strict=True)]
+        for step in range(self.steps):
+            yield self._filled([one[step] for one in joined])
+
+    def _filled(self, outputs: list[Tensor]) -> Any:
         """The measured part of the output with these tensors."""
         given = iter(outputs)
         return map_leaves(self._template, lambda leaf: next(given) if leaf is ANSWER else leaf)
@@ -110,7 +124,8 @@ class BatchOutputs:
                 found = _answers(part)
                 if not found:
                     raise InputError(no_answers(self.measure, part))
-                self._require_room(sum(one.undivided[0, 0].numel() * one.undivided.itemsize for one in found))
+                if not self.ragged:
+                    self._require_room(sum(one.undivided[0, 0].numel() * one.undivided.itemsize for one in found))
                 self._template = map_leaves(plain(part), lambda leaf: ANSWER if isinstance(leaf, Answers) else leaf)
                 if self._given.of_ann:
                     found = self.measure.part_of(self._given.found)
@@ -141,12 +156,19 @@ class TileOutputs:
     def add(self, first: int, output: Any, going_on: Tensor) -> None:
         """Take in the answers after the next steps; see `BySample`."""
         self._batch.see(output)
-        found = [one.divided for one in _answers(self._batch.measure.part_of(output))]
+        part = self._batch.measure.part_of(plain(output))
+        if self._batch.ragged:
+            self._batch.add_step(map_leaves(part, lambda leaf: leaf.divided[0].cpu() if _is_answer(leaf) else leaf))
+            return
+        found = []
+        for one in _answers(part):
+            one.require_rows(len(going_on))
+            found.append(one.divided)
         if not self._outputs:
             shape = (self._batch.steps, self._samples.stop - self._samples.start)
             self._outputs = [torch.zeros(*shape, *one.shape[2:], dtype=one.dtype) for one in found]
-        for kept, one in zip(self._outputs, found, strict=True):
-            kept[first : first + len(one), going_on] = one.cpu()
+        for kept, answer in zip(self._outputs, found, strict=True):
+            kept[first : first + len(answer), going_on] = answer.cpu()
 
     def finish(self, steps_taken: Tensor) -> None:
         """Keep the outputs; a sample that stopped early keeps that of its last step."""
@@ -253,4 +275,8 @@ def _asked(who: Culprit, where: str, step: int, targets: Any) -> Iterator[None]:
 
 
 def _answers(part: Any) -> list[Answers]:
-    return [leaf for leaf in leaves(part) if isinstance(leaf, Answers)]
+    return [leaf for leaf in leaves(part) if _is_answer(leaf)]
+
+
+def _is_answer(leaf: Any) -> bool:
+    return isinstance(leaf, Answers)

@@ -131,6 +131,7 @@ class TileContributions:
         part = measure.part_of(output)
         if not isinstance(part, Answers):
             raise InputError(no_answers(measure, part))
+        part.require_rows(len(going_on))
         answers = part.undivided if metric.scale_invariant else part.divided
         targets = self._batch.targets(output, tuple(answers.shape[2:]))[self._samples][going_on].to(answers.device)
         with blame(measure.who, f"given the answers after step {first + len(answers)}", metric, "contributions"):

@@ -18,9 +18,11 @@ class Targets:
         samples: Number of samples in the batch.
         of_ann: Whether `found` is the ANN's output.
         restore: Gives the ANN's output the classes that the ANN gives it.
+        ragged: Whether outputs may have other rows than samples, and others after every step: the boxes of a detector.
     """
 
     found: Any
     samples: int
     of_ann: bool = False
     restore: Callable[[Any], Any] = lambda output: output
+    ragged: bool = False

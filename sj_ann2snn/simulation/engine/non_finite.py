@@ -252,7 +252,7 @@ def _message(found: _Poisoned, snn: nn.Module, inputs: tuple[Any, ...]) -> str:
 def _bad_input(snn: nn.Module, inputs: tuple[Any, ...]) -> str:
     nodes = snn.graph.nodes if isinstance(snn, fx.GraphModule) else ()
     names = [str(node.target) for node in nodes if node.op == "placeholder"]
-    bad = [(position, x) for position, x in enumerate(inputs) if isinstance(x, Tensor) and not all_finite(x)]
+    bad = [(position, x) for position, value in enumerate(inputs) for x in tensors(value) if not all_finite(x)]
     if not bad:  # it became infinite on its way to the network's own dtype
         return "The input becomes infinite in the network's own dtype"
     position, x = next((one for one in bad if kind_of(one[1]) == "NaN"), bad[0])

@@ -25,9 +25,9 @@ def plain(tree: Any) -> Any:
     return map_leaves(tree, lambda leaf: leaf.value if isinstance(leaf, Constant) else leaf)
 
 
-def concatenate(pieces: list[Any]) -> Any:
+def concatenate(pieces: list[Any], join: Callable[[list[Tensor]], Any] = torch.cat) -> Any:
     """Join outputs: ``[n, ...]`` of tiles of samples, or ``[t, n, ...]`` of groups of steps."""
-    return _zipped(pieces, lambda parts: torch.cat(parts))
+    return _zipped(pieces, join)
 
 
 def _zipped(trees: list[Any], join: Callable[[list[Tensor]], Any]) -> Any:

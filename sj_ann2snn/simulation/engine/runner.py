@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 
 from ...compat import MemoryModule, memories
 from ...errors import InputError
+from ...support.batches import count_samples
 from ...support.structures import is_built, open_nodes
 from ...support.trees import leaves, map_tensors, tensors
 from ...support.wording import shown
@@ -86,7 +87,7 @@ class Runner:
         self._watch = collector.watch
         static = self._run_static(inputs)
         guard = self._guard.start(inputs, [static.values[node] for node in self.flow.meeting])
-        samples = int(inputs[0].shape[0])
+        samples = count_samples(inputs)
         done = 0
         while done < self.steps and samples:
             steps = min(self.tiling.steps(samples), self.steps - done)

@@ -17,10 +17,10 @@ from torch import Tensor, fx, nn
 from ...compat import step_modes
 from ...contracts.option_checks import require_integer
 from ...errors import InputError, MemoryWarning, OptionError, OutOfMemoryError
-from ...support.batches import HALF, describe_batch, explain_rejection
+from ...support.batches import HALF, count_samples, describe_batch, explain_rejection
 from ...support.neutral import ordinary
 from ...support.structures import open_nodes, open_values, rebuild
-from ...support.trees import map_tensors
+from ...support.trees import map_leaves, map_tensors, tensors
 from ...support.wording import first_line, listed, shown
 from .backend import fastest_neurons
 from .collectors import Collector
@@ -43,11 +43,15 @@ class Simulator:
         snn: The network.
         steps: Number of time steps.
         precision: Of the products: "float32", "tf32" or "bfloat16".
+        part_of: The network that `snn` is a part of, and its name there, for messages.
     """
 
-    def __init__(self, snn: nn.Module, steps: int, precision: str = "float32") -> None:
+    def __init__(
+        self, snn: nn.Module, steps: int, precision: str = "float32", part_of: tuple[nn.Module, str] | None = None
+    ) -> None:
         steps = require_integer("T", steps, what="the number of time steps", error=InputError)
         self.snn, self.steps = snn, steps
+        self._whole, self._prefix = (snn, "") if part_of is None else (part_of[0], f"{part_of[1]}.")
         weights = [t for t in (*snn.parameters(), *snn.buffers()) if t.is_floating_point()]
         self.device = weights[0].device if weights else torch.device("cpu")
         self.dtype = weights[0].dtype if weights else None
@@ -79,7 +83,7 @@ class Simulator:
         samples = self._samples(inputs)
         self._stop.clear()
         with (
-            explain_rejection(inputs[0] if len(inputs) == 1 else inputs, self.snn, self._layers),
+            explain_rejection(inputs[0] if len(inputs) == 1 else inputs, self._whole, self._layers),
             explain_non_finite(self.snn, inputs),
             product_precision(self.precision, self.device),
             ExitStack() as stack,
@@ -147,7 +151,8 @@ class Simulator:
         return [result for part in parts for result in self._run(runner, part, cut, collect)]
 
     def _samples(self, inputs: tuple[Any, ...]) -> int:
-        if not inputs or not isinstance(inputs[0], Tensor) or not inputs[0].dim():
+        found = tensors(inputs[0]) if inputs else []
+        if not found or not found[0].dim():
             given = describe_batch(inputs[0]) if len(inputs) == 1 else describe_batch(inputs)
             raise InputError(f"The input must be a tensor [N, ...] or a tuple that starts with one, not {given}.")
         if isinstance(self.snn, fx.GraphModule):
@@ -156,9 +161,9 @@ class Simulator:
                 raise InputError(
                     f"The network takes {len(names)} input(s), {listed(names)}, but was given {len(inputs)}."
                 )
-        samples = int(inputs[0].shape[0])
+        samples = count_samples(inputs)
         if not samples:
-            raise InputError(f"The input has no samples: its shape is {tuple(inputs[0].shape)}.")
+            raise InputError(f"The input has no samples: its shape is {tuple(found[0].shape)}.")
         return samples
 
     def _tiles(self, start: int, samples: int, workers: int) -> list[slice]:
@@ -169,7 +174,10 @@ class Simulator:
         return [slice(begin, end) for begin, end in itertools.pairwise(bounds)]
 
     def _cut(self, inputs: tuple[Any, ...], samples: int, part: slice) -> tuple[Any, ...]:
-        return tuple(self._placed(value[part]) if _has_samples(value, samples) else ordinary(value) for value in inputs)
+        def cut(leaf: Any) -> Any:
+            return self._placed(leaf[part]) if _has_samples(leaf, samples) else ordinary(leaf)
+
+        return tuple(map_leaves(value, cut) for value in inputs)
 
     def _placed(self, x: Tensor) -> Tensor:
         """`x` on the network's device, with half precision raised to the network's own."""
@@ -185,9 +193,9 @@ class Simulator:
 
     def _layers(self) -> Iterator[tuple[str, nn.Module]]:
         """The layers of the network, and the copies of them that the runners use."""
-        yield from self.snn.named_modules()
-        for runner in self._runners:
-            yield from runner.modules.items()
+        copies = (pair for runner in self._runners for pair in runner.modules.items())
+        for name, module in itertools.chain(self.snn.named_modules(), copies):
+            yield (self._prefix + name if name else ""), module
 
     def _runner(self, index: int) -> Runner:
         """The runner of a worker."""
