@@ -78,6 +78,7 @@ from .evaluation.evaluate import evaluate
 from .evaluation.result import EvaluationResult, LayerActivity
 from .hooks.specs import API_VERSION, hookimpl
 from .interchange.files import export, load_network
+from .interchange.onnx import from_onnx
 from .layers import (
     ChannelAffine,
     CumulativeMax,
@@ -200,6 +201,7 @@ __all__ = [
     "evaluate",
     "export",
     "fill_dead_channels",
+    "from_onnx",
     "hookimpl",
     "load_network",
     "make_if_neuron",

@@ -39,8 +39,10 @@ LEAF = "ann2snn_leaf"
 """Key of a node's meta: True where the user declared the module a leaf."""
 
 _PACKAGE = Path(__file__).resolve().parent.parent.parent
-_OWN = tuple(f"{_PACKAGE / part}{os.sep}" for part in ("conversion", "support"))
+_OWN = tuple(f"{_PACKAGE / part}{os.sep}" for part in ("conversion", "support", "interchange"))
 _TORCH = f"{Path(torch.__file__).resolve().parent}{os.sep}"
+_READERS = (f"{os.sep}onnx2pytorch{os.sep}",)
+"""Libraries whose code stands for a file that was read: it is not the user's."""
 
 _T = TypeVar("_T", bool, int, float)
 
@@ -291,13 +293,17 @@ def _require_evaluating(m: nn.Module, where: str) -> None:
         )
 
 
+def _is_users(file: str) -> bool:
+    return not file.startswith((*_OWN, _TORCH, "<")) and not any(reader in file for reader in _READERS)
+
+
 def _user_line(depth: int) -> str:
     frame = sys._getframe(depth)
     while frame is not None:
         file = frame.f_code.co_filename
         if file == __file__ and frame.f_code is trace.__code__:
             return ""  # torch made the call, as in a Sequential; the next frames are the conversion's caller
-        if not file.startswith((*_OWN, _TORCH)) and not file.startswith("<"):
+        if _is_users(file):
             return f"{file}:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]
     return ""
@@ -372,7 +378,7 @@ def _in_torchscript(error: BaseException) -> bool:
 def _error_line(error: BaseException) -> str:
     line = ""
     for frame in _frames(error):
-        if not frame.startswith((*_OWN, _TORCH)) and not frame.startswith("<"):
+        if _is_users(frame):
             line = frame
     return f" at {line}" if line else ""
 
