@@ -61,9 +61,9 @@ def check_outputs(model: Any, graph: Graph, network: nn.Module, given: Any, batc
         difference = _difference(one, other)
         if difference > TOLERANCE:
             raise VerificationError(
-                f"{name} was read, but the output {end!r} is not what the file says: it differs by {difference:.2g} of the "
-                "largest value. Please report this, with the file. from_onnx(verify=False) skips the comparison; the "
-                "network then does not compute what the file says."
+                f"{name} was read, but the output {end!r} is not what the file says: it differs by {difference:.2g} of "
+                "the largest value. Please report this, with the file. from_onnx(verify=False) skips the comparison; "
+                "the network then does not compute what the file says."
             )
 
 

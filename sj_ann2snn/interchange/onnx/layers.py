@@ -66,6 +66,17 @@ class _Call:
         found = self.attribute(attribute) if value is None else value.reshape(-1).tolist()
         return None if found is None else [int(one) for one in found]
 
+    def axes(self, given: Sequence[int]) -> list[int]:
+        """Dimensions of the first input, counted from the front.
+
+        Raises:
+            _Varies: Some are counted from the end, and the number of dimensions is not known.
+        """
+        rank = self.graph.rank(self.name(0))
+        if rank is None and any(axis < 0 for axis in given):
+            raise _Varies
+        return [axis if axis >= 0 else axis + (rank or 0) for axis in given]
+
     def shape(self, position: int) -> tuple[int | str | None, ...] | None:
         return self.graph.shapes.get(self.name(position))
 
@@ -287,7 +298,7 @@ def _concat(call: _Call) -> Made:
 
 
 def _flatten(call: _Call) -> Made:
-    axis = call.attribute("axis", 1)
+    (axis,) = call.axes([call.attribute("axis", 1)])
     return nn.Flatten(1) if axis == 1 else Operation(operation.flatten, [VARIES, axis])
 
 
@@ -320,6 +331,38 @@ def _sizes_of_output(call: _Call) -> list[int] | None:
     return sizes if sizes.count(-1) < 2 else None
 
 
+def _pad(call: _Call) -> Made:
+    mode = call.attribute("mode", "constant")
+    pads, axes, value = call.ints(1, "pads"), call.ints(3, "axes"), call.constant(2)
+    rank = call.graph.rank(call.name(0))
+    if pads is None or call.varies(2) or mode not in ("constant", "edge", "reflect", "wrap"):
+        return None
+    if axes is None and rank is None:
+        axes = list(range(len(pads) // 2))
+    axes = call.axes(list(range(rank or 0)) if axes is None else axes)
+    around = [
+        (axis, *both) for axis, *both in zip(axes, pads[: len(axes)], pads[len(axes) :], strict=True) if any(both)
+    ]
+    if not around:
+        return nn.Identity()
+    if mode != "constant":
+        return _pad_with_input(around, mode)
+    if rank is None:
+        return None
+    filling = float(call.attribute("value", 0.0)) if value is None else float(value.reshape(-1)[0])
+    first = min(axis for axis, _, _ in around)
+    given = {axis: (before, after) for axis, before, after in around}
+    spread = [size for axis in range(rank - 1, first - 1, -1) for size in given.get(axis, (0, 0))]
+    return Operation(partial(F.pad, pad=spread, value=filling), [VARIES])
+
+
+def _pad_with_input(around: Sequence[tuple[int, int, int]], mode: str) -> Made:
+    if any(axis == 0 for axis, _, _ in around):
+        raise Unreadable("it pads the samples", "Pad what lies behind them")
+    torch_mode = {"edge": "replicate", "reflect": "reflect", "wrap": "circular"}[mode]
+    return Operation(partial(operation.pad, pads=tuple(around), mode=torch_mode), [VARIES])
+
+
 def _slice(call: _Call) -> Made:
     starts, ends = call.ints(1, "starts"), call.ints(2, "ends")
     axes, steps = call.ints(3, "axes"), call.ints(4, "steps")
@@ -327,7 +370,7 @@ def _slice(call: _Call) -> Made:
         return None
     axes = list(range(len(starts))) if axes is None else axes
     steps = [1] * len(starts) if steps is None else steps
-    parts = zip(axes, starts, ends, steps, strict=True)
+    parts = zip(call.axes(axes), starts, ends, steps, strict=True)
     return Operation(operation.cut, [VARIES, tuple(parts)])
 
 
@@ -419,6 +462,7 @@ _PLAIN: dict[str, Callable[[_Call], Made]] = {
     "Min": _extremum,
     "Mul": _arithmetic(torch.mul),
     "PRelu": _prelu,
+    "Pad": _pad,
     "Reshape": _reshape,
     "Resize": _resize,
     "Slice": _slice,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 __all__ = ["VARIES", "Operation"]
@@ -66,28 +67,35 @@ def reshape(x: Tensor, sizes: Sequence[int], allow_zero: bool) -> Tensor:
 
 
 def flatten(x: Tensor, axis: int) -> Tensor:
-    """ONNX's Flatten: two dimensions, whatever the input has."""
-    if axis % (x.dim() or 1) == 0 and axis <= 0:
-        return x.reshape(1, -1)
-    return x.flatten(axis).flatten(0, axis - 1)
+    """ONNX's Flatten with an axis of at least zero: two dimensions, whatever the input has."""
+    return x.flatten(axis).flatten(0, axis - 1) if axis else x.reshape(1, -1)
 
 
 def cut(x: Tensor, parts: Sequence[tuple[int, int, int, int]]) -> Tensor:
-    """ONNX's Slice along (axis, start, end, step)."""
-    flipped = [axis for axis, _, _, step in parts if step < 0]
-    index = [slice(None)] * x.dim()
+    """ONNX's Slice along (axis, start, end, step), with axes of at least zero."""
+    index = [slice(None)] * (1 + max(axis for axis, _, _, _ in parts))
     for axis, start, end, step in parts:
-        if step < 0:
-            size = int(x.size(axis))
-            positions = range(size)[slice(start, end if end >= -size else None, step)]
-            if len(positions):
-                index[axis] = slice(positions[-1], positions[0] + 1, -step)
-            else:
-                index[axis] = slice(0, 0)
-        else:
-            index[axis] = slice(start, end, step)
+        index[axis] = slice(start, end, step) if step > 0 else _backwards(int(x.size(axis)), start, end, step)
     found = x[tuple(index)]
+    flipped = [axis for axis, _, _, step in parts if step < 0]
     return torch.flip(found, flipped) if flipped else found
+
+
+def _backwards(size: int, start: int, end: int, step: int) -> slice:
+    """The elements that a slice with a negative step takes, from the first to the last."""
+    positions = range(size)[slice(start, end if end >= -size else None, step)]
+    return slice(positions[-1], positions[0] + 1, -step) if len(positions) else slice(0, 0)
+
+
+def pad(x: Tensor, pads: Sequence[tuple[int, int, int]], mode: str) -> Tensor:
+    """ONNX's Pad along (axis, before, after), with axes of at least zero, by values of the input itself."""
+    for axis, before, after in pads:
+        # torch pads the last of two or three dimensions in these modes.
+        last = x.transpose(axis, -1)
+        rows = last if last.dim() < 4 else last.flatten(1, -2)
+        padded = F.pad(rows, (before, after), mode=mode)
+        x = (padded if last.dim() < 4 else torch.unflatten(padded, 1, last.shape[1:-1])).transpose(axis, -1)
+    return x
 
 
 def gather(x: Tensor, axis: int, indices: Tensor) -> Tensor:

@@ -57,11 +57,11 @@ def from_onnx(
         OptionError: `outputs` names something that the file does not have.
         InputError: The packages onnx and onnx2pytorch are not installed.
     """
-    from onnx import inliner
-
     name = what_of(path)
     model = load_model(path)
     if model.functions:
+        from onnx import inliner
+
         model = inliner.inline_local_functions(model)
     if outputs is not None:
         _end_at(model, [outputs] if isinstance(outputs, str) else list(outputs))
