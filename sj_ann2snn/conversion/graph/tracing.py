@@ -90,6 +90,7 @@ class Tracer(fx.Tracer):
         self._held: dict[int, tuple[nn.Module, str]] = {}
         self._modules: dict[str, nn.Module] = {}
         self._checked: set[tuple[fx.Node, Any]] = set()
+        self._dtypes: set[fx.Node] = set()
         self._parameters: dict[str, Any] = {}
 
     # -- inputs
@@ -200,6 +201,8 @@ class Tracer(fx.Tracer):
         proxy = super().create_proxy(kind, target, args, kwargs, *more, **options)
         assert type(proxy) is ValueProxy
         proxy.known = known
+        if isinstance(known.values[0], torch.dtype):
+            self._dtypes.add(proxy.node)
         return proxy
 
     def proxy(self, node: fx.Node) -> ValueProxy:
@@ -242,6 +245,9 @@ class Tracer(fx.Tracer):
     def python_value(self, proxy: ValueProxy, kind: type[_T]) -> _T:
         """What Python makes of a traced value, checked again whenever the converted network runs."""
         value: _T = proxy.known.ask(kind)
+        sources = proxy.node.all_input_nodes
+        if sources and self._dtypes.issuperset(sources):
+            return value  # a converted network computes in the dtype of its weights
         if proxy.known.depends is DependsOn.SHAPES and (proxy.node, value) not in self._checked:
             self._checked.add((proxy.node, value))
             where = Path(_user_line(2)).name  # a file of the network should not hold paths of this machine

@@ -23,6 +23,9 @@ TOLERANCE = 1e-3
 SAMPLES = 2
 """Samples of a random input where the file leaves their number open."""
 
+SIZE = 64
+"""Other sizes of a random input that the file leaves open."""
+
 LARGEST_INPUT = 1 << 28
 """Bytes of a random input, at most."""
 
@@ -48,7 +51,12 @@ def check_outputs(model: Any, graph: Graph, network: nn.Module, given: Any, batc
     )
     if inputs is None:
         return
-    wanted = _wanted(model, graph, inputs, batch)
+    try:
+        wanted = _wanted(model, graph, inputs, batch)
+    except Exception as error:
+        if given is None:
+            return
+        raise VerificationError(f"{name} fails on the inputs given as verify: {described(error)}") from error
     if wanted is None:
         return
     try:
@@ -74,9 +82,9 @@ def _random(graph: Graph) -> list[np.ndarray[Any, Any]] | None:
     found = []
     for name in graph.inputs:
         shape = graph.shapes.get(name)
-        if shape is None or not all(isinstance(size, int) for size in shape[1:]):
+        if shape is None:
             return None
-        sizes = [size if isinstance(size, int) else SAMPLES for size in shape]
+        sizes = [size if isinstance(size, int) else SIZE if axis else SAMPLES for axis, size in enumerate(shape)]
         dtype = helper.tensor_dtype_to_np_dtype(graph.types[name])
         if math.prod(sizes) * dtype.itemsize > LARGEST_INPUT:
             return None

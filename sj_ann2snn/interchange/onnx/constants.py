@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from .model import Graph, Node, Obstacle
+from .model import RANDOM, Graph, Node
 
 __all__ = ["fold_constants"]
 
-_RANDOM = frozenset(
-    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
-)
+
+_UNCHANGED = {"DequantizeLinear": 19, "QuantizeLinear": 19}
+"""Operators of which the reference implementation has no version before this one, which takes what older ones took."""
 
 
-def fold_constants(graph: Graph) -> list[Obstacle]:
+def fold_constants(graph: Graph) -> None:
     """Turn every value that depends on constants only into a constant.
 
     Weights that a file keeps behind nodes (Constant, ConstantOfShape, Identity, DequantizeLinear) are then weights
@@ -25,16 +25,12 @@ def fold_constants(graph: Graph) -> list[Obstacle]:
 
     Args:
         graph: Changed in place.
-
-    Returns:
-        Nodes that cannot be computed.
     """
-    obstacles, kept = [], []
+    kept = []
     for node in graph.nodes:
         fixed = all(name in graph.constants for name in node.inputs if name)
-        if node.operator in _RANDOM and not node.domain:
-            obstacles.append(Obstacle(node.name, node.operator, "it draws random numbers", "Export without it"))
-        elif not fixed or node.domain or any(hasattr(value, "node") for value in node.attributes.values()):
+        branches = any(hasattr(value, "node") for value in node.attributes.values())
+        if not fixed or node.domain or branches or node.operator in RANDOM:
             kept.append(node)
         else:
             try:
@@ -46,7 +42,6 @@ def fold_constants(graph: Graph) -> list[Obstacle]:
                 graph.shapes.update({name: value.shape for name, value in values.items()})
     graph.nodes = kept
     graph.keep_needed()
-    return obstacles
 
 
 def _compute(graph: Graph, node: Node) -> dict[str, np.ndarray[Any, Any]]:
@@ -60,7 +55,10 @@ def _compute(graph: Graph, node: Node) -> dict[str, np.ndarray[Any, Any]]:
     known = [helper.make_tensor_value_info(name, _type(value), value.shape) for name, value in given.items()]
     unknown = [helper.make_empty_tensor_value_info(name) for name in made]
     proto = helper.make_graph([node.proto], "constants", known, unknown)
-    opsets = [helper.make_opsetid(domain, version) for domain, version in graph.opsets.items()]
+    versions = dict(graph.opsets)
+    if node.operator in _UNCHANGED:
+        versions[""] = max(graph.opset, _UNCHANGED[node.operator])
+    opsets = [helper.make_opsetid(domain, version) for domain, version in versions.items()]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found: Sequence[Any] = ReferenceEvaluator(helper.make_model(proto, opset_imports=opsets)).run(None, given)

@@ -22,6 +22,9 @@ from .operation import VARIES, Operation
 
 __all__ = ["plain_layer"]
 
+_LINEAR = ("pytorch_half_pixel", "align_corners")
+"""Coordinates of ONNX that torch has for larger outputs."""
+
 _BATCHNORMS = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
 
 Made = nn.Module | None
@@ -165,6 +168,12 @@ def _batchnorm(call: _Call) -> Made:
     return layer
 
 
+def _instancenorm(call: _Call) -> Made:
+    if call.varies(1) or call.varies(2):
+        raise Unreadable("its scale is computed from the network's inputs", "Export it with a fixed scale")
+    return None
+
+
 def _gemm(call: _Call) -> Made:
     alpha, beta = call.attribute("alpha", 1.0), call.attribute("beta", 1.0)
     flip = (bool(call.attribute("transA", 0)), bool(call.attribute("transB", 0)))
@@ -205,7 +214,7 @@ def _identity(call: _Call) -> Made:
                 "it drops values at random, as in training",
                 "Export the network in eval mode (network.eval(), training=TrainingMode.EVAL)",
             )
-        if any(call.node.outputs[1:]):
+        if any(call.node.outputs[1:]) or call.varies(1):
             return None
     return nn.Identity()
 
@@ -304,31 +313,12 @@ def _flatten(call: _Call) -> Made:
 
 def _reshape(call: _Call) -> Made:
     allow_zero = bool(call.attribute("allowzero", 0))
-    try:
-        sizes = call.ints(1, "shape")
-    except _Varies:
-        sizes, allow_zero = _sizes_of_output(call), False
+    sizes = call.ints(1, "shape")
     if sizes is None:
         return None
     if sizes == [0, -1] and not allow_zero:
         return nn.Flatten(1)
     return Operation(operation.reshape, [VARIES, tuple(sizes), allow_zero])
-
-
-def _sizes_of_output(call: _Call) -> list[int] | None:
-    """The target of a Reshape, if all but one of the sizes that it computes are known beforehand."""
-    before, after = call.shape(0), call.graph.shapes.get(call.node.outputs[0])
-    if before is None or after is None:
-        return None
-    sizes = []
-    for index, size in enumerate(after):
-        if isinstance(size, int):
-            sizes.append(size)
-        elif size is not None and before[index : index + 1] == (size,):
-            sizes.append(0)
-        else:
-            sizes.append(-1)
-    return sizes if sizes.count(-1) < 2 else None
 
 
 def _pad(call: _Call) -> Made:
@@ -340,9 +330,8 @@ def _pad(call: _Call) -> Made:
     if axes is None and rank is None:
         axes = list(range(len(pads) // 2))
     axes = call.axes(list(range(rank or 0)) if axes is None else axes)
-    around = [
-        (axis, *both) for axis, *both in zip(axes, pads[: len(axes)], pads[len(axes) :], strict=True) if any(both)
-    ]
+    sides = [(axis, pads[at], pads[len(axes) + at]) for at, axis in enumerate(axes)]
+    around = [side for side in sides if side[1:] != (0, 0)]
     if not around:
         return nn.Identity()
     if mode != "constant":
@@ -351,7 +340,7 @@ def _pad(call: _Call) -> Made:
         return None
     filling = float(call.attribute("value", 0.0)) if value is None else float(value.reshape(-1)[0])
     first = min(axis for axis, _, _ in around)
-    given = {axis: (before, after) for axis, before, after in around}
+    given = {axis: (before, behind) for axis, before, behind in around}
     spread = [size for axis in range(rank - 1, first - 1, -1) for size in given.get(axis, (0, 0))]
     return Operation(partial(F.pad, pad=spread, value=filling), [VARIES])
 
@@ -436,7 +425,8 @@ def _interpolation(call: _Call, mode: str, place: str, factors: list[float], old
             "Export it with whole factors, or with asymmetric and floor",
         )
     names = {1: "linear", 2: "bilinear", 3: "trilinear"}
-    if mode == "linear" and len(factors) in names and place in ("half_pixel", "pytorch_half_pixel", "align_corners"):
+    larger = min(factors) >= 1
+    if mode == "linear" and len(factors) in names and (place == "half_pixel" or (place in _LINEAR and larger)):
         corners = place == "align_corners"
         resize = partial(F.interpolate, scale_factor=factors, mode=names[len(factors)], align_corners=corners)
         return Operation(resize, [VARIES])
@@ -455,6 +445,7 @@ _PLAIN: dict[str, Callable[[_Call], Made]] = {
     "Gather": _gather,
     "Gemm": _gemm,
     "Identity": _identity,
+    "InstanceNormalization": _instancenorm,
     "LRN": _local_response,
     "LogSoftmax": _softmax,
     "MatMul": _matmul,

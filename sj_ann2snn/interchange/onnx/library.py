@@ -33,8 +33,19 @@ class Unreadable(Exception):  # noqa: N818 - a reason, which becomes an `Obstacl
 
 
 def tensor(value: np.ndarray[Any, Any]) -> torch.Tensor:
-    """A constant as a tensor of its own."""
-    return torch.from_numpy(np.array(value, order="C"))
+    """A constant as a tensor of its own.
+
+    Raises:
+        Unreadable: torch has no such type.
+    """
+    if value.dtype.name == "bfloat16":
+        return torch.from_numpy(value.astype(np.float32)).bfloat16()
+    try:
+        return torch.from_numpy(np.array(value, order="C"))
+    except TypeError as error:
+        raise Unreadable(
+            f"torch has no tensors of {value.dtype.name}", "Export it with floating-point numbers"
+        ) from error
 
 
 def read_node(graph: Graph, node: Node) -> tuple[nn.Module, bool]:

@@ -55,15 +55,27 @@ def load_model(source: Any) -> Any:
     else:
         raise InputError(f"from_onnx takes the path of an ONNX file, or an onnx.ModelProto, not {shown(source)}.")
     if not model.graph.node and not model.graph.output:
-        raise FormatError(f"{name} does not hold an ONNX model: it has no graph.")
+        raise FormatError(f"{name} does not hold an ONNX model: it is empty.")
     if model.ByteSize() < LARGEST_CHECKED:
-        try:
-            onnx.checker.check_model(model)
-        except Exception as error:
-            raise FormatError(
-                f"{name} is not a valid ONNX model: {sentence(first_line(error))} {_newer(model)}"
-            ) from error
+        _require_valid(model, name)
     return model
+
+
+def _require_valid(model: Any, name: str) -> None:
+    import onnx
+
+    checked = onnx.ModelProto()
+    checked.CopyFrom(model)
+    for output in checked.graph.output:
+        # Some programs leave these out; they follow from the nodes.
+        kind = output.type.tensor_type
+        kind.elem_type = kind.elem_type or onnx.TensorProto.FLOAT
+        kind.shape.SetInParent()
+    try:
+        onnx.checker.check_model(checked)
+    except Exception as error:
+        why = sentence(first_line(error))
+        raise FormatError(f"{name} is not a valid ONNX model: {why} {_newer(model)}") from error
 
 
 def what_of(source: Any) -> str:

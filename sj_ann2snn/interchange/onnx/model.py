@@ -8,10 +8,15 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["DEFAULT_DOMAINS", "Graph", "Node", "Obstacle", "graph_of", "shapes_of"]
+__all__ = ["DEFAULT_DOMAINS", "RANDOM", "Graph", "Node", "Obstacle", "Shape", "graph_of", "shapes_of"]
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
 """How files name the domain of ONNX's own operators."""
+
+RANDOM = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
+)
+"""Operators whose result is another one at every call."""
 
 Shape = tuple[int | str | None, ...]
 """Sizes of dimensions; a string for a size that several values have in common, None for an unknown one."""

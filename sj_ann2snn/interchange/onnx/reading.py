@@ -11,19 +11,22 @@ from torch import fx, nn
 
 from ...errors import OptionError, UnsupportedError
 from ...support.neutral import neutrally
-from ...support.wording import did_you_mean, listed, shown
-from .batch import free_batch
+from ...support.wording import described, did_you_mean, listed, shown
 from .checking import check_outputs
 from .constants import fold_constants
 from .layers import plain_layer
 from .library import Unreadable, read_node
 from .loading import load_model, what_of
-from .model import Graph, Node, Obstacle, graph_of, shapes_of
+from .model import RANDOM, Graph, Node, Obstacle, graph_of, shapes_of
 from .names import add_layer, input_names
+from .reshapes import fix_targets, free_batch
 
 __all__ = ["from_onnx"]
 
 _CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+
+
+_REPORT = "Check the file with onnx.checker; if it is valid, please report this, with the file"
 
 
 @neutrally
@@ -44,8 +47,8 @@ def from_onnx(
         outputs: Names of values or nodes at which the network ends, instead of the outputs in the file: what comes
             behind them, such as a softmax or the decoding of boxes, is left out.
         verify: Compare the outputs with those of onnxruntime, if it is installed, otherwise of ONNX's reference
-            implementation. True takes random inputs of the shapes in the file, and compares nothing if these leave
-            anything but the number of samples open; a tensor, or a tuple of several, gives the inputs.
+            implementation. True takes random inputs of the shapes in the file, where sizes that it leaves open are 64,
+            and compares nothing if the file itself fails on these; a tensor, or a tuple of several, gives the inputs.
 
     Returns:
         The network in eval mode. With several outputs, it returns a tuple in their order.
@@ -66,10 +69,11 @@ def from_onnx(
     if outputs is not None:
         _end_at(model, [outputs] if isinstance(outputs, str) else list(outputs))
     graph = graph_of(model)
-    obstacles = fold_constants(graph)
+    fold_constants(graph)
     graph.shapes |= _inferred(model)
+    fix_targets(graph)
     batch = free_batch(graph)
-    network = _network(graph, obstacles, name)
+    network = _network(graph, name)
     if verify is not False:
         check_outputs(model, graph, network, None if verify is True else verify, batch, name)
     return network
@@ -110,7 +114,8 @@ def _inferred(model: Any) -> dict[str, Any]:
         return {}  # some operators then cannot be read, and say so
 
 
-def _network(graph: Graph, obstacles: list[Obstacle], name: str) -> fx.GraphModule:
+def _network(graph: Graph, name: str) -> fx.GraphModule:
+    obstacles: list[Obstacle] = []
     root, traced = nn.Module(), fx.Graph()
     values: dict[str, fx.Node] = {}
     for given, plain in zip(graph.inputs, input_names(graph.inputs), strict=True):
@@ -118,8 +123,9 @@ def _network(graph: Graph, obstacles: list[Obstacle], name: str) -> fx.GraphModu
     for node in graph.nodes:
         try:
             layer, several = _read(graph, node)
-        except Unreadable as error:
-            obstacles.append(Obstacle(node.name, node.operator, error.why, error.help))
+        except Exception as error:
+            why, help = (error.why, error.help) if isinstance(error, Unreadable) else (_fails(error), _REPORT)
+            obstacles.append(Obstacle(node.name, node.operator, why, help))
             values.update(dict.fromkeys(node.outputs, next(iter(values.values()), None)))  # type: ignore[arg-type]
             continue
         arguments = tuple(values[one] for one in node.inputs if one and one not in graph.constants)
@@ -148,8 +154,14 @@ def _read(graph: Graph, node: Node) -> tuple[nn.Module, bool]:
         )
     if node.operator in _CONTROL_FLOW:
         raise Unreadable("it branches or loops while the network runs", "Export the network for one way through it")
+    if node.operator in RANDOM:
+        raise Unreadable("it draws random numbers", "Export the network without it")
     layer = plain_layer(graph, node)
     return read_node(graph, node) if layer is None else (layer, node.operator == "Split")
+
+
+def _fails(error: Exception) -> str:
+    return f"reading it fails with {described(error)}"
 
 
 def _refuse(obstacles: Sequence[Obstacle], name: str) -> None:
