@@ -246,6 +246,9 @@ HEAVY = (
     "pandas",
     "PIL",
     "hatchling",
+    "onnx",
+    "onnx2pytorch",
+    "onnxruntime",
 )
 
 PROBE = """
