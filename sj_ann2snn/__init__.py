@@ -84,6 +84,7 @@ from .evaluation.metrics.regression import MeanAbsoluteError, MeanSquaredError, 
 from .evaluation.result import EvaluationResult, LayerActivity
 from .hooks.specs import API_VERSION, hookimpl
 from .interchange.files import export, load_network
+from .interchange.onnx import from_onnx
 from .layers import (
     ChannelAffine,
     CumulativeMax,
@@ -218,6 +219,7 @@ __all__ = [
     "evaluate",
     "export",
     "fill_dead_channels",
+    "from_onnx",
     "hookimpl",
     "load_network",
     "make_if_neuron",

@@ -22,6 +22,7 @@ from ..support.wording import first_line, shown
 
 __all__ = [
     "Subparsers",
+    "add_network",
     "add_option_argument",
     "add_run_arguments",
     "checked_device",
@@ -77,9 +78,19 @@ def add_run_arguments(parser: argparse.ArgumentParser, out: str) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
 
 
+def add_network(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that names the user's network."""
+    parser.add_argument(
+        "network",
+        metavar="NETWORK",
+        help="MODULE:FACTORY, a function that returns the trained network; or an ONNX file, as in model.onnx; or "
+        "model.onnx:NAME, which ends at that value or node of the file",
+    )
+
+
 def add_trained_network(parser: argparse.ArgumentParser, *, used: str = "") -> None:
     """Add the arguments that name the user's network and data; `used` is appended to the help for the data."""
-    parser.add_argument("network", metavar="MODULE:FACTORY", help="function that returns the trained network")
+    add_network(parser)
     parser.add_argument(
         "--data",
         required=True,

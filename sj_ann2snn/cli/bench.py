@@ -31,7 +31,7 @@ from ..support.batches import describe_batch, forward_signature, move
 from ..support.loaders import Batches
 from ..support.trees import tensors
 from ..support.wording import first_line
-from .arguments import Subparsers, add_option_argument, checked_device, converter_options, positive, steps
+from .arguments import Subparsers, add_network, add_option_argument, checked_device, converter_options, positive, steps
 from .arguments import threads as thread_count
 from .check import LARGEST_INPUT, input_tensor
 from .metrics import add_metric_argument, metric_of, needs_ann
@@ -137,7 +137,7 @@ def add_parser(commands: Subparsers) -> None:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("network", metavar="MODULE:FACTORY", help="function that returns the network")
+    add_network(parser)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--input", type=input_tensor, metavar="SHAPE", help="shape of one sample, 3x32x32, filled with random values"

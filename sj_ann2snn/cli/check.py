@@ -11,7 +11,7 @@ import torch
 
 from ..conversion.converter import Converter
 from ..support.wording import shown
-from .arguments import Subparsers, add_option_argument, converter_options
+from .arguments import Subparsers, add_network, add_option_argument, converter_options
 from .targets import load_loaders, load_network
 from .users_code import users_code
 
@@ -31,6 +31,7 @@ examples:
 
     sj-ann2snn check torchvision.models:mobilenet_v3_small --input 3x64x64
     sj-ann2snn check models:trained --data models:loaders --option leaf_modules=head
+    sj-ann2snn check model.onnx --input 3x224x224
 
 The exit status is 0 if the network can be converted, 1 if something prevents it, 2 if it could not be checked.
 """
@@ -47,7 +48,7 @@ def add_parser(commands: Subparsers) -> None:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("network", metavar="MODULE:FACTORY", help="function that returns the network")
+    add_network(parser)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--input",

@@ -1,9 +1,10 @@
-"""Loads the user's network and data, given as ``MODULE:NAME`` on the command line."""
+"""Loads the user's network and data, given as ``MODULE:NAME`` or as an ONNX file on the command line."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,33 @@ from typing import Any
 from torch import nn
 
 from ..errors import InputError
+from ..interchange.onnx import from_onnx
 from ..support.wording import is_fault, listed, shortened, shown
 from .users_code import failure
 
 __all__ = ["load", "load_loaders", "load_network"]
 
+_ONNX = re.compile(r"(.*\.onnx)(?::(.*))?", re.IGNORECASE | re.DOTALL)
+
 
 def load_network(target: str) -> nn.Module:
     """The network that ``MODULE:FACTORY`` returns; FACTORY may also be a network itself.
 
+    ``FILE.onnx`` is an ONNX file, and ``FILE.onnx:NAME,NAME`` one that ends at these values or nodes.
+
     Raises:
         InputError: The factory does not exist, fails, or returns something else.
+        FormatError: The ONNX file does not exist, or cannot be read.
+        UnsupportedError: It holds operators that cannot be read.
     """
-    made = load(target, "a function that returns the trained network, such as models:trained")
+    file = _ONNX.fullmatch(target)
+    if file is not None:
+        path, names = file.groups()
+        return from_onnx(path, outputs=None if names is None else names.split(","))
+    made = load(
+        target,
+        "a function that returns the trained network, such as models:trained, or an ONNX file, such as model.onnx",
+    )
     if not isinstance(made, nn.Module):
         raise InputError(f"{target} returns {_article(made)}; it must return a trained torch.nn.Module.")
     return made

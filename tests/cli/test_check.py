@@ -11,6 +11,7 @@ import pytest
 from sj_ann2snn.cli import main
 
 from ..helpers.command_line import USER_CODE, failing
+from ..helpers.onnx_models import HAS_ONNX, Weights, model, needs_onnx, node
 
 
 def test_check_prints_a_table_and_says_yes(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,3 +64,28 @@ def test_check_says_what_a_made_up_input_may_be(workplace: Path, capsys: pytest.
     assert "use --input or --data instead" in failing(
         capsys, "check", "usercode:network", "--input", "6", "--option", "dataloader=1"
     )
+
+
+@needs_onnx
+def test_an_onnx_file_is_a_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import onnx
+
+    w = Weights()
+    nodes = [
+        node("Gemm", f"x {w('v', 4, 3)}", "a", "/fc/Gemm"),
+        node("Relu", "a", "b", "/relu/Relu"),
+        node("Softmax", "b", "y", "/softmax/Softmax"),
+    ]
+    path = tmp_path / "model.onnx"
+    onnx.save(model(nodes, {"x": ("n", 4)}, ["y"], w), path)
+    assert main(["check", str(path), "--input", "4"]) == 1
+    assert "/softmax/Softmax" in capsys.readouterr().out
+    assert main(["check", f"{path}:/relu/Relu", "--input", "4"]) == 0
+    assert "/relu/Relu" in capsys.readouterr().out
+
+
+def test_an_onnx_file_that_is_missing_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "nowhere/model.onnx", "--input", "4"]) == 2
+    told = capsys.readouterr().err
+    assert "nowhere/model.onnx cannot be read" in told
+    assert ("No such file" if HAS_ONNX else "onnx2pytorch") in told

@@ -239,10 +239,10 @@ class BiasBehindSum(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.act, self.b = nn.Linear(3, 7), nn.ReLU(), nn.Linear(7, 2)
+        self.a, self.c, self.act, self.b = nn.Linear(3, 7), nn.Linear(3, 7), nn.ReLU(), nn.Linear(7, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.b(self.act(2 * self.a(x)))
+        return self.b(self.act(2 * (self.a(x) + self.c(x))))
 
 
 @pytest.mark.parametrize("channel_wise", [False, True])

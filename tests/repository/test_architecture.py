@@ -247,6 +247,9 @@ HEAVY = (
     "pandas",
     "PIL",
     "hatchling",
+    "onnx",
+    "onnx2pytorch",
+    "onnxruntime",
 )
 
 PROBE = """

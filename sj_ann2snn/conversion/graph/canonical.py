@@ -13,7 +13,8 @@ from torch.nn.modules.conv import _ConvNd
 from ...errors import ConversionError
 from ...layers import ChannelAffine
 from ...support.names import NAME
-from .naming import copied_attribute, node_label, qualified_name
+from .channel_arithmetic import channel_arithmetic
+from .naming import copied_attribute, node_label, operation_name, qualified_name
 from .records import Record, TensorRecord
 from .tracing import LEAF
 from .weights import batchnorm_factors, scaled_layer
@@ -81,10 +82,12 @@ def isolate_attributes(module: fx.GraphModule) -> None:
 def absorb_batchnorm(module: fx.GraphModule, record: Record, *, fuse: bool = True) -> None:
     """Fold every BatchNorm into the layer before it; if that is impossible, it becomes a `ChannelAffine`.
 
+    Sums and products with constants per channel are folded as well; where that is impossible, they stay.
+
     Args:
         module: Changed in place; weights are replaced, never written to.
         record: What the nodes yield.
-        fuse: False turns every BatchNorm into a separate affine map.
+        fuse: False turns every BatchNorm into a separate affine map, and leaves arithmetic as it is.
 
     Raises:
         ConversionError: A BatchNorm has no running statistics.
@@ -92,16 +95,14 @@ def absorb_batchnorm(module: fx.GraphModule, record: Record, *, fuse: bool = Tru
     for node in list(module.graph.nodes):
         found = _factors(module, node)
         if found is None:
+            if fuse:
+                _absorb_arithmetic(module, node, record)
             continue
         name, (factor, shift) = found
         before = node.args[0] if node.args else node.kwargs["input"]
         assert isinstance(before, fx.Node)
         if fuse and _absorbs(module, before, record):
-            layer = scaled_layer(module.get_submodule(str(before.target)), outputs=factor, shift=shift)
-            module.set_submodule(str(before.target), layer)
-            node.replace_all_uses_with(before)
-            module.graph.erase_node(node)
-            before.meta[ORIGIN] = f"{before.meta.get(ORIGIN, type(layer).__name__)} + {name}"
+            _absorb(module, before, node, name, (factor, shift))
             continue
         dtype = record[before].dtype
         affine = ChannelAffine(factor.to(dtype), shift.to(dtype), len(record[before].shape))
@@ -109,6 +110,23 @@ def absorb_batchnorm(module: fx.GraphModule, record: Record, *, fuse: bool = Tru
         node.args, node.kwargs = (before,), {}
         node.meta[ORIGIN] = name
     module.recompile()
+
+
+def _absorb_arithmetic(module: fx.GraphModule, node: fx.Node, record: Record) -> None:
+    """Fold a sum or product with constants per channel into the layer before it: a BatchNorm written by hand."""
+    found = channel_arithmetic(module, node, record)
+    if found is not None and _can_change(module, found[0]):
+        _absorb(module, found[0], node, operation_name(node.target), found[1:])
+
+
+def _absorb(module: fx.GraphModule, before: fx.Node, node: fx.Node, name: str, affine: tuple[Tensor, Tensor]) -> None:
+    """Let the layer that `before` calls compute what `node` makes of its output."""
+    factor, shift = affine
+    layer = scaled_layer(module.get_submodule(str(before.target)), outputs=factor, shift=shift)
+    module.set_submodule(str(before.target), layer)
+    node.replace_all_uses_with(before)
+    module.graph.erase_node(node)
+    before.meta[ORIGIN] = f"{before.meta.get(ORIGIN, type(layer).__name__)} + {name}"
 
 
 def _factors(module: fx.GraphModule, node: fx.Node) -> tuple[str, tuple[Tensor, Tensor]] | None:
@@ -129,14 +147,20 @@ def _factors(module: fx.GraphModule, node: fx.Node) -> tuple[str, tuple[Tensor, 
 
 
 def _absorbs(module: fx.GraphModule, before: fx.Node, record: Record) -> bool:
+    """True if the layer that `before` calls can take a BatchNorm behind it into its weights."""
+    if not _can_change(module, before):
+        return False
+    # For [N, ..., F], BatchNorm works on dimension 1, which is not the layer's output dimension.
+    found = record[before]
+    linear = isinstance(module.get_submodule(str(before.target)), nn.Linear)
+    return not linear or (isinstance(found, TensorRecord) and len(found.shape) == 2)
+
+
+def _can_change(module: fx.GraphModule, before: fx.Node) -> bool:
+    """True if `before` calls a layer with weights whose output nothing else reads."""
     if before.op != "call_module" or before.meta.get(LEAF) or len(before.users) != 1:
         return False
-    layer = module.get_submodule(str(before.target))
-    if isinstance(layer, nn.Linear):
-        # For [N, ..., F], BatchNorm works on dimension 1, which is not the layer's output dimension.
-        found = record[before]
-        return isinstance(found, TensorRecord) and len(found.shape) == 2
-    return isinstance(layer, _ConvNd)
+    return isinstance(module.get_submodule(str(before.target)), (nn.Linear, _ConvNd))
 
 
 def remove_unused(module: fx.GraphModule) -> None:

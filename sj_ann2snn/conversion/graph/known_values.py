@@ -29,7 +29,9 @@ SHAPE_METHODS = frozenset({
 SHAPE_ATTRIBUTES = frozenset({"shape", "dtype", "device", "ndim", "is_cuda", "layout", "requires_grad", "itemsize"})
 """Attributes of the same kind."""
 
-_SHAPE_FUNCTIONS = frozenset({len, isinstance, torch.is_tensor, torch.is_floating_point, torch.is_complex, torch.numel})
+_SHAPE_FUNCTIONS = frozenset({
+    len, isinstance, torch.is_tensor, torch.is_floating_point, torch.is_complex, torch.numel, torch.result_type,
+})  # fmt: skip
 
 
 class Unavailable(Exception):  # noqa: N818 - a reason, which the tracer puts into its own error

@@ -41,8 +41,8 @@ _REASONS = (
     (
         _SOFTMAX,
         "it is not linear over time",
-        "Remove it if it ends a classifier (the order of the classes stays the same), or install a plugin that claims "
-        "it",
+        "Remove it if it ends a classifier (the order of the classes stays the same; from_onnx(outputs=...) ends a "
+        "network before it), or install a plugin that claims it",
     ),
     (_SELECTING, "it selects by values that change with every spike", "Replace it with max pooling or ReLU"),
     (

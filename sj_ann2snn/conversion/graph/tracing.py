@@ -42,9 +42,11 @@ _PACKAGE = Path(__file__).parent.parent.parent
 # Frames name files as they were imported, perhaps through a symbolic link (a virtual environment may be one).
 _NOT_THE_USERS = tuple(
     f"{folder}{os.sep}"
-    for place in (_PACKAGE / "conversion", _PACKAGE / "support", Path(torch.__file__).parent)
+    for place in (*(_PACKAGE / part for part in ("conversion", "support", "interchange")), Path(torch.__file__).parent)
     for folder in (place, place.resolve())
 )
+_READERS = (f"{os.sep}onnx2pytorch{os.sep}",)
+"""Libraries whose code stands for a file that was read: it is not the user's."""
 
 _T = TypeVar("_T", bool, int, float)
 
@@ -92,6 +94,7 @@ class Tracer(fx.Tracer):
         self._held: dict[int, tuple[nn.Module, str]] = {}
         self._modules: dict[str, nn.Module] = {}
         self._checked: set[tuple[fx.Node, Any]] = set()
+        self._dtypes: set[fx.Node] = set()
         self._parameters: dict[str, Any] = {}
 
     # -- inputs
@@ -202,6 +205,8 @@ class Tracer(fx.Tracer):
         proxy = super().create_proxy(kind, target, args, kwargs, *more, **options)
         assert type(proxy) is ValueProxy
         proxy.known = known
+        if isinstance(known.values[0], torch.dtype):
+            self._dtypes.add(proxy.node)
         return proxy
 
     def proxy(self, node: fx.Node) -> ValueProxy:
@@ -244,6 +249,9 @@ class Tracer(fx.Tracer):
     def python_value(self, proxy: ValueProxy, kind: type[_T]) -> _T:
         """What Python makes of a traced value, checked again whenever the converted network runs."""
         value: _T = proxy.known.ask(kind)
+        sources = proxy.node.all_input_nodes
+        if sources and self._dtypes.issuperset(sources):
+            return value  # a converted network computes in the dtype of its weights
         if proxy.known.depends is DependsOn.SHAPES and (proxy.node, value) not in self._checked:
             self._checked.add((proxy.node, value))
             where = Path(_user_line(2)).name  # a file of the network should not hold paths of this machine
@@ -295,13 +303,17 @@ def _require_evaluating(m: nn.Module, where: str) -> None:
         )
 
 
+def _is_users(file: str) -> bool:
+    return not file.startswith((*_NOT_THE_USERS, "<")) and not any(reader in file for reader in _READERS)
+
+
 def _user_line(depth: int) -> str:
     frame = sys._getframe(depth)
     while frame is not None:
         file = frame.f_code.co_filename
         if file == __file__ and frame.f_code is trace.__code__:
             return ""  # torch made the call, as in a Sequential; the next frames are the conversion's caller
-        if not file.startswith(_NOT_THE_USERS) and not file.startswith("<"):
+        if _is_users(file):
             return f"{file}:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]
     return ""
@@ -376,7 +388,7 @@ def _in_torchscript(error: BaseException) -> bool:
 def _error_line(error: BaseException) -> str:
     line = ""
     for frame in _frames(error):
-        if not frame.startswith(_NOT_THE_USERS) and not frame.startswith("<"):
+        if _is_users(frame):
             line = frame
     return f" at {line}" if line else ""
 

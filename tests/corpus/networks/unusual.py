@@ -179,3 +179,19 @@ class PowerOfTwoWeights(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = F.relu(F.linear(x, self.Round.apply(self.fc1.weight), self.fc1.bias))
         return F.linear(h, self.Round.apply(self.fc2.weight), self.fc2.bias)
+
+
+@form(vectors(6))
+def decides_by_dtype() -> nn.Module:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(6, 8)
+            self.scale = nn.Parameter(torch.rand(8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = F.relu(self.fc(x if x.dtype.is_floating_point else x.float()))
+            whole = not torch.result_type(y, self.scale).is_floating_point or x.dtype == torch.int64
+            return torch.floor(y / self.scale) if whole else y / (self.scale + 1)
+
+    return Net()
