@@ -163,7 +163,7 @@ def main() -> None:
     for title, (wanted, got) in ((title, pair.values()) for title, pair in answers.items()):
         print(f"{title}: ANN {len(wanted.boxes)} boxes, SNN {len(got.boxes)}", end="; ")
         print(f"IoU of each box of the ANN with the SNN's: mean {overlap(wanted.boxes, got.boxes).mean():.4f}")
-        print(f"{got.seconds:.1f} s of processor time; {args.T} times the ANN's pipeline {args.T * wanted.seconds:.1f} s")
+        print(f"{got.seconds:.1f} s of processor time; {args.T} times the ANN's {args.T * wanted.seconds:.1f} s")
     for name, answer in answers[title].items():
         hit, wrong = found(answer.boxes, patches)
         print(f"{name:14} {hit} of {len(faces)} faces found, {wrong} of {len(others)} other patches taken for a face")
