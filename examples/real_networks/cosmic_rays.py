@@ -6,7 +6,16 @@
 deepCR finds the pixels that cosmic rays hit in pictures of the Hubble Space Telescope. Its U-Net (MaxPool,
 ConvTranspose, concatenation) ends in a sigmoid. The sky and the rays are synthesized, so the hit pixels are known.
 
-FIGURES
+Mask against truth (the ANN: IoU 0.897), and mask against the ANN's:
+
+    neuron, sizes of a spike    mode    T     IoU, truth   IoU, ANN   time beside T passes
+    differential, 16            max     8     0.897        1.000      1.3
+    if                          99.9%   8     0.584        0.567      0.8
+    if                          99.9%   32    0.916        0.885      0.6
+    if                          99.9%   128   0.927        0.927      0.5
+
+Processor time of one thread. The calibration sees sixteen smaller fields. That binary spikes score above the ANN is
+chance: their mask is another one.
 """
 
 import argparse

@@ -6,7 +6,16 @@
 MTCNN searches a picture at several sizes with a small network (PNet), refines the candidates with a second one (RNet),
 and places boxes and landmarks with a third one (ONet). All are PReLU networks that end in a softmax.
 
-FIGURES
+Test pictures: scikit-image's astronaut, and a sheet of 24 faces and 12 other patches out of its part of Labeled Faces
+in the Wild. The ANN finds all faces and takes none of the other patches for one; so does the spiking detector:
+
+    neuron, sizes of a spike    mode    T     IoU of the boxes with the ANN's    time beside T runs of the ANN
+    differential, 16            max     8     1.000                              1.6
+    if                          99.9%   8     0.879                              0.8
+    if                          99.9%   32    0.940                              0.6
+    if                          99.9%   128   0.960                              0.6
+
+The sheet, processor time of one thread. The calibration sees a coffee cup, a cat and another sheet of other faces.
 """
 
 import argparse

@@ -6,7 +6,15 @@
 Crepe hears 64 ms of sound and answers with one probability per pitch. It is a network of six convolutions whose
 BatchNorms stand behind their ReLUs. The melody is synthesized, so its pitch is known.
 
-FIGURES
+The ANN is within 50 cents of the truth in 99.7 % of the 10 ms frames, with a median error of 2.6 cents:
+
+    neuron, sizes of a spike    mode    T     within 50 cents   cents from the ANN (median)   time beside T passes
+    differential, 16            max     8     99.7 %            0.000                         0.5
+    if                          99.9%   8     79.0 %            1.684                         0.3
+    if                          99.9%   32    99.7 %            0.429                         0.2
+    if                          99.9%   128   99.7 %            0.199                         0.2
+
+Processor time of one thread, the tiny Crepe. The calibration hears another voice that sings thirty random notes.
 """
 
 import argparse
