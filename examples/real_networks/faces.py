@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 INSTALL = (
-    "pip install --no-deps facenet-pytorch && pip install torchvision scikit-image matplotlib "
+    "pip install --no-deps facenet-pytorch && pip install torchvision requests scikit-image matplotlib "
     ". ./plugins/sj-ann2snn-analog ./plugins/sj-ann2snn-differential"
 )
 try:

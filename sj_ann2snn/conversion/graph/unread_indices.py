@@ -17,7 +17,7 @@ _REDUCED: dict[Any, Any] = {torch.max: torch.amax, torch.min: torch.amin, "max":
 _POOLED: dict[Any, Any] = {
     getattr(F, f"{name}_with_indices"): getattr(F, name)
     for name in (f"{kind}max_pool{rank}d" for kind in ("", "adaptive_") for rank in (1, 2, 3))
-}
+} | {torch.max_pool1d_with_indices: F.max_pool1d, torch.adaptive_max_pool1d: F.adaptive_max_pool1d}
 _POOLS = (
     *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d),
     *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
