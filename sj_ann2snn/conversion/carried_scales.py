@@ -65,7 +65,8 @@ class CarriedScales:
         """The scale that `target` has if `source` has `scale`, or the reverse.
 
         One of them is made from the other element by element, or by an operation that keeps channels apart, as far as
-        they are known, and otherwise does not mix dimension 1. None if the values do not correspond along the dimensions along which the scale varies.
+        they are known, and otherwise does not mix dimension 1. None if the values do not correspond along the
+        dimensions along which the scale varies.
         """
         found, wanted = self.draft.tensor(source), self.draft.tensor(target)
         if not scale.dim():
