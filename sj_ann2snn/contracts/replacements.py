@@ -300,7 +300,8 @@ class Stateful(Replacement):
 
     The module is a SpikingJelly `MemoryModule` (derive it from `MemoryLayer`), takes the site's first argument, is
     reset by `reset_net`, has the step modes "s" and "m", and its output scales with its input. It does not mix
-    dimensions 0 and 1. If nothing varies over time, the operation itself is kept.
+    samples, dimension 0; channels, dimension 1, only where the operation is a reduction of torch's own, like
+    ``x.amax(1)``. If nothing varies over time, the operation itself is kept.
 
     Attributes:
         make: Makes the module.

@@ -64,17 +64,19 @@ class CarriedScales:
     def carried_over(self, scale: Tensor, source: fx.Node, target: fx.Node) -> Tensor | None:
         """The scale that `target` has if `source` has `scale`, or the reverse.
 
-        One of them is made from the other element by element, or by an operation that keeps channels apart and does not
-        mix dimension 1. None if the values do not correspond along the dimensions along which the scale varies.
+        One of them is made from the other element by element, or by an operation that keeps channels apart, as far as
+        they are known, and otherwise does not mix dimension 1. None if the values do not correspond along the
+        dimensions along which the scale varies.
         """
         found, wanted = self.draft.tensor(source), self.draft.tensor(target)
         if not scale.dim():
             return scale
         if found is None or wanted is None or len(wanted.shape) < 2:
             return None
-        if is_per_channel(scale) and len(found.shape) > 1 and found.shape[1] == wanted.shape[1]:
-            return along_axis(scale.flatten(), len(wanted.shape), 1)
         of_source, of_target = self.draft.channels[source], self.draft.channels[target]
+        unknown = of_source is None or of_target is None
+        if unknown and is_per_channel(scale) and len(found.shape) > 1 and found.shape[1] == wanted.shape[1]:
+            return along_axis(scale.flatten(), len(wanted.shape), 1)
         if of_source is None or of_target is None or of_source.axis is None or of_target.axis is None:
             return None
         if any(size != 1 for dim, size in enumerate(scale.shape) if dim != of_source.axis):

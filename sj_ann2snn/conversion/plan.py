@@ -243,16 +243,28 @@ class _Planner:
                 or first.shape[0] * 3 != second.shape[0] * 2
                 or first.shape[1:] != second.shape[1:]
             ):
-                self._refuse(
-                    self._site(node),
-                    f"its result has shape {first.shape} for two samples and {second.shape} for three; "
-                    "the samples must stay in dimension 0, one after the other",
-                    "Move other dimensions only",
-                )
+                self._refuse_batch(node, first.shape, second.shape)
                 return
         self.batched.add(node)
         if node in self.mixing and node in self.decisions:
             self._refuse(self._site(node), "it mixes the samples of a batch", "Work on each sample by itself")
+
+    def _refuse_batch(self, node: fx.Node, first: tuple[int, ...], second: tuple[int, ...]) -> None:
+        if node.op == "placeholder":
+            why = f"it has shape {first} for two samples and {second} for three; inputs hold samples in dimension 0"
+            help = "Pass one value per sample, or keep in the network what is the same for all of them, as a buffer."
+            self.problems.append(Problem(node_label(self.module, node), "input", "", why, help))
+        elif all(self._has_samples(arg) for arg in node.all_input_nodes):  # otherwise it follows from what is refused
+            self._refuse(
+                self._site(node),
+                f"its result has shape {first} for two samples and {second} for three; "
+                "the samples must stay in dimension 0, one after the other",
+                "Move other dimensions only",
+            )
+
+    def _has_samples(self, node: fx.Node) -> bool:
+        """True for what is checked to have its samples in dimension 0, and for what has none."""
+        return node in self.batched or not self.record.is_tensor(node) or self.varies[node] is Varies.CONSTANT
 
     def _site(self, node: fx.Node) -> Site:
         layer = self.module.get_submodule(str(node.target)) if node.op == "call_module" else None

@@ -25,6 +25,7 @@ from .graph.spellings import normalize_spellings
 from .graph.state import PlainState, written_tensors
 from .graph.structures import index_fields, open_output
 from .graph.tracing import SOURCE, trace
+from .graph.unread_indices import drop_unread_indices
 
 __all__ = ["device_of", "prepare", "record_of", "working_copy"]
 
@@ -94,6 +95,7 @@ def prepare(
     fold_constants(module)
     isolate_attributes(module)
     unshare_modules(module)
+    drop_unread_indices(module)
     remove_unused(module)
     recorded = record_of(module, samples)
     functional_to_layers(module, recorded)

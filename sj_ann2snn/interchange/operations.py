@@ -104,6 +104,10 @@ def find_function(name: str) -> Callable[..., Any] | None:
     return _functions().get(name)
 
 
+_UNLISTED = {"new_empty", "new_full", "new_ones", "new_tensor", "new_zeros", "unflatten"}
+"""Methods of tensors that are missing from torch's list."""
+
+
 @functools.cache
 def _methods() -> frozenset[str]:
     known = set(torch.overrides.get_overridable_functions()[torch.Tensor])
@@ -112,7 +116,7 @@ def _methods() -> frozenset[str]:
         for name in dir(torch.Tensor)
         if not name.startswith("_") and _is_one_of(getattr(torch.Tensor, name), known)
     )
-    return listed | {"new_tensor", "unflatten"}  # missing from torch's list
+    return listed | _UNLISTED
 
 
 def is_method(name: str) -> bool:

@@ -157,7 +157,15 @@ def numpy_names(net: Any, x: Tensor) -> Any:
 
 def maximum_with_indices(net: Any, x: Tensor) -> Any:
     x = x - x.max(1, keepdim=True).values + torch.min(x, dim=1, keepdim=True)[0]
-    return mlp(net, x)
+    most, _ = torch.max(x, 1, True)
+    return mlp(net, x - most)
+
+
+def sizes_by_class(net: Any, x: Tensor) -> Any:
+    assert isinstance(x.shape, torch.Size)
+    assert torch.Size([2, 3]).numel() == 6
+    zeros = x.new_zeros(torch.Size((x.size(0), *x.shape[1:])))
+    return mlp(net, x + torch.zeros(torch.Size([x.shape[0], 1])) + zeros)
 
 
 def looks_up(net: Any, x: Tensor) -> Any:
@@ -195,7 +203,7 @@ VECTORS = {
     for body in (
         asserts, branches, loops, pieces, star, numpy_sizes, factories, buffer_slices, parameter_tuples, made,
         held_in_a_list, held_elsewhere, sliced_sequential, casts, double_precision, without_effect, asks_types, numpy_names,
-        maximum_with_indices, looks_up, magnitude, autograd_function, stepped,
+        maximum_with_indices, sizes_by_class, looks_up, magnitude, autograd_function, stepped,
     )
 }  # fmt: skip
 

@@ -15,6 +15,7 @@ from sj_ann2snn import (
     Converter,
     LayerMapper,
     Linear,
+    MemoryLayer,
     NeuronAfterPool,
     Product,
     Rearrange,
@@ -166,3 +167,47 @@ def test_a_new_description_needs_no_line_of_the_core() -> None:
     assert converter.report["2"].becomes == "halving"
     assert converter.report.scalers == (), "scales pass through it"
     assert relative_error(simulate(snn, x, T=400), ann(x).detach()) < 0.02
+
+
+class Largest(MemoryLayer):
+    """The growth of the maximum over dimension 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_memory("total", 0.0)
+
+    def single_step_forward(self, x: torch.Tensor) -> torch.Tensor:
+        before = self.total.amax(1) if isinstance(self.total, torch.Tensor) else 0.0
+        self.total = self.total + x
+        return self.total.amax(1) - before
+
+
+class LargestMapper(LayerMapper):
+    name = "largest"
+    claims = ("amax",)
+
+    def map(self, site: Site) -> Replacement:
+        return Stateful(Largest, "largest")
+
+
+class WithLargest:
+    @hookimpl
+    def ann2snn_layer_mappers(self) -> list[type[LayerMapper]]:
+        return [LargestMapper]
+
+
+def test_scales_per_channel_do_not_pass_a_maximum_over_channels() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv1d(2, 6, 3), nn.Linear(6, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(torch.relu(self.conv(x)).amax(1))  # of [N, 6, 6]: as many places as channels
+
+    ann, x = Net(), torch.rand(20, 2, 8)
+    with torch.no_grad():
+        ann.conv.weight.mul_(torch.arange(1.0, 7).view(-1, 1, 1))
+    converter = Converter([x], mode="max", channel_wise=True, plugins=[WithLargest()], progress=False)
+    assert relative_error(simulate(converter(ann), x, T=400), ann(x).detach()) < 0.02
+    assert converter.report.scalers

@@ -252,6 +252,30 @@ def test_indices_of_the_functional_pool_are_refused() -> None:
         convert(ann, torch.randn(12, 2, 8, 8))
 
 
+UNREAD = {
+    "module": lambda pool, h: pool(h)[0],
+    "unpacked": lambda pool, h: (lambda values, _: values)(*pool(h)),
+    "function": lambda pool, h: F.max_pool2d(h, 2, return_indices=True)[0],
+    "all arguments": lambda pool, h: F.max_pool2d(h, 2, 2, 0, 1, False, True)[0],
+    "with_indices": lambda pool, h: F.max_pool2d_with_indices(h, kernel_size=2)[0],
+}
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_indices_that_nobody_reads_do_not_matter(name: str) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.pool, self.head = nn.Conv2d(2, 4, 3), nn.MaxPool2d(2, return_indices=True), nn.Linear(36, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(UNREAD[name](self.pool, torch.relu(self.conv(x))).flatten(1))
+
+    ann, data = Net().double(), torch.randn(12, 2, 8, 8, dtype=torch.float64)
+    assert relative_error(simulate(convert(ann, data), data, T=400), ann(data).detach()) < 0.05
+    assert ann.pool.return_indices
+
+
 def test_average_cannot_stand_for_dilation() -> None:
     ann = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.MaxPool2d(2, dilation=2), nn.Conv2d(4, 2, 1))
     with pytest.raises(UnsupportedError, match=r"2 \(MaxPool2d\).*dilation 2") as caught:

@@ -61,7 +61,7 @@ class AdaptiveMaxPoolMapper(LayerMapper):
 
 
 class SpatialMaxMapper(LayerMapper):
-    """Maxima over spatial dimensions, ``x.amax((2, 3))``, become the growth of the cumulative maximum.
+    """Maxima over dimensions, ``x.amax((2, 3))``, become the growth of the cumulative maximum.
 
     >>> import torch
     >>> from sj_ann2snn import Site, Value, Varies
@@ -81,14 +81,7 @@ class SpatialMaxMapper(LayerMapper):
         keepdim = bool(site.argument("keepdim", 2, site.kwargs.get("keepdims", False)))
         dims = tuple(sorted(dim % ndim for dim in ([given] if isinstance(given, int) else given)))
         if not dims or dims[0] == 0:
-            return Refuse(
-                "it takes the maximum over all samples of the batch", "name the spatial dimensions, from 2 on"
-            )
-        if dims[0] == 1:
-            return Refuse(
-                "it takes the maximum over channels (dimension 1), each of which has its own scale",
-                "take it only over spatial dimensions, from 2 on",
-            )
+            return Refuse("it takes the maximum over all samples of the batch", "name the dimensions, from 1 on")
         return Stateful(partial(_spatial, dims, keepdim), _LABEL)
 
 

@@ -91,6 +91,13 @@ NETWORKS = [
     pytest.param(lambda: Net(lambda x: x.amax(dim=-1, keepdim=True), 48), id="method-keepdim"),
     pytest.param(lambda: Net(lambda x: torch.amax(x, (-1, -2))), id="function"),
     pytest.param(lambda: Net(lambda x: torch.amax(x, axis=(2, 3), keepdims=True)), id="numpy-names"),
+    pytest.param(lambda: Net(lambda x: F.adaptive_max_pool2d(x, 1, return_indices=True)[0]), id="unread-indices"),
+    pytest.param(lambda: Net(lambda x: torch.adaptive_max_pool1d(x.flatten(2), 1)[0]), id="torch-1d"),
+    pytest.param(lambda: Net(lambda x: torch.max(x.flatten(2), 2, keepdim=True)[0]), id="max"),
+    pytest.param(lambda: Net(lambda x: x.amax(1), 64), id="channels"),
+    pytest.param(lambda: Net(lambda x: x.amax((1, 3)), 8), id="channels-and-columns"),
+    pytest.param(lambda: Net(lambda x: x.permute(0, 2, 3, 1).amax((1, 2))), id="channels-last"),
+    pytest.param(lambda: Net(lambda x: x[:, :, :6, 0].amax(1)), id="as-many-rows-as-channels"),
 ]
 
 
@@ -172,9 +179,8 @@ def test_a_users_subclass_is_converted() -> None:
 @pytest.mark.parametrize(
     ("pool", "reason"),
     [
-        pytest.param(lambda x: F.adaptive_max_pool2d(x, 1, return_indices=True)[0], "indices", id="indices"),
-        pytest.param(lambda x: torch.adaptive_max_pool1d(x.flatten(2), 1)[0], "indices", id="torch-1d"),
-        pytest.param(lambda x: x.amax(1).amax((1, 2)).unsqueeze(1).expand(-1, 6), "over channels", id="channels"),
+        pytest.param(lambda x: sum(F.adaptive_max_pool2d(x, 1, return_indices=True)), "indices", id="indices"),
+        pytest.param(lambda x: sum(torch.adaptive_max_pool1d(x.flatten(2), 1)), "indices", id="torch-1d"),
         pytest.param(lambda x: x - x.amax(), "over all samples of the batch", id="everything"),
     ],
 )
@@ -190,7 +196,8 @@ def test_module_with_indices_is_refused_by_name() -> None:
             self.inner = nn.AdaptiveMaxPool2d(1, return_indices=True)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.inner(x)[0]
+            values, indices = self.inner(x)
+            return values + indices
 
     with pytest.raises(UnsupportedError, match=r"pool\.inner \(AdaptiveMaxPool2d\).*indices.*without return_indices"):
         Converter([torch.rand(4, 2, 8, 8)], progress=False)(Net(WithIndices()))

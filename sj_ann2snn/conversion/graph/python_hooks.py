@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,13 +24,14 @@ _SIZED = ("expand", "new_empty", "new_full", "new_ones", "new_zeros", "repeat", 
 
 @contextmanager
 def recording() -> Iterator[None]:
-    """While the context is open, `isinstance`, torch's factories and autograd functions see traced values.
+    """While the context is open, `isinstance`, torch's factories, sizes and autograd functions see traced values.
 
     For all other values, and in other threads, they do what they always do.
     """
     # torch keeps a list of its functions once it is asked for; that must not hold the replacements.
     torch.overrides.get_overridable_functions()
     originals = [(torch, name, getattr(torch, name)) for name in FACTORIES]
+    size = torch.Size
     methods = {name: getattr(torch.Tensor, name) for name in _SIZED}
     apply = torch.autograd.Function.__dict__["apply"]
     is_instance = builtins.isinstance
@@ -39,12 +40,14 @@ def recording() -> Iterator[None]:
             setattr(home, name, _factory("call_function", original, original))
         for name, original in methods.items():
             setattr(torch.Tensor, name, _factory("call_method", name, original))
+        torch.Size = _SizeType("Size", (), {"original": size})  # type: ignore[assignment, misc]
         torch.autograd.Function.apply = classmethod(functools.partial(_apply, apply))
         builtins.isinstance = functools.partial(_isinstance, is_instance)
         yield
     finally:
         builtins.isinstance = is_instance
         torch.autograd.Function.apply = apply
+        torch.Size = size  # type: ignore[misc]
         for name in methods:
             delattr(torch.Tensor, name)  # they are inherited
         for home, name, original in originals:
@@ -60,6 +63,19 @@ def _factory(kind: str, target: Any, original: Callable[..., Any]) -> Callable[.
         return traced.tracer.create_proxy(kind, target, args, kwargs)
 
     return made
+
+
+class _SizeType(type):
+    """The type of what stands in for `torch.Size`, which takes no traced sizes: they stay in a tuple."""
+
+    original: type[torch.Size]
+
+    def __call__(cls, sizes: Iterable[Any] = ()) -> tuple[Any, ...]:
+        held = tuple(sizes)
+        return held if any(type(one) is ValueProxy for one in held) else cls.original(held)
+
+    def __instancecheck__(cls, value: Any) -> bool:
+        return isinstance(value, cls.original)
 
 
 class _Context:

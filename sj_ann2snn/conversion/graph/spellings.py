@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import operator
 from typing import Any
 
 import torch
@@ -16,9 +15,6 @@ __all__ = ["normalize_spellings"]
 
 _NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim", "x": "input", "x2": "other"}
 """NumPy's names of arguments, which torch accepts, and torch's own."""
-
-_VALUES_ONLY: dict[Any, Any] = {torch.max: torch.amax, torch.min: torch.amin, "max": "amax", "min": "amin"}
-"""Functions that also return indices, and those that return only the values."""
 
 
 def normalize_spellings(module: fx.GraphModule, record: Record) -> None:
@@ -40,7 +36,6 @@ def normalize_spellings(module: fx.GraphModule, record: Record) -> None:
         elif node.op == "call_module":
             _use_positions(node, attribute(module, str(node.target)))
     for node in list(module.graph.nodes):
-        _read_values_only(module, node)
         _stack_behind_samples(node)
     module.graph.lint()
     module.recompile()
@@ -72,30 +67,6 @@ def _is_torchs(node: fx.Node) -> bool:
         return True
     home = getattr(node.target, "__module__", None) or "torch"  # functions written in C have no module
     return str(home).split(".")[0] == "torch"
-
-
-def _read_values_only(module: fx.GraphModule, node: fx.Node) -> None:
-    """Turn a maximum with indices along a dimension, whose indices nobody reads, into one without them."""
-    target = _VALUES_ONLY.get(node.target)
-    dim = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
-    if target is None or not isinstance(dim, int) or not all(map(_picks_values, node.users)) or not node.users:
-        return
-    keepdim = node.kwargs.get("keepdim", node.args[2] if len(node.args) > 2 else False)
-    with module.graph.inserting_before(node):
-        first = node.args[0] if node.args else node.kwargs["input"]
-        make = module.graph.call_function if node.op == "call_function" else module.graph.call_method
-        values = make(target, (first, dim), {"keepdim": keepdim})
-    values.meta.update(node.meta)
-    for user in list(node.users):
-        user.replace_all_uses_with(values)
-        module.graph.erase_node(user)
-    module.graph.erase_node(node)
-
-
-def _picks_values(user: fx.Node) -> bool:
-    if user.op != "call_function" or len(user.args) < 2:
-        return False
-    return (user.target, user.args[1]) in ((operator.getitem, 0), (getattr, "values"))
 
 
 _REDUCTIONS = (torch.sum, torch.mean, torch.amax, torch.amin, "sum", "mean", "amax", "amin")
