@@ -6,17 +6,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-PARTIALS = 12
+LOW, HIGH, PARTIALS = 80, 1000, 12
+"""The range of pitches, in Hz, and how many partials they have."""
 
 
-def tones(count: int, seconds: float, rate: int, seed: int, low: float = 80, high: float = 1000) -> tuple[Tensor, Tensor]:
+def tones(
+    count: int, seconds: float, rate: int, seed: int, low: float = 80, high: float = 1000
+) -> tuple[Tensor, Tensor]:
     """Noisy harmonic tones with a slow vibrato: waveforms [N, samples] and their pitch at every sample, in cents.
 
     Cents count from 10 Hz, as in CREPE and FCPE. Each tone has its own loudness of the partials and its own noise.
     """
     draw = np.random.default_rng(seed)
     time = np.arange(round(seconds * rate)) / rate
-    center = np.exp(draw.uniform(np.log(low), np.log(high), (count, 1)))
+    center = np.exp(draw.uniform(np.log(LOW), np.log(HIGH), (count, 1)))
     vibrato = draw.uniform(0, 30, (count, 1)) * np.sin(2 * np.pi * draw.uniform(3, 6, (count, 1)) * time)
     pitch = center * 2 ** (vibrato / 1200)
     phase = 2 * np.pi * np.cumsum(pitch, axis=1) / rate
