@@ -32,7 +32,7 @@ from real.task import Task
 from real.ways import OURS, PEERS, ours, peer, reason, timed, value
 
 STEPS = (8, 32, 128)
-SAMPLES = {"calibration": 128, "test": 64}
+SAMPLES = {"calibration": 128, "test": 128}
 FEWER: dict[str, dict[str, Any]] = {
     "CREPE full": {"calibration": 32, "test": 16},
     "FCPE": {"calibration": 32, "test": 8},
@@ -43,7 +43,6 @@ FEWER: dict[str, dict[str, Any]] = {
     "deepCR inpainting": {"calibration": 64, "test": 24},
     "MTCNN PNet": {"calibration": 256, "test": 400},
     "MTCNN RNet": {"calibration": 256, "test": 200},
-    "MTCNN ONet": {"calibration": 128, "test": 100},
 }
 """Samples of the networks for which `SAMPLES` are too many, or too few."""
 

@@ -12,6 +12,9 @@ from torch import Tensor
 from .task import Task
 
 RATE, SECONDS, CALLS = 256000, 0.2, 4
+NOISE = 0.25
+"""As loud as the middle of the calls: the network begins to miss some."""
+
 THRESHOLD, NEAR = 0.3, 0.006
 """Of the detector, and how many seconds a call may be away from where it is found."""
 
@@ -44,7 +47,7 @@ def spectrograms(count: int, seed: int) -> tuple[Tensor, Tensor]:
     draw = np.random.default_rng(seed)
     shown, starts = [], []
     for _ in range(count):
-        wave = 0.002 * draw.standard_normal(round(RATE * SECONDS))
+        wave = NOISE * draw.standard_normal(round(RATE * SECONDS))
         begins = 0.01 + 0.045 * np.arange(CALLS) + draw.uniform(0, 0.02, CALLS)
         for begin in begins:
             time = np.arange(round(RATE * draw.uniform(0.004, 0.008))) / RATE

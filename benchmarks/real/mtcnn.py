@@ -20,7 +20,7 @@ THRESHOLDS = {"PNet": 0.6, "RNet": 0.7, "ONet": 0.7}
 WINDOW = {"PNet": 12, "RNet": 24, "ONet": 48}
 """Pixels of the side of what a network looks at."""
 
-SCENE, SHIFT = 96, 0.15
+SCENE, SHIFT = 96, 0.25
 """Pixels of a scene, and by which part of its side a window may miss its face."""
 
 FACES = {1: (0, 50), 2: (50, 100)}

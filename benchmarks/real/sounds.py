@@ -9,6 +9,9 @@ from torch import Tensor
 LOW, HIGH, PARTIALS = 80, 1000, 12
 """The range of pitches, in Hz, and how many partials they have."""
 
+NOISE = 1.5
+"""Its largest standard deviation; that of the tones is about 1. With it the networks begin to err."""
+
 
 def tones(
     count: int, seconds: float, rate: int, seed: int, low: float = 80, high: float = 1000
@@ -29,7 +32,7 @@ def tones(
         loudness = draw.uniform(0.2, 1, (count, 1)) / partial**slope
         loudness[center * partial > 0.45 * rate] = 0
         waves += loudness * np.sin(partial * phase + draw.uniform(0, 2 * np.pi, (count, 1)))
-    waves += draw.uniform(0, 0.1, (count, 1)) * draw.standard_normal(waves.shape)
+    waves += draw.uniform(0, NOISE, (count, 1)) * draw.standard_normal(waves.shape)
     waves /= np.abs(waves).max(axis=1, keepdims=True)
     return torch.tensor(waves, dtype=torch.float32), torch.tensor(1200 * np.log2(pitch / 10), dtype=torch.float32)
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sj_ann2snn import Converter, simulate
+from sj_ann2snn import Converter, evaluate, simulate
 from sj_ann2snn.compat import reset_net
 
 from .plugins import plugins
@@ -49,14 +49,14 @@ def value(task: Task, output: Any) -> float:
 def ours(task: Task, options: dict[str, Any], steps: Sequence[int]) -> dict[str, Any]:
     """After each of `steps`."""
     values: Values = {}
-    spent = 0.0
-    snn: nn.Module | None = None
-    for count in steps:
-        if snn is None or options["mode"] in BY_T:
-            start = time.perf_counter()
-            snn = converted(task, options, count)
-            spent = time.perf_counter() - start
-        values[str(count)] = value(task, simulate(snn, task.inputs, T=count))
+    by_t = options["mode"] in BY_T
+    for count in steps if by_t else (max(steps),):
+        start = time.perf_counter()
+        snn = converted(task, options, count)
+        spent = time.perf_counter() - start
+        curve = evaluate(snn, [(task.inputs, task.targets)], count, metric=task.metric, progress=False).value
+        at = (count,) if by_t else steps
+        values |= {str(step): curve[step - 1] for step in at}
     return {"values": values, "conversion_seconds": spent}
 
 
