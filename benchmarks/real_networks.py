@@ -19,7 +19,7 @@ import platform
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,37 +29,38 @@ from low_latency import Store
 from real import TASKS, load
 from real.page import TIMED, tables
 from real.task import Task
-from real.ways import OURS, PEERS, ours, peer, reason, timed, value
+from real.ways import OURS, PEERS, Values, ours, peer, reason, timed, value
 
-STEPS = (8, 32, 128)
 SAMPLES = {"calibration": 128, "test": 128}
 FEWER: dict[str, dict[str, Any]] = {
     "CREPE full": {"calibration": 32, "test": 16},
     "FCPE": {"calibration": 32, "test": 8},
     "BatDetect2": {"calibration": 12, "test": 6},
     "Basic Pitch": {"calibration": 8, "test": 4},
-    "open_nsfw": {"calibration": 24, "test": 12},
+    "open_nsfw": {"calibration": 16, "test": 8},
     "deepCR mask": {"calibration": 64, "test": 24},
     "deepCR inpainting": {"calibration": 64, "test": 24},
     "MTCNN PNet": {"calibration": 256, "test": 400},
     "MTCNN RNet": {"calibration": 256, "test": 200},
+    "MTCNN ONet": {"calibration": 128, "test": 64},
 }
 """Samples of the networks for which `SAMPLES` are too many, or too few."""
 
 QUICK = {"calibration": 4, "test": 2}
-TIMED_STEPS, TIMED_SAMPLES, ROUNDS = 32, 16, 3
+TIMED_STEPS, TIMED_SAMPLES, ROUNDS = 32, 64, 3
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--networks", nargs="+", choices=TASKS, default=list(TASKS), metavar="NAME")
     parser.add_argument("--ways", nargs="+", choices=[*OURS, *PEERS], default=[*OURS, *PEERS], metavar="WAY")
+    parser.add_argument("--steps", nargs="+", type=int, default=[8, 32, 128], metavar="T")
     parser.add_argument("--quick", action="store_true", help="few samples, T = 2, 4")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "real_networks")
     args = parser.parse_args(arguments)
     args.out.mkdir(parents=True, exist_ok=True)
     store = Store(args.out / "real_networks.json")
-    steps = (2, 4) if args.quick else STEPS
+    steps = (2, 4) if args.quick else args.steps
     for name in args.networks:
         samples = QUICK if args.quick else FEWER.get(name, SAMPLES)
         try:
@@ -74,22 +75,31 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def measure(store: Store, name: str, task: Task, ways: list[str], steps: tuple[int, ...], *, quick: bool) -> None:
+def measure(store: Store, name: str, task: Task, ways: list[str], steps: Sequence[int], *, quick: bool) -> None:
     """Everything about one network that is not stored yet."""
-
-    def keep(way: str, count: int, make: Callable[[], dict[str, Any]]) -> None:
+    store.keep((name, "ANN", 0), partial(about, task))
+    for way in ways:
+        missing = [count for count in steps if store.get(name, way, count) is None]
+        timing = way in TIMED and store.get(name, f"time, {way}", 0) is None
         start = time.perf_counter()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # layers that need more steps than these: the values show it
-            store.keep((name, way, count), make)
-        print(f"{name}, {way}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+            for count, found in values(task, way, missing).items():
+                store.keep((name, way, count), partial(dict, found))
+            if timing:
+                store.keep((name, f"time, {way}", 0), partial(seconds, task, way, quick=quick))
+        if missing or timing:
+            print(f"{name}, {way}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
 
-    keep("ANN", 0, partial(about, task))
-    for way in ways:
-        find = partial(ours, task, OURS[way], steps) if way in OURS else partial(peer, task, way, steps)
-        keep(way, max(steps), partial(values, find))
-        if way in TIMED:
-            keep(f"time, {way}", min(TIMED_STEPS, max(steps)), partial(seconds, task, way, steps, quick=quick))
+
+def values(task: Task, way: str, steps: Sequence[int]) -> Values:
+    """By step; or why there are none, of another converter or of this one."""
+    if not steps:
+        return {}
+    try:
+        return ours(task, OURS[way], steps) if way in OURS else peer(task, way, steps)
+    except Exception as problem:
+        return {count: {"refused": reason(problem)} for count in steps}
 
 
 def about(task: Task) -> dict[str, Any]:
@@ -107,17 +117,9 @@ def about(task: Task) -> dict[str, Any]:
     }
 
 
-def values(find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """By step; or why there are none, of another converter or of this one."""
-    try:
-        return find()
-    except Exception as problem:
-        return {"refused": reason(problem)}
-
-
-def seconds(task: Task, way: str, steps: tuple[int, ...], *, quick: bool) -> dict[str, Any]:
-    samples, rounds = (1, 1) if quick else (TIMED_SAMPLES, ROUNDS)
-    return timed(task, OURS[way], min(TIMED_STEPS, max(steps)), samples, rounds)
+def seconds(task: Task, way: str, *, quick: bool) -> dict[str, Any]:
+    steps, samples, rounds = (2, 1, 1) if quick else (TIMED_STEPS, TIMED_SAMPLES, ROUNDS)
+    return timed(task, OURS[way], steps, samples, rounds)
 
 
 def processor() -> str:

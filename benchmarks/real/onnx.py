@@ -7,13 +7,12 @@ from pathlib import Path
 
 from torch import nn
 
+from sj_ann2snn import from_onnx
+
 
 def network_of(package: str, *inside: str) -> nn.Module:
     """The network in a file of a package, which itself is not imported."""
-    from onnx2torch import convert
-
     found = importlib.util.find_spec(package)
     if found is None or found.origin is None:
         raise ModuleNotFoundError(f"No module named '{package}'", name=package)
-    network: nn.Module = convert(str(Path(found.origin).parent.joinpath(*inside))).eval()
-    return network
+    return from_onnx(Path(found.origin).parent.joinpath(*inside))

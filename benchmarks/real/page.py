@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from low_latency import Store
+from mnist_modes import markdown_table
+
 from sj_ann2snn.compat import spikingjelly_version
 
 from . import TASKS
@@ -16,56 +19,50 @@ NEAR = 0.01
 """What counts as the ANN's value."""
 
 
-def tables(store: Any) -> str:
+def tables(store: Store) -> str:
     """The tasks, the values of ours, those of SpikingJelly's recipes, and the times."""
-    names = [name for name in TASKS if store.get(name, "ANN", 0)]
-    if not names:
+    anns = {name: ann for name in TASKS if (ann := store.get(name, "ANN", 0)) is not None}
+    if not anns:
         return "Nothing was measured: no package of a network is installed.\n"
-    steps = sorted({int(key) for name in names for way in OURS for key in found(store, name, way).get("values", {})})
-    of_t = ", ".join(map(str, steps))
-    lines = ["| network | package | test data | samples | value | ANN |", "|---|---|---|---|---|---|"]
-    for name in names:
-        ann = store.get(name, "ANN", 0)
-        cells = (name, ann["package"], ann["data"], f"{ann['samples']:,}", ann["measures"], f"{ann['value']:.3f}")
-        lines.append(row(cells))
-    lines += ["", f"Values at T = {of_t}; bold within {NEAR:.0%} of the ANN's:", ""]
-    lines += table(store, names, ["ANN", *OURS])
+    of_t = ", ".join(map(str, store.steps()))
+    head = ("network", "package", "test data", "samples", "value", "ANN")
+    cells = (
+        (name, ann["package"], ann["data"], f"{ann['samples']:,}", ann["measures"], f"{ann['value']:.3f}")
+        for name, ann in anns.items()
+    )
+    lines = markdown_table([head, *cells])
+    lines += ["", f"Values at T = {of_t}; bold if at most {NEAR} below the ANN's, – where not measured:", ""]
+    lines += table(store, anns, list(OURS))
     lines += ["", f"SpikingJelly {spikingjelly_version()}'s recipes, at T = {of_t}:", ""]
-    lines += table(store, names, list(PEERS))
-    lines += ["", "Time of a simulation, as a multiple of the ANN's T passes (one thread, T = 32):", ""]
-    lines += [row(("network", *TIMED)), "|---|" + "---|" * len(TIMED)]
-    for name in names:
-        times = [found(store, name, f"time, {way}") for way in TIMED]
-        lines.append(row((name, *(f"{one['ratio']:.2f}" if "ratio" in one else "–" for one in times))))
-    first = store.get(names[0], "ANN", 0)
+    lines += table(store, anns, list(PEERS))
+    lines += ["", "Processor time of a simulation, as a multiple of the ANN's T passes (one thread, T = 32):", ""]
+    times = ((name, *(ratio(store.get(name, f"time, {way}", 0)) for way in TIMED)) for name in anns)
+    lines += markdown_table([("network", *TIMED), *times])
+    first = next(iter(anns.values()))
     lines += ["", f"{first['processor']}, torch {first['torch']}.", ""]
     return "\n".join(lines)
 
 
-def table(store: Any, names: list[str], ways: list[str]) -> list[str]:
-    lines = [row(("network", *ways)), "|---|" + "---|" * len(ways)]
-    for name in names:
-        ann = store.get(name, "ANN", 0)["value"]
-        lines.append(row((name, *(f"{ann:.3f}" if way == "ANN" else cell(store, name, way, ann) for way in ways))))
-    return lines
+def table(store: Store, anns: dict[str, dict[str, Any]], ways: list[str]) -> list[str]:
+    rows = (
+        (name, f"{ann['value']:.3f}", *(cell(store, name, way, ann["value"]) for way in ways))
+        for name, ann in anns.items()
+    )
+    return markdown_table([("network", "ANN", *ways), *rows])
 
 
-def cell(store: Any, name: str, way: str, ann: float) -> str:
-    measured = found(store, name, way)
-    if "refused" in measured:
-        return measured["refused"].replace("|", "\\|")
-    values = sorted(measured.get("values", {}).items(), key=lambda item: int(item[0]))
-    return " / ".join(f"**{one:.3f}**" if one >= ann - NEAR else f"{one:.3f}" for _, one in values) or "–"
+def cell(store: Store, name: str, way: str, ann: float) -> str:
+    """The values at all numbers of steps, or why there are none."""
+    found = [store.get(name, way, count) for count in store.steps()]
+    refused = [one["refused"] for one in found if one is not None and "refused" in one]
+    if refused:
+        return str(refused[0]).replace("|", "\\|")
+    return " / ".join("–" if one is None else shown(one["value"], ann) for one in found)
 
 
-def found(store: Any, name: str, way: str) -> dict[str, Any]:
-    """What was measured of a way, whatever the number of steps."""
-    for count in store.steps():
-        measured = store.get(name, way, count)
-        if measured is not None:
-            return dict(measured)
-    return {}
+def shown(value: float, ann: float) -> str:
+    return f"**{value:.3f}**" if value >= ann - NEAR else f"{value:.3f}"
 
 
-def row(cells: tuple[str, ...]) -> str:
-    return f"| {' | '.join(cells)} |"
+def ratio(measured: dict[str, Any] | None) -> str:
+    return "–" if measured is None else f"{measured['ratio']:.2f}"

@@ -17,8 +17,8 @@ from sj_ann2snn.compat import reset_net
 from .plugins import plugins
 from .task import Task
 
-Values = dict[str, float]
-"""The mean of the task's metric, by the number of steps."""
+Values = dict[int, dict[str, Any]]
+"""What was found, by the number of steps; "value" is the mean of the task's metric."""
 
 
 OURS: dict[str, dict[str, Any]] = {
@@ -46,18 +46,17 @@ def value(task: Task, output: Any) -> float:
     return task.metric(output, task.targets).mean().item()
 
 
-def ours(task: Task, options: dict[str, Any], steps: Sequence[int]) -> dict[str, Any]:
-    """After each of `steps`."""
+def ours(task: Task, options: dict[str, Any], steps: Sequence[int]) -> Values:
+    """After each of `steps`, in one run if the network is the same for all of them."""
     values: Values = {}
-    by_t = options["mode"] in BY_T
-    for count in steps if by_t else (max(steps),):
+    for count in steps if options["mode"] in BY_T else (max(steps),):
         start = time.perf_counter()
         snn = converted(task, options, count)
         spent = time.perf_counter() - start
         curve = evaluate(snn, [(task.inputs, task.targets)], count, metric=task.metric, progress=False).value
-        at = (count,) if by_t else steps
-        values |= {str(step): curve[step - 1] for step in at}
-    return {"values": values, "conversion_seconds": spent}
+        for step in (count,) if options["mode"] in BY_T else steps:
+            values[step] = {"value": curve[step - 1], "conversion_seconds": spent}
+    return values
 
 
 def converted(task: Task, options: dict[str, Any], steps: int) -> nn.Module:
@@ -65,7 +64,7 @@ def converted(task: Task, options: dict[str, Any], steps: int) -> nn.Module:
     return Converter(task.calibration, plugins=plugins(), progress=False, **given)(task.network)
 
 
-def peer(task: Task, name: str, steps: Sequence[int]) -> dict[str, Any]:
+def peer(task: Task, name: str, steps: Sequence[int]) -> Values:
     """One of SpikingJelly's recipes, run step by step as its documentation does."""
     from spikingjelly.activation_based import ann2snn
 
@@ -80,8 +79,8 @@ def peer(task: Task, name: str, steps: Sequence[int]) -> dict[str, Any]:
             output = snn(task.inputs)
             total = output if total is None else added(total, output)
             if step in steps:
-                values[str(step)] = value(task, scaled(total, 1 / step))
-    return {"values": values}
+                values[step] = {"value": value(task, scaled(total, 1 / step))}
+    return values
 
 
 def added(one: Any, other: Any) -> Any:
@@ -108,7 +107,7 @@ def reason(problem: Exception) -> str:
 
 
 def timed(task: Task, options: dict[str, Any], steps: int, samples: int, rounds: int) -> dict[str, float]:
-    """Seconds of a simulation and of the ANN's `steps` passes, one thread, in turns: medians."""
+    """Processor time of a simulation and of the ANN's `steps` passes, one thread, in turns: medians."""
     snn, x = converted(task, options, steps), task.inputs[:samples]
     spent: dict[str, list[float]] = {"snn": [], "ann": []}
     threads = torch.get_num_threads()
@@ -117,12 +116,12 @@ def timed(task: Task, options: dict[str, Any], steps: int, samples: int, rounds:
         with torch.no_grad():
             task.network(x), simulate(snn, x, T=steps)
             for _ in range(rounds):
-                start = time.perf_counter()
+                start = time.process_time()
                 task.network(x)
-                middle = time.perf_counter()
+                middle = time.process_time()
                 simulate(snn, x, T=steps)
                 spent["ann"].append((middle - start) * steps)
-                spent["snn"].append(time.perf_counter() - middle)
+                spent["snn"].append(time.process_time() - middle)
     finally:
         torch.set_num_threads(threads)
     medians = {name: sorted(times)[rounds // 2] for name, times in spent.items()}
