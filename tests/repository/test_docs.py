@@ -187,6 +187,11 @@ def test_the_tables_of_few_steps_are_those_that_the_benchmark_wrote() -> None:
         assert (results / picture).read_bytes() == (DOCS / "images" / picture).read_bytes()
 
 
+def test_the_tables_of_real_networks_are_those_that_the_benchmark_wrote() -> None:
+    written = (ROOT / "benchmarks" / "results" / "real_networks" / "real_networks.md").read_text(encoding="utf-8")
+    assert written.strip() in (DOCS / "real-networks.md").read_text(encoding="utf-8")
+
+
 # Links and the site ----------------------------------------------------------------------------------
 
 
