@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from ..contracts.replacements import Weighted
 from ..contracts.site import Varies
+from ..errors import ConversionError
 from ..support.batches import forward_signature, run_batch
 from ..support.neutral import neutral
 from ..support.trees import map_tensors
 from ..support.wording import shown
 from .calibrate import CalibrationData
 from .draft import Draft
+from .graph.own_network import require_python
 from .prepare import working_copy
 from .submodule import Part, by_name
 
@@ -49,7 +51,11 @@ def convertible_submodules(part: Part, plan: Callable[[Part], Draft]) -> list[st
         part: What cannot be traced.
         plan: Plans a part, or raises an error.
     """
-    network = working_copy(part.ann, part.device)
+    try:
+        require_python(part.ann)
+        network = working_copy(part.ann, part.device)
+    except ConversionError:  # what cannot be followed, or copied, was reported already
+        return []
     calls = _first_calls(network, part)
     tries = 0
 

@@ -103,7 +103,7 @@ def test_networks_that_run_step_by_step(snn: nn.Module, x: Tensor) -> None:
     bad[3, 0, 0, 0] = NAN
     with pytest.raises(
         NonFiniteError,
-        match=r"In the submodule '0': .* first affected samples of 40: 3\); it first shows at 0 \(Conv2d\)",
+        match=r"In the submodule '0': .*first affected samples of 40: 3\); it first shows at 0 \(Conv2d\)",
     ):
         simulate(wrapped, bad, T=3)
     with torch.no_grad():
