@@ -10,7 +10,7 @@ import torch
 from spikingjelly.activation_based import layer, neuron
 from torch import Tensor, nn
 
-from sj_ann2snn import ConflictError, ExitRule, OptionError, PluginError, Readout, evaluate, simulate
+from sj_ann2snn import ConflictError, ExitRule, InputError, OptionError, PluginError, Readout, evaluate, simulate
 from sj_ann2snn.builtin.readouts import Delayed, Exponential, Last, Mean, Potential
 from sj_ann2snn.hooks import discovery, validation
 from sj_ann2snn.hooks.registry import Owner
@@ -333,7 +333,7 @@ def test_answers_outside_the_contract_in_simulate(snn: Any, readout: Readout, me
         simulate(snn, samples()[0], 3, readout=readout)
 
 
-def test_answers_of_another_shape_are_none_for_evaluate(snn: Any) -> None:
+def test_metrics_measure_the_answers_of_a_readout(snn: Any) -> None:
     class Pairs(Last):
         name = "pairs"
 
@@ -342,7 +342,11 @@ def test_answers_of_another_shape_are_none_for_evaluate(snn: Any) -> None:
 
     x, labels = samples()
     assert simulate(snn, x, 3, readout=Pairs()).shape == (23, 2, 2)
-    with pytest.raises(PluginError, match=r"outputs of shape \(\d+, 4\) into answers of shape \(\d+, 2, 2\); evaluate"):
+    pairs = labels[:, None].expand(-1, 2) % 2
+    answers = run_by_hand(snn, x, 3).unflatten(2, (2, 2))
+    wanted = (answers.argmax(2) == pairs).double().mean((1, 2)).tolist()
+    assert evaluate(snn, [(x, pairs)], 3, readout=Pairs(), progress=False).accuracy == pytest.approx(wanted)
+    with pytest.raises(InputError, match=r"labels have shape \(23,\), but the network's output is shape \(23, 2, 2\)"):
         evaluate(snn, [(x, labels)], 3, readout=Pairs(), progress=False)
 
 
