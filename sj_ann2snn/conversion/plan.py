@@ -250,10 +250,13 @@ class _Planner:
             self._refuse(self._site(node), "it mixes the samples of a batch", "Work on each sample by itself")
 
     def _refuse_batch(self, node: fx.Node, first: tuple[int, ...], second: tuple[int, ...]) -> None:
+        label = node_label(self.module, node)
+        if any(problem.name == label for problem in self.problems):
+            return  # for a reason that says more
         if node.op == "placeholder":
             why = f"it has shape {first} for two samples and {second} for three; inputs hold samples in dimension 0"
             help = "Pass one value per sample, or keep in the network what is the same for all of them, as a buffer."
-            self.problems.append(Problem(node_label(self.module, node), "input", "", why, help))
+            self.problems.append(Problem(label, "input", "", why, help))
         elif all(self._has_samples(arg) for arg in node.all_input_nodes):  # otherwise it follows from what is refused
             self._refuse(
                 self._site(node),
