@@ -98,3 +98,10 @@ def test_nothing_is_folded_if_batchnorm_is_not() -> None:
     converter = Converter([torch.randn(16, 3, 6, 6)], progress=False, fuse_flag=False)
     converter(ann)
     assert [entry.name for entry in converter.report] == ["layer", "mul", "add", "relu"]
+
+
+def test_later_operations_keep_their_names() -> None:
+    ann = Normalized(nn.Conv2d(3, 8, 3), lambda net, x: 2 * (torch.relu(net.scale * x) + 1), *SHAPE).eval()
+    converter = Converter([torch.randn(16, 3, 6, 6)], progress=False)
+    converter(ann)
+    assert [entry.name for entry in converter.report] == ["layer", "relu", "add", "mul#2", "relu#2"]

@@ -14,7 +14,7 @@ from ...errors import ConversionError
 from ...layers import ChannelAffine
 from ...support.names import NAME
 from .channel_arithmetic import channel_arithmetic
-from .naming import copied_attribute, node_label, operation_name, qualified_name
+from .naming import copied_attribute, keep_numbers, node_label, operation_name, qualified_name
 from .records import Record, TensorRecord
 from .tracing import LEAF
 from .weights import batchnorm_factors, scaled_layer
@@ -116,6 +116,7 @@ def _absorb_arithmetic(module: fx.GraphModule, node: fx.Node, record: Record) ->
     """Fold a sum or product with constants per channel into the layer before it: a BatchNorm written by hand."""
     found = channel_arithmetic(module, node, record)
     if found is not None and _can_change(module, found[0]):
+        keep_numbers(module, node)
         _absorb(module, found[0], node, operation_name(node.target), found[1:])
 
 

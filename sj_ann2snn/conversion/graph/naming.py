@@ -11,10 +11,13 @@ from torch import Tensor, fx, nn
 from ...support.names import NAME
 from .tracing import PATH
 
-__all__ = ["attribute", "copied_attribute", "node_label", "operation_name", "qualified_name"]
+__all__ = ["attribute", "copied_attribute", "keep_numbers", "node_label", "operation_name", "qualified_name"]
 
 
 CALLS = ("call_module", "call_function", "call_method")
+
+_FOLDED = "ann2snn_folded"
+"""Key of a node's meta: how many calls of the same name before it are part of a layer now."""
 
 
 def attribute(module: nn.Module, target: str) -> Any:
@@ -53,4 +56,14 @@ def node_label(module: fx.GraphModule, node: fx.Node) -> str:
     named = [other for other in module.graph.nodes if other.op in CALLS and qualified_name(module, other) == name]
     layers = [other for other in named if other.op == "call_module"]
     count = [*layers, *(other for other in named if other not in layers)].index(node) + 1 if node in named else 1
+    count += node.meta.get(_FOLDED, 0)
     return name if count == 1 else f"{name}#{count}"
+
+
+def keep_numbers(module: fx.GraphModule, folded: fx.Node) -> None:
+    """Let later functions of the same name keep their labels when `folded` is erased, which is a function too."""
+    name = qualified_name(module, folded)
+    nodes = list(module.graph.nodes)
+    for node in nodes[nodes.index(folded) + 1 :]:
+        if node.op in ("call_function", "call_method") and qualified_name(module, node) == name:
+            node.meta[_FOLDED] = node.meta.get(_FOLDED, 0) + 1
