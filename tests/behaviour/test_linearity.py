@@ -72,7 +72,7 @@ NONLINEAR: dict[str, tuple[Callable[[Any, Tensor, Tensor], Tensor], str, str]] =
     "rounding": (lambda net, h, g: torch.div(h, 2.0, rounding_mode="floor"), "div", "it rounds"),
     "clamp between": (lambda net, h, g: torch.clamp(h, -0.5, 0.5), "clamp", "it clamps to"),
     "unknown": (lambda net, h, g: torch.lgamma(h + 1), "lgamma", "no installed mapper knows it"),
-    "mean over all": (lambda net, h, g: h - h.mean(), "mean", BATCH),
+    "mean over all": (lambda net, h, g: h - h.mean(), "mean", "it reduces over all samples of the batch"),
     "sum over the batch": (lambda net, h, g: h - h.sum(0), "sum", BATCH),
     "mean over the batch, kept": (lambda net, h, g: h - h.mean(0, keepdim=True), "mean", BATCH),
     "transposed batch": (lambda net, h, g: (net.two.weight @ h.t()).t(), "t", BATCH),
