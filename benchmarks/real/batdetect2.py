@@ -37,6 +37,7 @@ def network(calibration: int, test: int) -> Task:
         targets=targets,
         metric=calls_found,
         measures="F of calls found",
+        batch=2,
     )
 
 

@@ -20,7 +20,7 @@ def mask(calibration: int, test: int) -> Task:
     seen, _, _ = images(calibration, 1)
     inputs, _, rays = images(test, 2)
     return Task(
-        network=model().maskNet,
+        network=model().maskNet.module,
         package="deepcr",
         data="Hubble Deep Field with drawn cosmic rays",
         calibration=list(seen.split(8)),
@@ -39,7 +39,7 @@ def inpainting(calibration: int, test: int) -> Task:
     seen, _ = masked(calibration, 1)
     inputs, targets = masked(test, 2)
     return Task(
-        network=model().inpaintNet,
+        network=model().inpaintNet.module,
         package="deepcr",
         data="Hubble Deep Field with drawn cosmic rays",
         calibration=list(seen.split(8)),

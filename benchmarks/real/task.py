@@ -22,6 +22,7 @@ class Task:
         targets: What is true of them, [N, ...].
         metric: Function of (output, target): one value per sample, larger is better, 1 at best.
         measures: What the metric says, in words.
+        batch: Samples in a batch of the test; fewer where the outputs are large, which a metric sees after every step.
     """
 
     network: nn.Module
@@ -32,3 +33,4 @@ class Task:
     targets: Tensor
     metric: Callable[[Any, Tensor], Tensor]
     measures: str
+    batch: int = 128

@@ -20,7 +20,6 @@ from .task import Task
 Values = dict[int, dict[str, Any]]
 """What was found, by the number of steps; "value" is the mean of the task's metric."""
 
-
 OURS: dict[str, dict[str, Any]] = {
     "99.9%, from θ/2": {"mode": "99.9%", "channel_wise": True, "initial_potential": 0.5},
     "low-latency": {"mode": "low-latency"},
@@ -28,6 +27,12 @@ OURS: dict[str, dict[str, Any]] = {
     "differential, 16 sizes": {"mode": "max", "channel_wise": True, "neuron": "differential", "thresholds": 16},
 }
 """What is given to the converter besides the data."""
+
+REMEDIES: dict[str, dict[str, Any]] = {
+    "99.99%, from θ/2": {"mode": "99.99%", "channel_wise": True, "initial_potential": 0.5},
+    "max, from θ/2": {"mode": "max", "channel_wise": True, "initial_potential": 0.5},
+}
+"""The same for networks of which 99.9% clips too much."""
 
 BY_T = ("low-latency",)
 """Modes that make a network for one number of steps."""
@@ -49,11 +54,12 @@ def value(task: Task, output: Any) -> float:
 def ours(task: Task, options: dict[str, Any], steps: Sequence[int]) -> Values:
     """After each of `steps`, in one run if the network is the same for all of them."""
     values: Values = {}
+    test = list(zip(task.inputs.split(task.batch), task.targets.split(task.batch), strict=True))
     for count in steps if options["mode"] in BY_T else (max(steps),):
         start = time.perf_counter()
         snn = converted(task, options, count)
         spent = time.perf_counter() - start
-        curve = evaluate(snn, [(task.inputs, task.targets)], count, metric=task.metric, progress=False).value
+        curve = evaluate(snn, test, count, metric=task.metric, progress=False).value
         for step in (count,) if options["mode"] in BY_T else steps:
             values[step] = {"value": curve[step - 1], "conversion_seconds": spent}
     return values
