@@ -185,7 +185,9 @@ def test_a_module_in_place_of_its_name(option: str, given: Any, named: str) -> N
 
 
 def test_no_part_at_all() -> None:
-    with pytest.raises(OptionError, match=r"convert_only names no submodule\. Leave it out to convert the whole network"):
+    with pytest.raises(
+        OptionError, match=r"convert_only names no submodule\. Leave it out to convert the whole network"
+    ):
         convert(network(), images(), convert_only=[])
 
 
