@@ -398,7 +398,13 @@ class TestMaxPool(Mapper):
         "momentum": case(behind(nn.MaxPool2d(2)), memory=True, maxpool="momentum"),
         "pre-spike": case(behind(nn.MaxPool2d(2)), memory=True, maxpool="pre-spike"),
         "average": case(behind(nn.MaxPool2d(2)), maxpool="avg"),
-        "indices": refused(written(lambda net, h: net.pool(h)[0], pool=lambda: nn.MaxPool2d(2, return_indices=True))),
+        "indices": refused(
+            written(
+                lambda net, h: net.unpool(*net.pool(h)),
+                pool=lambda: nn.MaxPool2d(2, return_indices=True),
+                unpool=lambda: nn.MaxUnpool2d(2),
+            )
+        ),
         "dilated": refused(behind(nn.MaxPool2d(2, dilation=2)), maxpool="avg"),
     }
 
