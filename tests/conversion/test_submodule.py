@@ -102,14 +102,6 @@ def test_a_submodule_that_is_not_called_is_named() -> None:
         Converter([images()], convert_only=["body", "spare"], progress=False)(ann)
 
 
-def test_corrections_see_every_submodule_alone() -> None:
-    pytest.importorskip("sj_ann2snn_calibration", reason="comes with the plugin sj-ann2snn-calibration")
-    x = images()
-    ann = Two().eval()
-    snn = Converter([x], mode="low-latency", T=8, convert_only=["body", "head"], progress=False)(ann)
-    assert relative_error(simulate(snn, x, T=8), answer(ann, x)) < 0.3
-
-
 def test_a_list_of_inputs_converts_whole_and_calibrates_in_every_batch() -> None:
     class Merging(nn.Module):
         def __init__(self) -> None:
