@@ -491,7 +491,7 @@ def hooked() -> nn.Module:
 
 def test_builtin_layers_carry_no_note() -> None:
     snn = convert(neuron=IFNeuron())
-    assert set(snn.meta) <= {"ann2snn_makers"}
+    assert set(snn.meta) <= {"ann2snn_makers", "ann2snn_conversion"}
     assert "ann2snn_makers" not in convert().meta
     assert Archive.name == "archive"
 
