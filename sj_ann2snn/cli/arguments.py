@@ -21,6 +21,7 @@ else:
 from ..support.wording import first_line, shown
 
 __all__ = [
+    "ONE_MODE_ARGUMENTS",
     "Subparsers",
     "add_network",
     "add_option_argument",
@@ -45,6 +46,15 @@ TUTORIAL_MODES = ("max", "99.9%", "1/2", "1/3", "1/4", "1/5")
 
 CONVERTER_KEYWORDS = ("convert_only", "corrections", "fuse_flag", "leaf_modules", "neuron", "prefer", "verify")
 """The converter's own keywords that can be given as options."""
+
+ONE_MODE_ARGUMENTS = {
+    "T": "--T",
+    "channel_wise": "--channel-wise",
+    "dataloader": "--data",
+    "device": "--device",
+    "mode": "--mode",
+}
+"""Keywords of the converter for which a command that converts in one mode has its own argument."""
 
 LAYER_NAMES = ("convert_only", "leaf_modules")
 """Keywords that name layers."""

@@ -167,6 +167,8 @@ def run(args: argparse.Namespace) -> int:
     if measured and not args.data:
         raise OptionError("--metric measures the network on your test data: give --data MODULE:LOADERS.")
     with users_code(), threads(args.threads) as count:
+        metric = metric_of(args.metric)
+        against_ann = needs_ann(metric, args.against_ann)
         ann = load_network(args.network).eval().to(device)
         if args.data:
             calibration, test = load_loaders(args.data)
@@ -184,7 +186,7 @@ def run(args: argparse.Namespace) -> int:
         x = move(x, device)
         snn = Converter(calibration, mode=args.mode, T=args.T, progress=False, **options)(ann)
         timings = time_ways(ann, snn, x, args.T, args.repeats)
-        values = measure(ann, snn, test, args) if measured else {}
+        values = measure(ann, snn, test, args.T, metric, against_ann) if measured else {}
         result = BenchResult(
             args.network,
             len(x),
@@ -204,12 +206,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def measure(ann: nn.Module, snn: nn.Module, test: Any, args: argparse.Namespace) -> dict[str, dict[str, float]]:
+def measure(
+    ann: nn.Module, snn: nn.Module, test: Any, steps: int, metric: Any, against_ann: bool
+) -> dict[str, dict[str, float]]:
     """What the metrics say of both networks on all of the test data."""
-    metric = metric_of(args.metric)
-    judge = ann if needs_ann(metric, args.against_ann) else None
+    judge = ann if against_ann else None
     of_ann = ann_values(ann, test, metric, against=judge)
-    spiking = evaluate(snn, test, args.T, metric=metric, ann=judge, progress=sys.stderr.isatty()).values
+    spiking = evaluate(snn, test, steps, metric=metric, ann=judge, progress=sys.stderr.isatty()).values
     return {name: {SPIKING: spiking[name][-1], OF_ANN: value} for name, value in of_ann.items()}
 
 

@@ -7,6 +7,7 @@ import json
 import re
 
 from .arguments import (
+    ONE_MODE_ARGUMENTS,
     Subparsers,
     add_option_argument,
     add_run_arguments,
@@ -27,14 +28,7 @@ __all__ = ["add_parser", "run"]
 
 NUMBERS = "compare.json"
 
-OWN_ARGUMENTS = {
-    "T": "--T",
-    "channel_wise": "--channel-wise",
-    "dataloader": "--data",
-    "device": "--device",
-    "mode": "--modes",
-}
-"""Keywords of the converter for which the command has its own argument."""
+OWN_ARGUMENTS = {**ONE_MODE_ARGUMENTS, "mode": "--modes"}
 
 EXAMPLE = """\
 example: with models.py in the current directory,
@@ -80,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     device = None if args.device is None else checked_device(args.device)
     with users_code():
         metric = metric_of(args.metric)
-        needs_ann(metric, args.against_ann)  # before anything is read, because it finds out what is no metric
+        against_ann = needs_ann(metric, args.against_ann)
         ann = load_network(args.network)
         calibration, test = load_loaders(args.data)
         out = writable(args.out)
@@ -95,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
             options=options,
             readout=readout,
             metric=metric,
-            against_ann=needs_ann(metric, args.against_ann),
+            against_ann=against_ann,
         )
     pictures = [picture_of(name) for name in sweep.ann_values]
     for name, picture in zip(sweep.ann_values, pictures, strict=True):

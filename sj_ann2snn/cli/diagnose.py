@@ -8,6 +8,7 @@ import json
 from ..conversion.converter import Converter
 from ..diagnosis.diagnose import diagnose
 from .arguments import (
+    ONE_MODE_ARGUMENTS,
     Subparsers,
     add_option_argument,
     add_trained_network,
@@ -23,15 +24,6 @@ from .targets import load_loaders, load_network
 from .users_code import users_code
 
 __all__ = ["add_parser", "run"]
-
-OWN_ARGUMENTS = {
-    "T": "--T",
-    "channel_wise": "--channel-wise",
-    "dataloader": "--data",
-    "device": "--device",
-    "mode": "--mode",
-}
-"""Keywords of the converter for which the command has its own argument."""
 
 EXAMPLE = """\
 example: with models.py as for `sj-ann2snn compare`,
@@ -74,7 +66,7 @@ def add_parser(commands: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert and diagnose."""
-    options = converter_options(args.option, OWN_ARGUMENTS)
+    options = converter_options(args.option, ONE_MODE_ARGUMENTS)
     readout = readout_of(args.readout, args.T)
     device = checked_device(args.device)
     with users_code():

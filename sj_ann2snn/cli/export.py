@@ -9,20 +9,19 @@ from pathlib import Path
 
 from ..conversion.converter import Converter
 from ..interchange.files import export, find_exporter
-from .arguments import Subparsers, add_option_argument, add_trained_network, checked_device, converter_options, steps
+from .arguments import (
+    ONE_MODE_ARGUMENTS,
+    Subparsers,
+    add_option_argument,
+    add_trained_network,
+    checked_device,
+    converter_options,
+    steps,
+)
 from .targets import load_loaders, load_network
 from .users_code import users_code
 
 __all__ = ["add_parser", "run"]
-
-OWN_ARGUMENTS = {
-    "T": "--T",
-    "channel_wise": "--channel-wise",
-    "dataloader": "--data",
-    "device": "--device",
-    "mode": "--mode",
-}
-"""Keywords of the converter for which the command has its own argument."""
 
 EXAMPLE = """\
 examples:
@@ -64,7 +63,7 @@ def add_parser(commands: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert the network, write the file and print a summary."""
-    options = converter_options(args.option, OWN_ARGUMENTS)
+    options = converter_options(args.option, ONE_MODE_ARGUMENTS)
     exporter = find_exporter(args.out, args.format, {})
     device = None if args.device is None else checked_device(args.device)
     with users_code():

@@ -139,7 +139,7 @@ def evaluate(
                     totals.finish(metrics)
                 metrics = []
                 if progress:
-                    bar.set_postfix({name: f"{values[-1]:.4g}" for name, values in totals.values().items()})
+                    bar.set_postfix({name: f"{value:.4g}" for name, value in totals.latest().items()})
     except KeyboardInterrupt as interrupt:
         if metrics:  # the batch at which the interrupt came
             totals.finish(metrics)

@@ -88,6 +88,10 @@ class Tally:
         """Every metric after every step."""
         return {name: values for metric in self.metrics for name, values in metric.values().items()}
 
+    def latest(self) -> dict[str, float]:
+        """Every metric after the last step, except for those that take long to compute."""
+        return {name: value for metric in self.metrics for name, value in metric.latest().items()}
+
     def result(self) -> EvaluationResult:
         with self._lock:
             return EvaluationResult(

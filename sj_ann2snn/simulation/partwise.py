@@ -38,6 +38,8 @@ def converted_parts(snn: nn.Module) -> dict[str, fx.GraphModule]:
 
     None of a network with other modules that remember: it runs step by step.
     """
+    if isinstance(snn, fx.GraphModule):
+        return {}  # it is converted itself
     found: dict[str, fx.GraphModule] = {}
     inside: set[int] = set()
     for name, module in snn.named_modules():
@@ -48,7 +50,7 @@ def converted_parts(snn: nn.Module) -> dict[str, fx.GraphModule]:
             inside.update(map(id, module.modules()))
         elif isinstance(module, MemoryModule):
             return {}
-    return {} if "" in found else found
+    return found
 
 
 def simulator_for(

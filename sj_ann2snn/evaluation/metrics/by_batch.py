@@ -64,6 +64,10 @@ class ByBatch:
         """The metric after every step, by its name; one entry for each of several values."""
         return self._state.values()
 
+    def latest(self) -> dict[str, float]:
+        """The metric after the last step, for the progress bar; nothing if that would take long."""
+        return self._state.latest()
+
 
 class BatchOutputs:
     """The outputs of one batch at all steps, tile by tile."""
@@ -198,6 +202,9 @@ class _Function:
     def values(self) -> dict[str, tuple[float, ...]]:
         return {self._measure.name: tuple((self._sums / self._samples).tolist())}
 
+    def latest(self) -> dict[str, float]:
+        return {self._measure.name: float(self._sums[-1] / self._samples[-1])}
+
     def _total(self, found: Any, samples: int) -> float:
         """The sum over the samples of what the function returned for a batch."""
         values = _numbers(found)
@@ -246,6 +253,9 @@ class _Accumulating:
                     )
                 found.setdefault(f"{self._measure.name}.{key}" if key else self._measure.name, []).append(float(value))
         return {name: tuple(values) for name, values in found.items()}
+
+    def latest(self) -> dict[str, float]:
+        return {}  # to compute the value may cost as much as the simulation
 
 
 def _numbers(found: Any) -> Tensor | None:

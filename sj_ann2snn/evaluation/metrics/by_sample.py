@@ -46,17 +46,24 @@ class BySample:
 
     def values(self) -> dict[str, tuple[float, ...]]:
         """The metric after every step, by its name."""
-        name, metric = self.measure.name, self.measure.metric
         if self._sums is None:
-            return {name: (0.0,) * self.steps}
+            return {self.measure.name: (0.0,) * self.steps}
+        return {self.measure.name: self._value(self._sums)}
+
+    def latest(self) -> dict[str, float]:
+        """The metric after the last step, for the progress bar."""
+        return {} if self._sums is None else {self.measure.name: self._value(self._sums[-1:])[0]}
+
+    def _value(self, sums: Tensor) -> tuple[float, ...]:
+        metric = self.measure.metric
         with blame(self.measure.who, "asked for its value", metric, "value"):
-            found: Any = metric.value(self._sums, self._samples)
-        if not isinstance(found, Tensor) or found.shape != (self.steps,):
+            found: Any = metric.value(sums, self._samples)
+        if not isinstance(found, Tensor) or found.shape != (len(sums),):
             raise PluginError(
                 f"{self.measure.who} returned {describe_batch(found)} from value(); it must return a tensor "
-                f"[{self.steps}], one number for each step. {self.measure.who.advice}"
+                f"[{len(sums)}], one number for each step. {self.measure.who.advice}"
             )
-        return {name: tuple(found.double().tolist())}
+        return tuple(found.double().tolist())
 
 
 class BatchContributions:

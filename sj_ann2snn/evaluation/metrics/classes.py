@@ -13,10 +13,34 @@ from ...errors import InputError
 from ..labels import IGNORED, class_targets, classes_of_ann, decisions, require_classes
 from .regression import R2Score
 
-__all__ = ["Accuracy", "Agreement"]
+__all__ = ["Accuracy", "Agreement", "ClassMetric"]
 
 
-class Accuracy(Metric):
+class ClassMetric(Metric):
+    """The base of metrics that compare classes: the best of several scores, or with a threshold yes and no.
+
+    Args:
+        threshold: As for `Accuracy`.
+    """
+
+    def __init__(self, *, threshold: float | None = None) -> None:
+        self.threshold = None if threshold is None else require_number("threshold", threshold)
+
+    @property
+    def scale_invariant(self) -> bool:
+        return not self.threshold
+
+    def targets(self, found: Any, shape: tuple[int, ...]) -> Tensor:
+        if self.threshold is not None:
+            return decisions(found, shape)
+        require_classes(shape, self.name)
+        return class_targets(found, shape)
+
+    def targets_of_ann(self, outputs: Tensor) -> Any:
+        return classes_of_ann(outputs, self.threshold, self.name)
+
+
+class Accuracy(ClassMetric):
     """The share of samples, or of pixels, whose class is among the best.
 
     >>> import torch
@@ -41,26 +65,16 @@ class Accuracy(Metric):
     name = "top1"
 
     def __init__(self, *, top: int = 1, threshold: float | None = None) -> None:
+        super().__init__(threshold=threshold)
         self.top = require_integer("top", top, 1, what="the number of classes that count")
-        self.threshold = None if threshold is None else require_number("threshold", threshold)
-
-    @property
-    def scale_invariant(self) -> bool:
-        return not self.threshold
 
     def targets(self, found: Any, shape: tuple[int, ...]) -> Tensor:
-        if self.threshold is not None:
-            return decisions(found, shape)
-        require_classes(shape, self.name)
-        if self.top > 1 and shape[1] <= self.top:
+        if self.threshold is None and self.top > 1 and len(shape) > 1 and 1 < shape[1] <= self.top:
             raise InputError(
                 f"The best {self.top} of the network's {shape[1]} classes are all there are, so every answer would be "
                 "right. Use a smaller number of classes."
             )
-        return class_targets(found, shape)
-
-    def targets_of_ann(self, outputs: Tensor) -> Any:
-        return classes_of_ann(outputs, self.threshold, self.name)
+        return super().targets(found, shape)
 
     def contributions(self, answers: Tensor, targets: Tensor) -> Tensor:
         if self.threshold is not None:

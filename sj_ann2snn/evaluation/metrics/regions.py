@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from ...contracts.metric import Metric
-from ...contracts.option_checks import require_number
-from ..labels import IGNORED, class_targets, classes_of_ann, decisions, require_classes
+from ..labels import IGNORED
+from .classes import ClassMetric
 
 __all__ = ["Dice", "IoU"]
 
 
-class IoU(Metric):
+class IoU(ClassMetric):
     """Intersection over union, the mean over the classes: the Jaccard index.
 
     >>> import torch
@@ -40,22 +37,6 @@ class IoU(Metric):
     """
 
     name = "iou"
-
-    def __init__(self, *, threshold: float | None = None) -> None:
-        self.threshold = None if threshold is None else require_number("threshold", threshold)
-
-    @property
-    def scale_invariant(self) -> bool:
-        return not self.threshold
-
-    def targets(self, found: Any, shape: tuple[int, ...]) -> Tensor:
-        if self.threshold is not None:
-            return decisions(found, shape)
-        require_classes(shape, self.name)
-        return class_targets(found, shape)
-
-    def targets_of_ann(self, outputs: Tensor) -> Any:
-        return classes_of_ann(outputs, self.threshold, self.name)
 
     def contributions(self, answers: Tensor, targets: Tensor) -> Tensor:
         if self.threshold is not None:
