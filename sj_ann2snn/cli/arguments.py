@@ -44,7 +44,16 @@ MOST_THREADS = 1024
 
 TUTORIAL_MODES = ("max", "99.9%", "1/2", "1/3", "1/4", "1/5")
 
-CONVERTER_KEYWORDS = ("convert_only", "corrections", "fuse_flag", "leaf_modules", "neuron", "prefer", "verify")
+CONVERTER_KEYWORDS = (
+    "convert_only",
+    "corrections",
+    "fuse_flag",
+    "layers",
+    "leaf_modules",
+    "neuron",
+    "prefer",
+    "verify",
+)
 """The converter's own keywords that can be given as options."""
 
 ONE_MODE_ARGUMENTS = {

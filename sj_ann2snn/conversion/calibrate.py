@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,9 +26,18 @@ from .graph.weights import broadcast_slope
 from .memory_growth import Growth
 from .scale_checks import check_scale
 
-__all__ = ["MAX_PASSES", "CalibrationData", "calibrate"]
+__all__ = ["MAX_PASSES", "CalibrationData", "ModeChoice", "calibrate"]
 
 MAX_PASSES = 100
+
+
+@dataclass(frozen=True)
+class ModeChoice:
+    """The mode of a site, its name for messages, and whether the site gets one λ per channel."""
+
+    normalization: Normalization
+    who: Culprit
+    channel_wise: bool
 
 
 class CalibrationData:
@@ -62,21 +72,17 @@ class CalibrationData:
 
 def calibrate(
     draft: Draft,
-    normalization: Normalization,
-    who: Culprit,
+    choose: Callable[[str], ModeChoice],
     data: CalibrationData,
     *,
-    channel_wise: bool,
     progress: bool,
 ) -> Draft:
     """Show observers the activations of every spiking node, in as many passes as they ask for.
 
     Args:
         draft: Planned.
-        normalization: The mode.
-        who: The mode in messages.
+        choose: Returns the mode of a site, by its name.
         data: The calibration data.
-        channel_wise: One λ per channel.
         progress: Show a progress bar.
 
     Returns:
@@ -88,14 +94,15 @@ def calibrate(
         NonFiniteError: An activation is NaN or infinite.
         DeadLayerError, ScaleError: See `check_scale`.
     """
-    sites = {node: _site(draft, node, index, channel_wise) for index, node in enumerate(draft.plan.spikes)}
-    observers = {node: _make_observer(site, normalization, who) for node, site in sites.items()}
-    calibrator = _Calibrator(draft, observers, sites, who)
+    choices = {node: choose(draft.plan.decisions[node].site.name) for node in draft.plan.spikes}
+    sites = {node: _site(draft, node, index, one.channel_wise) for index, (node, one) in enumerate(choices.items())}
+    observers = {node: _make_observer(site, choices[node]) for node, site in sites.items()}
+    calibrator = _Calibrator(draft, observers, sites, {node: one.who for node, one in choices.items()})
     batches = _run_passes(calibrator, draft, data, progress)
     samples = f"{batches} calibration batch{'es' if batches > 1 else ''}"
     lambdas = {
-        node: check_scale(observer, sites[node], who, samples, fired=node in calibrator.fired, device=draft.device)
-        for node, observer in observers.items()
+        node: check_scale(observer, sites[node], one.who, samples, fired=node in calibrator.fired, device=draft.device)
+        for (node, observer), one in zip(observers.items(), choices.values(), strict=True)
     }
     return draft.evolve(lambdas=lambdas, activity=calibrator.activity)
 
@@ -111,7 +118,8 @@ def _site(draft: Draft, node: fx.Node, index: int, channel_wise: bool) -> Calibr
     )
 
 
-def _make_observer(site: CalibrationSite, normalization: Normalization, who: Culprit) -> Observer:
+def _make_observer(site: CalibrationSite, choice: ModeChoice) -> Observer:
+    normalization, who = choice.normalization, choice.who
     with blame(who, f"asked to observe {site.name}", normalization, "observer"):
         observer: Any = normalization.observer(site)
     if not isinstance(observer, Observer):
@@ -140,7 +148,7 @@ def _run_passes(calibrator: _Calibrator, draft: Draft, data: CalibrationData, pr
         if not calibrator.end_pass():
             return count
         if number >= MAX_PASSES:
-            raise CalibrationError(f"{calibrator.mode} still asks for another pass after {MAX_PASSES} passes.")
+            raise CalibrationError(f"{calibrator.asking} still asks for another pass after {MAX_PASSES} passes.")
     raise AssertionError("unreachable")
 
 
@@ -152,11 +160,12 @@ class _Calibrator(fx.Interpreter):
         draft: Draft,
         observers: Mapping[fx.Node, Observer],
         sites: Mapping[fx.Node, CalibrationSite],
-        mode: Culprit,
+        modes: Mapping[fx.Node, Culprit],
     ) -> None:
         super().__init__(draft.module)
         self.extra_traceback = False  # messages stand alone
-        self.observers, self.sites, self.mode = observers, sites, mode
+        self.observers, self.sites, self.modes = observers, sites, modes
+        self.asking: Culprit | None = None
         spikes = draft.plan.spikes
         self.slopes = {
             node: broadcast_slope(spike, draft.record[node]).to(draft.device)
@@ -196,11 +205,12 @@ class _Calibrator(fx.Interpreter):
         for node in self.observers:
             self._require_constant_memory(node)
         # Ask every observer, because each must end its pass.
-        asking = [self._ends_pass(node, observer) for node, observer in self.observers.items()]
-        return any(asking)
+        asking = [node for node, observer in self.observers.items() if self._ends_pass(node, observer)]
+        self.asking = self.modes[asking[0]] if asking else None
+        return bool(asking)
 
     def _ends_pass(self, node: fx.Node, observer: Observer) -> bool:
-        with blame(self.mode, f"at the end of a pass over {self.sites[node].name}", observer, "end_pass"):
+        with blame(self.modes[node], f"at the end of a pass over {self.sites[node].name}", observer, "end_pass"):
             return bool(observer.end_pass())
 
     def _require_constant_memory(self, node: fx.Node) -> None:
@@ -212,9 +222,9 @@ class _Calibrator(fx.Interpreter):
         if found is not None:
             grown, seen = found
             raise PluginError(
-                f"{self.mode} keeps the calibration data: its observer of {self.sites[node].name} grew by {grown:,} "
-                f"values while it was shown {seen:,}. An observer must use constant memory: keep sums, extremes or a "
-                f"QuantileSketch instead of activations. {self.mode.advice}"
+                f"{self.modes[node]} keeps the calibration data: its observer of {self.sites[node].name} grew by "
+                f"{grown:,} values while it was shown {seen:,}. An observer must use constant memory: keep sums, "
+                f"extremes or a QuantileSketch instead of activations. {self.modes[node].advice}"
             )
 
     def _show(self, node: fx.Node, observer: Observer, x: Tensor) -> Tensor | None:
@@ -229,14 +239,14 @@ class _Calibrator(fx.Interpreter):
         # second, fourth, eighth, ...
         growth = self._growth[node]
         before = Untouched([x], exact=not growth.begun, sums=growth.due_next)
-        with blame(self.mode, f"observing {name}", observer, "observe"):
+        with blame(self.modes[node], f"observing {name}", observer, "observe"):
             altered: Any = observer.observe(x)
         if before.changed():
             raise PluginError(
-                f"{self.mode}, observing {name}, writes to the activations that it is shown, in "
+                f"{self.modes[node]}, observing {name}, writes to the activations that it is shown, in "
                 f"{type(observer).__name__}.observe. The layers behind read them as well, so their scales would be "
                 "wrong. Work on a copy (x.clone()), and return a new tensor to change what the network passes on. "
-                f"{self.mode.advice}"
+                f"{self.modes[node].advice}"
             )
         growth.shown(x.numel(), observer)
         if growth.due:
@@ -247,8 +257,8 @@ class _Calibrator(fx.Interpreter):
             return layout.to_place(altered) if x.dim() > 1 else altered
         given = f"a tensor of shape {tuple(altered.shape)}" if isinstance(altered, Tensor) else shown(altered)
         raise PluginError(
-            f"{self.mode} returned {given} from observe() for {name}; allowed are None and a tensor of the shape that "
-            f"it was shown, {tuple(x.shape)}."
+            f"{self.modes[node]} returned {given} from observe() for {name}; allowed are None and a tensor of the "
+            f"shape that it was shown, {tuple(x.shape)}."
         )
 
 

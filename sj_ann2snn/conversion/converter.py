@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,9 +15,10 @@ from ..contracts.neuron_maker import NeuronMaker
 from ..contracts.normalization import Normalization
 from ..contracts.option_checks import require_integer
 from ..errors import ConversionError, TracingError
+from ..support.blame import Culprit
 from ..support.neutral import neutral, neutrally
 from ..support.quiet_layers import warn_of_quiet_layers
-from .calibrate import calibrate
+from .calibrate import ModeChoice, calibrate
 from .channel_finder import find_channels
 from .correct import correct
 from .draft import Draft
@@ -76,6 +77,11 @@ class Converter:
             the built-in ones, suit any number of steps.
         mappers: Your choice of mapper for single sites: qualified layer names, each with the name of a mapper or an
             instance. It takes precedence over all other mappers.
+        layers: Arguments for single layers, by patterns over their qualified names:
+            ``{"layer3.*": {"mode": "99.99%", "neuron": "burst", "levels": 4}}``. A layer takes `mode`, `neuron`,
+            `channel_wise` and options of its mode, neuron and mapper; what it is not given is as for the network. ``*``
+            matches anything, including dots. If several patterns match, the later ones win. Corrections apply to the
+            whole network; those that a layer's mode suggests are not used.
         prefer: Name of a distribution or of a class, or several, that win where plugins conflict.
         plugins: Plugin objects to use in addition to the installed ones; they win every conflict.
         leaf_modules: Qualified name of a submodule to leave as it is, or several; you guarantee that they are linear
@@ -90,7 +96,8 @@ class Converter:
 
     Raises:
         ModeError: The mode is unknown or out of range.
-        OptionError: A keyword is unknown, or `leaf_modules` or `convert_only` holds anything but names.
+        OptionError: A keyword is unknown, `layers` holds anything but patterns and arguments, or `leaf_modules` or
+            `convert_only` anything but names.
         ConflictError: Several plugins claim the same thing.
 
     Source: Rueckauer et al. 2017, "Conversion of continuous-valued deep networks to efficient event-driven
@@ -110,6 +117,7 @@ class Converter:
         corrections: str | Correction | Sequence[str | Correction] | None = None,
         T: int | None = None,  # noqa: N803 - the field's name for the number of time steps
         mappers: dict[str, str | LayerMapper] | None = None,
+        layers: Mapping[str, Mapping[str, Any]] | None = None,
         prefer: str | Sequence[str] = (),
         plugins: Sequence[Any] = (),
         leaf_modules: str | Sequence[str] = (),
@@ -137,6 +145,7 @@ class Converter:
                 channel_wise=channel_wise,
                 corrections=corrections,
                 mappers=mappers or {},
+                layers={} if layers is None else layers,
                 prefer=prefer,
                 plugins=plugins,
                 options=options if T is None else {**options, "T": T},
@@ -187,15 +196,16 @@ class Converter:
         draft = self._scale(part, draft)
         if self.verify:
             verify(draft, rewrite_normalized(draft))
-        draft = correct(draft, self._selection.corrections, self._neurons, part.data, progress=self.progress)
+        chosen = self._neurons(part)
+        draft = correct(draft, self._selection.corrections, chosen, part.data, progress=self.progress)
         neurons: dict[fx.Node, nn.Module] = {}
 
         def make_neuron(draft: Draft, node: fx.Node, *, negative: bool = False) -> nn.Module:
-            made = self._neurons.make(draft, node, negative=negative)
+            made = chosen.make(draft, node, negative=negative)
             neurons.setdefault(node, made)
             return made
 
-        network = build_network(draft, make_neuron, self._neurons.who)
+        network = build_network(draft, make_neuron, chosen.who)
         note_quiet_layers(draft, network, neurons)
         if self.steps is not None:
             warn_of_quiet_layers(network, self.steps)
@@ -243,11 +253,11 @@ class Converter:
                 draft.plan.require_exact()
                 require_spikes(draft.plan)
         self._selection.check_sites(
-            [
-                part.prefix + decision.site.name
+            {
+                part.prefix + decision.site.name: decision
                 for part, draft in zip(parts, drafts, strict=True)
                 for decision in draft.plan.decisions.values()
-            ]
+            }
         )
         built: dict[str, nn.Module] = {}
         reports = []
@@ -262,15 +272,13 @@ class Converter:
 
     def _scale(self, part: Part, draft: Draft) -> Draft:
         """The pipeline from the plan to the scales; the network still computes what the ANN computes."""
-        draft = calibrate(
-            find_channels(draft),
-            self.normalization,
-            self._selection.mode_label,
-            part.data,
-            channel_wise=self.channel_wise,
-            progress=self.progress,
-        )
-        return scale_values(draft, self._neurons.unit)
+
+        def choose(name: str) -> ModeChoice:
+            chosen = self._selection.at(part.prefix + name)
+            return ModeChoice(chosen.normalization, chosen.mode_label, chosen.channel_wise)
+
+        draft = calibrate(find_channels(draft), choose, part.data, progress=self.progress)
+        return scale_values(draft, self._neurons(part).unit)
 
     def _plan(self, part: Part) -> Draft:
         """The pipeline up to the plan: what every operation becomes."""
@@ -304,6 +312,9 @@ class Converter:
         require_inside(self.leaf_modules, parts)
         return network, parts
 
-    @property
-    def _neurons(self) -> Neurons:
-        return self._selection.neurons
+    def _neurons(self, part: Part) -> Neurons:
+        def choose(name: str) -> tuple[NeuronMaker, Culprit]:
+            chosen = self._selection.at(part.prefix + name)
+            return chosen.neuron, chosen.neuron_label
+
+        return Neurons(choose)

@@ -78,7 +78,7 @@ def _make_trial(
 
     def probe(draft: Draft, node: fx.Node, *, negative: bool = False) -> nn.Module:
         layout, neuron = _layout(draft, node), neurons.make(draft, node, _layout(draft, node), negative=negative)
-        site = _make_site(draft, node, neuron, names, negative, neurons.who)
+        site = _make_site(draft, node, neuron, names, negative, neurons.who(draft, node))
         tried.setdefault(node, []).append(site)
         return Probe(site, layout)
 
@@ -174,7 +174,7 @@ def _negative(
         # The current is negated, so the other neuron's bias is added to take it back.
         bias = absorbed if bias is None else bias + absorbed
         bias = bias if bool(bias.any()) else None
-    return NegativeNeuron(scale, neurons.unit(scale), bias, _potential(draft, node, site))
+    return NegativeNeuron(scale, neurons.unit(draft, node, scale), bias, _potential(draft, node, site))
 
 
 def _layout(draft: Draft, node: fx.Node) -> ChannelLayout:

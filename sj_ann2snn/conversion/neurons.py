@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -25,29 +26,33 @@ class Neurons:
     """The neurons of one conversion.
 
     Args:
-        maker: Makes them.
-        who: The maker, for messages.
+        choose: Returns the maker of the neurons of a site, and its name for messages, by the site's name.
     """
 
-    def __init__(self, maker: NeuronMaker, who: Culprit) -> None:
-        self.maker, self.who = maker, who
-        self._steady = False
+    def __init__(self, choose: Callable[[str], tuple[NeuronMaker, Culprit]]) -> None:
+        self._choose = choose
+        self._steady: list[NeuronMaker] = []
 
-    def unit(self, scale: Tensor) -> Tensor:
-        """The value of one spike where λ is `scale`.
+    def who(self, draft: Draft, node: fx.Node) -> Culprit:
+        """The maker of a node's neuron, for messages."""
+        return self._of(draft, node)[1]
+
+    def unit(self, draft: Draft, node: fx.Node, scale: Tensor) -> Tensor:
+        """The value of one spike of a spiking node where λ is `scale`.
 
         Raises:
             PluginError: The maker fails, or returns anything but a finite, positive tensor of that shape.
         """
+        maker, who = self._of(draft, node)
         before = Untouched([scale], exact=True)
-        with blame(self.who, "asked for the value of a spike", self.maker, "unit"):
-            unit: Any = self.maker.unit(scale)
-        self._require_untouched(before, "unit", "the value of a spike")
+        with blame(who, "asked for the value of a spike", maker, "unit"):
+            unit: Any = maker.unit(scale)
+        _require_untouched(before, maker, who, "unit", "the value of a spike")
         if not (
             isinstance(unit, Tensor) and unit.shape == scale.shape and bool((unit > 0).all() & unit.isfinite().all())
         ):
             raise PluginError(
-                f"{self.who} returned {shown(unit)} from unit() for λ of shape {tuple(scale.shape)}; it must be a "
+                f"{who} returned {shown(unit)} from unit() for λ of shape {tuple(scale.shape)}; it must be a "
                 "finite, positive tensor of that shape."
             )
         return unit
@@ -67,6 +72,7 @@ class Neurons:
             PluginError: The maker fails, makes anything but a module with memory, or makes a neuron that exceeds
                 the upper bound of the activation.
         """
+        maker, who = self._of(draft, node)
         decision, found = draft.plan.decisions[node], draft.record[node]
         maximum = draft.plan.spikes[node].maximum
         shape, scale, axis = found.shape[1:], draft.lambdas[node], 0
@@ -79,32 +85,36 @@ class Neurons:
             axis = (draft.channels.axis(node) or 1) - 1
         site = NeuronSite(decision.site.name, shape, scale, found.dtype, maximum, axis)
         before = Untouched([site.scale], exact=True)
-        with blame(self.who, f"asked for {site.name}", self.maker, "make"):
-            made: Any = self.maker.make(site)
-        self._require_untouched(before, "make", site.name)
+        with blame(who, f"asked for {site.name}", maker, "make"):
+            made: Any = maker.make(site)
+        _require_untouched(before, maker, who, "make", site.name)
         if not isinstance(made, MemoryModule):
             raise PluginError(
-                f"{self.who} made {shown(made)} for {decision.site.name}; it must make a SpikingJelly "
-                f"MemoryModule, which reset_net clears and which has the step modes 's' and 'm'. {self.who.advice}"
+                f"{who} made {shown(made)} for {decision.site.name}; it must make a SpikingJelly "
+                f"MemoryModule, which reset_net clears and which has the step modes 's' and 'm'. {who.advice}"
             )
         neuron: nn.Module = made
         if site.maximum is not None:
-            with blame(self.who, f"tried at {site.name}", neuron, "forward"):
-                check_bound(neuron, site, self.unit(site.scale), self.who)
-        if not self._steady and node is _smallest(draft):
-            with blame(self.who, f"tried at {site.name}", neuron, "forward"):
-                require_steady(self.maker, neuron, site, self.unit(site.scale), self.who)
-            self._steady = True
+            with blame(who, f"tried at {site.name}", neuron, "forward"):
+                check_bound(neuron, site, self.unit(draft, node, site.scale), who)
+        if not any(one is maker for one in self._steady) and node is self._smallest(draft, maker):
+            with blame(who, f"tried at {site.name}", neuron, "forward"):
+                require_steady(maker, neuron, site, self.unit(draft, node, site.scale), who)
+            self._steady.append(maker)
         return neuron
 
-    def _require_untouched(self, before: Untouched, method: str, what: str) -> None:
-        if before.changed():
-            raise PluginError(
-                f"{self.who}, asked for {what}, changed λ in {type(self.maker).__name__}.{method}; it must not write "
-                f"to the tensors that it receives. {self.who.advice}"
-            )
+    def _of(self, draft: Draft, node: fx.Node) -> tuple[NeuronMaker, Culprit]:
+        return self._choose(draft.plan.decisions[node].site.name)
+
+    def _smallest(self, draft: Draft, maker: NeuronMaker) -> fx.Node:
+        """The node with the smallest samples among those of `maker`, where a neuron is tried fastest."""
+        own = [node for node in draft.plan.spikes if self._of(draft, node)[0] is maker]
+        return min(own, key=lambda node: math.prod(draft.record[node].shape[1:]))
 
 
-def _smallest(draft: Draft) -> fx.Node:
-    """The spiking node with the smallest samples, where a neuron is tried fastest."""
-    return min(draft.plan.spikes, key=lambda node: math.prod(draft.record[node].shape[1:]))
+def _require_untouched(before: Untouched, maker: NeuronMaker, who: Culprit, method: str, what: str) -> None:
+    if before.changed():
+        raise PluginError(
+            f"{who}, asked for {what}, changed λ in {type(maker).__name__}.{method}; it must not write to the tensors "
+            f"that it receives. {who.advice}"
+        )

@@ -33,7 +33,7 @@ def make_report(draft: Draft, selection: Selection, network: fx.GraphModule, pre
         neuron=selection.neuron.name,
         neuron_owner=str(selection.neuron_owner),
         corrections=tuple(str(who) for _, who in selection.corrections),
-        entries=tuple(_entries(draft, selection.neuron.name, prefix, channel_wise=selection.channel_wise)),
+        entries=tuple(_entries(draft, selection, prefix)),
         scalers=tuple(prefix + name for name, module in network.named_modules() if isinstance(module, Scaler)),
         notes=draft.notes,
         settings=selection.settings,
@@ -43,18 +43,19 @@ def make_report(draft: Draft, selection: Selection, network: fx.GraphModule, pre
 def make_check(draft: Draft, selection: Selection, prefix: str = "") -> ConversionCheck:
     """The check for a planned `draft`: what a conversion would do."""
     problems = tuple(replace(problem, name=prefix + problem.name) for problem in draft.plan.problems)
-    return ConversionCheck(tuple(_entries(draft, selection.neuron.name, prefix)), problems)
+    return ConversionCheck(tuple(_entries(draft, selection, prefix)), problems)
 
 
-def _entries(draft: Draft, neuron: str, prefix: str, *, channel_wise: bool = False) -> Iterator[ReportEntry]:
+def _entries(draft: Draft, selection: Selection, prefix: str) -> Iterator[ReportEntry]:
     for node, decision in draft.plan.decisions.items():
         site, scale = decision.site, _scale(draft, node)
+        chosen = selection.at(prefix + site.name)
         stands_for, analog = node.meta.get(APPROXIMATED), _analog(decision)
         exact = analog.is_exact if analog else decision.replacement is None or decision.replacement.is_exact
         yield ReportEntry(
             name=prefix + site.name,
             operation=stands_for or node.meta.get(ORIGIN, site.operation_name),
-            becomes=_becomes(decision, stands_for, neuron),
+            becomes=_becomes(decision, stands_for, chosen.neuron.name),
             mapper=decision.mapper,
             owner=decision.owner,
             scale=None if scale is None else (float(scale.min()), float(scale.max())),
@@ -62,7 +63,7 @@ def _entries(draft: Draft, neuron: str, prefix: str, *, channel_wise: bool = Fal
             source=site.source,
             analog=analog is not None,
             rate=draft.activity[node].mean_rate(draft.units[node]) if node in draft.activity else None,
-            channels_unknown=channel_wise and node in draft.plan.spikes and draft.channels.is_unknown(node),
+            channels_unknown=chosen.channel_wise and node in draft.lambdas and draft.channels.is_unknown(node),
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import operator
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -29,6 +30,10 @@ from .site_notes import NoteTaker
 __all__ = ["NeuronFactory", "build_network", "rewrite_normalized", "rewrite_spiking"]
 
 
+MakerName = Callable[[Draft, fx.Node], Culprit]
+"""Returns the maker of a node's neuron, for messages."""
+
+
 class NeuronFactory(Protocol):
     """Makes the neuron of a spiking node; an activation of both signs has a second one, for `negative` currents."""
 
@@ -40,12 +45,12 @@ def rewrite_normalized(draft: Draft) -> fx.GraphModule:
     return _Normalized(draft).run()
 
 
-def rewrite_spiking(draft: Draft, make_neuron: NeuronFactory, maker: Culprit) -> fx.GraphModule:
+def rewrite_spiking(draft: Draft, make_neuron: NeuronFactory, maker: MakerName) -> fx.GraphModule:
     """The network with scales folded in, neurons in place of activations, and every operation aware of step modes."""
     return _Spiking(draft, make_neuron, maker).run()
 
 
-def build_network(draft: Draft, make_neuron: NeuronFactory, maker: Culprit) -> fx.GraphModule:
+def build_network(draft: Draft, make_neuron: NeuronFactory, maker: MakerName) -> fx.GraphModule:
     """The finished spiking network: rewritten, weights rounded, with the readout for which it was adjusted."""
     network = rewrite_spiking(draft, make_neuron, maker)
     round_weights(network)
@@ -163,7 +168,7 @@ class _Normalized(_Rewriter):
 
 
 class _Spiking(_Rewriter):
-    def __init__(self, draft: Draft, make_neuron: NeuronFactory, maker: Culprit) -> None:
+    def __init__(self, draft: Draft, make_neuron: NeuronFactory, maker: MakerName) -> None:
         super().__init__(draft)
         self.make_neuron, self.maker = make_neuron, maker
 
@@ -200,7 +205,7 @@ class _Spiking(_Rewriter):
         neuron = self.make_neuron(self.draft, node)
         adjusted = self._biased(node, decision.site.name, current, adjustment.bias)
         started = self._started(node, decision.site.name, adjusted, adjustment.potential)
-        emitted = self.builder.made_by(self.builder.call_on(name, neuron, started), self.maker)
+        emitted = self.builder.made_by(self.builder.call_on(name, neuron, started), self.maker(self.draft, node))
         self.notes.neuron(node, emitted)
         if not spike.two_sided:
             return emitted
@@ -226,7 +231,8 @@ class _Spiking(_Rewriter):
         below = self.builder.call_on(f"{name}_negated", negated, current)
         self.notes.affine(below, negated)
         started = self._started(node, f"{name}_negative", below, adjusted.potential)
-        emitted = self.builder.made_by(self.builder.call_on(f"{name}_negative", neuron, started), self.maker)
+        call = self.builder.call_on(f"{name}_negative", neuron, started)
+        emitted = self.builder.made_by(call, self.maker(self.draft, node))
         self.notes.neuron(node, emitted, negative=True)
         return emitted
 

@@ -19,17 +19,17 @@ from .scale_rules import RULES
 __all__ = ["scale_values"]
 
 
-def scale_values(draft: Draft, unit: Callable[[Tensor], Tensor]) -> Draft:
+def scale_values(draft: Draft, unit: Callable[[Draft, fx.Node, Tensor], Tensor]) -> Draft:
     """Plan the scales of all values.
 
     Args:
         draft: Calibrated: λ of every spiking node is known.
-        unit: Returns the value of one spike for a λ.
+        unit: Returns the value of one spike at a node with a λ.
 
     Returns:
         The draft with `units` and `scales`.
     """
-    units = {node: unit(scale) for node, scale in draft.lambdas.items()}
+    units = {node: unit(draft, node, scale) for node, scale in draft.lambdas.items()}
     carried = CarriedScales(draft, units)
     nodes = list(draft.module.graph.nodes)
     for node in reversed(nodes):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from torch import nn
@@ -11,9 +12,9 @@ from ..contracts.correction import Correction
 from ..contracts.layer_mapper import LayerMapper
 from ..contracts.neuron_maker import NeuronMaker
 from ..contracts.normalization import Normalization
-from ..contracts.replacements import Replacement
+from ..contracts.replacements import NeuronAfterPool, Replacement, Spike
 from ..contracts.site import Site
-from ..errors import ModeError, OptionError, PluginError
+from ..errors import Ann2SnnError, ModeError, OptionError, PluginError
 from ..hooks import discovery
 from ..hooks.choice import choose, class_given, find
 from ..hooks.class_checks import CONVERTER_KEYWORDS
@@ -24,8 +25,9 @@ from ..hooks.options import declared_options, instantiate
 from ..hooks.registry import CALLER, Owner, culprit
 from ..support.blame import Culprit, blame
 from ..support.wording import did_you_mean, listed, shown
+from .draft import Decision
+from .layer_settings import OF_A_LAYER, LayerSettings
 from .legacy_arguments import instead_of
-from .neurons import Neurons
 
 __all__ = ["Selection"]
 
@@ -43,6 +45,9 @@ class Selection:
         prefer: Distributions or classes that win open conflicts.
         plugins: Plugin objects in addition to the installed ones.
         options: Options of the mode, the neuron and the mappers.
+        layers: Arguments for single layers, by pattern.
+        inherited: Options that are used where they are declared; nothing needs to declare them.
+        name: Whose arguments these are, for messages.
 
     Raises:
         ModeError, OptionError, ConflictError, PluginError: See `sj_ann2snn.Converter`.
@@ -59,10 +64,16 @@ class Selection:
         prefer: str | Sequence[str],
         plugins: Sequence[Any],
         options: Mapping[str, Any],
+        layers: object = MappingProxyType({}),
+        inherited: Mapping[str, Any] = MappingProxyType({}),
+        name: str = "Converter",
     ) -> None:
+        self._name = name
+        self._given: dict[str, Any] = {"mode": mode, "neuron": neuron, "channel_wise": channel_wise}
+        self._shared: dict[str, Any] = {"prefer": prefer, "plugins": plugins, "inherited": options}
         self._registry = discovery.load_plugins(plugins)
         self._prefer = (prefer,) if isinstance(prefer, str) else tuple(prefer)
-        self.normalization, self.mode_owner = self._find_mode(mode, options)
+        self.normalization, self.mode_owner = self._find_mode(mode, {**inherited, **options})
         suggested = dict(self.normalization.suggests)
         self.channel_wise: bool = suggested.pop("channel_wise", False) if channel_wise is None else channel_wise
         neuron = suggested.pop("neuron", "if") if neuron is None else neuron
@@ -76,16 +87,15 @@ class Selection:
         mode_class = None if isinstance(mode, Normalization) else type(self.normalization)
         named = [cls for cls, instance, _ in found if instance is None]
         self._check_options(options, mode_class, None if isinstance(neuron, NeuronMaker) else neuron_class, named)
-        options = {**{name: suggested[name] for name in suggested if name not in options}, **options}
+        options = {**suggested, **inherited, **options}
         self.corrections: list[tuple[Correction, Culprit]] = []
         for cls, instance, owner in found:
             who = culprit(CORRECTIONS, cls.name, owner)
             self.corrections.append((instantiate(cls, options, who) if instance is None else instance, who))
-        who = culprit(NEURONS, str(neuron_class.name), self.neuron_owner)
+        self.neuron_label = culprit(NEURONS, str(neuron_class.name), self.neuron_owner)
         self.neuron: NeuronMaker = (
-            neuron if isinstance(neuron, NeuronMaker) else instantiate(neuron_class, options, who)
+            neuron if isinstance(neuron, NeuronMaker) else instantiate(neuron_class, options, self.neuron_label)
         )
-        self.neurons = Neurons(self.neuron, who)
         self._mappers = {
             id(one.cls): instantiate(one.cls, options, culprit(LAYER_MAPPERS, one.name, one.owner))
             for one in self._registry.registered(LAYER_MAPPERS)
@@ -94,6 +104,15 @@ class Selection:
         given = [one for one in (mode, neuron, *(one for _, one, _ in found), *mappers.values()) if one is not None]
         self.settings = self._settings(options, given, mappers)
         self._mapper_names = {name for name, mapper in mappers.items() if isinstance(mapper, str)}
+        self._layers = LayerSettings(layers)
+        self._at: dict[tuple[str, ...], Selection] = {}
+        if self._layers:
+            self.settings["layers"] = {
+                pattern: {name: _as_plain(value) for name, value in arguments.items()}
+                for pattern, arguments in self._layers.by_pattern.items()
+            }
+            for pattern in self._layers.by_pattern:
+                self._of_patterns((pattern,))  # so that errors come before a network is converted
 
     def _settings(
         self, options: Mapping[str, Any], given: Sequence[object], mappers: Mapping[str, str | LayerMapper]
@@ -117,8 +136,32 @@ class Selection:
         found |= options
         if mappers:
             found["mappers"] = {name: one if isinstance(one, str) else one.name for name, one in mappers.items()}
-        plain = (bool, int, float, str, type(None), dict)
-        return {name: value if isinstance(value, plain) else shown(value) for name, value in found.items()}
+        return {name: _as_plain(value) for name, value in found.items()}
+
+    def at(self, name: str) -> Selection:
+        """What is selected for the layer called `name`: this selection, unless `layers` has a pattern that matches."""
+        patterns = self._layers.matching(name)
+        return self._of_patterns(patterns) if patterns else self
+
+    def _of_patterns(self, patterns: tuple[str, ...]) -> Selection:
+        """The selection of the layers that match exactly these patterns of `layers`.
+
+        Raises:
+            OptionError, ModeError, ConflictError: As for the selection of a whole network; the message names a pattern.
+        """
+        if patterns not in self._at:
+            name = f"layers[{shown(patterns[-1])}]"
+            arguments = self._layers.merged(patterns)
+            own = {key: arguments.pop(key, given) for key, given in self._given.items()}
+            try:
+                self._at[patterns] = Selection(
+                    **own, **self._shared, corrections=(), mappers={}, options=arguments, name=name
+                )
+            except Ann2SnnError as error:
+                if error.args and isinstance(error.args[0], str) and name not in error.args[0]:
+                    error.args = (f"In {name}: {error.args[0]}", *error.args[1:])
+                raise
+        return self._at[patterns]
 
     @property
     def mode_label(self) -> Culprit:
@@ -133,10 +176,19 @@ class Selection:
         own = {claim for mapper in self._own_mappers.values() for claim in mapper.claims if isinstance(claim, type)}
         return self._registry.claimed_types() | own
 
-    def check_sites(self, names: Sequence[str]) -> None:
-        """Raises:
-        OptionError: The caller named a mapper for a layer that is not among `names`, the sites of the network.
+    def check_sites(self, sites: Mapping[str, Decision]) -> None:
+        """Check the names and patterns of layers against the network.
+
+        Args:
+            sites: What was decided for every site of the network, by qualified name.
+
+        Raises:
+            OptionError: The caller named a mapper for something that is not a site, or a pattern of `layers` has no
+                effect.
         """
+        for pattern, arguments in self._layers.by_pattern.items():
+            self._check_pattern(pattern, arguments, sites)
+        names = list(sites)
         for name, mapper in self._own_mappers.items():
             if name not in names:
                 hint = did_you_mean(name, names)
@@ -145,6 +197,16 @@ class Selection:
                     f"{hint}{' ' if hint else ''}The sites are {listed(names)}. A layer of your own is a site only "
                     f"if its mapper claims its type; {shown(mapper.name)} claims {_claimed(mapper)}."
                 )
+
+    def _check_pattern(self, pattern: str, arguments: Mapping[str, Any], sites: Mapping[str, Decision]) -> None:
+        declared = {type(mapper).name: set(declared_options(type(mapper))) for mapper in self._mappers.values()}
+        of_mappers = set(arguments) & set().union(*declared.values())
+        for option in sorted(of_mappers):
+            taking = [name for name, one in sites.items() if option in declared.get(one.mapper, ())]
+            self._layers.require_effect(pattern, taking, f"layer whose mapper takes {option}")
+        if set(arguments) - of_mappers:
+            spiking = [name for name, one in sites.items() if isinstance(one.replacement, (Spike, NeuronAfterPool))]
+            self._layers.require_effect(pattern, spiking, "layer that becomes a spiking neuron")
 
     def find_replacement(self, site: Site, prefix: str = "") -> tuple[Replacement | None, str, str]:
         """The replacement of `site`, the mapper's name and its owner; None if no mapper claims it.
@@ -158,11 +220,12 @@ class Selection:
             mapper, owner = self._own_mappers[name], str(CALLER)
             if name in self._mapper_names:
                 _require_claimed(mapper, site)
+                mapper = next(one for one in self.at(name)._mappers.values() if type(one) is type(mapper))
         else:
             found = find_mapper(self._registry, site, self._prefer)
             if found is None:
                 return None, "", ""
-            mapper, owner = self._mappers[id(found.cls)], str(found.owner)
+            mapper, owner = self.at(name)._mappers[id(found.cls)], str(found.owner)
         who = Culprit(f"Mapper {shown(mapper.name)}", owner)
         claimed = "" if claims(mapper.claims, site.operation) else ", which it does not claim"
         with blame(who, f"asked about {site.name} ({site.operation_name}){claimed}", mapper, "map"):
@@ -213,7 +276,8 @@ class Selection:
         neuron: type | None,
         corrections: Sequence[type],
     ) -> None:
-        own_keywords = [*(one for one in CONVERTER_KEYWORDS if one != "momentum"), "T"]
+        whole = self._name == "Converter"
+        own_keywords = [*(one for one in CONVERTER_KEYWORDS if one != "momentum"), "T"] if whole else [*OF_A_LAYER]
         owners: list[tuple[str, Any]] = [
             (kind, cls) for kind, cls in (("mode", mode), ("neuron", neuron)) if cls is not None
         ]
@@ -224,11 +288,15 @@ class Selection:
         if unknown:
             hint = instead_of(unknown[0]) or did_you_mean(unknown[0], [*known, *own_keywords], count=1)
             raise OptionError(
-                f"Converter got the unknown keyword{'s' if len(unknown) > 1 else ''} {listed(unknown)}. "
-                f"{hint}{' ' if hint else ''}Converter itself takes {', '.join(own_keywords)}; mode "
+                f"{self._name} got the unknown keyword{'s' if len(unknown) > 1 else ''} {listed(unknown)}. "
+                f"{hint}{' ' if hint else ''}{self._name} itself takes {', '.join(own_keywords)}; mode "
                 f"{shown(str(self.normalization))} and the neuron, corrections and mappers in use take "
                 f"{listed(sorted(known.values()))}."
             )
+
+
+def _as_plain(value: Any) -> Any:
+    return value if isinstance(value, (bool, int, float, str, type(None), dict)) else shown(value)
 
 
 def _require_claimed(mapper: LayerMapper, site: Site) -> None:

@@ -92,4 +92,6 @@ def note_call(network: fx.GraphModule, report: ConversionReport) -> None:
 
 
 def _is_plain(value: object) -> bool:
+    if isinstance(value, dict):  # the arguments of single layers
+        return all(map(_is_plain, value.values()))
     return value is None or isinstance(value, (bool, int, float, str))

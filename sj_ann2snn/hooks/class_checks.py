@@ -20,6 +20,7 @@ CONVERTER_KEYWORDS = (
     "neuron",
     "corrections",
     "mappers",
+    "layers",
     "prefer",
     "plugins",
     "leaf_modules",
