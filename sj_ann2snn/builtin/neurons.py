@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import nn
 
 from sj_ann2snn import NeuronMaker, NeuronSite, hookimpl, make_if_neuron, require_number
@@ -27,6 +29,7 @@ class IFNeuron(NeuronMaker):
     """
 
     name = "if"
+    tunable: ClassVar = {"initial_potential": (0.0, 0.5)}
 
     def __init__(self, *, initial_potential: float = 0.0, backend: str | None = None) -> None:
         self.initial_potential = require_number(

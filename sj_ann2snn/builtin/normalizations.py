@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction as Rational
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -80,6 +80,7 @@ class Fraction(Normalization):
     """
 
     name = "fraction"
+    tunable: ClassVar = {"mode": (0.5, 0.75)}
     example = "0.5"
 
     def __init__(self, fraction: float) -> None:
@@ -151,6 +152,7 @@ class Percentile(Normalization):
     """
 
     name = "percentile"
+    tunable: ClassVar = {"mode": ("99%", "99.9%", "99.99%")}
     example = "99.9%"
 
     def __init__(self, percentile: float, *, percentile_bits: int | None = None) -> None:

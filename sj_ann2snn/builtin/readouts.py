@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -84,6 +84,7 @@ class Delayed(Readout):
     """
 
     name = "delayed"
+    tunable: ClassVar = {"delay": (1, 2, 4, 8)}
 
     def __init__(self, *, delay: int = 4) -> None:
         self.delay = require_integer("delay", delay, 0, what="the delay of a readout")
@@ -164,6 +165,7 @@ class Exponential(Readout):
     """
 
     name = "exponential"
+    tunable: ClassVar = {"decay": (0.8, 0.9)}
 
     def __init__(self, *, decay: float = 0.9) -> None:
         hint = "For 0 use the readout 'last', for 1 'mean'."

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import abc
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from .trial import Trial
 
@@ -36,6 +37,9 @@ class Correction(abc.ABC):
 
     name: ClassVar[str]
     replaces: ClassVar[tuple[str, ...]] = ()
+    tunable: ClassVar[Mapping[str, Sequence[Any]]] = {}
+    """The values of options that `tune` tries, by name: ``{"rounds": (1, 3)}``. All others stay at their
+    defaults."""
 
     @abc.abstractmethod
     def correct(self, trial: Trial) -> None:

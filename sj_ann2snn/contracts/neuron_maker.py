@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +65,9 @@ class NeuronMaker(abc.ABC):
     modules, functions of torch.
     """
 
+    tunable: ClassVar[Mapping[str, Sequence[Any]]] = {}
+    """The values of options that `tune` tries, by name: ``{"levels": (2, 4, 8)}``. All others stay at their
+    defaults."""
     resolution: float = 0.0
     """Share of λ by which the mean output may differ from a constant current, however many steps run.
 

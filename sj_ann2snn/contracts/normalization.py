@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -122,6 +122,10 @@ class Normalization(abc.ABC):
     """Arguments that the mode is best used with, unless the caller gives others: the converter's `channel_wise`,
     `neuron` and `corrections`, and options of neurons and corrections. A correction may also be a class, which is then
     constructed with the caller's options."""
+    tunable: ClassVar[Mapping[str, Sequence[Any]]] = {}
+    """The values of options that `tune` tries, by name, and under ``"mode"`` the modes as users write them:
+    ``{"mode": ("99%", "99.9%")}``. Without the latter it tries `example` or `name`. All other options stay at their
+    defaults."""
 
     @classmethod
     def parse(cls, mode: object, **options: Any) -> Self | None:

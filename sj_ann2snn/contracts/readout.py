@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -37,6 +38,9 @@ class Readout(abc.ABC):
 
     name: ClassVar[str]
     replaces: ClassVar[tuple[str, ...]] = ()
+    tunable: ClassVar[Mapping[str, Sequence[Any]]] = {}
+    """The values of options that `tune` tries, by name: ``{"delay": (1, 2, 4)}``. All others stay at their
+    defaults."""
 
     @abc.abstractmethod
     def answers(self, outputs: Tensor, state: Any, done: int) -> tuple[Tensor, Any]:

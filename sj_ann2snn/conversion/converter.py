@@ -163,6 +163,11 @@ class Converter:
         return self._selection.neuron
 
     @property
+    def corrections(self) -> tuple[Correction, ...]:
+        """The corrections in use, in the order of their application."""
+        return tuple(correction for correction, _ in self._selection.corrections)
+
+    @property
     def channel_wise(self) -> bool:
         """True for one scale per channel."""
         return self._selection.channel_wise

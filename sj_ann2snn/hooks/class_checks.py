@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import PluginError
-from ..support.wording import shown
+from ..support.wording import listed, shown
 
-__all__ = ["CONVERTER_KEYWORDS", "check_claims", "check_exports", "check_suffixes", "require_defaults", "require_free"]
+__all__ = [
+    "CONVERTER_KEYWORDS",
+    "check_claims",
+    "check_exports",
+    "check_suffixes",
+    "check_tunable",
+    "require_defaults",
+    "require_free",
+]
 
 CONVERTER_KEYWORDS = (
     "dataloader",
@@ -79,6 +88,27 @@ def check_exports(cls: type) -> None:
     if not isinstance(exports, tuple) or not all(hasattr(one, "export_options") for one in exports):
         raise PluginError(
             f"{cls.__qualname__}.exports must be a tuple of layers with a method export_options, not {shown(exports)}."
+        )
+
+
+def check_tunable(cls: type) -> None:
+    """Raises:
+    PluginError: `tunable` is not a mapping of options, or ``"mode"`` for a mode, to values.
+    """
+    tunable: Any = getattr(cls, "tunable", {})
+    known = {*inspect.signature(cls).parameters, *({"mode"} if hasattr(cls, "parse") else ())}
+    if not isinstance(tunable, Mapping) or not all(
+        isinstance(values, Sequence) and not isinstance(values, str) and len(values) for values in tunable.values()
+    ):
+        raise PluginError(
+            f'{cls.__qualname__}.tunable must hold a tuple of values for each option, such as {{"levels": (2, 4, 8)}}, '
+            f"not {shown(tunable)}."
+        )
+    unknown = [name for name in tunable if name not in known]
+    if unknown:
+        raise PluginError(
+            f"{cls.__qualname__}.tunable names {listed(map(shown, unknown))}, which is not an option of the class; "
+            f"its options are {listed(sorted(known)) or 'none'}."
         )
 
 

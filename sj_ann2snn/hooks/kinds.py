@@ -23,6 +23,7 @@ from .class_checks import (
     check_claims,
     check_exports,
     check_suffixes,
+    check_tunable,
     require_defaults,
     require_free,
 )
@@ -99,6 +100,7 @@ class HookKind:
             raise PluginError(f"{cls.__qualname__}.replaces must be a tuple of names, not {shown(replaces)}.")
         for check in self.checks:
             check(cls)
+        check_tunable(cls)
         require_free(cls, self.reserved, self.options_to)
         return cls
 

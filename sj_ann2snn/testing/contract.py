@@ -93,6 +93,16 @@ class PluginTests:
         with pytest.raises(TypeError):
             self.make(no_such_option_of_any_plugin=1)
 
+    def test_tunable_values_are_allowed(self) -> None:
+        """`tune` constructs the class with each of the values that it declares, and parses the modes."""
+        for name, values in getattr(self.plugin_class, "tunable", {}).items():
+            for value in values:
+                if name == "mode" and hasattr(self.plugin_class, "parse"):
+                    found = self.plugin_class.parse(value)
+                    assert isinstance(found, self.plugin_class), f"tunable says {value!r}, which parse() does not know"
+                else:
+                    self.make(**{name: value})
+
     def test_the_plugin_contributes_it(self) -> None:
         """The plugin's hooks return the class, and the core accepts the plugin."""
         if self.plugin is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -67,6 +67,7 @@ class Burst(NeuronMaker):
     """
 
     name = "burst"
+    tunable: ClassVar = {"levels": (2, 4, 8)}
     exports = (BurstNeuron,)
 
     def __init__(self, *, levels: int = 4, initial_potential: float = 0.5) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -128,6 +128,7 @@ class Differential(NeuronMaker):
     """
 
     name = "differential"
+    tunable: ClassVar = {"thresholds": (4, 8, 16)}
     exports = (DifferentialNeuron,)
 
     def __init__(self, *, thresholds: int = 8) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
@@ -77,6 +77,7 @@ class MeanSigma(Normalization):
     """
 
     name = "mean+sigma"
+    tunable: ClassVar = {"mode": ("mean+3sigma", "mean+5sigma")}
     example = "mean+3sigma"
 
     def __init__(self, sigmas: float = 1.0, *, sigma_ignore_zeros: bool = False) -> None:

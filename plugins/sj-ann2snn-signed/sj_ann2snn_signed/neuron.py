@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -83,6 +83,7 @@ class Signed(NeuronMaker):
     """
 
     name = "signed"
+    tunable: ClassVar = {"levels": (1, 2, 4, 8)}
     exports = (SignedNeuron,)
 
     def __init__(self, *, levels: int = 1, initial_potential: float = 0.5) -> None:

@@ -1,0 +1,70 @@
+"""Values of options that a class offers to be tried: `tunable`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sj_ann2snn import IFNeuron, Max, NeuronMaker, PluginError
+from sj_ann2snn.hooks.discovery import load_plugins
+from sj_ann2snn.hooks.kinds import CORRECTIONS, MODES, NEURONS, READOUTS
+from sj_ann2snn.testing import NeuronTests, NormalizationTests
+
+TUNED = (MODES, NEURONS, CORRECTIONS, READOUTS)
+
+
+def neuron(**attributes: Any) -> type[NeuronMaker]:
+    return type("Own", (IFNeuron,), {"name": "own", **attributes})
+
+
+@pytest.mark.parametrize(
+    ("tunable", "message"),
+    [
+        (
+            {"levels": (1, 2)},
+            r"Own\.tunable names 'levels', which is not an option of the class; its options are backend",
+        ),
+        ({"mode": ("max",)}, r"Own\.tunable names 'mode'"),
+        ({"initial_potential": 0.5}, r"Own\.tunable must hold a tuple of values for each option"),
+        ({"initial_potential": ()}, r"Own\.tunable must hold a tuple of values"),
+        ({"backend": "torch"}, r"Own\.tunable must hold a tuple of values"),
+        (["initial_potential"], r"Own\.tunable must hold a tuple of values"),
+    ],
+)
+def test_what_no_option_can_be_is_refused(tunable: Any, message: str) -> None:
+    with pytest.raises(PluginError, match=message):
+        NEURONS.check(neuron(tunable=tunable))
+
+
+def test_every_declared_value_can_be_used() -> None:
+    values = [
+        (one.cls, name, value)
+        for kind in TUNED
+        for one in load_plugins().registered(kind)
+        for name, given in one.cls.tunable.items()
+        for value in given
+    ]
+    assert len(values) > 10
+    for cls, name, value in values:
+        made = cls.parse(value) if name == "mode" else cls(**{name: value})
+        assert isinstance(made, cls)
+
+
+class Contract(NeuronTests):
+    plugin_class = neuron(tunable={"initial_potential": (0.25, "half")})
+
+
+class Modes(NormalizationTests):
+    plugin_class = type("Own", (Max,), {"name": "own", "tunable": {"mode": ("own", "other")}})
+
+
+def test_the_kit_finds_a_value_that_the_class_refuses() -> None:
+    with pytest.raises(Exception, match="initial_potential='half'"):
+        Contract().test_tunable_values_are_allowed()
+    with pytest.raises(AssertionError, match="tunable says 'other', which parse"):
+        Modes().test_tunable_values_are_allowed()
+
+
+# Pytest collects classes by their names.
+del NeuronTests, NormalizationTests
