@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..compat import is_plain_if
+from ..evaluation.activity import Connections
 from ..evaluation.synapses import Synapses
 from ..simulation.answers import AnswerAtEnd, ChosenReadout
 from ..simulation.engine import Call, Collector
@@ -61,9 +62,9 @@ class Measured:
         self.not_counted: dict[str, None] = {}
         self.samples = 0
         self.lock = threading.Lock()
-        self._connections: dict[Any, Tensor] = {}
+        self._connections: dict[Any, Connections] = {}
 
-    def connections(self, key: Any, make: Callable[[], Tensor]) -> Tensor:
+    def connections(self, key: Any, make: Callable[[], Connections]) -> Connections:
         """The connections of a layer, made once."""
         if key not in self._connections:
             self._connections[key] = make()
@@ -104,8 +105,7 @@ class MeasuringCollector(Collector):
         self._activations = activations
         self._dtype = next(iter(activations.values())).dtype
         self._probes: dict[str, SpikingProbe] = {}
-        self._synapses = Synapses(measured.connections)
-        self._operations: dict[str, float] = {}
+        self._synapses = Synapses(measured.connections, measured.checkpoints[-1])
         self._answers = AnswerAtEnd(readout)
         self._total: list[Tensor] = []
         self._done = 0
@@ -116,10 +116,7 @@ class MeasuringCollector(Collector):
         if isinstance(call.operation, SpikingProbe):
             self._probes[call.name] = call.operation
             return
-        before = self._synapses.operations
-        self._synapses.add(call)
-        if self._synapses.operations != before:
-            self._operations[call.name] = self._operations.get(call.name, 0.0) + self._synapses.operations - before
+        self._synapses.add(call, self._done)
 
     def add(self, outputs: Any) -> None:
         self._answers.add(outputs)
@@ -143,7 +140,7 @@ class MeasuringCollector(Collector):
         with self._measured.lock:
             self._measured.samples += self._samples.stop - self._samples.start
             self._measured.not_counted.update(self._synapses.not_counted)
-            for name, count in self._operations.items():
+            for name, count in self._synapses.layers.items():
                 self._measured.operations[name] = self._measured.operations.get(name, 0.0) + count
         return TileResult(self._answers.result(), self._totals, wanted, missing)
 

@@ -79,8 +79,9 @@ class SpikingProbe(MemoryLayer):
             out = run_steps(self.inner, part)
             emitted = out.sum(0, dtype=torch.float64)
             if is_spiking(self.inner):
-                spikes, emissions = count_emissions(self.inner, out)
-                self.spikes, self.emissions = self.spikes + spikes, self.emissions + emissions
+                found = count_emissions(self.inner, out)
+                self.spikes += int(found.spikes.sum())
+                self.emissions += int(found.emissions.sum())
             before = self.sums
             self.sums = (current, emitted) if before is None else (before[0] + current, before[1] + emitted)
             self.steps = self.steps + len(part)

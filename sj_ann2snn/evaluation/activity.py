@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -13,24 +16,52 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from ..support.trees import map_tensors, tensors
 
-__all__ = ["connections", "fan_out", "times_active"]
+__all__ = ["Connections", "connections", "fan_out"]
+
+EXACT = 1 << 23
+"""Sums of integers up to twice this number are exact in single precision."""
 
 
-def times_active(x: Tensor) -> Tensor:
-    """How often each element of a sample is nonzero, over all steps and samples of ``[T, N, ...]``, in float64.
+@dataclass(frozen=True)
+class Connections:
+    """How many outputs every input element of a layer reaches, ready to be multiplied by spikes.
 
-    >>> times_active(torch.tensor([[[0.0, 0.5], [2.0, 0.0]], [[0.0, -1.0], [0.0, 0.0]]]))
-    tensor([1., 2.], dtype=torch.float64)
+    >>> layer = Connections.of(torch.tensor([2.0, 4.0], dtype=torch.float64))
+    >>> layer.operations(torch.tensor([[[0.0, 0.5], [2.0, 0.0]], [[0.0, -1.0], [0.0, 0.0]]]))
+    tensor([6., 4.], dtype=torch.float64)
+
+    Attributes:
+        unit: What all numbers of outputs are multiples of.
+        weights: These numbers divided by `unit`, in one row, with the channels last.
+        bounds: Where to cut the row so that sums over spikes are exact in single precision.
     """
-    active = x.sign().abs_()
-    if active.dtype not in (torch.float32, torch.float64):
-        active = active.float()
-    # A product with ones runs at memory speed, with channels_last images in their own order.
-    order = [0, 1, *range(3, x.dim()), 2] if x.dim() > 3 else list(range(x.dim()))
-    active = active.permute(order)
-    rows = active.reshape(-1, active[0, 0].numel())
-    counts = (rows.new_ones(len(rows)) @ rows).view(active.shape[2:]).double()
-    return counts.movedim(-1, 0) if x.dim() > 3 else counts
+
+    unit: int
+    weights: Tensor
+    bounds: tuple[int, ...]
+
+    @classmethod
+    def of(cls, reached: Tensor) -> Connections:
+        """From the number of outputs that every element ``[...]`` reaches."""
+        row = (reached.movedim(0, -1) if reached.dim() > 1 else reached).flatten().round().long()
+        unit = math.gcd(*torch.unique(row).tolist()) or 1
+        row = row // unit
+        parts = row.cumsum(0) // EXACT
+        changes = (parts[1:] != parts[:-1]).nonzero().flatten() + 1
+        return cls(unit, row.float(), (0, *changes.tolist(), len(row)))
+
+    def operations(self, x: Tensor) -> Tensor:
+        """The synaptic operations at every step of ``[T, N, ...]``, ``[T]``, in float64 on the CPU."""
+        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+        active = torch.ne(x, 0, out=torch.empty_like(x, dtype=dtype))
+        # A product with the connections runs at memory speed, with channels_last images in their own order.
+        if x.dim() > 3:
+            active = active.movedim(2, -1)
+        rows = active.reshape(x.shape[0] * x.shape[1], len(self.weights))
+        weights = self.weights.to(rows.dtype)
+        parts = [rows[:, start:end] @ weights[start:end] for start, end in pairwise(self.bounds)]
+        counts = torch.stack([part.view(x.shape[:2]).sum(1, dtype=torch.float64) for part in parts]).sum(0)
+        return counts.cpu() * self.unit
 
 
 def fan_out(module: nn.Module, x: Tensor, result: Tensor) -> Tensor:

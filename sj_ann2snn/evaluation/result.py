@@ -53,6 +53,12 @@ class EvaluationResult:
             are graded.
         not_counted: The operations that multiply by weights, or values by each other, and are missing in
             `synops_per_sample`: ``("attention (MultiheadAttention)",)``.
+        spikes_over_time: ``spikes_over_time[t - 1]`` are the spikes per sample in the first t steps, so that one run
+            says what stopping earlier would have saved; the last entry is `spikes_per_sample`. With an early exit,
+            they are those that were simulated: the steps after the exit of a sample add nothing. Empty if a neuron of
+            a plugin counts its spikes by runs and not by steps.
+        emissions_over_time: The same of the emissions.
+        synops_over_time: The same of the synaptic operations.
     """
 
     values: Mapping[str, tuple[float, ...]]
@@ -64,6 +70,9 @@ class EvaluationResult:
     layers: tuple[LayerActivity, ...]
     emissions_per_sample: float
     not_counted: tuple[str, ...] = ()
+    spikes_over_time: tuple[float, ...] = ()
+    emissions_over_time: tuple[float, ...] = ()
+    synops_over_time: tuple[float, ...] = ()
 
     @property
     def accuracy(self) -> tuple[float, ...]:

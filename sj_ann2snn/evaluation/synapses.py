@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
@@ -22,7 +23,7 @@ from ..compat import MemoryModule
 from ..layers.stepwise import call_operation
 from ..simulation.engine import Call
 from ..support.trees import map_tensors, tensors
-from .activity import connections, fan_out, times_active
+from .activity import Connections, connections, fan_out
 
 __all__ = ["Synapses"]
 
@@ -86,7 +87,7 @@ HARMLESS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.PReLU)
 OWN_LAYERS = "sj_ann2snn.layers"
 """Where the core's own layers are: they scale, pool and reshape."""
 
-Cache = Callable[[Hashable, Callable[[], Tensor]], Tensor]
+Cache = Callable[[Hashable, Callable[[], Connections]], Connections]
 """Returns the value of a key, after making it if it is new."""
 
 
@@ -95,19 +96,24 @@ class Synapses:
 
     Args:
         remember: Keeps the connections of a layer, which are the same in every tile.
+        steps: Number of steps.
 
     Attributes:
-        operations: The number of synaptic operations.
+        over_time: The number of synaptic operations at every step, ``[T]``.
+        layers: The number of synaptic operations by the name of the layer, or of the layer that calls the function.
         not_counted: Names of the layers with synapses that are not counted, with their kind.
     """
 
-    def __init__(self, remember: Cache) -> None:
-        self.operations = 0.0
+    def __init__(self, remember: Cache, steps: int) -> None:
+        self.over_time = torch.zeros(steps, dtype=torch.float64)
+        self.layers: dict[str, float] = {}
         self.not_counted: dict[str, None] = {}
         self._remember = remember
+        self._first = 0
 
-    def add(self, call: Call) -> None:
-        """Count one call."""
+    def add(self, call: Call, first: int) -> None:
+        """Count one call, whose values begin at the step `first`, counted from zero."""
+        self._first = first
         module = call.operation
         if not isinstance(module, nn.Module):
             self._function(call, module, (call.args, call.kwargs))
@@ -127,7 +133,7 @@ class Synapses:
             return
         x, y = tensors((call.args, call.kwargs))[call.varying[0]], call.result
         key = call.name, call.varying, tuple(x.shape[2:]), tuple(y.shape[2:])
-        self._count(x, key, lambda: fan_out(module, x[0, :1], y[0, :1]))
+        self._count(call.name, x, key, lambda: fan_out(module, x[0, :1], y[0, :1]))
 
     def _stepwise(self, call: Call, module: Any) -> None:
         """An operation of the ANN in a converted network."""
@@ -171,12 +177,14 @@ class Synapses:
             found = connections(called, args, kwargs, position, shared=name == "bilinear")
             return found[0] if call.over_time else found
 
-        self._count(x, key, make)
+        # A network that runs step by step may have moved the samples anywhere: all of them count as one.
+        self._count(call.name, x if call.over_time else x[None, None], key, make)
 
-    def _count(self, x: Tensor, key: Hashable, make: Callable[[], Tensor]) -> None:
-        reached = self._remember(key, make)
-        active = (x != 0).double() if reached.dim() == x.dim() else times_active(x)
-        self.operations += float((active * reached).sum())
+    def _count(self, name: str, x: Tensor, key: Hashable, make: Callable[[], Tensor]) -> None:
+        """Count the operations of the elements ``[t, n, ...]``."""
+        found = self._remember(key, lambda: Connections.of(make())).operations(x)
+        self.over_time[self._first : self._first + len(found)] += found
+        self.layers[name] = self.layers.get(name, 0.0) + float(found.sum())
 
     def _skip(self, name: str, operation: Any) -> None:
         kind = type(operation).__name__ if isinstance(operation, nn.Module) else _label(operation)

@@ -8,8 +8,10 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from .activity import Connections
 from .metrics.by_batch import ByBatch
 from .metrics.by_sample import BySample
 from .metrics.measures import Measure
@@ -44,9 +46,10 @@ class Tally:
         self._spikes: dict[str, int] = {}
         self._emissions: dict[str, int] = {}
         self._neurons: dict[str, int] = {}
-        self._synops = 0.0
         self._not_counted: dict[str, None] = {}
-        self._connections: dict[Hashable, Tensor] = {}
+        self._connections: dict[Hashable, Connections] = {}
+        self._over_time: list[Tensor] = []
+        self._timed = True
         self.samples = 0
 
     @contextmanager
@@ -57,7 +60,7 @@ class Tally:
         finally:
             self._seconds += time.perf_counter() - start
 
-    def connections(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+    def connections(self, key: Hashable, make: Callable[[], Connections]) -> Connections:
         """The connections of a layer, made once."""
         if key not in self._connections:
             self._connections[key] = make()
@@ -68,12 +71,19 @@ class Tally:
             self._steps_taken += int(tile.steps_taken.sum())
             self._steps_simulated += tile.steps_simulated
             self.samples += len(tile.steps_taken)
-            self._synops += tile.synapses.operations
+            self._add_over_time(tile)
             self._not_counted.update(tile.synapses.not_counted)
             self._neurons.update(tile.neurons)
             for name, spikes in tile.spikes.items():
                 self._spikes[name] = self._spikes.get(name, 0) + spikes
                 self._emissions[name] = self._emissions.get(name, 0) + tile.emissions[name]
+
+    def _add_over_time(self, tile: Tile) -> None:
+        counts = [tile.spikes_over_time, tile.emissions_over_time, tile.synapses.over_time]
+        self._over_time = self._over_time or [torch.zeros_like(one) for one in counts]
+        for total, count in zip(self._over_time, counts, strict=True):
+            total += count
+        self._timed &= tile.timed
 
     def batch(self, targets: Targets) -> list[BatchMetric]:
         """Every metric of the next batch."""
@@ -94,23 +104,28 @@ class Tally:
 
     def result(self) -> EvaluationResult:
         with self._lock:
+            # Totals of integers are exact; only the last operation rounds.
+            spikes, emissions, synops = ((one.double().cumsum(0) / self.samples).tolist() for one in self._over_time)
             return EvaluationResult(
                 values=self.values(),
                 samples=self.samples,
                 steps_per_sample=self._steps_taken / self.samples,
-                spikes_per_sample=sum(self._spikes.values()) / self.samples,
-                synops_per_sample=self._synops / self.samples,
+                spikes_per_sample=spikes[-1],
+                synops_per_sample=synops[-1],
                 seconds=self._seconds,
                 layers=tuple(
                     LayerActivity(
                         name,
                         self._neurons[name],
-                        spikes / self.samples,
-                        spikes / (self._steps_simulated * self._neurons[name]),
+                        count / self.samples,
+                        count / (self._steps_simulated * self._neurons[name]),
                         self._emissions[name] / self.samples,
                     )
-                    for name, spikes in self._spikes.items()
+                    for name, count in self._spikes.items()
                 ),
-                emissions_per_sample=sum(self._emissions.values()) / self.samples,
+                emissions_per_sample=emissions[-1],
+                spikes_over_time=tuple(spikes) if self._timed else (),
+                emissions_over_time=tuple(emissions) if self._timed else (),
+                synops_over_time=tuple(synops),
                 not_counted=tuple(self._not_counted),
             )

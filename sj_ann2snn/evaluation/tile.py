@@ -18,6 +18,7 @@ from ..support.batches import describe_batch
 from ..support.blame import Culprit, blame
 from ..support.trees import leaves, map_tensors, tensors
 from ..support.untouched import Untouched
+from .activity import Connections
 from .metrics.answers import Answers
 from .metrics.by_batch import BatchOutputs
 from .metrics.by_sample import BatchContributions
@@ -55,7 +56,7 @@ class Tile(Collector):
         steps: int,
         readout: ChosenReadout,
         rule: ChosenRule | None,
-        connections: Callable[[Hashable, Callable[[], Tensor]], Tensor],
+        connections: Callable[[Hashable, Callable[[], Connections]], Connections],
         finished: Callable[[Tile], None],
         samples: slice,
     ) -> None:
@@ -64,7 +65,10 @@ class Tile(Collector):
         self.spikes: dict[str, int] = {}
         self.emissions: dict[str, int] = {}
         self.neurons: dict[str, int] = {}
-        self.synapses = Synapses(connections)
+        self.spikes_over_time = torch.zeros(steps, dtype=torch.int64)
+        self.emissions_over_time = torch.zeros(steps, dtype=torch.int64)
+        self.timed = True
+        self.synapses = Synapses(connections, steps)
         self.steps_simulated = 0
         self._rule, self._readout, self._finished = rule, readout, finished
         self._measures = [one.measure for one in metrics]
@@ -77,12 +81,16 @@ class Tile(Collector):
         """Count the spikes and synaptic operations of a layer."""
         module = call.operation
         if not isinstance(module, nn.Module) or not is_spiking(module):
-            self.synapses.add(call)
+            self.synapses.add(call, self._done)
         elif isinstance(call.result, Tensor):
             y = call.result if call.over_time else call.result.unsqueeze(0)
-            spikes, emissions = count_emissions(module, y)
-            self.spikes[call.name] = self.spikes.get(call.name, 0) + spikes
-            self.emissions[call.name] = self.emissions.get(call.name, 0) + emissions
+            found = count_emissions(module, y)
+            self.spikes[call.name] = self.spikes.get(call.name, 0) + int(found.spikes.sum())
+            self.emissions[call.name] = self.emissions.get(call.name, 0) + int(found.emissions.sum())
+            now = slice(self._done, self._done + len(y))
+            self.spikes_over_time[now] += found.spikes
+            self.emissions_over_time[now] += found.emissions
+            self.timed &= found.timed
             self.neurons[call.name] = y[0, 0].numel()
 
     def add(self, outputs: Any) -> Tensor | None:

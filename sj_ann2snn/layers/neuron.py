@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import math
 from typing import Any
 
 import torch
@@ -11,16 +10,26 @@ from torch import Tensor
 
 from .memory import MemoryLayer
 
-__all__ = ["InPlaceNeuron", "total"]
+__all__ = ["InPlaceNeuron", "active_per_step", "sum_per_step"]
 
 
-def total(values: Tensor) -> int:
-    """The sum of ``[T, N, ...]``."""
+def sum_per_step(values: Tensor) -> Tensor:
+    """The sum of ``[T, N, ...]`` at every step, ``[T]``, in int64 on the CPU.
+
+    >>> sum_per_step(torch.tensor([[[1.0, 0.0], [1.0, 1.0]], [[0.0, 0.0], [2.0, 0.0]]]))
+    tensor([3, 2])
+    """
     dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
     # The sum per sample is exact in single precision, which is ten times as fast as double.
     per_sample = values.sum(dim=tuple(range(2, values.dim())), dtype=dtype) if values.dim() > 2 else values
-    value = float(per_sample.sum(dtype=torch.float64))
-    return round(value) if math.isfinite(value) else 0  # the simulation refuses such a network
+    sums = per_sample.sum(dim=1, dtype=torch.float64).cpu()
+    return sums.nan_to_num_(0.0, 0.0, 0.0).round_().long()  # the simulation refuses a network that is not finite
+
+
+def active_per_step(values: Tensor) -> Tensor:
+    """How many of the values ``[T, N, ...]`` are nonzero at every step, ``[T]``, in int64 on the CPU."""
+    # Step by step: counting along dimensions needs a copy as large as the values.
+    return torch.stack([one.count_nonzero() for one in values.unbind(0)]).cpu()
 
 
 class InPlaceNeuron(MemoryLayer):
@@ -78,11 +87,19 @@ class InPlaceNeuron(MemoryLayer):
 
         A graded spike counts by its absolute value.
         """
-        return total(emitted.abs())
+        return int(self.spikes_per_step(emitted).sum())
 
     def count_emissions(self, emitted: Tensor) -> int:
         """How often a neuron emitted anything, of any value; `emitted` is as for `count_spikes`."""
-        return int(emitted.count_nonzero())
+        return int(self.emissions_per_step(emitted).sum())
+
+    def spikes_per_step(self, emitted: Tensor) -> Tensor:
+        """`count_spikes` of every step, ``[T]``; override it if the outputs are not the spikes themselves."""
+        return sum_per_step(emitted.abs())
+
+    def emissions_per_step(self, emitted: Tensor) -> Tensor:
+        """`count_emissions` of every step, ``[T]``; override it together with `spikes_per_step`."""
+        return active_per_step(emitted)
 
     def single_step_forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return self.multi_step_forward(x.unsqueeze(0)).squeeze(0)

@@ -46,7 +46,7 @@ class DifferentialNeuron(InPlaceNeuron):
         self.register_buffer("maximum", maximum)
         self.register_memory("value", None)
         self.register_memory("steps", 0)
-        self._sent = 0
+        self._sent: list[Tensor] = []
 
     def start(self, x: Tensor) -> None:
         super().start(x)
@@ -62,7 +62,7 @@ class DifferentialNeuron(InPlaceNeuron):
             mean = mean.minimum(self.maximum)
         missing = mean.sub_(self.value)
         spike = self.nearest(missing)
-        self._sent += int(spike.count_nonzero())
+        self._sent.append(spike.count_nonzero())
         torch.add(self.value, spike, alpha=self.steps, out=out)
         self.value += spike
 
@@ -83,16 +83,16 @@ class DifferentialNeuron(InPlaceNeuron):
         return spike.mul_(2).sub_(others)
 
     def fire(self, x_seq: Tensor, spikes: Tensor) -> None:
-        self._sent = 0
+        self._sent = []
         super().fire(x_seq, spikes)
 
-    def count_spikes(self, emitted: Tensor) -> int:
-        """Number of spikes that were sent; the outputs are derived from their sums."""
-        return self._sent
+    def spikes_per_step(self, emitted: Tensor) -> Tensor:
+        """Number of spikes that were sent at every step; the outputs are derived from their sums."""
+        return torch.stack(self._sent).cpu() if self._sent else torch.zeros(0, dtype=torch.int64)
 
-    def count_emissions(self, emitted: Tensor) -> int:
-        """The same number, because a neuron sends at most one spike per step."""
-        return self._sent
+    def emissions_per_step(self, emitted: Tensor) -> Tensor:
+        """The same numbers, because a neuron sends at most one spike per step."""
+        return self.spikes_per_step(emitted)
 
     def export_options(self) -> dict[str, Any]:
         """The keywords that rebuild it."""

@@ -7,6 +7,7 @@ update itself.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,12 +15,12 @@ from torch import Tensor, nn
 
 from ...compat import is_neuron, is_plain_if
 from ...layers import InPlaceNeuron
-from ...layers.neuron import total
+from ...layers.neuron import active_per_step, sum_per_step
 from ...support.compiled import compiled_loop
 from . import loops
 from .loops import flat, is_dense
 
-__all__ = ["can_fire_in_place", "count_emissions", "fire", "is_spiking"]
+__all__ = ["Emissions", "can_fire_in_place", "count_emissions", "fire", "is_spiking"]
 
 
 def is_spiking(module: nn.Module) -> bool:
@@ -27,14 +28,53 @@ def is_spiking(module: nn.Module) -> bool:
     return is_neuron(module) or isinstance(module, InPlaceNeuron)
 
 
-def count_emissions(neuron: nn.Module, spikes: Tensor) -> tuple[int, int]:
-    """The number of spikes in the output ``[T, N, ...]`` of the last run of `neuron`, and of its nonzero values."""
+@dataclass(frozen=True)
+class Emissions:
+    """What neurons emitted at every step.
+
+    Attributes:
+        spikes: Number of spikes, ``[T]``; a graded spike of value k counts k times.
+        emissions: Number of nonzero values, ``[T]``.
+        timed: False if only the totals are known; they stand at the last step.
+    """
+
+    spikes: Tensor
+    emissions: Tensor
+    timed: bool = True
+
+
+def count_emissions(neuron: nn.Module, spikes: Tensor) -> Emissions:
+    """What the output ``[T, N, ...]`` of the last run of `neuron` holds."""
     if isinstance(neuron, InPlaceNeuron):
-        return neuron.count_spikes(spikes), neuron.count_emissions(spikes)
+        if _counts_totals_only(neuron):
+            return _from_totals(neuron, spikes)
+        return Emissions(neuron.spikes_per_step(spikes), neuron.emissions_per_step(spikes))
     if is_plain_if(neuron):
-        count = total(spikes)
-        return count, count
-    return total(spikes.abs()), int(spikes.count_nonzero())
+        count = sum_per_step(spikes)
+        return Emissions(count, count)
+    return Emissions(sum_per_step(spikes.abs()), active_per_step(spikes))
+
+
+def _counts_totals_only(neuron: InPlaceNeuron) -> bool:
+    """True for a neuron that overrides a count of the whole run, but not that of every step."""
+    kind = type(neuron)
+    return any(
+        getattr(kind, whole) is not getattr(InPlaceNeuron, whole)
+        and getattr(kind, steps) is getattr(InPlaceNeuron, steps)
+        for whole, steps in (("count_spikes", "spikes_per_step"), ("count_emissions", "emissions_per_step"))
+    )
+
+
+def _from_totals(neuron: InPlaceNeuron, spikes: Tensor) -> Emissions:
+    """The counts of a neuron that counts whole runs, step by step where that adds up."""
+    found, timed = [], True
+    for count in (neuron.count_spikes, neuron.count_emissions):
+        total, steps = int(count(spikes)), torch.tensor([int(count(one.unsqueeze(0))) for one in spikes.unbind(0)])
+        if int(steps.sum()) != total:  # it counts while it fires
+            timed, steps = False, torch.zeros_like(steps)
+            steps[-1] = total
+        found.append(steps)
+    return Emissions(found[0], found[1], timed)
 
 
 def can_fire_in_place(neuron: nn.Module, x_seq: Tensor) -> bool:
