@@ -73,6 +73,7 @@ from .errors import (
     QuietLayerWarning,
     ScaleError,
     TracingError,
+    TuningInterrupted,
     UnsupportedError,
     VerificationError,
     VersionError,
@@ -102,6 +103,8 @@ from .spikingjelly_recipe import ConverterRecipe, recipe
 from .support.replacing import replacing
 from .support.shapes import along_axis
 from .support.trees import map_tensors, tensors
+from .tuning.result import TunedPoint, Tuning
+from .tuning.tune import tune
 
 if TYPE_CHECKING:
     from .builtin.exits import Margin
@@ -205,6 +208,9 @@ __all__ = [
     "Trial",
     "TrialOutput",
     "TrialSite",
+    "TunedPoint",
+    "Tuning",
+    "TuningInterrupted",
     "UnsupportedError",
     "Value",
     "Varies",
@@ -231,6 +237,7 @@ __all__ = [
     "require_number",
     "simulate",
     "tensors",
+    "tune",
 ]
 
 _BUILTIN_PLUGINS = {

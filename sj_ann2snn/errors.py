@@ -34,6 +34,7 @@ __all__ = [
     "QuietLayerWarning",
     "ScaleError",
     "TracingError",
+    "TuningInterrupted",
     "UnsupportedError",
     "VerificationError",
     "VersionError",
@@ -142,6 +143,18 @@ class EvaluationInterrupted(KeyboardInterrupt):
     def __init__(self, result: Any) -> None:
         self.result = result
         super().__init__(f"Interrupted; the result so far, also in the attribute `result`: {result}")
+
+
+class TuningInterrupted(KeyboardInterrupt):
+    """Ctrl-C was pressed during `tune`.
+
+    Attributes:
+        result: The `Tuning` with the best conversion so far.
+    """
+
+    def __init__(self, result: Any) -> None:
+        self.result = result
+        super().__init__(f"Interrupted; the best so far, also in the attribute `result`: {result.verdict}")
 
 
 class OutOfMemoryError(Ann2SnnError, MemoryError):

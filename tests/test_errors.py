@@ -21,8 +21,9 @@ from sj_ann2snn import (
 def test_every_error_is_the_packages_own() -> None:
     found = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if cls.__module__ == errors.__name__]
     assert sorted(cls.__name__ for cls in found) == sorted(errors.__all__)
-    found.remove(errors.EvaluationInterrupted)  # Ctrl-C is no error, and `except Exception` must not catch it
-    assert issubclass(errors.EvaluationInterrupted, KeyboardInterrupt)
+    for interrupt in (errors.EvaluationInterrupted, errors.TuningInterrupted):
+        found.remove(interrupt)  # Ctrl-C is no error, and `except Exception` must not catch it
+        assert issubclass(interrupt, KeyboardInterrupt)
     for cls in found:
         assert issubclass(cls, UserWarning if cls.__name__.endswith("Warning") else Ann2SnnError)
         assert inspect.getdoc(cls)

@@ -37,6 +37,7 @@ from .modes import add_parser as add_modes
 from .new_plugin import add_parser as add_new_plugin
 from .plugins import add_parser as add_plugins
 from .streams import Output, give_up, standard_streams, tell
+from .tune import add_parser as add_tune
 from .users_code import failure
 
 __all__ = ["main"]
@@ -138,6 +139,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_check,
         add_compare,
         add_diagnose,
+        add_tune,
         add_bench,
         add_export,
         add_modes,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from ..errors import OptionError
@@ -21,6 +22,12 @@ def declared_options(cls: type) -> dict[str, inspect.Parameter]:
     >>> list(declared_options(Gate))
     ['momentum']
     """
+    return dict(_declared(cls))
+
+
+@lru_cache(maxsize=1024)
+def _declared(cls: type) -> Mapping[str, inspect.Parameter]:
+    """The same, remembered: a search constructs hundreds of converters, each of which asks for every class."""
     parameters = inspect.signature(cls).parameters
     return {name: p for name, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
 

@@ -30,6 +30,7 @@ LEVELS = (
     {"interchange", "simulation"},
     {"conversion", "evaluation"},
     {"diagnosis"},
+    {"tuning"},
     {"spikingjelly_recipe", "ann2snn"},
     {"builtin", "testing", "cli", "__main__"},
 )

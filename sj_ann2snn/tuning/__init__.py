@@ -1,0 +1,1 @@
+"""Finds the cheapest conversion that keeps a network's accuracy."""

@@ -1,0 +1,283 @@
+"""Converts candidates and measures them, on parts of the data."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..contracts.readout import Readout
+from ..conversion.converter import Converter
+from ..errors import Ann2SnnError, NoSpikesWarning, OptionError, QuietLayerWarning
+from ..evaluation.evaluate import ann_values, evaluate
+from ..evaluation.metrics.measures import measures_of
+from ..evaluation.result import EvaluationResult
+from ..hooks.choice import find
+from ..hooks.kinds import READOUTS
+from ..hooks.options import construct, declared_options
+from ..hooks.registry import Registry, culprit
+from .candidates import Candidate
+
+__all__ = ["BUDGETS", "Measurements", "Point", "Record"]
+
+COSTS: Mapping[str, Callable[[EvaluationResult, int], float]] = {
+    "steps": lambda result, steps: steps,
+    "spikes": lambda result, steps: result.spikes_over_time[steps - 1],
+    "synops": lambda result, steps: result.synops_over_time[steps - 1],
+}
+BUDGETS = tuple(COSTS)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A conversion after some number of steps.
+
+    Attributes:
+        candidate: The conversion.
+        T: Number of steps.
+        drop: Points lost against the ANN.
+        cost: By the budget, per sample.
+        spikes, synops: Per sample.
+        samples: Number of samples that it was measured on.
+        error: Standard error of the drop; zero if it is not known.
+    """
+
+    candidate: Candidate
+    T: int
+    drop: float
+    cost: float
+    spikes: float
+    synops: float
+    samples: int
+    error: float = 0.0
+
+
+@dataclass
+class Record:
+    """What is known of a candidate on one part of the data.
+
+    Attributes:
+        points: By the number of steps.
+        failure: Why it cannot be converted.
+    """
+
+    candidate: Candidate
+    points: dict[int, Point] = field(default_factory=dict)
+    failure: str = ""
+
+    def cheapest(self, allowed: float) -> Point | None:
+        """The cheapest point from which on no more than `allowed` is lost, give or take a standard error.
+
+        None if there is none.
+        """
+        found = None
+        for steps in sorted(self.points, reverse=True):
+            if self.points[steps].drop + self.points[steps].error > allowed:
+                break
+            found = self.points[steps]
+        return found
+
+    def rank(self, allowed: float) -> tuple[float, float, float]:
+        """Lower is better: what loses too much comes last."""
+        found = self.cheapest(allowed)
+        if found is not None:
+            return (0, found.cost, found.spikes)
+        return (1, min((point.drop for point in self.points.values()), default=float("inf")), 0)
+
+
+class Measurements:
+    """Everything that is measured in one search.
+
+    Args:
+        ann: The ANN.
+        registry: What plugins contribute.
+        budget: What costs are counted in.
+        metric: As for `evaluate`.
+        against_ann: The ANN's outputs replace the targets.
+        given: Arguments of every conversion that are not searched: `device`, `plugins`, `prefer` and the like.
+        readout: The readout that the caller has chosen.
+    """
+
+    def __init__(
+        self,
+        ann: nn.Module,
+        registry: Registry,
+        budget: str,
+        *,
+        metric: Any = None,
+        against_ann: bool = False,
+        given: Mapping[str, Any] | None = None,
+        readout: str | Readout | None = None,
+        plugins: Sequence[Any] = (),
+    ) -> None:
+        self.ann, self.registry, self.budget, self.metric = ann, registry, budget, metric
+        self.judge = ann if against_ann else None
+        self.given, self.readout, self.plugins = dict(given or {}), readout, plugins
+        self.trials = 0
+        self._better = {
+            one.name: getattr(one.metric, "higher_is_better", True) is not False
+            for one in measures_of(metric, self.judge)
+        }
+        self._ann_values: dict[int, dict[str, float]] = {}
+        self._factors: dict[Candidate, int] = {}
+        self._divided: dict[tuple[int, int], list[list[Any]]] = {}
+
+    def convert(self, candidate: Candidate, steps: int, calibration: Iterable[Any]) -> nn.Module:
+        """The network of a candidate for `steps` steps."""
+        arguments = self.arguments(candidate, steps)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", QuietLayerWarning)
+            return Converter(calibration, progress=False, **self.given, **arguments)(self.ann)
+
+    def arguments(self, candidate: Candidate, steps: int) -> dict[str, Any]:
+        """The arguments of the conversion for `steps` steps, with T only if something depends on it."""
+        factor = self.steps_factor(candidate)
+        return {**candidate.arguments, **({"T": steps * factor} if factor else {})}
+
+    def steps_factor(self, candidate: Candidate) -> int:
+        """By what the number of steps is multiplied for the converter's T; 0 if nothing depends on T.
+
+        Raises:
+            Ann2SnnError: The arguments are not allowed.
+        """
+        if candidate not in self._factors:
+            self._factors[candidate] = self._steps_factor(candidate)
+        return self._factors[candidate]
+
+    def _steps_factor(self, candidate: Candidate) -> int:
+        converter = Converter(progress=False, **self.given, **candidate.arguments)
+        mode, neuron = converter.normalization, converter.neuron
+        given = [value for value in candidate.arguments.values() if not isinstance(value, str)]
+        corrections = [one for one in converter.corrections if "T" in declared_options(type(one)) and one not in given]
+        takes = [one for one in (mode, neuron) if "T" in declared_options(type(one)) and one not in given]
+        if corrections or neuron in takes:
+            return 1
+        if not takes:
+            return 0
+        # A mode that plans for T counts plans for what several spikes in a step can count to.
+        return max(1, round(1 / float(neuron.unit(torch.ones(())))))
+
+    def record(
+        self, candidate: Candidate, counts: Sequence[int], calibration: Any, batches: list[Any], groups: int = 1
+    ) -> Record:
+        """Measure a candidate after each of `counts` steps; a network that does not depend on T runs once.
+
+        Args:
+            candidate: The candidate.
+            counts: Numbers of time steps.
+            calibration: Calibration data.
+            batches: The samples.
+            groups: Into how many parts to divide the batches, to see how far the drop differs between them.
+        """
+        found = Record(candidate)
+        try:
+            if self.steps_factor(candidate):
+                for steps in counts:
+                    found.points[steps] = self._run(candidate, steps, calibration, batches, groups)[steps]
+            else:
+                found.points = self._run(candidate, max(counts), calibration, batches, groups)
+        except Ann2SnnError as error:
+            found.failure = str(error)
+        return found
+
+    def _run(
+        self, candidate: Candidate, steps: int, calibration: Any, batches: list[Any], groups: int
+    ) -> dict[int, Point]:
+        if candidate.readout is not None:
+            self.readout_of(candidate.readout).check(steps)
+        self.trials += 1
+        network = self.convert(candidate, steps, calibration)
+        parts = self._parts(batches, groups)
+        results = [self.run(network, candidate, steps, part) for part in parts]
+        samples = torch.tensor([float(result.samples) for result in results], dtype=torch.float64)
+        shares = samples / samples.sum()
+
+        def mean(values: Sequence[Sequence[float]]) -> list[float]:
+            found: list[float] = (shares @ torch.tensor(values, dtype=torch.float64)).tolist()
+            return found
+
+        lost = [self.drops(result, part) for result, part in zip(results, parts, strict=True)]
+        drops = mean(lost)
+        errors = [0.0] * steps
+        if len(parts) > 1:
+            apart = torch.tensor(lost, dtype=torch.float64) - torch.tensor(drops, dtype=torch.float64)
+            errors = ((shares @ apart.square()) / (len(parts) - 1)).sqrt().tolist()
+        spikes = mean([result.spikes_over_time for result in results])
+        synops = mean([result.synops_over_time for result in results])
+        costs = mean([[COSTS[self.budget](result, step) for step in range(1, steps + 1)] for result in results])
+        return {
+            step + 1: Point(
+                candidate,
+                step + 1,
+                drops[step],
+                float(step + 1) if self.budget == "steps" else costs[step],
+                spikes[step],
+                synops[step],
+                int(samples.sum()),
+                errors[step],
+            )
+            for step in range(steps)
+        }
+
+    def _parts(self, batches: list[Any], groups: int) -> list[list[Any]]:
+        """The batches in several parts, the same ones whenever they are asked for."""
+        key = id(batches), groups
+        if key not in self._divided:
+            count = min(groups, len(batches))
+            self._divided[key] = [batches] if count == 1 else [batches[start::count] for start in range(count)]
+        return self._divided[key]
+
+    def run(self, network: nn.Module, candidate: Candidate, steps: int, batches: list[Any]) -> EvaluationResult:
+        """The network of a candidate over some batches."""
+        readout = self.readout
+        if candidate.readout is not None:
+            readout = self.readout_of(candidate.readout)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", (QuietLayerWarning))
+            warnings.simplefilter("ignore", (NoSpikesWarning))
+            return evaluate(
+                network,
+                batches,
+                steps,
+                readout=readout,
+                metric=self.metric,
+                ann=self.judge,
+                plugins=self.plugins,
+                progress=False,
+            )
+
+    def readout_of(self, named: tuple[str, Mapping[str, Any]]) -> Readout:
+        """A readout by its name and options."""
+        name, options = named
+        found = find(self.registry, READOUTS, name)
+        made: Readout = construct(found.cls, options, culprit(READOUTS, found.name, found.owner))
+        return made
+
+    def drops(self, result: EvaluationResult, batches: list[Any]) -> list[float]:
+        """Points lost after every step: of several metrics, by the one that loses most."""
+        reference = self.ann_values(batches)
+        lost = []
+        for name, values in result.values.items():
+            sign = 100 if self._better.get(name, True) else -100
+            lost.append([sign * (reference[name] - value) for value in values])
+        return [max(one) for one in zip(*lost, strict=True)]
+
+    def ann_values(self, batches: list[Any]) -> dict[str, float]:
+        """What the metrics say of the ANN."""
+        key = id(batches)
+        if key not in self._ann_values:
+            self._ann_values[key] = ann_values(self.ann, batches, self.metric, against=self.judge)
+        return self._ann_values[key]
+
+
+def require_budget(budget: object) -> str:
+    """Raises:
+    OptionError: `budget` is not known.
+    """
+    if budget not in BUDGETS:
+        raise OptionError(f"budget={budget!r:.300} is not known. Allowed are {', '.join(map(repr, BUDGETS))}.")
+    return str(budget)

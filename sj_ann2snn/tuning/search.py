@@ -1,0 +1,289 @@
+"""The search: many candidates on few samples, fewer on more, and the last ones on all of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from ..diagnosis.diagnose import diagnose
+from ..errors import Ann2SnnError
+from .candidates import Candidate
+from .data import Samples
+from .measuring import Measurements, Point, Record
+from .space import Space
+
+__all__ = ["Search", "grid"]
+
+FIRST = 64
+"""Samples in the first round."""
+
+CALIBRATION = (128, 256)
+"""Samples to calibrate with before the last round."""
+
+ENDS = (0.55, 0.75, 1.0)
+"""Shares of the time after which the rounds end."""
+
+GROUPS = 6
+"""Parts of the data in the last round, whose differences show how exact a drop is."""
+
+SLOW = 5.0
+"""Seconds from which on a conversion is slow: fewer numbers of steps are then tried with it."""
+
+NEURONS, CANDIDATES, LAYERS, ROUNDS = 3, 4, 3, 2
+"""How many neurons, candidates and layers a round takes on, and how often the best are varied."""
+
+
+def grid(steps: int, factors: Sequence[int] = (2, 3)) -> list[int]:
+    """Numbers of time steps to try, where every one takes a conversion.
+
+    >>> grid(20), grid(20, [2])
+    ([1, 2, 3, 4, 6, 8, 12, 16, 20], [1, 2, 4, 8, 16, 20])
+    """
+    found = sorted({1, *(factor * 2**power for power in range(steps.bit_length()) for factor in factors)})
+    return [*(count for count in found if count < steps), steps]
+
+
+class Search:
+    """One search.
+
+    Args:
+        measurements: Converts and measures.
+        space: What may be tried.
+        samples: The data.
+        calibration: Batches to calibrate with in the last round; None to take those to choose by.
+        steps: The largest number of steps.
+        max_drop: Points that may be lost.
+        layers: Search settings of single layers, too.
+        seconds: Stop after about that time.
+        tell: Called after every measurement with the number of candidates and the best point so far.
+    """
+
+    def __init__(
+        self,
+        measurements: Measurements,
+        space: Space,
+        samples: Samples,
+        *,
+        calibration: Iterable[Any] | None,
+        steps: int,
+        max_drop: float,
+        layers: bool,
+        seconds: float | None,
+        tell: Callable[[int, Point | None], None],
+    ) -> None:
+        self.measurements, self.space, self.samples = measurements, space, samples
+        self.steps, self.max_drop, self.layers, self.tell = steps, max_drop, layers, tell
+        self.started, self.seconds = time.monotonic(), seconds
+        total = samples.count(samples.search)
+        sizes = sorted({min(FIRST, total), min(total, max(FIRST, total // 3)), total})
+        self.rounds = [samples.part(size) for size in sizes]
+        whole = samples.search if calibration is None else calibration
+        parts = [
+            samples.part(count) if calibration is None else _first(calibration, count, samples) for count in CALIBRATION
+        ]
+        self.calibration = [*parts[: len(sizes) - 1], whole]
+        self.records: list[dict[Candidate, Record]] = [{} for _ in sizes]
+        self.failures: dict[str, Candidate] = {}
+        self._durations: dict[str, float] = {}
+
+    def stopped(self, number: int, candidate: Candidate | None = None) -> bool:
+        """True if the time for a round is up, or the candidate's conversion is known to take longer than is left."""
+        if self.seconds is None:
+            return False
+        ends = self.started + self.seconds * ENDS[number + len(ENDS) - len(self.rounds)]
+        needed = 0.0 if candidate is None else self._durations.get(_kind(candidate), 0.0)
+        return time.monotonic() + (needed if needed > SLOW else 0.0) > ends
+
+    def run(self) -> None:
+        """Search; an interrupt leaves everything that was found."""
+        last = len(self.rounds) - 1
+        self._measure(self.space.starts(), 0)
+        self._measure([one for like in self._neurons() for one in self.space.modes(like)], 0)
+        for _ in range(ROUNDS):
+            self._measure([one for like in self._best(0, 2) for one in self.space.neighbours(like)], 0)
+        self._measure([one for like in self._best(0, 1) for one in self._slow(like)], 0)
+        middle = 1 if last > 1 else 0
+        if middle:
+            self._measure(self._best(0, CANDIDATES), middle)
+        self._by_diagnosis(middle)
+        self._decide(middle, last)
+
+    def _decide(self, before: int, last: int) -> None:
+        """Measure candidates on all samples, the cheapest first, until some of them lose little enough."""
+        ranked = self._best(before, len(self.records[before]))
+        for tried, candidate in enumerate(ranked):
+            best = self.best(last)
+            reached = best is not None and best.drop + best.error <= self.max_drop
+            if (reached and tried >= CANDIDATES) or (tried and self.stopped(last, candidate)):
+                return
+            self._measure([candidate], last)
+        best = self.best(last)
+        if best is not None and best.drop + best.error > self.max_drop and not self.stopped(last, best.candidate):
+            # Some steps more than were thought to be enough, and be it all of them.
+            del self.records[last][best.candidate]
+            self._measure_up_to(self.steps, best.candidate, last)
+
+    def best(self, number: int | None = None) -> Point | None:
+        """The cheapest point of a round, by default of the last one with any, that loses little enough.
+
+        If there is none by a standard error, then without it; and if there is none, the point that loses least.
+        """
+        for index in range(len(self.records) - 1, -1, -1) if number is None else [number]:
+            records = [record for record in self.records[index].values() if record.points]
+            if records:
+                first = min(records, key=lambda record: record.rank(self.max_drop))
+                points = [point for record in records for point in record.points.values()]
+                enough = [point for point in points if point.drop <= self.max_drop]
+                return first.cheapest(self.max_drop) or (
+                    min(enough, key=lambda point: point.drop + point.error)
+                    if enough
+                    else min(points, key=lambda point: (point.drop, point.cost))
+                )
+        return None
+
+    def _slack(self, number: int) -> float:
+        """Points that one sample makes up, before the last round: so few samples do not say more."""
+        if number == len(self.rounds) - 1:
+            return self.max_drop
+        return self.max_drop + 100 / self.samples.count(self.rounds[number])
+
+    def _best(self, number: int, count: int) -> list[Candidate]:
+        records = [record for record in self.records[number].values() if record.points]
+        allowed = self._slack(number)
+        return [record.candidate for record in sorted(records, key=lambda one: one.rank(allowed))[:count]]
+
+    def _neurons(self) -> list[Candidate]:
+        """The best candidate of each of the best neurons."""
+        found: dict[str, Candidate] = {}
+        for candidate in self._best(0, len(self.records[0])):
+            found.setdefault(str(candidate.arguments.get("neuron", "if")), candidate)
+        return list(found.values())[:NEURONS]
+
+    def _slow(self, like: Candidate) -> list[Candidate]:
+        """The candidate with every correction, and every readout."""
+        return [*self.space.corrected(like), *self.space.read_otherwise(like)]
+
+    def _measure(self, candidates: Iterable[Candidate], number: int) -> None:
+        for candidate in candidates:
+            if candidate in self.records[number] or (self.stopped(number, candidate) and self.records[number]):
+                continue
+            self._measure_up_to(self._limit(candidate, number), candidate, number)
+
+    def _measure_up_to(self, limit: int, candidate: Candidate, number: int) -> None:
+        record = self._record(candidate, number, limit) if limit else Record(candidate)
+        self.records[number][candidate] = record
+        if record.failure:
+            self.failures.setdefault(record.failure, candidate)
+        self.tell(self.measurements.trials, self.best(number))
+
+    def _limit(self, candidate: Candidate, number: int) -> int:
+        """The number of steps with which the candidate may still become the cheapest; 0 if it cannot.
+
+        Where every number of steps takes a conversion, a step is taken to cost what it costs others with that neuron.
+        """
+        best = self.best(number)
+        if best is None or best.drop > self._slack(number):
+            return self._expected(candidate, number)
+        if self.measurements.budget == "steps":
+            # On few samples the best may have been lucky.
+            return min(self.steps, best.T if number == len(self.rounds) - 1 else 2 * best.T + 2)
+        try:
+            if not self.measurements.steps_factor(candidate):
+                return self.steps
+        except Ann2SnnError:
+            return self.steps  # the measurement says why
+        neuron = candidate.arguments.get("neuron", "if")
+        rates = [
+            point.cost / point.T
+            for record in self.records[number].values()
+            if record.candidate.arguments.get("neuron", "if") == neuron
+            for point in record.points.values()
+        ]
+        rate = min((one for one in rates if one > 0), default=0.0)
+        return min(self.steps, int(best.cost / rate)) if rate else self.steps
+
+    def _expected(self, candidate: Candidate, number: int) -> int:
+        """The number of steps to run in a round in which nothing has lost little enough yet.
+
+        Some more than were enough in the round before.
+        """
+        before = self.records[number - 1].get(candidate) if number else None
+        found = None if before is None else before.cheapest(self._slack(number - 1))
+        return self.steps if found is None else min(self.steps, 2 * found.T + 2)
+
+    def _record(self, candidate: Candidate, number: int, limit: int) -> Record:
+        batches, calibration = self.rounds[number], self.calibration[number]
+
+        def measure(counts: Sequence[int]) -> Record:
+            groups = GROUPS if number == len(self.rounds) - 1 else 1
+            return self.measurements.record(candidate, counts, calibration, batches, groups)
+
+        try:
+            depends = self.measurements.steps_factor(candidate)
+        except Ann2SnnError as error:
+            return Record(candidate, failure=str(error))
+        if not depends:
+            return measure([limit])
+        record = Record(candidate)
+        slow = self._durations.get(_kind(candidate), 0.0) > SLOW
+        counts, low = grid(limit, [2] if slow else [2, 3]), 0
+        high = len(counts) - 1
+        place = high
+        while low <= high and not (record.points and self.stopped(number, candidate)):
+            before = time.monotonic()
+            found = measure([counts[place]])
+            self._durations[_kind(candidate)] = time.monotonic() - before
+            record.points.update(found.points)
+            if found.failure:
+                record.failure = found.failure
+                break
+            if found.points[counts[place]].drop <= self._slack(number):
+                high = place - 1
+            elif place == len(counts) - 1:
+                break  # with fewer steps it loses more
+            else:
+                low = place + 1
+            place = (low + high) // 2
+        return record
+
+    def _by_diagnosis(self, number: int) -> None:
+        """Vary the best candidate where a diagnosis says that it loses the answer."""
+        for _ in range(ROUNDS):
+            best = self.best(number)
+            if best is None or self.stopped(number):
+                return
+            found = self._variations(best, number)
+            self._measure(found, number)
+            after = self.best(number)
+            if after is None or after.candidate == best.candidate:
+                return
+
+    def _variations(self, best: Point, number: int) -> list[Candidate]:
+        candidate, steps = best.candidate, max(1, best.T - max(1, best.T // 4))
+        try:
+            network = self.measurements.convert(candidate, steps, self.calibration[number])
+            diagnosis = diagnose(self.measurements.ann, network, self.rounds[0], steps, samples=FIRST, progress=False)
+        except Ann2SnnError:
+            return []  # a network that cannot be diagnosed is good enough to be simulated
+        found = [one for advice in diagnosis.advice for one in self.space.advised(candidate, advice.arguments)]
+        if self.layers:
+            names = dict.fromkeys(one.name.removesuffix("_negative") for one in diagnosis.worst if one.kind == "neuron")
+            for name in list(names)[:LAYERS]:
+                found += self.space.layer_modes(candidate, name)
+        return list(dict.fromkeys(found))
+
+
+def _kind(candidate: Candidate) -> str:
+    """The same for candidates whose conversions take a similar time."""
+    return repr([candidate.arguments.get(name) for name in ("mode", "corrections")])
+
+
+def _first(batches: Iterable[Any], count: int, samples: Samples) -> list[Any]:
+    """The first batches, with at least so many samples if there are as many."""
+    found: list[Any] = []
+    for batch in batches:
+        found.append(batch)
+        if samples.count(found) >= count:
+            break
+    return found

@@ -1,0 +1,258 @@
+"""Finds the cheapest conversion that loses little enough."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
+from typing import Any
+
+from torch import nn
+from tqdm.auto import tqdm
+
+from ..contracts.option_checks import require_integer
+from ..contracts.readout import Readout
+from ..conversion.converter import Converter
+from ..errors import Ann2SnnError, ConversionError, InputError, OptionError, TuningInterrupted
+from ..hooks.choice import choose
+from ..hooks.discovery import load_plugins
+from ..hooks.kinds import READOUTS
+from ..simulation.engine.firing import is_spiking
+from ..support.calls import call_text, literal
+from ..support.neutral import neutrally
+from .data import read_samples
+from .measuring import Measurements, Point, require_budget
+from .result import TunedPoint, Tuning, frontier
+from .search import Search
+from .space import Space
+
+__all__ = ["tune"]
+
+NOT_SEARCHED = ("device", "plugins", "prefer", "leaf_modules", "convert_only", "fuse_flag", "verify")
+"""Arguments of the converter that are passed on as they are and do not appear among the arguments of a candidate."""
+
+
+@neutrally
+def tune(
+    ann: nn.Module,
+    data: Iterable[Any],
+    max_drop: float = 1.0,
+    budget: str = "steps",
+    T: int = 32,  # noqa: N803 - the field's name for the number of time steps
+    *,
+    calibration: Iterable[Any] | None = None,
+    metric: Any = None,
+    against_ann: bool | None = None,
+    readout: str | Readout | None = None,
+    samples: int = 1000,
+    held_out: float = 0.3,
+    layers: bool = True,
+    seconds: float | None = None,
+    progress: bool = True,
+    **fixed: Any,
+) -> Tuning:
+    """Search for the cheapest conversion that loses at most `max_drop` points.
+
+    >>> import torch
+    >>> from sj_ann2snn import tune
+    >>> _ = torch.manual_seed(0)
+    >>> ann = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    >>> x = torch.rand(200, 4)
+    >>> found = tune(ann, [(x, ann(x).argmax(1))], max_drop=5.0, T=64, progress=False)
+    >>> found.reached, found.call.startswith("Converter(calibration, ")
+    (True, True)
+
+    It tries what the installed plugins offer: modes, neurons, channel-wise scales, corrections, readouts and the
+    options that their classes declare as `tunable`, and other modes in the layers that `diagnose` ranks first. One run
+    of a network tells about every number of steps; where a mode or a correction depends on T, the steps are bisected.
+    All candidates are measured on few samples, the best of them on more, and the last ones on all. The result is the
+    cheapest that loses at most `max_drop` with a standard error to spare, if there is one. It is measured again on
+    samples that no choice depended on.
+
+    Args:
+        ann: The ANN.
+        data: Batches of inputs and targets as for `evaluate`, in random order; their first `samples` are used. Without
+            targets, the ANN's own answers take their place. Data that was not used for training says more.
+        max_drop: Points that may be lost against the ANN: hundredths of the metric, such as percent of accuracy.
+        budget: What to save: `"steps"`, `"spikes"` or `"synops"` (synaptic operations), per sample.
+        T: The largest number of time steps.
+        calibration: Calibration data, which must be iterable repeatedly; by default, the inputs of the data that the
+            search chooses by.
+        metric: As for `evaluate`; of several, the one that loses most counts.
+        against_ann: True to compare with the ANN's outputs even if there are targets; by default, only without.
+        readout: A readout for all networks; by default, it is searched, too.
+        samples: Number of samples, at least 10.
+        held_out: Share of the samples to judge by and not to choose by; 0 for none.
+        layers: Try other modes in single layers, too.
+        seconds: Stop after about that time, with the best so far. The result then depends on the processor.
+        progress: Show a progress bar.
+        fixed: Arguments of `Converter` that every conversion has and that are not searched:
+            ``neuron="if", channel_wise=True``.
+
+    Returns:
+        A `Tuning`. If everything loses more than `max_drop`, it is what loses least, and `reached` is False.
+
+    Raises:
+        InputError: The data is empty, does not fit the network or cannot be shared out; `T` or `samples` is too small;
+            `ann` is a spiking network.
+        OptionError, ModeError: `budget`, `metric`, `readout` or an argument of the converter is not known, or
+            `max_drop`, `held_out` or `seconds` is out of range.
+        ConversionError: The network cannot be converted in any way; the message is that of the first.
+        TuningInterrupted: Ctrl-C was pressed. Its `result` is the best so far. It is a `KeyboardInterrupt`.
+    """
+    started = time.monotonic()
+    steps = require_integer("T", T, what="the largest number of time steps", error=InputError)
+    most = require_integer("samples", samples, 10, what="the number of samples", error=InputError)
+    budget = require_budget(budget)
+    max_drop = _number("max_drop", max_drop, "points that may be lost")
+    share = _number("held_out", held_out, "the share of the samples to hold out", below=0.9, least=0)
+    limit = None if seconds is None else _number("seconds", seconds, "the time to search", least=0)
+    _require_ann(ann)
+    _refuse(fixed)
+    found = read_samples(ann, data, most, share)
+    given = {name: fixed[name] for name in NOT_SEARCHED if name in fixed}
+    searched = {name: value for name, value in fixed.items() if name not in given}
+    plugins: Sequence[Any] = given.get("plugins", ())
+    registry = load_plugins(plugins)
+    Converter(**fixed)  # says what is wrong with the caller's own arguments
+    if readout is not None:
+        choose(registry, READOUTS, readout)
+    measurements = Measurements(
+        ann,
+        registry,
+        budget,
+        metric=metric,
+        against_ann=not found.labelled if against_ann is None else against_ann,
+        given=given,
+        readout=readout,
+        plugins=plugins,
+    )
+    with tqdm(desc="tuning", unit="network", disable=not progress) as bar:
+
+        def tell(trials: int, best: Point | None) -> None:
+            bar.update(trials - bar.n)
+            if best is not None:
+                bar.set_postfix_str(f"T={best.T}, {best.cost:.4g} {budget}, {best.drop:.2f} points")
+
+        search = Search(
+            measurements,
+            Space(registry, searched, readout=readout is not None),
+            found,
+            calibration=calibration,
+            steps=steps,
+            max_drop=max_drop,
+            layers=layers,
+            seconds=limit,
+            tell=tell,
+        )
+        try:
+            search.run()
+        except KeyboardInterrupt as interrupt:
+            if search.best() is None:
+                raise
+            raise TuningInterrupted(_result(search, max_drop, started)) from interrupt
+    return _result(search, max_drop, started)
+
+
+def _result(search: Search, max_drop: float, started: float) -> Tuning:
+    best = search.best()
+    if best is None:
+        raise _nothing(search)
+    measurements, samples = search.measurements, search.samples
+    calibration = search.calibration[-1]
+    network = measurements.convert(best.candidate, best.T, calibration)
+    held_out = None
+    if samples.held_out:
+        result = measurements.run(network, best.candidate, best.T, samples.held_out)
+        held_out = measurements.drops(result, samples.held_out)[-1]
+    points = [point for records in search.records for record in records.values() for point in record.points.values()]
+    return Tuning(
+        network=network,
+        T=best.T,
+        call=_call(measurements, best),
+        evaluate_call=_evaluate_call(measurements, best),
+        arguments={**measurements.given, **measurements.arguments(best.candidate, best.T)},
+        readout=best.candidate.readout,
+        drop=best.drop,
+        drop_error=best.error,
+        held_out_drop=held_out,
+        cost=best.cost,
+        budget=measurements.budget,
+        max_drop=max_drop,
+        reached=best.drop <= max_drop,
+        frontier=tuple(
+            TunedPoint(
+                _call(measurements, point),
+                point.T,
+                point.drop,
+                point.cost,
+                point.spikes,
+                point.synops,
+                point.samples,
+                point.error,
+            )
+            for point in frontier(points)
+        ),
+        ann_values=measurements.ann_values(search.rounds[-1]),
+        samples=best.samples,
+        held_out_samples=samples.count(samples.held_out),
+        trials=measurements.trials,
+        seconds=time.monotonic() - started,
+        failures={_call_of(candidate.arguments): reason for reason, candidate in search.failures.items()},
+        calibration=calibration,
+    )
+
+
+def _nothing(search: Search) -> Ann2SnnError:
+    """The error that prevented every conversion."""
+    reasons = list(search.failures)
+    if len(set(reasons)) == 1 or reasons:
+        return ConversionError(
+            f"None of {search.measurements.trials or len(reasons)} conversions that were tried works. The first: "
+            f"{reasons[0]}"
+        )
+    return ConversionError("No conversion was tried: the arguments leave nothing to search.")
+
+
+def _call(measurements: Measurements, point: Point) -> str:
+    return _call_of({**measurements.given, **measurements.arguments(point.candidate, point.T)})
+
+
+def _call_of(arguments: Mapping[str, Any]) -> str:
+    return f"{call_text('Converter', arguments, 'calibration')}(ann)"
+
+
+def _evaluate_call(measurements: Measurements, point: Point) -> str:
+    readout = point.candidate.readout
+    if readout is None:
+        chosen = "" if measurements.readout is None else f", readout={literal(measurements.readout)}"
+    else:
+        chosen = f", readout={call_text(type(measurements.readout_of(readout)).__name__, readout[1])}"
+    return f"evaluate(snn, test_loader, T={point.T}{chosen})"
+
+
+def _require_ann(ann: Any) -> None:
+    if not isinstance(ann, nn.Module):
+        raise InputError(f"tune(ann, data) takes the ANN, a torch.nn.Module, not {type(ann).__name__}.")
+    if any(is_spiking(module) for module in ann.modules()):
+        raise InputError(
+            f"tune(ann, data) takes the ANN, but this {type(ann).__name__} has spiking neurons. Give the network "
+            "that is to be converted."
+        )
+
+
+def _refuse(fixed: Mapping[str, Any]) -> None:
+    for name, instead in (("dataloader", "calibration"), ("momentum", "nothing")):
+        if name in fixed:
+            raise OptionError(f"tune does not take {name}=...; give {instead} instead.")
+
+
+def _number(name: str, given: object, what: str, *, least: float | None = None, below: float | None = None) -> float:
+    """Check an argument that is a number."""
+    allowed = "a number"
+    if least is not None:
+        allowed = f"a number of at least {least:g}" + ("" if below is None else f" and below {below:g}")
+    good = isinstance(given, Real) and not isinstance(given, bool) and given == given
+    if not good or (least is not None and given < least) or (below is not None and given >= below):  # type: ignore[operator]
+        raise OptionError(f"{name}={given!r:.300} is not allowed: {what} must be {allowed}.")
+    return float(given)  # type: ignore[arg-type]
