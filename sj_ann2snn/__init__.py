@@ -97,6 +97,7 @@ from .layers import (
     Stepwise,
     call_operation,
 )
+from .report.page import html_report
 from .simulation.simulate import simulate
 from .spikingjelly_recipe import ConverterRecipe, recipe
 from .support.replacing import replacing
@@ -221,6 +222,7 @@ __all__ = [
     "fill_dead_channels",
     "from_onnx",
     "hookimpl",
+    "html_report",
     "load_network",
     "make_if_neuron",
     "map_tensors",

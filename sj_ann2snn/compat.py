@@ -47,6 +47,7 @@ __all__ = [
     "spikingjelly_version",
     "starting_potential",
     "step_modes",
+    "visualizing",
 ]
 
 StepModule = base.StepModule
@@ -266,4 +267,12 @@ def recipe_base() -> type:
             "sj_ann2snn.Converter(dataloader=..., mode=...)(ann), which takes the same modes and options, or install "
             "spikingjelly>=2.0."
         )
+    return found
+
+
+def visualizing() -> ModuleType:
+    """SpikingJelly's pictures, imported on demand because they need Matplotlib."""
+    from spikingjelly import visualizing as module
+
+    found: ModuleType = module
     return found

@@ -28,7 +28,7 @@ LEVELS = (
     {"contracts", "layers"},
     {"hooks"},
     {"interchange", "simulation"},
-    {"conversion", "evaluation"},
+    {"conversion", "evaluation", "report"},
     {"diagnosis"},
     {"spikingjelly_recipe", "ann2snn"},
     {"builtin", "testing", "cli", "__main__"},
