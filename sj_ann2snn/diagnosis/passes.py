@@ -189,7 +189,10 @@ class Passes:
         if not self.samplers:
             largest = {target: sums.largest for target, sums in self.measured.sums.items() if sums.largest is not None}
             for seed, layer in enumerate(self.network.layers):
-                self.samplers[layer.target] = LayerSampler(largest.get(layer.target), self.steps, seed)
+                # What is no neuron passes on what the neurons in front of it emit.
+                feeding = [largest[one.target].max() for one in self.network.feeding(layer) if one.target in largest]
+                limit = largest.get(layer.target, max(feeding, default=None))
+                self.samplers[layer.target] = LayerSampler(limit, self.steps, seed)
             self.rasters = record_rasters(self.network, chunk, activations, largest, self.steps)
         for target, sampler in self.samplers.items():
             sampler.add(activations[target], wanted[target] - missing[target])

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ..compat import visualizing
+from ..compat import spikingjelly_figure
 from ..errors import InputError, OptionError
 from ..support.plotting import DARK, figure_of_size, require_matplotlib
 from ..support.wording import did_you_mean, listed, shown
 from .markup import visible
-from .tables import name_of
+from .tables import brief, name_of
 from .terms import TERMS
 
 __all__ = ["figure_of"]
@@ -22,8 +22,12 @@ COLOURS = {"inherited": "#aab1b9", "clipping": "#c4502e", "rounding": "#2f6fb5",
 
 SNN = "#235f9e"
 
+AXES = ("time step", "neuron, strongest first")
+SIZE: dict[str, Any] = {"figsize": (8, 5), "dpi": 120}
+"""Of the pictures by SpikingJelly, for every step and some neurons."""
+
 LONGEST = 28
-"""Letters of a layer's name; of longer ones, the end."""
+"""Letters of a layer's name."""
 
 
 def figure_of(found: Mapping[str, Any], kind: str, layer: str | None) -> Any:
@@ -91,7 +95,7 @@ def _terms(found: Mapping[str, Any]) -> Any:
 def _over_time(layer: Mapping[str, Any], found: Mapping[str, Any]) -> Any:
     over = {int(steps): terms for steps, terms in layer["over_time"].items()}
     steps = sorted(over)
-    with figure_of_size(5.0, 3.2) as figure:
+    with figure_of_size(6.4, 3.4) as figure:
         axes = figure.subplots()
         starts = np.zeros(len(steps))
         for name, title, _ in TERMS:
@@ -151,14 +155,14 @@ def _scatter(layer: Mapping[str, Any], found: Mapping[str, Any]) -> Any:
 def _raster(layer: Mapping[str, Any], found: Mapping[str, Any]) -> Any:
     spikes = _spikes(_seen(found, layer)["raster"])
     title = f"{_short(name_of(layer))}, first sample"
-    return _drawn("plot_1d_spikes", (spikes != 0).astype(float), title, "time step", "neuron, strongest first")
+    return spikingjelly_figure("plot_1d_spikes", (spikes != 0).astype(float), title, *AXES, **SIZE)
 
 
 def _rates(layer: Mapping[str, Any], found: Mapping[str, Any]) -> Any:
     spikes = _spikes(_seen(found, layer)["raster"])
     rates = spikes.cumsum(0) / np.arange(1, len(spikes) + 1)[:, None]
     title = f"firing rate so far, {_short(name_of(layer))}, first sample"
-    return _drawn("plot_2d_heatmap", rates, title, "time step", "neuron, strongest first")
+    return spikingjelly_figure("plot_2d_heatmap", rates, title, *AXES, colorbar_y_label="spikes per step", **SIZE)
 
 
 def _spikes(raster: Mapping[str, Any]) -> Any:
@@ -169,24 +173,15 @@ def _spikes(raster: Mapping[str, Any]) -> Any:
     return spikes
 
 
-def _drawn(function: str, array: Any, *texts: str) -> Any:
-    """A picture by SpikingJelly, no longer known to pyplot, which would keep and show it."""
-    from matplotlib import pyplot
-
-    figure = getattr(visualizing(), function)(array, *texts, figsize=(8, 5), dpi=120)[0]
-    pyplot.close(figure)
-    return figure
-
-
 def _legend_above(figure: Any, axes: Any) -> None:
-    figure.legend(*axes.get_legend_handles_labels(), loc="upper center", ncols=5, frameon=False, fontsize=8)
+    line, *bars = zip(*axes.get_legend_handles_labels(), strict=True)
+    figure.legend(*zip(*bars, line, strict=True), loc="upper center", ncols=5, frameon=False, fontsize=8)
     figure.tight_layout(rect=(0, 0, 1, 1 - 0.3 / figure.get_size_inches()[1]))
 
 
 def _short(name: str) -> str:
     """A name for a picture, in which a dollar sign would begin a formula."""
-    name = visible(name).replace("$", r"\$")
-    return name if len(name) <= LONGEST else f"…{name[1 - LONGEST :]}"
+    return brief(visible(name), LONGEST).replace("$", r"\$")
 
 
 OF_ALL: dict[str, Callable[[Mapping[str, Any]], Any]] = {"terms": _terms, "answer": _answer}

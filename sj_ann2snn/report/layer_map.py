@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..support.numbers import percent, quantity
+from ..support.numbers import quantity
 from .markup import Markup, tag
 from .plot import shape
 from .tables import bar_cell, scale_text
@@ -39,9 +39,9 @@ def layer_map(graph: Sequence[Mapping[str, Any]], layers: Mapping[str, Mapping[s
         cells = [
             tag("th", name, scope="row", class_="name", title=f"{name}, fed by {fed}"),
             tag("td", ", ".join(node["through"]), class_="name soft wide"),
-            tag("td", scale_text(layer.get("scale")) if layer else "", class_="number"),
+            tag("td", scale_text(layer["scale"]) if layer.get("neurons") else "", class_="number"),
             tag("td", f"{layer['neurons']:,}" if layer.get("neurons") else "", class_="number wide"),
-            tag("td", percent(rates[name]) if name in rates else "", class_="number"),
+            tag("td", f"{rates[name]:.3g}" if name in rates else "", class_="number"),
             bar_cell(rates[name] / highest, "rate") if name in rates else tag("td"),
             tag("td", quantity(layer["spikes"]) if name in rates else "", class_="number wide"),
         ]

@@ -16,6 +16,9 @@ __all__ = ["histogram", "raster", "scatter"]
 TALL = 2.0
 """A bin is drawn at most that many times as high as the next one."""
 
+GAP, BOX = 0.06, 0.08
+"""Distance and width of the bin for what exceeds λ."""
+
 FARTHEST = 2.5
 """Where the axis of activations ends, in λ, however large some of them are."""
 
@@ -46,7 +49,8 @@ def histogram(name: str, seen: Mapping[str, Any]) -> Markup:
     edges, width = found["edges"], found["edges"][1]
     total = _total(found, 0) or 1
     beyond = any(found["above"])
-    right = 1.0 + (2 * width if beyond else 0)
+    box = min(width, BOX)
+    right = 1.0 + (GAP + box if beyond else 0)
     bins = [(low, high, index) for index, (low, high) in enumerate(pairwise(edges))]
     rates, activations = ([count / total for count in found[what]] for what in ("rates", "activations"))
     above = [count / total for count in found["above"]]
@@ -61,9 +65,9 @@ def histogram(name: str, seen: Mapping[str, Any]) -> Markup:
     )
     x_ticks: tuple[tuple[float, str], ...] = ((0, "0"), (0.25, "0.25"), (0.5, "0.5"), (0.75, "0.75"), (1, "1"))
     if beyond:
-        x_ticks = (*x_ticks[:-1], (1, "1"), (1 + 1.5 * width, "> 1")) if width > 0.05 else x_ticks
+        x_ticks = (*x_ticks, (1 + GAP + box / 2, "> 1"))
     plot = Plot(label, Axis(0, right, x_ticks, "firing rate / λ"), Axis(low, high, ticks, "share of all"), (300, 250))
-    boxes = [*((a, b, rates[i]) for a, b, i in bins), *([(1 + width, right, above[0])] if beyond else [])]
+    boxes = [*((a, b, rates[i]) for a, b, i in bins), *([(1 + GAP, right, above[0])] if beyond else [])]
     for start, end, value in boxes:
         if value:
             (left, top), (stop, base) = plot.at(start, value), plot.at(end, 0)
@@ -78,7 +82,7 @@ def histogram(name: str, seen: Mapping[str, Any]) -> Markup:
         outline += [(start, activations[index]), (end, activations[index])]
     plot.line([*outline, (1.0, 0.0)], "activation")
     if beyond:
-        plot.line([(1 + width, 0), (1 + width, above[1]), (right, above[1]), (right, 0)], "activation")
+        plot.line([(1 + GAP, 0), (1 + GAP, above[1]), (right, above[1]), (right, 0)], "activation")
     return plot.drawn()
 
 

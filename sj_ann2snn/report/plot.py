@@ -142,6 +142,8 @@ def step_ticks(steps: Sequence[int], most: int = 7) -> tuple[tuple[float, str], 
     """
     every = max(1, math.ceil(len(steps) / most))
     chosen = [*steps[:-1:every], steps[-1]]
-    if len(chosen) > 2 and chosen[-1] / chosen[-2] < 1.7**every:
+    # Room for half of both labels, in shares of the axis.
+    room = 0.05 + 0.02 * len(f"{steps[-1]:,}")
+    while len(chosen) > 2 and chosen[-1] / chosen[-2] < steps[-1] ** room:
         del chosen[-2]
     return tuple((float(value), f"{value:,}") for value in chosen)

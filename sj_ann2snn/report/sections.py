@@ -10,7 +10,7 @@ from .curves import curve
 from .layer_map import layer_map
 from .markup import Markup, joined, tag
 from .neurons import histogram, raster, scatter
-from .tables import accuracy_text, costs_table, figures_table, name_of, scale_text, scrolling, whole_table
+from .tables import accuracy_text, brief, costs_table, figures_table, name_of, scale_text, scrolling, whole_table
 from .terms import key, span_of, terms_bar, terms_over_time
 
 __all__ = ["SECTIONS"]
@@ -84,7 +84,7 @@ def causes(found: Mapping[str, Any]) -> Markup:
         rows = [
             tag(
                 "tr",
-                tag("th", name_of(layer), scope="row", class_="name", title=layer["name"]),
+                tag("th", brief(name_of(layer)), scope="row", class_="name", title=layer["name"]),
                 tag("td", percent(layer["effect"]), class_="number strong"),
                 tag("td", terms_bar(layer, span), class_="bar"),
                 tag("td", percent(layer["error"]), class_="number"),
@@ -114,7 +114,7 @@ def causes_over_time(found: Mapping[str, Any]) -> Markup:
 
     def pictures(layers: Sequence[Mapping[str, Any]]) -> Markup:
         return tag(
-            "div", *(_figure(terms_over_time(one), _falling(one), name_of(one)) for one in layers), class_="many"
+            "div", *(_figure(terms_over_time(one), _falling(one), brief(name_of(one))) for one in layers), class_="many"
         )
 
     rest = ranked[OPEN:]
@@ -223,7 +223,13 @@ def _neurons_of(layer: Mapping[str, Any], seen: Mapping[str, Any], points: int, 
             f"{percent(layer['unused'])} unused",
         ]
     facts.append("error " + percent(layer["error"]))
-    title = joined([tag("span", name, class_="name"), " ", tag("small", " · ".join(one for one in facts if one))])
+    title = joined(
+        [
+            tag("span", brief(name), class_="name", title=name),
+            " ",
+            tag("small", " · ".join(one for one in facts if one)),
+        ]
+    )
     pictures = [scatter(name, seen, points), histogram(name, seen), raster(name, seen, steps)]
     return title, tag("div", *(tag("figure", one) for one in pictures if one is not None), class_="many")
 

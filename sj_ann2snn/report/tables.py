@@ -12,6 +12,7 @@ from .plot import shape
 __all__ = [
     "accuracy_text",
     "bar_cell",
+    "brief",
     "costs_table",
     "figures_table",
     "name_of",
@@ -45,6 +46,9 @@ COSTS: tuple[Column, ...] = (
     ("synops", "synaptic operations", quantity),
 )
 """Costs per sample, summed over the layers in the last row."""
+
+LONGEST = 48
+"""Letters of a name in a heading."""
 
 OF_NEURONS = ("clipping", "rounding", "saturated", "silent", "unused")
 """Figures that an operation does not have."""
@@ -80,7 +84,7 @@ def costs_table(layers: Sequence[Mapping[str, Any]], totals: Mapping[str, float]
     rows = [
         tag(
             "tr",
-            tag("th", layer["name"], scope="row", class_="name"),
+            tag("th", brief(layer["name"]), scope="row", class_="name", title=layer["name"]),
             *(tag("td", written(layer[key]), class_="number") for key, _, written in columns),
             bar_cell(layer[last] / highest, "cost"),
             tag("td", percent(layer[last] / sums[last]) if sums[last] else "", class_="number"),
@@ -148,6 +152,16 @@ def scale_text(scale: Sequence[float] | None) -> str:
         return "?"
     low, high = scale
     return f"{low:.3g}" if low == high else f"{low:.3g}–{high:.3g}"
+
+
+def brief(name: str, most: int = LONGEST) -> str:
+    """A long name without its middle; the ends tell layers apart.
+
+    >>> brief("layer1.0.relu"), brief("a" * 30 + "b" * 30, most=9)
+    ('layer1.0.relu', 'aaaa…bbbb')
+    """
+    half = (most - 1) // 2
+    return name if len(name) <= most else f"{name[:half]}…{name[len(name) - most + 1 + half :]}"
 
 
 def name_of(layer: Mapping[str, Any]) -> str:
