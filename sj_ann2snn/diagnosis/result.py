@@ -235,9 +235,10 @@ class Diagnosis:
             "advice": [_plain(asdict(one)) for one in self.advice],
         }
 
-    def to_json(self, *, channels: bool = False, indent: int | None = 2) -> str:
+    def to_json(self, *, channels: bool = False, observed: bool = False, indent: int | None = 2) -> str:
         """`to_dict` as text."""
-        return json.dumps(self.to_dict(channels=channels), indent=indent, ensure_ascii=False, allow_nan=False)
+        found = self.to_dict(channels=channels, observed=observed)
+        return json.dumps(found, indent=indent, ensure_ascii=False, allow_nan=False)
 
     def to_html(
         self, path: AnyPath | None = None, *, title: str | None = None, conversion: ConversionReport | None = None

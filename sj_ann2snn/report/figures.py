@@ -83,7 +83,16 @@ def _terms(found: Mapping[str, Any]) -> Any:
             axes.barh(range(len(layers)), values, left=starts, color=COLOURS[name], label=title, height=0.72)
             starts += values
         errors = [100 * layer["error"] for layer in layers]
-        axes.plot(errors, range(len(layers)), linestyle="", marker="|", color=DARK, markersize=11, label="whole error")
+        axes.plot(
+            errors,
+            range(len(layers)),
+            linestyle="",
+            marker="|",
+            color=DARK,
+            markersize=11,
+            markeredgewidth=2,
+            label="whole error",
+        )
         axes.set_yticks(range(len(layers)), names)
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
@@ -103,7 +112,16 @@ def _over_time(layer: Mapping[str, Any], found: Mapping[str, Any]) -> Any:
             axes.bar(range(len(steps)), values, bottom=starts, color=COLOURS[name], label=title, width=0.72)
             starts += values
         errors = [100 * over[one]["error"] for one in steps]
-        axes.plot(range(len(steps)), errors, linestyle="", marker="_", color=DARK, markersize=14, label="whole error")
+        axes.plot(
+            range(len(steps)),
+            errors,
+            linestyle="",
+            marker="_",
+            color=DARK,
+            markersize=14,
+            markeredgewidth=2,
+            label="whole error",
+        )
         axes.set_xticks(range(len(steps)), [str(one) for one in steps])
         axes.grid(visible=False, axis="x")
         axes.set_xlabel(f"time steps, layer {_short(name_of(layer))}")

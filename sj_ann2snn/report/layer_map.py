@@ -8,7 +8,7 @@ from typing import Any
 from ..support.numbers import quantity
 from .markup import Markup, tag
 from .plot import shape
-from .tables import bar_cell, scale_text
+from .tables import bar_cell, scale_text, scrolling
 
 __all__ = ["layer_map"]
 
@@ -57,7 +57,8 @@ def layer_map(graph: Sequence[Mapping[str, Any]], layers: Mapping[str, Mapping[s
         tag("th", "firing rate", scope="col", class_="number", colspan=2),
         tag("th", "spikes", scope="col", class_="number wide"),
     )
-    return tag("table", tag("thead", head), tag("tbody", *rows), class_="map")
+    whole = tag("table", tag("thead", head), tag("tbody", *rows), class_="map")
+    return scrolling(whole, "Layers of the network and what feeds them")
 
 
 def _lines(graph: Sequence[Mapping[str, Any]]) -> Markup:

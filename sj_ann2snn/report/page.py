@@ -13,7 +13,7 @@ from ..errors import ExportError, InputError, OptionError
 from ..support.numbers import percent, quantity
 from ..support.paths import AnyPath, checked_path
 from ..support.replacing import replacing
-from ..support.wording import shown
+from ..support.wording import described, shown
 from .markup import Markup, joined, tag
 from .sections import SECTIONS
 from .tables import accuracy_text
@@ -51,22 +51,26 @@ def html_report(found: Any, path: AnyPath | None = None, *, title: str | None = 
     if title is not None and not isinstance(title, str):
         raise OptionError(f"title={shown(title)} is not allowed: give text, or None for the name of the network.")
     target = None if path is None else checked_path(path, ExportError, "written")
-    data = found.to_dict(observed=True) if hasattr(found, "to_dict") else found
-    if not isinstance(data, Mapping):
+    page = _page(found.to_dict(observed=True), title) if hasattr(found, "to_dict") else _page_of_data(found, title)
+    if target is not None:
+        _write(page, target)
+    return page
+
+
+def _page_of_data(found: Any, title: str | None) -> str:
+    """The page of data that a caller has stored, and that may be anything."""
+    if not isinstance(found, Mapping):
         raise InputError(
             f"html_report takes a Diagnosis, or what its to_dict(observed=True) returned, not {type(found).__name__}."
         )
     try:
-        page = _page(data, title)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        missing = f"{error} is missing in it" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
+        return _page(found, title)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        missing = f"{error} is missing in it" if isinstance(error, KeyError) else described(error)
         raise InputError(
             f"html_report cannot read what was given ({missing}). Give a Diagnosis, or what its to_dict(observed=True) "
             "returned, unchanged or through JSON."
         ) from error
-    if target is not None:
-        _write(page, target)
-    return page
 
 
 def _write(page: str, path: Path) -> None:
