@@ -18,8 +18,8 @@ __all__ = ["SECTIONS"]
 SHOWN = 12
 """Layers whose bars are shown at once; the others are folded."""
 
-OPEN = 6
-"""Layers whose pictures are shown at once."""
+OPEN, OPEN_NEURONS = 6, 4
+"""Layers whose terms over time, and whose neurons, are shown at once."""
 
 LONG = 40
 """Rows from which a table is folded."""
@@ -102,7 +102,7 @@ def causes(found: Mapping[str, Any]) -> Markup:
         [
             key(),
             _figure(bars(ranked[:SHOWN]), caption),
-            _folded(f"{len(rest)} more layers, which do less to the answer", bars(rest)) if rest else None,
+            _folded(f"{_more(rest)}, with less effect", bars(rest)) if rest else None,
             _folded("All figures as a table", scrolling(figures_table(found["layers"]), "Figures of every layer")),
         ]
     )
@@ -119,7 +119,7 @@ def causes_over_time(found: Mapping[str, Any]) -> Markup:
 
     rest = ranked[OPEN:]
     return joined(
-        [pictures(ranked[:OPEN]), _folded(f"{len(rest)} more layers", pictures(rest)) if rest else None],
+        [pictures(ranked[:OPEN]), _folded(_more(rest), pictures(rest)) if rest else None],
     )
 
 
@@ -139,12 +139,13 @@ def neurons(found: Mapping[str, Any]) -> Markup | None:
         "Third: when some neurons spike for the first sample.",
         class_="soft",
     )
-    open_, rest = cards[:OPEN], cards[OPEN:]
+    open_, rest = cards[:OPEN_NEURONS], cards[OPEN_NEURONS:]
+    folded = joined(_folded(title, content) for title, content in rest)
     return joined(
         [
             explained,
             *(tag("section", tag("h3", title), content, class_="layer") for title, content in open_),
-            *(_folded(title, content) for title, content in rest),
+            _folded(_more(rest), folded) if len(rest) > OPEN else folded,
         ]
     )
 
@@ -223,13 +224,8 @@ def _neurons_of(layer: Mapping[str, Any], seen: Mapping[str, Any], points: int, 
             f"{percent(layer['unused'])} unused",
         ]
     facts.append("error " + percent(layer["error"]))
-    title = joined(
-        [
-            tag("span", brief(name), class_="name", title=name),
-            " ",
-            tag("small", " · ".join(one for one in facts if one)),
-        ]
-    )
+    known = [joined([" · " if place else None, tag("span", one)]) for place, one in enumerate(filter(None, facts))]
+    title = joined([tag("span", brief(name), class_="name", title=name), " ", tag("small", *known)])
     pictures = [scatter(name, seen, points), histogram(name, seen), raster(name, seen, steps)]
     return title, tag("div", *(tag("figure", one) for one in pictures if one is not None), class_="many")
 
@@ -271,6 +267,10 @@ def _ranked(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _by_steps(values: Mapping[str, float]) -> dict[int, float]:
     return {int(steps): value for steps, value in values.items()}
+
+
+def _more(rest: Sequence[object]) -> str:
+    return f"{len(rest)} more layer{'' if len(rest) == 1 else 's'}"
 
 
 def _figure(content: Markup, caption: str, title: str = "") -> Markup:

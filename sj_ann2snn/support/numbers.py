@@ -24,7 +24,7 @@ def percent(value: float | None) -> str:
 
 
 def quantity(value: float | None) -> str:
-    """A count or an amount with three or four digits, in thousands, millions or billions where it is large.
+    """A count or an amount for a table: in millions, billions or trillions where it is large.
 
     >>> quantity(0), quantity(0.1234), quantity(12.0), quantity(4321.4), quantity(1234567), quantity(None)
     ('0', '0.123', '12', '4,321', '1.23 M', '?')
@@ -35,9 +35,9 @@ def quantity(value: float | None) -> str:
         return "∞"
     if abs(value) < 99.95:
         return f"{value:.3g}"
-    if abs(value) < 99_999.5:
+    if abs(value) < 999_999.5:
         return f"{value:,.0f}"
-    for size, sign in ((1e6, "k"), (1e9, "M"), (1e12, "G")):
+    for size, sign in ((1e9, "M"), (1e12, "G"), (1e15, "T")):
         if abs(value) < 0.9995 * size:
             return f"{value / size * 1e3:.3g} {sign}"
     return f"{value:.3g}"
