@@ -45,11 +45,10 @@ def curve(
         level = plot.at(steps[0], ann)[1]
         plot.add("path", d=f"M{plot.left} {level:g}H{plot.right}", class_="line ann")
         if abs(own - level) < 26:
-            own, above = (level + 26, level) if own >= level else (level - 26, level)
-        else:
-            above = level
-        plot.text(plot.right + 7, above - 1, "ANN", "soft")
-        plot.text(plot.right + 7, above + 12, written(ann), "soft")
+            # The labels do not overlap each other or what is below the axis.
+            own = level + 26 if own >= level and level + 26 < plot.bottom else level - 26
+        plot.text(plot.right + 7, level - 1, "ANN", "soft")
+        plot.text(plot.right + 7, level + 12, written(ann), "soft")
     plot.line([(step, values[step]) for step in steps], "snn")
     for step in steps:
         across, up = plot.at(step, values[step])
