@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..support.numbers import percent
+from .blocks import captioned, folded, more
 from .curves import curve
 from .layer_map import layer_map
+from .making import made
 from .markup import Markup, joined, tag
 from .neurons import histogram, raster, scatter
 from .tables import accuracy_text, brief, costs_table, figures_table, name_of, scale_text, scrolling, whole_table
@@ -52,9 +54,9 @@ def answer(found: Mapping[str, Any]) -> Markup:
     figures = []
     if accuracy:
         text = "Accuracy of the mean output when stopping after that many steps; the dashed line is the ANN's."
-        figures.append(_figure(curve(accuracy, "accuracy", accuracy_text, found["ann_accuracy"]), text))
+        figures.append(captioned(curve(accuracy, "accuracy", accuracy_text, found["ann_accuracy"]), text))
     text = "Difference of the mean output from the ANN's, relative to the norm of the ANN's output."
-    figures.append(_figure(curve(divergence, "difference from the ANN", percent, from_zero=True), text))
+    figures.append(captioned(curve(divergence, "difference from the ANN", percent, from_zero=True), text))
     titles = ["time steps", "difference", *(["accuracy"] if accuracy else [])]
     rows = [
         [f"{steps:,}", percent(value), *([accuracy_text(accuracy[steps])] if accuracy else [])]
@@ -63,7 +65,7 @@ def answer(found: Mapping[str, Any]) -> Markup:
     return joined(
         [
             tag("div", *figures, class_="pair"),
-            _folded("The same as a table", whole_table(titles, rows, "Over time steps")),
+            folded("The same as a table", whole_table(titles, rows, "Over time steps")),
         ]
     )
 
@@ -101,9 +103,9 @@ def causes(found: Mapping[str, Any]) -> Markup:
     return joined(
         [
             key(),
-            _figure(bars(ranked[:SHOWN]), caption),
-            _folded(f"{_more(rest)}, with less effect", bars(rest)) if rest else None,
-            _folded("All figures as a table", scrolling(figures_table(found["layers"]), "Figures of every layer")),
+            captioned(bars(ranked[:SHOWN]), caption),
+            folded(f"{more(rest)}, with less effect", bars(rest)) if rest else None,
+            folded("All figures as a table", scrolling(figures_table(found["layers"]), "Figures of every layer")),
         ]
     )
 
@@ -114,12 +116,14 @@ def causes_over_time(found: Mapping[str, Any]) -> Markup:
 
     def pictures(layers: Sequence[Mapping[str, Any]]) -> Markup:
         return tag(
-            "div", *(_figure(terms_over_time(one), _falling(one), brief(name_of(one))) for one in layers), class_="many"
+            "div",
+            *(captioned(terms_over_time(one), _falling(one), brief(name_of(one))) for one in layers),
+            class_="many",
         )
 
     rest = ranked[OPEN:]
     return joined(
-        [pictures(ranked[:OPEN]), _folded(_more(rest), pictures(rest)) if rest else None],
+        [pictures(ranked[:OPEN]), folded(more(rest), pictures(rest)) if rest else None],
     )
 
 
@@ -140,12 +144,12 @@ def neurons(found: Mapping[str, Any]) -> Markup | None:
         class_="soft",
     )
     open_, rest = cards[:OPEN_NEURONS], cards[OPEN_NEURONS:]
-    folded = joined(_folded(title, content) for title, content in rest)
+    others = joined(folded(title, content) for title, content in rest)
     return joined(
         [
             explained,
             *(tag("section", tag("h3", title), content, class_="layer") for title, content in open_),
-            _folded(_more(rest), folded) if len(rest) > OPEN else folded,
+            folded(more(rest), others) if len(rest) > OPEN else others,
         ]
     )
 
@@ -160,8 +164,8 @@ def network(found: Mapping[str, Any]) -> Markup | None:
         "Inputs, layers and outputs in order of execution; the lines lead to what each of them feeds. λ is the "
         "activation at which a neuron emits all that it can; the firing rate is in spikes per neuron and step."
     )
-    whole = _figure(layer_map(graph, layers, found["T"]), caption)
-    return whole if len(graph) <= LONG else _folded(f"{len(graph)} inputs, layers and outputs", whole)
+    whole = captioned(layer_map(graph, layers, found["T"]), caption)
+    return whole if len(graph) <= LONG else folded(f"{len(graph)} inputs, layers and outputs", whole)
 
 
 def costs(found: Mapping[str, Any]) -> Markup:
@@ -173,30 +177,7 @@ def costs(found: Mapping[str, Any]) -> Markup:
     if missing:
         notes += f" Not counted: {', '.join(missing)}."
     content = joined([whole, tag("p", notes, class_="soft")])
-    return content if len(found["layers"]) <= LONG else _folded(f"{len(found['layers'])} layers", content)
-
-
-def made(found: Mapping[str, Any]) -> Markup | None:
-    """How the network was made, and what computed the page."""
-    seen = found.get("observed", {})
-    rows = [
-        *seen.get("versions", {}).items(),
-        ("plugins", ", ".join(seen.get("plugins", ())) or "none besides the built-in ones") if seen else None,
-        ("readout", found["readout"]),
-        ("samples", f"{found['samples']:,}"),
-    ]
-    call = seen.get("made_by")
-    conversion = found.get("conversion")
-    return joined(
-        [
-            joined([tag("p", "The call that made this network:"), tag("pre", tag("code", call), tabindex="0")])
-            if call
-            else None,
-            _conversion(conversion) if conversion else None,
-            tag("dl", *(tag("div", tag("dt", row[0]), tag("dd", row[1])) for row in rows if row), class_="facts small"),
-            *(tag("p", f"Note: {note}.", class_="soft") for note in found["notes"]),
-        ]
-    )
+    return content if len(found["layers"]) <= LONG else folded(f"{len(found['layers'])} layers", content)
 
 
 SECTIONS = (
@@ -230,26 +211,6 @@ def _neurons_of(layer: Mapping[str, Any], seen: Mapping[str, Any], points: int, 
     return title, tag("div", *(tag("figure", one) for one in pictures if one is not None), class_="many")
 
 
-def _conversion(report: Mapping[str, Any]) -> Markup:
-    """The report of the conversion."""
-    rows = [
-        [
-            entry["name"],
-            entry["operation"],
-            entry["becomes"] + ("" if entry["exact"] else " (approximate)"),
-            "" if entry["scale"] is None else scale_text(entry["scale"]),
-            f"{entry['mapper']} ({entry['owner']})",
-        ]
-        for entry in report["entries"]
-    ]
-    head = f"mode {report['mode']} ({report['mode_owner']}), neuron {report['neuron']} ({report['neuron_owner']})"
-    settings = [f"{name}={value!r}" for name, value in report["settings"].items()]
-    lines = [tag("p", ", ".join([head, *settings, *report["corrections"]]))]
-    titles = ["layer", "operation", "becomes", "λ", "mapper"]
-    whole = whole_table(titles, rows, "What every layer became")
-    return joined([*lines, _folded(f"What became of {len(rows)} calls of the ANN", tag("div", whole, class_="texts"))])
-
-
 def _falling(layer: Mapping[str, Any]) -> str:
     """Which terms fall with T, and which stay."""
     parts = []
@@ -267,16 +228,3 @@ def _ranked(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _by_steps(values: Mapping[str, float]) -> dict[int, float]:
     return {int(steps): value for steps, value in values.items()}
-
-
-def _more(rest: Sequence[object]) -> str:
-    return f"{len(rest)} more layer{'' if len(rest) == 1 else 's'}"
-
-
-def _figure(content: Markup, caption: str, title: str = "") -> Markup:
-    above = tag("p", title, class_="name") if title else None
-    return tag("figure", above, content, tag("figcaption", caption) if caption else None)
-
-
-def _folded(title: object, content: Markup) -> Markup:
-    return tag("details", tag("summary", title), content)

@@ -207,6 +207,23 @@ def test_spikes_in_the_raster(found: Diagnosis) -> None:
     assert marks == sum(map(len, raster.times))
 
 
+def test_spikes_of_both_signs_and_several_sizes(data: dict[str, Any]) -> None:
+    changed = copy.deepcopy(data)
+    raster = changed["observed"]["layers"][HOSTILE]["raster"]
+    raster["times"] = [[1, 2, 3]] * len(raster["times"])
+    raster["values"] = [[1.0, 3.0, -2.0]] * len(raster["values"])
+    element = section(parsed(html_report(changed)), "neurons")
+    marks = {
+        one.attrib["class"]: one.attrib["d"].count("M")
+        for one in element.iter("path")
+        if "spikes" in one.attrib["class"]
+    }
+    rows_drawn = len(raster["times"])
+    assert marks["spikes negative s2"] == rows_drawn
+    kinds = [name for name in marks if name.startswith("spikes positive")]
+    assert {"spikes positive s1", "spikes positive s3"} <= set(kinds)
+
+
 def test_costs(found: Diagnosis) -> None:
     element = section(parsed(found.to_html()), "costs")
     head, *layers, total = rows(element)
