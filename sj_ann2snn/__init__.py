@@ -98,6 +98,7 @@ from .layers import (
     Stepwise,
     call_operation,
 )
+from .report.page import html_report
 from .simulation.simulate import simulate
 from .spikingjelly_recipe import ConverterRecipe, recipe
 from .support.replacing import replacing
@@ -227,6 +228,7 @@ __all__ = [
     "fill_dead_channels",
     "from_onnx",
     "hookimpl",
+    "html_report",
     "load_network",
     "make_if_neuron",
     "map_tensors",

@@ -44,6 +44,7 @@ __all__ = [
     "recipe_base",
     "reset_net",
     "set_step_mode",
+    "spikingjelly_figure",
     "spikingjelly_version",
     "starting_potential",
     "step_modes",
@@ -267,3 +268,18 @@ def recipe_base() -> type:
             "spikingjelly>=2.0."
         )
     return found
+
+
+def spikingjelly_figure(function: str, *args: Any, **kwargs: Any) -> Any:
+    """The Matplotlib figure that a function of `spikingjelly.visualizing` draws, taken out of pyplot's hands.
+
+    The module is imported on demand because it needs Matplotlib. The 0.0.0.0.14 line returns the figure, 2.0 the figure
+    and its axes.
+    """
+    from matplotlib import pyplot
+    from spikingjelly import visualizing
+
+    drawn = getattr(visualizing, function)(*args, **kwargs)
+    figure = drawn[0] if isinstance(drawn, tuple) else drawn
+    pyplot.close(figure)
+    return figure

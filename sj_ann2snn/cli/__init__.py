@@ -36,6 +36,7 @@ from .export import add_parser as add_export
 from .modes import add_parser as add_modes
 from .new_plugin import add_parser as add_new_plugin
 from .plugins import add_parser as add_plugins
+from .report import add_parser as add_report
 from .streams import Output, give_up, standard_streams, tell
 from .tune import add_parser as add_tune
 from .users_code import failure
@@ -140,6 +141,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_compare,
         add_diagnose,
         add_tune,
+        add_report,
         add_bench,
         add_export,
         add_modes,

@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 
+from ..support.plotting import require_matplotlib
 from .arguments import (
     ONE_MODE_ARGUMENTS,
     Subparsers,
@@ -18,7 +19,7 @@ from .arguments import (
     writable,
 )
 from .metrics import add_metric_argument, metric_of, needs_ann
-from .pictures import metric_picture, require_matplotlib
+from .pictures import metric_picture
 from .streams import tell
 from .sweep import check_modes, metric_title, run_modes
 from .targets import load_loaders, load_network

@@ -11,10 +11,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..support.plotting import require_matplotlib
 from .arguments import Subparsers, add_run_arguments, checked_device, positive, readout_of, writable
 from .data import ImageData, digits, mnist
 from .firing import ann_inputs, firing_rates
-from .pictures import LayerRates, firing_rate_picture, metric_picture, require_matplotlib
+from .pictures import LayerRates, firing_rate_picture, metric_picture
 from .streams import tell
 from .sweep import Sweep, check_modes, run_modes
 from .tutorial import train, tutorial_network

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import dataclass
+from typing import Any
 
 from ..conversion.converter import Converter
 from ..diagnosis.diagnose import diagnose
+from ..diagnosis.result import Diagnosis
 from .arguments import (
     ONE_MODE_ARGUMENTS,
     Subparsers,
@@ -23,7 +26,7 @@ from .streams import tell
 from .targets import load_loaders, load_network
 from .users_code import users_code
 
-__all__ = ["add_parser", "run"]
+__all__ = ["Diagnosed", "add_diagnosis_arguments", "add_parser", "diagnosed", "run"]
 
 EXAMPLE = """\
 example: with models.py as for `sj-ann2snn compare`,
@@ -43,6 +46,13 @@ def add_parser(commands: Subparsers) -> None:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_diagnosis_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    parser.set_defaults(run=run)
+
+
+def add_diagnosis_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of every command that diagnoses a conversion."""
     add_trained_network(parser)
     parser.add_argument(
         "--mode", default="max", help="max (default), 99.9%%, 0.5, 1/2 or any that `sj-ann2snn modes` lists"
@@ -59,13 +69,26 @@ def add_parser(commands: Subparsers) -> None:
     )
     parser.add_argument("--channel-wise", action="store_true", help="one scale per channel instead of per layer")
     parser.add_argument("--device", default=None, help="device, such as cpu or cuda:0 (default: cpu)")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     add_option_argument(parser)
-    parser.set_defaults(run=run)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Convert and diagnose."""
+@dataclass(frozen=True)
+class Diagnosed:
+    """A conversion and its diagnosis.
+
+    Attributes:
+        found: The diagnosis.
+        converter: What converted the network.
+        settings: What was asked for, for JSON.
+    """
+
+    found: Diagnosis
+    converter: Converter
+    settings: dict[str, Any]
+
+
+def diagnosed(args: argparse.Namespace) -> Diagnosed:
+    """Convert and diagnose what the arguments name."""
     options = converter_options(args.option, ONE_MODE_ARGUMENTS)
     readout = readout_of(args.readout, args.T)
     device = checked_device(args.device)
@@ -82,19 +105,24 @@ def run(args: argparse.Namespace) -> int:
         )
         snn = converter(ann)
         found = diagnose(ann, snn, test, args.T, samples=args.samples, readout=readout)
-    if not args.json:
-        print(found)
-        return 0
-    numbers = {
-        "command": "diagnose",
+    settings = {
         "network": args.network,
         "data": args.data,
         "mode": args.mode,
         "channel_wise": converter.channel_wise,
         "options": plain(options),
         "readout": args.readout,
-        "diagnosis": found.to_dict(channels=True),
     }
+    return Diagnosed(found, converter, settings)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what was found."""
+    made = diagnosed(args)
+    if not args.json:
+        print(made.found)
+        return 0
+    numbers = {"command": "diagnose", **made.settings, "diagnosis": made.found.to_dict(channels=True)}
     print(json.dumps(numbers, indent=2, ensure_ascii=False, allow_nan=False))
-    tell(found.verdict)
+    tell(made.found.verdict)
     return 0

@@ -1,14 +1,13 @@
 """The pictures of `demo` and `compare`.
 
-Only this module imports Matplotlib, and it leaves Matplotlib's global state alone.
+They leave Matplotlib's global state alone.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,37 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import InputError
 from ..evaluation.result import short
+from ..support.plotting import COLOURS, DARK, figure_of_size
 from .firing import neuron_rates
 from .sweep import Sweep, metric_title, shown_steps
 
-__all__ = ["LayerRates", "firing_rate_picture", "metric_picture", "require_matplotlib", "spread"]
+__all__ = ["LayerRates", "firing_rate_picture", "metric_picture", "spread"]
 
-# Okabe and Ito 2008, distinguishable with all common kinds of colour blindness; yellow is too pale on white.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
 LINES = ("-", (0, (4, 1.5)), (0, (1, 1)))
-DARK = "#303030"
 ANN_LINE = {"color": DARK, "linestyle": (0, (5, 2)), "linewidth": 1.2}
-STYLE = {
-    "font.family": "sans-serif",
-    "font.size": 8.5,
-    "axes.labelsize": 9,
-    "axes.titlesize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": DARK,
-    "axes.linewidth": 0.8,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e6e6e6",
-    "grid.linewidth": 0.6,
-    "xtick.color": DARK,
-    "ytick.color": DARK,
-    "lines.linewidth": 1.6,
-}
-DPI = 200
-
 SMALL_SHARE = 0.2
 """Values that never exceed this fill too little of an axis from 0 to 1."""
 
@@ -66,21 +43,6 @@ class LayerRates:
         return float((self.inputs > 1).sum() / active.sum()) if active.any() else 0.0
 
 
-def require_matplotlib() -> None:
-    """Fail early if no picture can be drawn.
-
-    Raises:
-        InputError: Matplotlib is not installed.
-    """
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            f"The pictures need matplotlib, which cannot be imported here ({error}). "
-            "Install it with pip install matplotlib."
-        ) from error
-
-
 def metric_picture(sweep: Sweep, metric: str, title: str, path: Path) -> None:
     """A metric over time steps, one line per mode, the ANN as a dashed line; the right half magnifies its end."""
     curves = [run.result.values[metric] for run in sweep.runs]
@@ -89,7 +51,7 @@ def metric_picture(sweep: Sweep, metric: str, title: str, path: Path) -> None:
     plots, labels = 5.95, 1.12 + 0.07 * max(map(len, names))  # inches
     between = all(0 <= value <= 1 for value in itertools.chain(*curves, (ann,)))
     share = metric == "top1" or (between and max(*final, ann) > SMALL_SHARE)
-    with _figure(plots + labels, max(3.3, 1.0 + 0.21 * len(names))) as figure:
+    with figure_of_size(plots + labels, max(3.3, 1.0 + 0.21 * len(names))) as figure:
         whole, close = figure.subplots(1, 2, width_ratios=(1.15, 1))
         width = plots + labels
         left, gap = (0.55, 0.24) if share else (0.78, 0.32)  # long numbers
@@ -120,7 +82,7 @@ def firing_rate_picture(modes: Mapping[str, Sequence[LayerRates]], steps: int, p
     columns = min(3, len(modes))
     rows = math.ceil(len(modes) / columns)
     widths = (3.2, 0.7 + max(2.5, 1.6 * columns))
-    with _figure(sum(widths), max(3.4, 0.9 + 1.5 * rows)) as figure:
+    with figure_of_size(sum(widths), max(3.4, 0.9 + 1.5 * rows)) as figure:
         left, right = figure.subfigures(1, 2, width_ratios=widths)
         _one_neuron(left.subplots(), steps)
         left.subplots_adjust(left=0.16, right=0.97, bottom=0.14, top=0.87)
@@ -240,21 +202,6 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
-
-
-@contextmanager
-def _figure(width: float, height: float) -> Iterator[Any]:
-    """A figure on the Agg canvas with Matplotlib's defaults, regardless of the user's settings file."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
-        figure = Figure(figsize=(width, height), dpi=DPI)
-        FigureCanvasAgg(figure)
-        yield figure
 
 
 def _line(index: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ from .network import SpikingNetwork
 from .passes import Passes
 from .remedies import ActivationSample
 from .result import Advice, Diagnosis, LayerDiagnosis
-from .summary import layer_figures
+from .summary import layer_figures, observed
 from .table import percent
 
 __all__ = ["diagnose"]
@@ -110,7 +111,8 @@ def diagnose(
     chunks = _that_fit(passes, chunks)
     mismatch, mending = _compared(passes, copied, chunks)
     passes.run(chunks, progress=progress)
-    return _result(passes, chosen.readout.name, mismatch, mending)
+    found = _result(passes, chosen.readout.name, mismatch, mending)
+    return replace(found, observed=observed(passes, type(ann).__name__, plugins))
 
 
 def _require_ann(ann: Any) -> None:

@@ -18,6 +18,8 @@ from .answers import AnswerSums, real
 from .data import Chunk
 from .measuring import Measured, MeasuringCollector, TileResult
 from .network import Layer, SpikingNetwork, run_once
+from .observed import Raster
+from .observing import LayerSampler, record_rasters
 from .probes import ActivationProbe
 from .staircase import largest_output, mean_output
 
@@ -56,6 +58,8 @@ class Passes:
         without: The answers with every layer but one spiking, by target.
         corrected: The answers with all layers spiking, and the mean output of one corrected to f(x̄), by target: its
             spikes keep their times, so that what they do to the layers behind is not taken for its own error.
+        samplers: Some activations and rates of every layer, by target.
+        rasters: The spikes of some neurons for the first sample, by target.
     """
 
     def __init__(
@@ -76,6 +80,8 @@ class Passes:
         self.alone = {layer.target: AnswerSums() for layer in network.layers}
         self.without = {layer.target: AnswerSums() for layer in network.layers}
         self.corrected = {layer.target: AnswerSums() for layer in network.layers}
+        self.samplers: dict[str, LayerSampler] = {}
+        self.rasters: dict[str, Raster] = {}
         self._folded = network.ann()
         self._built: dict[tuple[str, str], Any] = {}
 
@@ -89,6 +95,7 @@ class Passes:
                 activations = self.activations()
                 bar.update()
                 inner, missing = self._whole_pass(chunk, wanted, folded, activations)
+                self._observe(chunk, activations, inner, missing)
                 bar.update()
                 for layer in layers:
                     value = self._alone_value(layer, chunk, activations)
@@ -170,6 +177,25 @@ class Passes:
         wanted_rates = {target: torch.cat([tile.wanted[target] for tile in tiles]).to(dtype) for target in targets}
         missing = {target: torch.cat([tile.missing[target] for tile in tiles]).to(dtype) for target in targets}
         return wanted_rates, missing
+
+    def _observe(
+        self,
+        chunk: Chunk,
+        activations: Mapping[str, Tensor],
+        wanted: Mapping[str, Tensor],
+        missing: Mapping[str, Tensor],
+    ) -> None:
+        """Keep some activations and rates, and once some spikes."""
+        if not self.samplers:
+            largest = {target: sums.largest for target, sums in self.measured.sums.items() if sums.largest is not None}
+            for seed, layer in enumerate(self.network.layers):
+                # What is no neuron passes on what the neurons in front of it emit.
+                feeding = [largest[one.target].max() for one in self.network.feeding(layer) if one.target in largest]
+                limit = largest.get(layer.target, max(feeding, default=None))
+                self.samplers[layer.target] = LayerSampler(limit, self.steps, seed)
+            self.rasters = record_rasters(self.network, chunk, activations, largest, self.steps)
+        for target, sampler in self.samplers.items():
+            sampler.add(activations[target], wanted[target] - missing[target])
 
     def _alone_value(self, layer: Layer, chunk: Chunk, activations: Mapping[str, Tensor]) -> Tensor:
         """The mean output of a layer that alone spikes in the ANN; for an operation, with the neurons in front."""

@@ -9,7 +9,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ..conversion.report import ConversionReport
+from ..errors import InputError
+from ..report.figures import figure_of
+from ..report.page import html_report
+from ..support.paths import AnyPath
 from ..support.wording import listed, shown
+from .observed import Observed
 from .split import TERMS
 from .table import answer_lines, html_table, layer_table, verdict
 
@@ -162,6 +168,7 @@ class Diagnosis:
         spikes, synops: Per sample.
         not_counted: Operations that are missing among the synaptic operations.
         notes: What is not known about this network.
+        observed: What the pictures show besides: samples of rates and activations, some spikes, the graph.
     """
 
     layers: tuple[LayerDiagnosis, ...]
@@ -179,6 +186,7 @@ class Diagnosis:
     synops: float
     not_counted: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    observed: Observed | None = field(default=None, repr=False)
 
     @property
     def worst(self) -> tuple[LayerDiagnosis, ...]:
@@ -207,13 +215,17 @@ class Diagnosis:
                 return layer
         raise KeyError(f"{shown(name)} is no layer of the diagnosis; it has {listed(one.name for one in self.layers)}")
 
-    def to_dict(self, *, channels: bool = False) -> dict[str, Any]:
+    def to_dict(self, *, channels: bool = False, observed: bool = False) -> dict[str, Any]:
         """Plain data, for JSON; what is infinite is None.
 
         Args:
             channels: Include the figures of every channel.
+            observed: Include what the pictures show besides, some hundred kilobytes: `html_report` makes a page of it.
         """
-        found = {name: value for name, value in self.__dict__.items() if name not in ("layers", "advice")}
+        apart = ("layers", "advice", "observed")
+        found = {name: value for name, value in self.__dict__.items() if name not in apart}
+        if observed and self.observed is not None:
+            found["observed"] = asdict(self.observed)
         return {
             **_plain(found),
             "drop": self.drop,
@@ -223,9 +235,52 @@ class Diagnosis:
             "advice": [_plain(asdict(one)) for one in self.advice],
         }
 
-    def to_json(self, *, channels: bool = False, indent: int | None = 2) -> str:
+    def to_json(self, *, channels: bool = False, observed: bool = False, indent: int | None = 2) -> str:
         """`to_dict` as text."""
-        return json.dumps(self.to_dict(channels=channels), indent=indent, ensure_ascii=False, allow_nan=False)
+        found = self.to_dict(channels=channels, observed=observed)
+        return json.dumps(found, indent=indent, ensure_ascii=False, allow_nan=False)
+
+    def to_html(
+        self, path: AnyPath | None = None, *, title: str | None = None, conversion: ConversionReport | None = None
+    ) -> str:
+        """Show everything as one HTML page, which needs no network and runs no script.
+
+        Args:
+            path: The file to write as well.
+            title: Heading of the page; by default it names the network.
+            conversion: The report of the conversion, `converter.report`, to show what became of every call of the ANN.
+
+        Returns:
+            The page.
+
+        Raises:
+            InputError: `conversion` is no report of a conversion.
+            OptionError: `title` is no text, or `path` no path.
+            ExportError: The file cannot be written.
+        """
+        if conversion is None:
+            return html_report(self, path, title=title)
+        if not isinstance(conversion, ConversionReport):
+            raise InputError(
+                f"conversion={shown(conversion)} is not allowed: give the report of the conversion, converter.report."
+            )
+        data = {**self.to_dict(observed=True), "conversion": _plain(conversion.as_dict())}
+        return html_report(data, path, title=title)
+
+    def figure(self, kind: str = "terms", layer: str | None = None) -> Any:
+        """One picture as a `matplotlib.figure.Figure`.
+
+        Args:
+            kind: Of all layers `"terms"`, or `"answer"`: accuracy and difference over time steps. Of one layer
+                `"over_time"` (its terms), `"scatter"` (rate against activation), `"raster"` or `"rates"` (spikes, and
+                firing rates so far, of some neurons).
+            layer: Name of the layer, for the pictures of one layer; by default the worst.
+
+        Raises:
+            InputError: There is no such layer, nothing was observed of it, or Matplotlib is not installed.
+            OptionError: `kind` is unknown.
+        """
+        return figure_of(self.to_dict(observed=True), kind, layer)
 
     def to_pandas(self) -> Any:
         """The layers as a `pandas.DataFrame`, one row each, in order.

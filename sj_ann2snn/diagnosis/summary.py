@@ -1,20 +1,29 @@
-"""Turns the sums over all samples into the figures of the layers."""
+"""Turns the sums over all samples into the figures of the layers, and what was observed into what is drawn."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .._version import __version__
+from ..compat import spikingjelly_version
+from ..hooks.discovery import load_plugins
+from ..hooks.registry import BUILTIN, Registry
+from .advice import call_of
+from .layer_graph import layer_graph
 from .measuring import LayerSums
 from .network import Layer
+from .observed import Observed
 from .passes import Passes
 from .result import LayerDiagnosis
 from .split import TERMS, TermSums
 
-__all__ = ["layer_figures"]
+__all__ = ["layer_figures", "observed"]
 
 
 def layer_figures(passes: Passes, mismatches: Mapping[str, float]) -> tuple[LayerDiagnosis, ...]:
@@ -25,6 +34,40 @@ def layer_figures(passes: Passes, mismatches: Mapping[str, float]) -> tuple[Laye
         mismatches: By layer, what the conversion itself changes in the answer.
     """
     return tuple(_layers(passes, mismatches))
+
+
+def observed(passes: Passes, network: str, plugins: Sequence[Any]) -> Observed:
+    """What is drawn beside the figures of the layers.
+
+    Args:
+        passes: All of them.
+        network: Name of the network's class.
+        plugins: Plugin objects that were used in addition to the installed ones.
+    """
+    call = dict(passes.network.notes.call)
+    return Observed(
+        network=network,
+        layers={
+            layer.name: passes.samplers[layer.target].result(passes.rasters.get(layer.target))
+            for layer in passes.network.layers
+        },
+        graph=layer_graph(passes.network),
+        call=call,
+        made_by=call_of(call, {}) if call else "",
+        versions={
+            "sj-ann2snn": __version__,
+            "SpikingJelly": spikingjelly_version(),
+            "torch": torch.__version__,
+            "Python": platform.python_version(),
+        },
+        plugins=_plugins(load_plugins() if plugins == () else load_plugins(plugins)),
+    )
+
+
+def _plugins(registry: Registry) -> tuple[str, ...]:
+    """The distributions that contribute classes, with their versions."""
+    owners = {one.owner for classes in registry.classes.values() for one in classes}
+    return tuple(sorted({str(owner) for owner in owners if owner.distribution != BUILTIN}))
 
 
 def _layers(passes: Passes, mismatches: Mapping[str, float]) -> Iterator[LayerDiagnosis]:

@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ..support.numbers import percent
+
 __all__ = ["answer_lines", "html_table", "layer_table", "percent", "verdict"]
 
 GOOD = 0.01
@@ -28,22 +30,6 @@ HEAD = (
     "without",
     "effect",
 )
-
-
-def percent(value: float | None) -> str:
-    """A share in percent, with as many digits as matter.
-
-    >>> percent(0.5), percent(0.0312), percent(0.00004), percent(None)
-    ('50 %', '3.1 %', '0.004 %', '?')
-    """
-    if value is None:
-        return "?"
-    if not math.isfinite(value):
-        return "∞"
-    number = 100 * value
-    if number == 0:
-        return "0 %"
-    return f"{number:.3g} %" if number >= 1000 or number >= 9.95 else f"{number:.{2 if number >= 0.995 else 1}g} %"
 
 
 def layer_table(diagnosis: Any, *, columns: bool = False) -> Any:

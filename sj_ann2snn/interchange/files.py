@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,13 +21,12 @@ from ..hooks.registry import Registered, Registry, culprit
 from ..support.blame import Culprit, blame
 from ..support.makers import note_makers
 from ..support.neutral import neutrally
+from ..support.paths import AnyPath, checked_path
 from ..support.untouched import Untouched
 from ..support.wording import did_you_mean, listed, shown
 from . import build, describe
 
 __all__ = ["export", "find_exporter", "load_network"]
-
-AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 
 @neutrally
@@ -69,7 +67,7 @@ def export(
         OptionError: The format or an option is unknown, or `path` is no path.
         ConflictError: Several plugins claim the format.
     """
-    target = _path(path, ExportError, "written")
+    target = checked_path(path, ExportError, "written")
     registry = load_plugins() if plugins == () else load_plugins(plugins)
     exporter, who = _choose(registry, target, format, options)
     description = describe(snn, registry.exported_layers(), _producer(), registry.maker_of)
@@ -117,7 +115,7 @@ def load_network(
         OptionError: The format or an option is unknown, or `path` is no path.
         ConflictError: Several plugins claim the format.
     """
-    source = _path(path, FormatError, "read")
+    source = checked_path(path, FormatError, "read")
     registry = load_plugins() if plugins == () else load_plugins(plugins)
     exporter, who = _choose(registry, source, format, options)
     try:
@@ -136,28 +134,6 @@ def load_network(
     made = ((name, registry.maker_of(type(module))) for name, module in snn.named_modules() if name)
     note_makers(snn, {name: who for name, who in made if who is not None})
     return snn
-
-
-def _path(given: object, error: type[ExportError | FormatError], done: str) -> Path:
-    """`given` as a path.
-
-    Raises:
-        OptionError: It is of a type that is no path.
-        ExportError, FormatError: The `error`: no file can have that name.
-    """
-    try:
-        path = os.fsdecode(given)  # type: ignore[arg-type]
-    except TypeError:
-        raise OptionError(
-            f"path={shown(given)} is not allowed: give the path of a file as text, bytes or a pathlib.Path."
-        ) from None
-    try:
-        allowed = b"\0" not in os.fsencode(path)
-    except UnicodeEncodeError:
-        allowed = False
-    if not allowed:
-        raise error(f"{shown(path)} cannot be {done}: no file can have this name.")
-    return Path(path)
 
 
 def find_exporter(path: Path, given: object, options: dict[str, Any]) -> Exporter:

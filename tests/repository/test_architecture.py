@@ -28,7 +28,7 @@ LEVELS = (
     {"contracts", "layers"},
     {"hooks"},
     {"interchange", "simulation"},
-    {"conversion", "evaluation"},
+    {"conversion", "evaluation", "report"},
     {"diagnosis"},
     {"tuning"},
     {"spikingjelly_recipe", "ann2snn"},
