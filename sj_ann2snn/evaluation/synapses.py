@@ -14,7 +14,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
@@ -99,13 +98,13 @@ class Synapses:
         steps: Number of steps.
 
     Attributes:
-        over_time: The number of synaptic operations at every step, ``[T]``.
+        over_time: The number of synaptic operations at every step.
         layers: The number of synaptic operations by the name of the layer, or of the layer that calls the function.
         not_counted: Names of the layers with synapses that are not counted, with their kind.
     """
 
     def __init__(self, remember: Cache, steps: int) -> None:
-        self.over_time = torch.zeros(steps, dtype=torch.float64)
+        self.over_time = [0.0] * steps
         self.layers: dict[str, float] = {}
         self.not_counted: dict[str, None] = {}
         self._remember = remember
@@ -183,8 +182,9 @@ class Synapses:
     def _count(self, name: str, x: Tensor, key: Hashable, make: Callable[[], Tensor]) -> None:
         """Count the operations of the elements ``[t, n, ...]``."""
         found = self._remember(key, lambda: Connections.of(make())).operations(x)
-        self.over_time[self._first : self._first + len(found)] += found
-        self.layers[name] = self.layers.get(name, 0.0) + float(found.sum())
+        for step, count in enumerate(found, self._first):
+            self.over_time[step] += count
+        self.layers[name] = self.layers.get(name, 0.0) + sum(found)
 
     def _skip(self, name: str, operation: Any) -> None:
         kind = type(operation).__name__ if isinstance(operation, nn.Module) else _label(operation)

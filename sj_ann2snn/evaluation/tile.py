@@ -65,8 +65,8 @@ class Tile(Collector):
         self.spikes: dict[str, int] = {}
         self.emissions: dict[str, int] = {}
         self.neurons: dict[str, int] = {}
-        self.spikes_over_time = torch.zeros(steps, dtype=torch.int64)
-        self.emissions_over_time = torch.zeros(steps, dtype=torch.int64)
+        self.spikes_over_time = [0] * steps
+        self.emissions_over_time = [0] * steps
         self.timed = True
         self.synapses = Synapses(connections, steps)
         self.steps_simulated = 0
@@ -85,11 +85,12 @@ class Tile(Collector):
         elif isinstance(call.result, Tensor):
             y = call.result if call.over_time else call.result.unsqueeze(0)
             found = count_emissions(module, y)
-            self.spikes[call.name] = self.spikes.get(call.name, 0) + int(found.spikes.sum())
-            self.emissions[call.name] = self.emissions.get(call.name, 0) + int(found.emissions.sum())
-            now = slice(self._done, self._done + len(y))
-            self.spikes_over_time[now] += found.spikes
-            self.emissions_over_time[now] += found.emissions
+            spikes, emissions = found.spikes.tolist(), found.emissions.tolist()
+            self.spikes[call.name] = self.spikes.get(call.name, 0) + sum(spikes)
+            self.emissions[call.name] = self.emissions.get(call.name, 0) + sum(emissions)
+            for step in range(len(y)):
+                self.spikes_over_time[self._done + step] += spikes[step]
+                self.emissions_over_time[self._done + step] += emissions[step]
             self.timed &= found.timed
             self.neurons[call.name] = y[0, 0].numel()
 
