@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import html
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ..support.tables import html_table, plain_data
 from ..support.wording import listed, shown
 from .split import TERMS
-from .table import answer_lines, html_table, layer_table, verdict
+from .table import answer_lines, layer_table, verdict
 
 __all__ = ["Advice", "Diagnosis", "LayerDiagnosis"]
 
@@ -116,7 +116,7 @@ class LayerDiagnosis:
         found = asdict(self)
         if not channels:
             del found["channels"]
-        return {**_plain(found), "shrinking": list(self.shrinking), "staying": list(self.staying)}
+        return {**plain_data(found), "shrinking": list(self.shrinking), "staying": list(self.staying)}
 
 
 @dataclass(frozen=True)
@@ -215,12 +215,12 @@ class Diagnosis:
         """
         found = {name: value for name, value in self.__dict__.items() if name not in ("layers", "advice")}
         return {
-            **_plain(found),
+            **plain_data(found),
             "drop": self.drop,
             "verdict": self.verdict,
             "worst": [layer.name for layer in self.worst],
             "layers": [layer.to_dict(channels=channels) for layer in self.layers],
-            "advice": [_plain(asdict(one)) for one in self.advice],
+            "advice": [plain_data(asdict(one)) for one in self.advice],
         }
 
     def to_json(self, *, channels: bool = False, indent: int | None = 2) -> str:
@@ -254,14 +254,3 @@ class Diagnosis:
         )
         listed_advice = f"<ol>{advice}</ol>" if advice else ""
         return f"{html_table(layer_table(self, columns=True))}<p>{html.escape(self.verdict)}</p>{listed_advice}"
-
-
-def _plain(value: Any) -> Any:
-    """`value` with strings for keys, lists for tuples, and None for what JSON cannot hold."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_plain(one) for one in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
