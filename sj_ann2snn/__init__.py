@@ -77,6 +77,9 @@ from .errors import (
     VerificationError,
     VersionError,
 )
+from .evaluation.costs.costs import costs
+from .evaluation.costs.energy import EnergyPerOperation
+from .evaluation.costs.result import Costs, LayerCosts
 from .evaluation.evaluate import evaluate
 from .evaluation.metrics.classes import Accuracy, Agreement
 from .evaluation.metrics.regions import Dice, IoU
@@ -131,12 +134,14 @@ __all__ = [
     "ConverterRecipe",
     "Correction",
     "CorrectionError",
+    "Costs",
     "CumulativeMax",
     "CumulativeMaxPool",
     "DeadLayerError",
     "Delayed",
     "Diagnosis",
     "Dice",
+    "EnergyPerOperation",
     "EvaluationInterrupted",
     "EvaluationResult",
     "ExitRule",
@@ -152,6 +157,7 @@ __all__ = [
     "IoU",
     "Last",
     "LayerActivity",
+    "LayerCosts",
     "LayerDiagnosis",
     "LayerMapper",
     "LegacyArgumentWarning",
@@ -215,6 +221,7 @@ __all__ = [
     "call_operation",
     "channels_first_2d",
     "channels_last_2d",
+    "costs",
     "diagnose",
     "evaluate",
     "export",

@@ -24,7 +24,7 @@ from ..simulation.engine import Call
 from ..support.trees import map_tensors, tensors
 from .activity import Connections, connections, fan_out
 
-__all__ = ["Synapses"]
+__all__ = ["OWN_LAYERS", "Synapses", "operation_name"]
 
 LAYERS = (nn.Linear, nn.Bilinear, _ConvNd)
 """Layers whose connections follow from their geometry."""
@@ -139,7 +139,7 @@ class Synapses:
         operation = module.operation
         if isinstance(module, MemoryModule):  # it works on running means, not on spikes
             if (
-                _name(operation) in (*WEIGHTED, *PRODUCTS, *OPAQUE)
+                operation_name(operation) in (*WEIGHTED, *PRODUCTS, *OPAQUE)
                 or _has_weights(operation)
                 or _is_foreign(call, operation)
             ):
@@ -157,7 +157,7 @@ class Synapses:
 
     def _function(self, call: Call, operation: Any, arguments: tuple[Any, Any]) -> None:
         """A function, or a method of tensors, with the arguments from which its connections follow."""
-        name = _name(operation)
+        name = operation_name(operation)
         if _is_foreign(call, operation) or name in OPAQUE:
             self._skip(call.name, operation)
         if name not in (*WEIGHTED, *PRODUCTS, *ELEMENTWISE):
@@ -191,7 +191,7 @@ class Synapses:
         self.not_counted[f"{name} ({kind})" if name else kind] = None
 
 
-def _name(operation: Any) -> str | None:
+def operation_name(operation: Any) -> str | None:
     """``matmul`` for every way to write a matrix product; None for a module."""
     if isinstance(operation, nn.Module):
         return None
