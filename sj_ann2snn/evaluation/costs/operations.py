@@ -65,7 +65,6 @@ class Operations(Synapses):
         spikes: By layer, the operations that unit values (1 or −1) cause: one addition each.
         products: By layer, multiplications of single elements.
         skipped: Layers among `not_counted` by their name alone, with what they are.
-        seen: All layers that were watched.
     """
 
     def __init__(self, remember: Any, steps: int) -> None:
@@ -73,10 +72,8 @@ class Operations(Synapses):
         self.spikes: dict[str, float] = {}
         self.products: dict[str, int] = {}
         self.skipped: dict[str, str] = {}
-        self.seen: dict[str, None] = {}
 
     def add(self, call: Call, first: int) -> None:
-        self.seen[call.name] = None
         before, skipped = self.layers.get(call.name), len(self.skipped)
         super().add(call, first)
         if self.layers.get(call.name) == before and len(self.skipped) == skipped:
@@ -147,7 +144,7 @@ class Totals:
             for name, count in counts.items():
                 total[name] = total.get(name, 0.0) + count
         self.skipped.update(found.skipped)
-        self.seen.update(found.seen)
+        self.seen.update(tile.seen)
         self.steps += tile.steps_simulated
 
 
@@ -164,17 +161,20 @@ class CostTile(Tile):
     def __init__(self, totals: Totals, *args: Any) -> None:
         super().__init__(*args)
         self.updates: dict[str, float] = {}
+        self.seen: dict[str, None] = {}
         self._totals = totals
 
     def watch(self, call: Call) -> None:
         """Count a call."""
         if call.name in self._totals.neurons and not isinstance(call.operation, nn.Module):
             return  # what a neuron does inside counts as its update
+        self.seen[call.name] = None
         super().watch(call)
 
     def add_emissions(self, name: str, neuron: nn.Module, y: Tensor) -> None:
         """Count what a neuron emitted, and its updates."""
         super().add_emissions(name, neuron, y)
+        self.seen[name] = None
         self.updates[name] = self.updates.get(name, 0.0) + y.numel()
 
     def result(self) -> None:

@@ -196,7 +196,8 @@ class Costs:
         return f"{html_table(self._rows())}{notes}"
 
     def _rows(self) -> list[tuple[str, ...]]:
-        rows = [HEAD, *(_row(layer) for layer in self.layers)]
+        # Neurons whose updates cost nothing appear in the total only.
+        rows = [HEAD, *(_row(layer) for layer in self.layers if layer.ann_macs or layer.energy)]
         if abs(self.rest) >= 0.5:
             energy = energy_text(self.energy_per_operation.of(macs=self.rest)) if self.rest > 0 else ""
             rows.append(("rest of the ANN", "", _number(self.rest), "", "", "", "", energy, ""))
