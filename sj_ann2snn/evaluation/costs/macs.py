@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import flop_counter
 
 __all__ = ["MacCount", "count_macs"]
 
@@ -59,6 +58,8 @@ def count_macs(network: nn.Module, run: Callable[[], Any]) -> tuple[MacCount, An
     >>> count_macs(layer, lambda: layer(torch.zeros(1, 3, 4, 4)))[0].total == 4 * 4 * 8 * 27
     True
     """
+    from torch.utils import flop_counter  # imports Triton
+
     count = MacCount()
     running = [""]
 
@@ -90,6 +91,7 @@ def count_macs(network: nn.Module, run: Callable[[], Any]) -> tuple[MacCount, An
 
 def _more_rules() -> dict[Any, Callable[..., Any]]:
     """Products that torch's counter does not know, in FLOPs."""
+    from torch.utils import flop_counter
 
     def matrix_vector(matrix: Any, *_: Any, **__: Any) -> Any:
         return 2 * matrix[0] * matrix[1]
