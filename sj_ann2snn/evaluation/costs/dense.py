@@ -14,7 +14,7 @@ from ...compat import step_modes
 from ...errors import InputError
 from ...simulation.engine.own_copies import left_as_it_was
 from ...simulation.partwise import converted_parts
-from ...support.batches import Signature, explain_rejection, move, samples_of, to_full_precision
+from ...support.batches import HALF, Signature, explain_rejection, move, samples_of, to_full_precision
 from ...support.structures import open_values
 from ...support.trees import tensors
 from ..ann_outputs import AnnOutputs
@@ -59,6 +59,8 @@ class DensePasses:
     def add(self, batch: Any, signature: Signature, inputs: tuple[Any, ...]) -> None:
         """Count a batch."""
         few = first_samples(inputs, FEW)
+        if not any(one.dtype in HALF for one in self._ann.parameters()):
+            few = tuple(map(to_full_precision, few))
         key = tuple(tuple(x.shape[1:]) if x.dim() else () for x in tensors(few))
         if key not in self._found:
             self._found[key] = self._count(batch, signature, few)
@@ -95,7 +97,7 @@ class DensePasses:
         return _Counted(of_ann.total / samples, {name: macs / samples for name, macs in of_snn.layers.items()})
 
     def _one_step(self, signature: Signature, few: tuple[Any, ...]) -> tuple[MacCount, Any]:
-        inputs = tuple(to_full_precision(move(value, self._device)) for value in few)
+        inputs = tuple(move(to_full_precision(value), self._device) for value in few)
         with left_as_it_was(self._snn), explain_rejection(few, self._snn):
             for module, _ in step_modes(self._snn):
                 module.step_mode = "s"  # type: ignore[assignment]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 __all__ = ["MacCount", "count_macs"]
 
@@ -116,27 +117,43 @@ def _more_rules() -> dict[Any, Callable[..., Any]]:
 def _followed(network: nn.Module, running: list[str], settle: Callable[[], None]) -> Iterator[None]:
     """Keep the names of the modules that are running on a stack, and call `settle` whenever that changes."""
 
-    def enter(name: str) -> Callable[..., None]:
-        def hook(*_: Any) -> None:
-            settle()
-            running.append(name)
+    calls = {module: itertools.cycle(names) for module, names in _names_of_calls(network).items()}
 
-        return hook
+    def enter(module: nn.Module, *_: Any) -> None:
+        settle()
+        running.append(next(calls[module]))
 
     def leave(*_: Any) -> None:
         settle()
         running.pop()
 
+    # Copies of a layer that a network calls several times share their hooks.
+    owners = {id(module._forward_pre_hooks): module for module in calls}.values()
     handles = [
         handle
-        for name, module in network.named_modules()
-        for handle in (module.register_forward_pre_hook(enter(name)), module.register_forward_hook(leave))
+        for module in owners
+        for handle in (module.register_forward_pre_hook(enter), module.register_forward_hook(leave))
     ]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _names_of_calls(network: nn.Module) -> dict[nn.Module, list[str]]:
+    """The names of every module; of one that a graph calls by several names, in the order of the calls."""
+    found = {module: [name] for name, module in network.named_modules()}
+    for prefix, graph_module in network.named_modules():
+        if not isinstance(graph_module, fx.GraphModule):
+            continue
+        called: dict[nn.Module, list[str]] = {}
+        for node in graph_module.graph.nodes:
+            if node.op == "call_module":
+                name = f"{prefix}.{node.target}" if prefix else str(node.target)
+                called.setdefault(graph_module.get_submodule(str(node.target)), []).append(name)
+        found.update(called)
+    return found
 
 
 @contextmanager

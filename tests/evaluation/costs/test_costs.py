@@ -183,6 +183,40 @@ def test_functions_cost_what_layers_do() -> None:
         assert getattr(found, name) == pytest.approx(getattr(wanted, name))
 
 
+def test_a_layer_that_is_called_several_times_is_several_layers() -> None:
+    layer_of_all = nn.Linear(4, 4)
+    ann = Written(lambda net, x: net.l(torch.relu(net.l(torch.relu(net.l(x))))), l=layer_of_all)
+    nn.init.constant_(layer_of_all.bias, 0.5)
+    x = torch.rand(SAMPLES, 4)
+    found = counted(ann, convert(ann, x), x)
+    layers = [one for one in found if one.ann_macs]
+    assert [(one.name, one.runs, one.ann_macs) for one in layers] == [
+        ("l", "once", 16),
+        ("l#2", "events", 16),
+        ("l#3", "events", 16),
+    ]
+    assert layers[0].macs == 16
+    assert found.rest == 0
+
+
+def test_inputs_in_half_precision() -> None:
+    ann, x = network()
+    ann, x = ann.float(), x.half()
+    snn = convert(ann, x.float())
+    assert counted(ann, snn, x) == counted(ann, snn, x.float())
+
+
+def test_several_inputs_and_outputs() -> None:
+    ann = Written(
+        lambda net, x: (net.out(h := torch.relu(net.first(x))), h), first=nn.Linear(4, 8), out=nn.Linear(8, 3)
+    )
+    x = torch.rand(SAMPLES, 4)
+    snn = convert(ann, x)
+    found = counted(ann, snn, x)
+    assert found["out"].accumulates == pytest.approx(3 * found.spikes)
+    assert costs(ann, snn, [x], 60, early_exit=0.1, progress=False).steps < 60
+
+
 class Two(nn.Module):
     """A network of which only a part is converted."""
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from spikingjelly.activation_based import functional
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from sj_ann2snn import costs
 from sj_ann2snn.evaluation.costs.energy import PRESETS
@@ -57,6 +58,16 @@ NETWORKS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
 }
 
 
+def lively(network: nn.Module) -> nn.Module:
+    """The network with weights of this test, and biases with which no layer is dead."""
+    for module in network.modules():
+        if isinstance(module, (nn.Linear, _ConvNd)):
+            module.reset_parameters()
+            assert module.bias is not None
+            nn.init.constant_(module.bias, 0.5)
+    return network
+
+
 def counts_of_spikingjelly(snn: nn.Module, x: Tensor) -> tuple[int, int]:
     """Synaptic operations and MACs of a loop over time."""
     synops, macs = op_counter.SynOpCounter(), op_counter.MACCounter()
@@ -73,7 +84,7 @@ def counts_of_spikingjelly(snn: nn.Module, x: Tensor) -> tuple[int, int]:
 def test_accumulates_are_its_synaptic_operations_and_macs_its_macs(name: str) -> None:
     ann, shape = NETWORKS[name]
     x = torch.rand(4, *shape, dtype=torch.float64) + 0.1  # double precision: no spike depends on the order of sums
-    snn: Any = convert(ann.double(), x)
+    snn: Any = convert(lively(ann.double()), x)
     found = costs(ann, snn, [x], STEPS, progress=False)
     synops, macs = counts_of_spikingjelly(snn, x)
     assert found.accumulates * 4 == synops > 0
@@ -83,7 +94,7 @@ def test_accumulates_are_its_synaptic_operations_and_macs_its_macs(name: str) ->
 def test_values_that_are_no_spikes_cost_it_all_macs() -> None:
     ann = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(36, 3))
     x = torch.rand(4, 1, 8, 8) + 0.1
-    snn = convert(ann, x)
+    snn = convert(lively(ann), x)
     found = costs(ann, snn, [x], STEPS, progress=False)
     synops, macs = counts_of_spikingjelly(snn, x)
     assert synops == 0  # the pooled values are fractions
