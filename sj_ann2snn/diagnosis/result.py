@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ..evaluation.costs.result import Costs
 from ..support.tables import html_table, plain_data
 from ..support.wording import listed, shown
 from .split import TERMS
@@ -54,6 +55,8 @@ class LayerDiagnosis:
             corrected to f(x̄) while its spikes keep their times; with what the conversion itself changed in front of it.
         over_time: Error and terms after 1, 2, 4, ..., T steps.
         missing: Terms that are not known, with the reason.
+        macs: Multiply-accumulates of the ANN's layers that its spikes reach, per sample.
+        energy: What these layers take in the spiking network, in pJ per sample; see `Diagnosis.costs`.
         channels: Per channel, the norms relative to the activation of that channel, and shares.
     """
 
@@ -82,6 +85,8 @@ class LayerDiagnosis:
     over_time: Mapping[int, Mapping[str, float]]
     missing: Mapping[str, str] = field(default_factory=dict)
     channels: Mapping[str, tuple[float, ...]] = field(default_factory=dict, repr=False)
+    macs: float = 0.0
+    energy: float = 0.0
 
     @property
     def own(self) -> dict[str, float]:
@@ -162,6 +167,7 @@ class Diagnosis:
         spikes, synops: Per sample.
         not_counted: Operations that are missing among the synaptic operations.
         notes: What is not known about this network.
+        costs: Operations and energy of every layer, as `costs` counts them.
     """
 
     layers: tuple[LayerDiagnosis, ...]
@@ -179,6 +185,7 @@ class Diagnosis:
     synops: float
     not_counted: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    costs: Costs | None = None
 
     @property
     def worst(self) -> tuple[LayerDiagnosis, ...]:
@@ -213,7 +220,7 @@ class Diagnosis:
         Args:
             channels: Include the figures of every channel.
         """
-        found = {name: value for name, value in self.__dict__.items() if name not in ("layers", "advice")}
+        found = {name: value for name, value in self.__dict__.items() if name not in ("layers", "advice", "costs")}
         return {
             **plain_data(found),
             "drop": self.drop,
@@ -221,6 +228,7 @@ class Diagnosis:
             "worst": [layer.name for layer in self.worst],
             "layers": [layer.to_dict(channels=channels) for layer in self.layers],
             "advice": [plain_data(asdict(one)) for one in self.advice],
+            "costs": None if self.costs is None else self.costs.to_dict(),
         }
 
     def to_json(self, *, channels: bool = False, indent: int | None = 2) -> str:

@@ -87,6 +87,8 @@ def answer_lines(diagnosis: Any) -> Iterator[str]:
         f"{diagnosis.samples} samples, {diagnosis.spikes:.4g} spikes and {diagnosis.synops:.4g} synaptic operations "
         "per sample"
     )
+    if diagnosis.costs is not None:
+        yield diagnosis.costs.verdict
 
 
 def verdict(diagnosis: Any) -> str:

@@ -20,7 +20,8 @@ from .dense import DensePasses
 from .energy import EnergyPerOperation, energy_per_operation
 from .layers import Layers
 from .operations import CostTile, Totals, neuron_names
-from .result import Costs, LayerCosts
+from .result import Costs
+from .summary import summed_up
 
 __all__ = ["costs"]
 
@@ -98,18 +99,7 @@ def costs(
         shown=dense.add,
     )
     found = tally.result()
-    rows, missing = _rows(layers, dense, totals, found.samples, figures)
-    return Costs(
-        layers=tuple(rows),
-        T=steps,
-        steps=totals.steps / found.samples,
-        samples=found.samples,
-        ann_macs=dense.ann,
-        spikes=found.spikes_per_sample,
-        synops=found.synops_per_sample,
-        energy_per_operation=figures,
-        not_counted=tuple(missing),
-    )
+    return summed_up(layers, dense, totals, figures, steps, found.samples, found.spikes_per_sample)
 
 
 def _require_networks(ann: Any, snn: Any) -> None:
@@ -127,57 +117,3 @@ def _require_networks(ann: Any, snn: Any) -> None:
             f"costs(ann, snn, data, T) takes the spiking network second, but this {type(snn).__name__} has no spiking "
             "neurons. Give what Converter or load_network returned."
         )
-
-
-def _rows(
-    layers: Layers, dense: DensePasses, totals: Totals, samples: int, figures: EnergyPerOperation
-) -> tuple[list[LayerCosts], dict[str, None]]:
-    """The costs of every layer, and what is not counted."""
-    of_pass: dict[str, float] = {}
-    for name, macs in dense.layers.items():
-        of_pass[layers.row(name)] = of_pass.get(layers.row(name), 0.0) + macs
-    counts = {
-        kind: _by_row(layers, getattr(totals, kind), samples) for kind in ("events", "spikes", "products", "updates")
-    }
-    skipped: dict[str, list[str]] = {}
-    for name, what in totals.skipped.items():
-        skipped.setdefault(layers.row(name), []).append(what)
-    missing = dict(dense.not_counted)
-    rows = []
-    for name in dict.fromkeys((*layers.once, *of_pass, *map(layers.row, totals.seen))):
-        macs = of_pass.get(name, 0.0)
-        events, spikes = counts["events"].get(name, 0.0), counts["spikes"].get(name, 0.0)
-        if layers.is_once(name):
-            runs, products, added = "once", macs, 0.0
-        elif name in skipped and macs and not events:
-            runs, products, added = "every step", macs * totals.steps / samples, 0.0
-        else:
-            runs, products, added = "events", events - spikes, spikes
-            missing.update(dict.fromkeys(skipped.get(name, ())))
-        single, updates = counts["products"].get(name, 0.0), counts["updates"].get(name, 0.0)
-        if not (macs or products or added or single or updates):
-            continue
-        energy = figures.of(macs=products, accumulates=added, multiplications=single, updates=updates)
-        rows.append(
-            LayerCosts(
-                name=name,
-                kind=layers.kind(name),
-                runs=runs,
-                ann_macs=macs,
-                accumulates=added,
-                macs=products,
-                multiplications=single,
-                updates=updates,
-                ann_energy=figures.of(macs=macs),
-                energy=energy,
-            )
-        )
-    return rows, missing
-
-
-def _by_row(layers: Layers, counts: dict[str, float], samples: int) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for name, count in counts.items():
-        row = layers.row(name)
-        found[row] = found.get(row, 0.0) + count / samples
-    return found

@@ -41,14 +41,17 @@ class DensePasses:
     Args:
         ann: The ANN.
         snn: Its spiking network.
+        signature: The ANN's inputs; by default they follow from the first batch.
 
     Attributes:
+        snn: The spiking network.
         not_counted: Operations whose MACs are not known.
     """
 
-    def __init__(self, ann: nn.Module, snn: nn.Module) -> None:
-        self._ann, self._snn = ann, snn
-        self._judge = AnnOutputs(ann)
+    def __init__(self, ann: nn.Module, snn: nn.Module, signature: Signature | None = None) -> None:
+        self.snn = snn
+        self._ann = ann
+        self._judge = AnnOutputs(ann, signature)
         self._found: dict[Any, _Counted] = {}
         self._samples: Counter[Any] = Counter()
         self.not_counted: dict[str, None] = {}
@@ -98,10 +101,10 @@ class DensePasses:
 
     def _one_step(self, signature: Signature, few: tuple[Any, ...]) -> tuple[MacCount, Any]:
         inputs = tuple(move(to_full_precision(value), self._device) for value in few)
-        with left_as_it_was(self._snn), explain_rejection(few, self._snn):
-            for module, _ in step_modes(self._snn):
+        with left_as_it_was(self.snn), explain_rejection(few, self.snn):
+            for module, _ in step_modes(self.snn):
                 module.step_mode = "s"  # type: ignore[assignment]
-            count, answer = count_macs(self._snn, lambda: signature.caller(self._snn)(*inputs))
+            count, answer = count_macs(self.snn, lambda: signature.caller(self.snn)(*inputs))
         return count, open_values(answer)[0]
 
 

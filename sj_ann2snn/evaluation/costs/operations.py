@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -127,25 +127,30 @@ class Totals:
         self.steps = 0
         self._lock = threading.Lock()
 
-    def add(self, tile: CostTile) -> None:
-        """Add a finished tile."""
-        with self._lock:
-            self._add(tile)
+    def add(self, found: Operations, updates: Mapping[str, float], seen: Iterable[str], steps: int) -> None:
+        """Add a finished tile.
 
-    def _add(self, tile: CostTile) -> None:
-        found = tile.synapses
-        assert isinstance(found, Operations)
+        Args:
+            found: Its operations.
+            updates: By neuron, its steps.
+            seen: All layers that were watched.
+            steps: Number of steps, of all samples.
+        """
+        with self._lock:
+            self._add(found, updates)
+            self.skipped.update(found.skipped)
+            self.seen.update(dict.fromkeys(seen))
+            self.steps += steps
+
+    def _add(self, found: Operations, updates: Mapping[str, float]) -> None:
         for total, counts in (
             (self.events, found.layers),
             (self.spikes, found.spikes),
             (self.products, found.products),
-            (self.updates, tile.updates),
+            (self.updates, updates),
         ):
             for name, count in counts.items():
                 total[name] = total.get(name, 0.0) + count
-        self.skipped.update(found.skipped)
-        self.seen.update(tile.seen)
-        self.steps += tile.steps_simulated
 
 
 class CostTile(Tile):
@@ -179,7 +184,8 @@ class CostTile(Tile):
 
     def result(self) -> None:
         super().result()
-        self._totals.add(self)
+        assert isinstance(self.synapses, Operations)
+        self._totals.add(self.synapses, self.updates, self.seen, self.steps_simulated)
 
 
 def neuron_names(snn: nn.Module) -> set[str]:
