@@ -78,6 +78,9 @@ from .errors import (
     VerificationError,
     VersionError,
 )
+from .evaluation.costs.costs import costs
+from .evaluation.costs.energy import EnergyPerOperation
+from .evaluation.costs.result import Costs, LayerCosts
 from .evaluation.evaluate import evaluate
 from .evaluation.metrics.classes import Accuracy, Agreement
 from .evaluation.metrics.regions import Dice, IoU
@@ -135,12 +138,14 @@ __all__ = [
     "ConverterRecipe",
     "Correction",
     "CorrectionError",
+    "Costs",
     "CumulativeMax",
     "CumulativeMaxPool",
     "DeadLayerError",
     "Delayed",
     "Diagnosis",
     "Dice",
+    "EnergyPerOperation",
     "EvaluationInterrupted",
     "EvaluationResult",
     "ExitRule",
@@ -156,6 +161,7 @@ __all__ = [
     "IoU",
     "Last",
     "LayerActivity",
+    "LayerCosts",
     "LayerDiagnosis",
     "LayerMapper",
     "LegacyArgumentWarning",
@@ -222,6 +228,7 @@ __all__ = [
     "call_operation",
     "channels_first_2d",
     "channels_last_2d",
+    "costs",
     "diagnose",
     "evaluate",
     "export",

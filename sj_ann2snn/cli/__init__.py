@@ -30,6 +30,7 @@ from ..support.wording import is_fault
 from .bench import add_parser as add_bench
 from .check import add_parser as add_check
 from .compare import add_parser as add_compare
+from .costs import add_parser as add_costs
 from .demo import add_parser as add_demo
 from .diagnose import add_parser as add_diagnose
 from .export import add_parser as add_export
@@ -142,6 +143,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_diagnose,
         add_tune,
         add_report,
+        add_costs,
         add_bench,
         add_export,
         add_modes,

@@ -14,6 +14,11 @@ from ..contracts.option_checks import require_integer
 from ..contracts.readout import Readout
 from ..conversion.prepare import working_copy
 from ..errors import InputError
+from ..evaluation.costs.dense import DensePasses
+from ..evaluation.costs.energy import energy_per_operation
+from ..evaluation.costs.layers import Layers
+from ..evaluation.costs.result import Costs
+from ..evaluation.costs.summary import summed_up
 from ..simulation.answers import readout_for
 from ..simulation.engine.firing import is_spiking
 from ..support.batches import explain_rejection
@@ -110,8 +115,11 @@ def diagnose(
     passes = Passes(network, caller, steps, chosen, mean)
     chunks = _that_fit(passes, chunks)
     mismatch, mending = _compared(passes, copied, chunks)
+    dense = DensePasses(copied, snn, signature)
+    for chunk in chunks:
+        dense.add(chunk.inputs, signature, chunk.inputs)
     passes.run(chunks, progress=progress)
-    found = _result(passes, chosen.readout.name, mismatch, mending)
+    found = _result(passes, chosen.readout.name, mismatch, mending, _costs(passes, dense))
     return replace(found, observed=observed(passes, type(ann).__name__, plugins))
 
 
@@ -192,9 +200,16 @@ def _mismatch_advice(layer: str, here: float, batchnorm: str, error: float, call
     return Advice(layer, "batchnorm" if batchnorm else "mismatch", text, {}, call_of(call, {}), error)
 
 
-def _result(passes: Passes, readout: str, mismatch: float, mending: list[Advice]) -> Diagnosis:
+def _costs(passes: Passes, dense: DensePasses) -> Costs:
+    measured, network = passes.measured, dense.snn
+    spikes = sum(sums.spikes for sums in measured.sums.values()) / measured.samples
+    figures = energy_per_operation(None)
+    return summed_up(Layers.of(network), dense, measured.totals, figures, passes.steps, measured.samples, spikes)
+
+
+def _result(passes: Passes, readout: str, mismatch: float, mending: list[Advice], costs: Costs) -> Diagnosis:
     divergence = passes.whole.divergence
-    layers = layer_figures(passes, {one.layer: one.gain for one in mending})
+    layers = layer_figures(passes, {one.layer: one.gain for one in mending}, costs)
     found = [*mending, *_advice(passes, layers, readout, bool(mending))]
     measured = passes.measured
     accuracies = {steps: sums.accuracy for steps, sums in passes.over_time.items()}
@@ -211,9 +226,10 @@ def _result(passes: Passes, readout: str, mismatch: float, mending: list[Advice]
         divergence_over_time={steps: sums.divergence for steps, sums in passes.over_time.items()},
         accuracy_over_time={steps: value for steps, value in accuracies.items() if value is not None},
         spikes=sum(layer.spikes for layer in layers),
-        synops=sum(measured.operations.values()) / measured.samples,
+        synops=costs.synops,
         not_counted=tuple(measured.not_counted),
         notes=tuple(_notes(passes, layers)),
+        costs=costs,
     )
 
 

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from ..compat import is_plain_if
 from ..evaluation.activity import Connections
-from ..evaluation.synapses import Synapses
+from ..evaluation.costs.operations import Operations, Totals
 from ..simulation.answers import AnswerAtEnd, ChosenReadout
 from ..simulation.engine import Call, Collector
+from ..simulation.engine.firing import is_spiking
 from ..support.trees import map_tensors, tensors
 from .network import Layer
 from .probes import SpikingProbe, at_once
@@ -58,7 +59,7 @@ class Measured:
     def __init__(self, layers: Sequence[Layer], checkpoints: Sequence[int]) -> None:
         self.layers, self.checkpoints = list(layers), tuple(checkpoints)
         self.sums = {layer.target: LayerSums() for layer in layers}
-        self.operations: dict[str, float] = {}
+        self.totals = Totals(set())
         self.not_counted: dict[str, None] = {}
         self.samples = 0
         self.lock = threading.Lock()
@@ -105,7 +106,9 @@ class MeasuringCollector(Collector):
         self._activations = activations
         self._dtype = next(iter(activations.values())).dtype
         self._probes: dict[str, SpikingProbe] = {}
-        self._synapses = Synapses(measured.connections, measured.checkpoints[-1])
+        self._synapses = Operations(measured.connections, measured.checkpoints[-1])
+        self._updates: dict[str, float] = {}
+        self._seen: dict[str, None] = {}
         self._answers = AnswerAtEnd(readout)
         self._total: list[Tensor] = []
         self._done = 0
@@ -113,8 +116,11 @@ class MeasuringCollector(Collector):
 
     def watch(self, call: Call) -> None:
         """Keep the probes, and count the synaptic operations of everything else."""
+        self._seen[call.name] = None
         if isinstance(call.operation, SpikingProbe):
             self._probes[call.name] = call.operation
+            if is_spiking(call.operation.inner):
+                self._updates[call.name] = self._updates.get(call.name, 0.0) + call.result.numel()
             return
         self._synapses.add(call, self._done)
 
@@ -140,8 +146,8 @@ class MeasuringCollector(Collector):
         with self._measured.lock:
             self._measured.samples += self._samples.stop - self._samples.start
             self._measured.not_counted.update(self._synapses.not_counted)
-            for name, count in self._synapses.layers.items():
-                self._measured.operations[name] = self._measured.operations.get(name, 0.0) + count
+        steps = self._done * (self._samples.stop - self._samples.start)
+        self._measured.totals.add(self._synapses, self._updates, self._seen, steps)
         return TileResult(self._answers.result(), self._totals, wanted, missing)
 
     def _measure(self, layer: Layer) -> tuple[Tensor, Tensor]:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import html
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..conversion.report import ConversionReport
 from ..errors import InputError
+from ..evaluation.costs.result import Costs
 from ..report.figures import figure_of
 from ..report.page import html_report
 from ..support.paths import AnyPath
+from ..support.tables import html_table, plain_data
 from ..support.wording import listed, shown
 from .observed import Observed
 from .split import TERMS
-from .table import answer_lines, html_table, layer_table, verdict
+from .table import answer_lines, layer_table, verdict
 
 __all__ = ["Advice", "Diagnosis", "LayerDiagnosis"]
 
@@ -60,6 +61,8 @@ class LayerDiagnosis:
             corrected to f(x̄) while its spikes keep their times; with what the conversion itself changed in front of it.
         over_time: Error and terms after 1, 2, 4, ..., T steps.
         missing: Terms that are not known, with the reason.
+        macs: Multiply-accumulates of the ANN's layers that its spikes reach, per sample.
+        energy: What these layers take in the spiking network, in pJ per sample; see `Diagnosis.costs`.
         channels: Per channel, the norms relative to the activation of that channel, and shares.
     """
 
@@ -88,6 +91,8 @@ class LayerDiagnosis:
     over_time: Mapping[int, Mapping[str, float]]
     missing: Mapping[str, str] = field(default_factory=dict)
     channels: Mapping[str, tuple[float, ...]] = field(default_factory=dict, repr=False)
+    macs: float = 0.0
+    energy: float = 0.0
 
     @property
     def own(self) -> dict[str, float]:
@@ -122,7 +127,7 @@ class LayerDiagnosis:
         found = asdict(self)
         if not channels:
             del found["channels"]
-        return {**_plain(found), "shrinking": list(self.shrinking), "staying": list(self.staying)}
+        return {**plain_data(found), "shrinking": list(self.shrinking), "staying": list(self.staying)}
 
 
 @dataclass(frozen=True)
@@ -168,6 +173,7 @@ class Diagnosis:
         spikes, synops: Per sample.
         not_counted: Operations that are missing among the synaptic operations.
         notes: What is not known about this network.
+        costs: Operations and energy of every layer, as `costs` counts them.
         observed: What the pictures show besides: samples of rates and activations, some spikes, the graph.
     """
 
@@ -186,6 +192,7 @@ class Diagnosis:
     synops: float
     not_counted: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    costs: Costs | None = None
     observed: Observed | None = field(default=None, repr=False)
 
     @property
@@ -222,17 +229,18 @@ class Diagnosis:
             channels: Include the figures of every channel.
             observed: Include what the pictures show besides, some hundred kilobytes: `html_report` makes a page of it.
         """
-        apart = ("layers", "advice", "observed")
+        apart = ("layers", "advice", "observed", "costs")
         found = {name: value for name, value in self.__dict__.items() if name not in apart}
         if observed and self.observed is not None:
             found["observed"] = asdict(self.observed)
         return {
-            **_plain(found),
+            **plain_data(found),
             "drop": self.drop,
             "verdict": self.verdict,
             "worst": [layer.name for layer in self.worst],
             "layers": [layer.to_dict(channels=channels) for layer in self.layers],
-            "advice": [_plain(asdict(one)) for one in self.advice],
+            "advice": [plain_data(asdict(one)) for one in self.advice],
+            "costs": None if self.costs is None else self.costs.to_dict(),
         }
 
     def to_json(self, *, channels: bool = False, observed: bool = False, indent: int | None = 2) -> str:
@@ -264,7 +272,7 @@ class Diagnosis:
             raise InputError(
                 f"conversion={shown(conversion)} is not allowed: give the report of the conversion, converter.report."
             )
-        data = {**self.to_dict(observed=True), "conversion": _plain(conversion.as_dict())}
+        data = {**self.to_dict(observed=True), "conversion": plain_data(conversion.as_dict())}
         return html_report(data, path, title=title)
 
     def figure(self, kind: str = "terms", layer: str | None = None) -> Any:
@@ -309,14 +317,3 @@ class Diagnosis:
         )
         listed_advice = f"<ol>{advice}</ol>" if advice else ""
         return f"{html_table(layer_table(self, columns=True))}<p>{html.escape(self.verdict)}</p>{listed_advice}"
-
-
-def _plain(value: Any) -> Any:
-    """`value` with strings for keys, lists for tuples, and None for what JSON cannot hold."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_plain(one) for one in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .._version import __version__
 from ..compat import spikingjelly_version
+from ..evaluation.costs.result import Costs
 from ..hooks.discovery import load_plugins
 from ..hooks.registry import BUILTIN, Registry
 from .advice import call_of
@@ -26,14 +27,15 @@ from .split import TERMS, TermSums
 __all__ = ["layer_figures", "observed"]
 
 
-def layer_figures(passes: Passes, mismatches: Mapping[str, float]) -> tuple[LayerDiagnosis, ...]:
+def layer_figures(passes: Passes, mismatches: Mapping[str, float], costs: Costs) -> tuple[LayerDiagnosis, ...]:
     """The figures of every layer, in order.
 
     Args:
         passes: All of them.
+        costs: The costs of the layers with weights.
         mismatches: By layer, what the conversion itself changes in the answer.
     """
-    return tuple(_layers(passes, mismatches))
+    return tuple(_layers(passes, mismatches, costs))
 
 
 def observed(passes: Passes, network: str, plugins: Sequence[Any]) -> Observed:
@@ -70,8 +72,10 @@ def _plugins(registry: Registry) -> tuple[str, ...]:
     return tuple(sorted({str(owner) for owner in owners if owner.distribution != BUILTIN}))
 
 
-def _layers(passes: Passes, mismatches: Mapping[str, float]) -> Iterator[LayerDiagnosis]:
-    synops = _synops(passes)
+def _layers(passes: Passes, mismatches: Mapping[str, float], costs: Costs) -> Iterator[LayerDiagnosis]:
+    synops = _by_source(passes, passes.measured.totals.events)
+    macs = _by_source(passes, {one.name: one.ann_macs for one in costs})
+    energy = _by_source(passes, {one.name: one.energy for one in costs})
     whole = passes.spiking.divergence
     right = passes.folded.accuracy
     for layer in passes.network.layers:
@@ -114,6 +118,8 @@ def _layers(passes: Passes, mismatches: Mapping[str, float]) -> Iterator[LayerDi
             },
             missing=dict(sums.missing),
             channels=_channels(terms, sums) if layer.is_neuron else {},
+            macs=macs.get(layer.target, 0.0),
+            energy=energy.get(layer.target, 0.0),
         )
 
 
@@ -157,11 +163,12 @@ def _channels(terms: TermSums, sums: LayerSums) -> dict[str, tuple[float, ...]]:
     return {name: tuple(value.tolist()) for name, value in figures.items()}
 
 
-def _synops(passes: Passes) -> dict[str, float]:
-    """Synaptic operations by the layer whose spikes cause them; of several, the last."""
+def _by_source(passes: Passes, figures: Mapping[str, float]) -> dict[str, float]:
+    """Figures of layers with weights, by the layer whose spikes reach them; of several, the last."""
     found: dict[str, float] = {}
-    for target, count in passes.measured.operations.items():
-        sources = passes.network.sources(target)
+    neurons = {layer.target for layer in passes.network.layers}
+    for target, figure in figures.items():
+        sources = [] if target in neurons else passes.network.sources(target)
         if sources:
-            found[sources[-1].target] = found.get(sources[-1].target, 0.0) + count
+            found[sources[-1].target] = found.get(sources[-1].target, 0.0) + figure
     return found

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import html
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from ..support.numbers import percent
+from ..support.tables import text_table
 
-__all__ = ["answer_lines", "html_table", "layer_table", "percent", "verdict"]
+__all__ = ["answer_lines", "layer_table", "percent", "verdict"]
 
 GOOD = 0.01
 """A divergence below which nothing needs to be mended."""
@@ -37,16 +37,7 @@ def layer_table(diagnosis: Any, *, columns: bool = False) -> Any:
     rows = [HEAD, *(_row(layer) for layer in diagnosis.layers)]
     if columns:
         return rows
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return lines
+    return text_table(rows)
 
 
 def _row(layer: Any) -> tuple[str, ...]:
@@ -70,13 +61,6 @@ def _row(layer: Any) -> tuple[str, ...]:
     )
 
 
-def html_table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as a table for notebooks; the first row is the header."""
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in rows[0])
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows[1:])
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
 def answer_lines(diagnosis: Any) -> Iterator[str]:
     """The answer over time."""
     over = ", ".join(f"{percent(value)} (T={steps})" for steps, value in diagnosis.divergence_over_time.items())
@@ -88,6 +72,8 @@ def answer_lines(diagnosis: Any) -> Iterator[str]:
         f"{diagnosis.samples} samples, {diagnosis.spikes:.4g} spikes and {diagnosis.synops:.4g} synaptic operations "
         "per sample"
     )
+    if diagnosis.costs is not None:
+        yield diagnosis.costs.verdict
 
 
 def verdict(diagnosis: Any) -> str:

@@ -28,7 +28,7 @@ class Connections:
 
     >>> layer = Connections.of(torch.tensor([2.0, 4.0], dtype=torch.float64))
     >>> layer.operations(torch.tensor([[[0.0, 0.5], [2.0, 0.0]], [[0.0, -1.0], [0.0, 0.0]]]))
-    tensor([6., 4.], dtype=torch.float64)
+    [6.0, 4.0]
 
     Attributes:
         unit: What all numbers of outputs are multiples of.
@@ -50,8 +50,8 @@ class Connections:
         changes = (parts[1:] != parts[:-1]).nonzero().flatten() + 1
         return cls(unit, row.float(), (0, *changes.tolist(), len(row)))
 
-    def operations(self, x: Tensor) -> Tensor:
-        """The synaptic operations at every step of ``[T, N, ...]``, ``[T]``, in float64 on the CPU."""
+    def operations(self, x: Tensor) -> list[float]:
+        """The synaptic operations at every step of ``[T, N, ...]``."""
         dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
         active = torch.ne(x, 0, out=torch.empty_like(x, dtype=dtype))
         # A product with the connections runs at memory speed, with channels_last images in their own order.
@@ -59,9 +59,13 @@ class Connections:
             active = active.movedim(2, -1)
         rows = active.reshape(x.shape[0] * x.shape[1], len(self.weights))
         weights = self.weights.to(rows.dtype)
-        parts = [rows[:, start:end] @ weights[start:end] for start, end in pairwise(self.bounds)]
-        counts = torch.stack([part.view(x.shape[:2]).sum(1, dtype=torch.float64) for part in parts]).sum(0)
-        return counts.cpu() * self.unit
+        if len(self.bounds) == 2:
+            found = rows @ weights
+        else:
+            parts = [rows[:, start:end] @ weights[start:end] for start, end in pairwise(self.bounds)]
+            found = torch.stack(parts).sum(0, dtype=torch.float64)
+        counts: list[float] = found.view(x.shape[:2]).sum(1, dtype=torch.float64).mul_(self.unit).tolist()
+        return counts
 
 
 def fan_out(module: nn.Module, x: Tensor, result: Tensor) -> Tensor:

@@ -22,11 +22,15 @@ class AnnOutputs:
 
     >>> AnnOutputs(nn.Linear(2, 3))(torch.zeros(4, 2), (torch.zeros(4, 2),)).shape
     torch.Size([4, 3])
+
+    Args:
+        ann: The network.
+        signature: Its inputs; by default they follow from the first batch.
     """
 
-    def __init__(self, ann: nn.Module) -> None:
+    def __init__(self, ann: nn.Module, signature: Signature | None = None) -> None:
         self._ann = ann
-        self._signature: Signature | None = None
+        self._signature = signature
         self._template: Any = None
         self._device = next((p.device for p in ann.parameters()), torch.device("cpu"))
 

@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
-from torch import fx, nn
-from tqdm.auto import tqdm
+from torch import nn
 
 from ..contracts.exit_rule import ExitRule
 from ..contracts.readout import Readout
-from ..errors import EvaluationInterrupted, InputError, NonFiniteError
-from ..hooks.choice import choose, find
-from ..hooks.discovery import load_plugins
-from ..hooks.kinds import EXIT_RULES
-from ..hooks.options import construct
-from ..hooks.registry import culprit
-from ..simulation.partwise import PartwiseSimulator, simulator_for
-from ..support.batches import Signature, describe_batch, forward_signature, samples_of
-from ..support.loaders import Batches
+from ..errors import InputError
 from ..support.neutral import neutrally
-from ..support.quiet_layers import warn_of_quiet_layers
-from ..support.trees import tensors
 from .ann_outputs import AnnOutputs
+from .batchwise import EMPTY, batches_of, inputs_of, named, run_batches, targets_of
 from .metrics.measures import measures_of
-from .metrics.targets import Targets
 from .result import EvaluationResult
-from .tally import Tally, metrics_of
-from .tile import BatchMetric, ChosenRule, Tile, shown_once
+from .tally import metrics_of
+from .tile import shown_once
 
 __all__ = ["accuracy_of", "ann_values", "evaluate"]
-
-MOST_STEPS = 100_000_000
-"""Time steps whose values fit into memory in any case."""
-
-EMPTY = "The loader is empty: it yields no batches to evaluate."
 
 
 @neutrally
@@ -111,44 +93,19 @@ def evaluate(
             that need a whole batch cover the batches before. It is a `KeyboardInterrupt`.
     """
     measures = measures_of(metric, ann)
-    rule = _exit_rule(early_exit, plugins)
-    simulator, answering = simulator_for(snn, T, precision, readout, plugins)
-    warn_of_quiet_layers(snn, T)
-    signature = Signature.of(snn) if isinstance(snn, fx.GraphModule) else None
-    if simulator.steps > MOST_STEPS:
-        raise InputError(
-            f"T={simulator.steps} is not allowed: evaluate keeps the accuracy after every step, of at most "
-            f"{MOST_STEPS:,}."
-        )
-    totals = Tally(metrics_of(measures, T, simulator.restore))
     judge = None if ann is None else AnnOutputs(ann)
-    batches = _batches(loader)
-    metrics: list[BatchMetric] = []
-    try:
-        with tqdm(batches, desc=f"simulating T={T}", unit="batch", total=batches.length(), disable=not progress) as bar:
-            for index, batch in enumerate(bar):
-                signature = signature or forward_signature(snn, batch)
-                with _named(index):
-                    inputs = _inputs(signature, batch)
-                    targets = _targets(signature, batch, inputs, judge)
-                    metrics = totals.batch(replace(targets, ragged=isinstance(simulator, PartwiseSimulator)))
-                with totals.timed(), _named(index, "does not fit the network. "):
-                    tile = partial(Tile, metrics, T, answering, rule, totals.connections, totals.add)
-                    simulator.run_all(inputs, tile)
-                with _named(index):
-                    totals.finish(metrics)
-                metrics = []
-                if progress:
-                    bar.set_postfix({name: f"{value:.4g}" for name, value in totals.latest().items()})
-    except KeyboardInterrupt as interrupt:
-        if metrics:  # the batch at which the interrupt came
-            totals.finish(metrics)
-        if not totals.samples:
-            raise
-        raise EvaluationInterrupted(totals.result()) from interrupt
-    if not totals.samples:
-        raise InputError(EMPTY)
-    return totals.result()
+    return run_batches(
+        snn,
+        loader,
+        T,
+        measures,
+        judge,
+        readout=readout,
+        early_exit=early_exit,
+        precision=precision,
+        plugins=plugins,
+        progress=progress,
+    ).result()
 
 
 @neutrally
@@ -170,12 +127,12 @@ def ann_values(
     network, judge = AnnOutputs(ann), None if against is None else AnnOutputs(against)
     metrics = metrics_of(measures_of(metric, against), 1, network.restore)
     samples = 0
-    for index, batch in enumerate(_batches(loader)):
-        with _named(index):
+    for index, batch in enumerate(batches_of(loader)):
+        with named(index):
             signature = network.signature(batch)
-            inputs = _inputs(signature, batch)
-            targets = replace(_targets(signature, batch, inputs, judge), ragged=True)
-        with _named(index, "does not fit the network. "):
+            inputs = inputs_of(signature, batch)
+            targets = replace(targets_of(signature, batch, inputs, judge), ragged=True)
+        with named(index, "does not fit the network. "):
             outputs = network(batch, inputs)
             samples += targets.samples
             for one in metrics:
@@ -192,51 +149,3 @@ def accuracy_of(ann: nn.Module, loader: Iterable[Any]) -> float:
         InputError: As for `evaluate`.
     """
     return ann_values(ann, loader, "top1")["top1"]
-
-
-def _exit_rule(given: object, plugins: Sequence[Any]) -> ChosenRule | None:
-    """The rule that the argument `early_exit` means."""
-    if given is None:
-        return None
-    registry = load_plugins() if plugins == () else load_plugins(plugins)
-    if isinstance(given, (int, float)) and not isinstance(given, bool):
-        found = find(registry, EXIT_RULES, "margin")
-        who, options = culprit(EXIT_RULES, found.name, found.owner), {"threshold": given}
-        return ChosenRule(construct(found.cls, options, who), who)
-    choice = choose(registry, EXIT_RULES, given)
-    if choice.instance is not None:
-        return ChosenRule(choice.instance, choice.culprit)
-    return ChosenRule(construct(choice.found.cls, {}, choice.culprit), choice.culprit)
-
-
-def _batches(loader: Any) -> Batches:
-    return Batches(loader, "The loader", "evaluate(snn, loader, T)", InputError)
-
-
-def _inputs(signature: Signature, batch: Any) -> tuple[Any, ...]:
-    """The inputs of a batch."""
-    inputs = signature.inputs_of(batch)
-    if not tensors(inputs[0])[0].dim():
-        raise InputError(f"It holds {describe_batch(batch)}; the inputs must be tensors [N, ...].")
-    if not samples_of(inputs):
-        raise InputError(f"It holds no samples: {describe_batch(batch)}.")
-    return inputs
-
-
-def _targets(signature: Signature, batch: Any, inputs: tuple[Any, ...], judge: AnnOutputs | None) -> Targets:
-    """What the answers to a batch are compared with."""
-    samples = samples_of(inputs)
-    if judge is None:
-        return Targets(signature.targets_of(batch), samples)
-    return Targets(judge(batch, inputs), samples, of_ann=True, restore=judge.restore)
-
-
-@contextmanager
-def _named(index: int, what: str = "cannot be evaluated. ") -> Iterator[None]:
-    """Let errors about a batch begin with its number."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"Batch {index} {what}{error}") from error
-    except NonFiniteError as error:
-        raise NonFiniteError(f"Batch {index} cannot be evaluated. {error}") from error

@@ -14,7 +14,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
@@ -25,7 +24,7 @@ from ..simulation.engine import Call
 from ..support.trees import map_tensors, tensors
 from .activity import Connections, connections, fan_out
 
-__all__ = ["Synapses"]
+__all__ = ["OWN_LAYERS", "Synapses", "operation_name"]
 
 LAYERS = (nn.Linear, nn.Bilinear, _ConvNd)
 """Layers whose connections follow from their geometry."""
@@ -99,13 +98,13 @@ class Synapses:
         steps: Number of steps.
 
     Attributes:
-        over_time: The number of synaptic operations at every step, ``[T]``.
+        over_time: The number of synaptic operations at every step.
         layers: The number of synaptic operations by the name of the layer, or of the layer that calls the function.
         not_counted: Names of the layers with synapses that are not counted, with their kind.
     """
 
     def __init__(self, remember: Cache, steps: int) -> None:
-        self.over_time = torch.zeros(steps, dtype=torch.float64)
+        self.over_time = [0.0] * steps
         self.layers: dict[str, float] = {}
         self.not_counted: dict[str, None] = {}
         self._remember = remember
@@ -140,7 +139,7 @@ class Synapses:
         operation = module.operation
         if isinstance(module, MemoryModule):  # it works on running means, not on spikes
             if (
-                _name(operation) in (*WEIGHTED, *PRODUCTS, *OPAQUE)
+                operation_name(operation) in (*WEIGHTED, *PRODUCTS, *OPAQUE)
                 or _has_weights(operation)
                 or _is_foreign(call, operation)
             ):
@@ -158,7 +157,7 @@ class Synapses:
 
     def _function(self, call: Call, operation: Any, arguments: tuple[Any, Any]) -> None:
         """A function, or a method of tensors, with the arguments from which its connections follow."""
-        name = _name(operation)
+        name = operation_name(operation)
         if _is_foreign(call, operation) or name in OPAQUE:
             self._skip(call.name, operation)
         if name not in (*WEIGHTED, *PRODUCTS, *ELEMENTWISE):
@@ -183,15 +182,16 @@ class Synapses:
     def _count(self, name: str, x: Tensor, key: Hashable, make: Callable[[], Tensor]) -> None:
         """Count the operations of the elements ``[t, n, ...]``."""
         found = self._remember(key, lambda: Connections.of(make())).operations(x)
-        self.over_time[self._first : self._first + len(found)] += found
-        self.layers[name] = self.layers.get(name, 0.0) + float(found.sum())
+        for step, count in enumerate(found, self._first):
+            self.over_time[step] += count
+        self.layers[name] = self.layers.get(name, 0.0) + sum(found)
 
     def _skip(self, name: str, operation: Any) -> None:
         kind = type(operation).__name__ if isinstance(operation, nn.Module) else _label(operation)
         self.not_counted[f"{name} ({kind})" if name else kind] = None
 
 
-def _name(operation: Any) -> str | None:
+def operation_name(operation: Any) -> str | None:
     """``matmul`` for every way to write a matrix product; None for a module."""
     if isinstance(operation, nn.Module):
         return None

@@ -79,7 +79,8 @@ class Tally:
                 self._emissions[name] = self._emissions.get(name, 0) + tile.emissions[name]
 
     def _add_over_time(self, tile: Tile) -> None:
-        counts = [tile.spikes_over_time, tile.emissions_over_time, tile.synapses.over_time]
+        found = (tile.spikes_over_time, tile.emissions_over_time, tile.synapses.over_time)
+        counts = [torch.tensor(one, dtype=torch.float64) for one in found]
         self._over_time = self._over_time or [torch.zeros_like(one) for one in counts]
         for total, count in zip(self._over_time, counts, strict=True):
             total += count
@@ -105,7 +106,7 @@ class Tally:
     def result(self) -> EvaluationResult:
         with self._lock:
             # Totals of integers are exact; only the last operation rounds.
-            spikes, emissions, synops = ((one.double().cumsum(0) / self.samples).tolist() for one in self._over_time)
+            spikes, emissions, synops = ((one.cumsum(0) / self.samples).tolist() for one in self._over_time)
             return EvaluationResult(
                 values=self.values(),
                 samples=self.samples,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,9 @@ class Tile(Collector):
         samples: The samples of the batch.
     """
 
+    synapses_type = Synapses
+    """What counts the synaptic operations."""
+
     def __init__(
         self,
         metrics: Sequence[BatchMetric],
@@ -65,10 +68,10 @@ class Tile(Collector):
         self.spikes: dict[str, int] = {}
         self.emissions: dict[str, int] = {}
         self.neurons: dict[str, int] = {}
-        self.spikes_over_time = torch.zeros(steps, dtype=torch.int64)
-        self.emissions_over_time = torch.zeros(steps, dtype=torch.int64)
+        self.spikes_over_time = [0] * steps
+        self.emissions_over_time = [0] * steps
         self.timed = True
-        self.synapses = Synapses(connections, steps)
+        self.synapses = self.synapses_type(connections, steps)
         self.steps_simulated = 0
         self._rule, self._readout, self._finished = rule, readout, finished
         self._measures = [one.measure for one in metrics]
@@ -83,15 +86,19 @@ class Tile(Collector):
         if not isinstance(module, nn.Module) or not is_spiking(module):
             self.synapses.add(call, self._done)
         elif isinstance(call.result, Tensor):
-            y = call.result if call.over_time else call.result.unsqueeze(0)
-            found = count_emissions(module, y)
-            self.spikes[call.name] = self.spikes.get(call.name, 0) + int(found.spikes.sum())
-            self.emissions[call.name] = self.emissions.get(call.name, 0) + int(found.emissions.sum())
-            now = slice(self._done, self._done + len(y))
-            self.spikes_over_time[now] += found.spikes
-            self.emissions_over_time[now] += found.emissions
-            self.timed &= found.timed
-            self.neurons[call.name] = y[0, 0].numel()
+            self.add_emissions(call.name, module, call.result if call.over_time else call.result.unsqueeze(0))
+
+    def add_emissions(self, name: str, neuron: nn.Module, y: Tensor) -> None:
+        """Count what a neuron emitted, ``[t, n, ...]``."""
+        found = count_emissions(neuron, y)
+        spikes, emissions = found.spikes.tolist(), found.emissions.tolist()
+        self.spikes[name] = self.spikes.get(name, 0) + sum(spikes)
+        self.emissions[name] = self.emissions.get(name, 0) + sum(emissions)
+        for step in range(len(y)):
+            self.spikes_over_time[self._done + step] += spikes[step]
+            self.emissions_over_time[self._done + step] += emissions[step]
+        self.timed &= found.timed
+        self.neurons[name] = y[0, 0].numel()
 
     def add(self, outputs: Any) -> Tensor | None:
         if not self._done:
@@ -103,7 +110,7 @@ class Tile(Collector):
         tree = map_tensors(outputs, lambda y: answers.get(next(places), y))
         for metric in self._metrics:
             metric.add(first, tree, self._going_on)
-        steps = len(next(iter(answers.values())).undivided)
+        steps = _steps_in(found, answers)
         self._done += steps
         self.steps_simulated += steps * len(self._going_on)
         return None if self._rule is None else self._drop_settled(self._rule, list(answers.values()), steps, first)
@@ -120,6 +127,8 @@ class Tile(Collector):
         """Which tensors of the output the metrics measure."""
         places = iter(range(len(tensors(outputs))))
         numbered = map_tensors(outputs, lambda _: _Place(next(places)))
+        if not self._measures and self._rule is not None:  # all of them say when a sample may stop
+            return [leaf.index for leaf in leaves(numbered) if isinstance(leaf, _Place)]
         parts = [leaf for measure in self._measures for leaf in leaves(measure.part_of(numbered))]
         return sorted({leaf.index for leaf in parts if isinstance(leaf, _Place)})
 
@@ -174,6 +183,10 @@ def shown_once(metric: BatchMetric, outputs: Any) -> BatchMetric:
     tile.add(0, map_tensors(outputs, lambda y: Answers(y.unsqueeze(0), [1])), torch.arange(metric.samples))
     tile.finish(torch.ones(metric.samples, dtype=torch.int64))
     return metric
+
+
+def _steps_in(outputs: Sequence[Tensor], answers: Mapping[int, Answers]) -> int:
+    return len(next(iter(answers.values())).undivided) if answers else len(outputs[0])
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,7 @@ def sum_per_step(values: Tensor) -> Tensor:
     dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
     # The sum per sample is exact in single precision, which is ten times as fast as double.
     per_sample = values.sum(dim=tuple(range(2, values.dim())), dtype=dtype) if values.dim() > 2 else values
-    sums = per_sample.sum(dim=1, dtype=torch.float64).cpu()
-    return sums.nan_to_num_(0.0, 0.0, 0.0).round_().long()  # the simulation refuses a network that is not finite
+    return per_sample.sum(dim=1, dtype=torch.float64).cpu().round_().long()
 
 
 def active_per_step(values: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ from sj_ann2snn import (
     make_if_neuron,
     simulate,
 )
-from sj_ann2snn.evaluation import evaluate as evaluation
+from sj_ann2snn.evaluation import batchwise as evaluation
 from sj_ann2snn.hooks import discovery, kinds, validation
 from sj_ann2snn.hooks.registry import Owner
 from sj_ann2snn.simulation import answers as decoding

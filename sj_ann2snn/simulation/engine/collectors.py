@@ -22,7 +22,7 @@ class Call:
         operation: The module or the function.
         args: What it was called with. Tensors with time and samples are ``[t, n, ...]``.
         kwargs: The same by name.
-        result: What it returned.
+        result: What it returned; None for a scaling that is computed together with a sum.
         varying: Which tensors among the arguments (in order, including nested ones) vary over time.
         over_time: False in a network that runs step by step: tensors are then ``[n, ...]``, and `varying` are those
             that depend on the network's input.
@@ -42,7 +42,7 @@ class Collector:
 
     watch: Callable[[Call], None] | None = None
     """Called with every call of a layer whose input varies over time; in a network that runs step by step, with every
-    call of a layer and of torch's functions. (Not called for a scaling that is computed together with a sum.)"""
+    call of a layer and of torch's functions."""
 
     def add(self, outputs: Any) -> Tensor | None:
         """Take in the outputs ``[t, n, ...]`` of the next steps.

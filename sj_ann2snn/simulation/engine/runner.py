@@ -191,6 +191,8 @@ class Runner:
         total, addend = read(merged.total), read(merged.addend)
         scaler = self.modules[str(merged.scaled.target)]
         if total.shape == addend.shape and total.dtype == addend.dtype:
+            if self._watch is not None:
+                self._watch(Call(str(merged.scaled.target), scaler, (addend,), {}, None, (0,)))
             return total.addcmul_(addend, scaler.scale)
         known = {merged.total: total, merged.scaled: scaler(addend)}
         return self._call(node, known.__getitem__, "m")

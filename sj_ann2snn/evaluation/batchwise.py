@@ -1,0 +1,180 @@
+"""Runs all batches of a loader through a spiking network, and adds up what its tiles measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from torch import fx, nn
+from tqdm.auto import tqdm
+
+from ..contracts.exit_rule import ExitRule
+from ..contracts.readout import Readout
+from ..errors import EvaluationInterrupted, InputError, NonFiniteError
+from ..hooks.choice import choose, find
+from ..hooks.discovery import load_plugins
+from ..hooks.kinds import EXIT_RULES
+from ..hooks.options import construct
+from ..hooks.registry import culprit
+from ..simulation.partwise import PartwiseSimulator, simulator_for
+from ..support.batches import Signature, describe_batch, forward_signature, samples_of
+from ..support.loaders import Batches
+from ..support.quiet_layers import warn_of_quiet_layers
+from ..support.trees import map_tensors, tensors
+from .ann_outputs import AnnOutputs
+from .metrics.measures import Measure
+from .metrics.targets import Targets
+from .tally import Tally, metrics_of
+from .tile import BatchMetric, ChosenRule, Tile
+
+__all__ = ["EMPTY", "batches_of", "first_samples", "inputs_of", "named", "run_batches", "targets_of"]
+
+MOST_STEPS = 100_000_000
+"""Time steps whose values fit into memory in any case."""
+
+EMPTY = "The loader is empty: it yields no batches to evaluate."
+
+
+def run_batches(
+    snn: nn.Module,
+    loader: Iterable[Any],
+    steps: int,
+    measures: Sequence[Measure],
+    judge: AnnOutputs | None,
+    *,
+    readout: str | Readout | None,
+    early_exit: float | str | ExitRule | None,
+    precision: str,
+    plugins: Sequence[Any],
+    progress: bool,
+    samples: int | None = None,
+    make_tile: Callable[..., Tile] = Tile,
+    shown: Callable[[Any, Signature, tuple[Any, ...]], None] | None = None,
+) -> Tally:
+    """Simulate `steps` steps of every batch, and return the totals.
+
+    Args:
+        snn: The network.
+        loader: The batches.
+        steps: Number of steps.
+        measures: What to measure; if nothing, the batches need no targets.
+        judge: The ANN whose outputs replace the targets.
+        readout: As for `evaluate`.
+        early_exit: As for `evaluate`.
+        precision: As for `evaluate`.
+        plugins: As for `evaluate`.
+        progress: As for `evaluate`.
+        samples: Stop after so many; None for all.
+        make_tile: Called like `Tile`.
+        shown: Called with every batch, the network's signature and its inputs, before they are simulated.
+
+    Raises:
+        As `evaluate`.
+    """
+    rule = _exit_rule(early_exit, plugins)
+    simulator, answering = simulator_for(snn, steps, precision, readout, plugins)
+    warn_of_quiet_layers(snn, steps)
+    signature = Signature.of(snn) if isinstance(snn, fx.GraphModule) else None
+    if simulator.steps > MOST_STEPS:
+        raise InputError(
+            f"T={simulator.steps} is not allowed: evaluate keeps the accuracy after every step, of at most "
+            f"{MOST_STEPS:,}."
+        )
+    totals = Tally(metrics_of(measures, steps, simulator.restore))
+    batches = batches_of(loader)
+    metrics: list[BatchMetric] = []
+    try:
+        description = f"simulating T={steps}"
+        with tqdm(batches, desc=description, unit="batch", total=batches.length(), disable=not progress) as bar:
+            for index, batch in enumerate(bar):
+                signature = signature or forward_signature(snn, batch)
+                with named(index):
+                    inputs = inputs_of(signature, batch)
+                    if samples is not None:
+                        inputs = first_samples(inputs, samples - totals.samples)
+                    if measures:
+                        targets = targets_of(signature, batch, inputs, judge)
+                        metrics = totals.batch(replace(targets, ragged=isinstance(simulator, PartwiseSimulator)))
+                with totals.timed(), named(index, "does not fit the network. "):
+                    if shown is not None:
+                        shown(batch, signature, inputs)
+                    tile = partial(make_tile, metrics, steps, answering, rule, totals.connections, totals.add)
+                    simulator.run_all(inputs, tile)
+                with named(index):
+                    totals.finish(metrics)
+                metrics = []
+                if progress:
+                    bar.set_postfix({name: f"{value:.4g}" for name, value in totals.latest().items()})
+                if totals.samples == samples:
+                    break
+    except KeyboardInterrupt as interrupt:
+        if metrics:  # the batch at which the interrupt came
+            totals.finish(metrics)
+        if not totals.samples or not measures:
+            raise
+        raise EvaluationInterrupted(totals.result()) from interrupt
+    if not totals.samples:
+        raise InputError(EMPTY)
+    return totals
+
+
+def first_samples(inputs: tuple[Any, ...], most: int) -> tuple[Any, ...]:
+    """The inputs of the first samples of a batch."""
+    count = samples_of(inputs)
+    if count <= most:
+        return inputs
+    first = inputs[0]
+    if isinstance(first, (list, tuple)) and not any(x.shape[:1] == (count,) for x in tensors(first)):
+        return (type(first)(first[:most]), *inputs[1:])  # a list of images
+    return tuple(map_tensors(value, lambda x: x[:most] if x.shape[:1] == (count,) else x) for value in inputs)
+
+
+def _exit_rule(given: object, plugins: Sequence[Any]) -> ChosenRule | None:
+    """The rule that the argument `early_exit` means."""
+    if given is None:
+        return None
+    registry = load_plugins() if plugins == () else load_plugins(plugins)
+    if isinstance(given, (int, float)) and not isinstance(given, bool):
+        found = find(registry, EXIT_RULES, "margin")
+        who, options = culprit(EXIT_RULES, found.name, found.owner), {"threshold": given}
+        return ChosenRule(construct(found.cls, options, who), who)
+    choice = choose(registry, EXIT_RULES, given)
+    if choice.instance is not None:
+        return ChosenRule(choice.instance, choice.culprit)
+    return ChosenRule(construct(choice.found.cls, {}, choice.culprit), choice.culprit)
+
+
+def batches_of(loader: Any) -> Batches:
+    return Batches(loader, "The loader", "evaluate(snn, loader, T)", InputError)
+
+
+def inputs_of(signature: Signature, batch: Any) -> tuple[Any, ...]:
+    """The inputs of a batch."""
+    inputs = signature.inputs_of(batch)
+    if not tensors(inputs[0])[0].dim():
+        raise InputError(f"It holds {describe_batch(batch)}; the inputs must be tensors [N, ...].")
+    if not samples_of(inputs):
+        raise InputError(f"It holds no samples: {describe_batch(batch)}.")
+    return inputs
+
+
+def targets_of(signature: Signature, batch: Any, inputs: tuple[Any, ...], judge: AnnOutputs | None) -> Targets:
+    """What the answers to a batch are compared with."""
+    samples = samples_of(inputs)
+    if judge is None:
+        return Targets(signature.targets_of(batch), samples)
+    return Targets(judge(batch, inputs), samples, of_ann=True, restore=judge.restore)
+
+
+@contextmanager
+def named(index: int, what: str = "cannot be evaluated. ") -> Iterator[None]:
+    """Let errors about a batch begin with its number."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"Batch {index} {what}{error}") from error
+    except NonFiniteError as error:
+        raise NonFiniteError(f"Batch {index} cannot be evaluated. {error}") from error

@@ -1,0 +1,1 @@
+"""What an inference costs: operations and energy, of an ANN and of its spiking network."""
