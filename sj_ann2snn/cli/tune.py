@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from ..errors import TuningInterrupted
+from ..evaluation.costs.energy import PRESETS
 from ..tuning.measuring import BUDGETS
 from ..tuning.tune import tune
 from .arguments import (
@@ -54,6 +55,12 @@ def add_parser(commands: Subparsers) -> None:
     )
     parser.add_argument(
         "--budget", choices=BUDGETS, default="steps", help="what to save, per sample (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--energy",
+        choices=PRESETS,
+        default=None,
+        help="energy of single operations, for --budget energy (default: float32)",
     )
     parser.add_argument("--T", type=steps, default=32, metavar="STEPS", help="time steps at most (default: 32)")
     parser.add_argument("--samples", type=positive, default=1000, metavar="N", help="test samples (default: 1000)")
@@ -107,6 +114,7 @@ def run(args: argparse.Namespace) -> int:
                 metric=metric,
                 against_ann=True if needs_ann(metric, args.against_ann) else None,
                 readout=readout,
+                energy=args.energy,
                 samples=args.samples,
                 held_out=args.held_out,
                 seconds=args.seconds,

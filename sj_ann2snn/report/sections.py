@@ -12,7 +12,17 @@ from .layer_map import layer_map
 from .making import made
 from .markup import Markup, joined, tag
 from .neurons import histogram, raster, scatter
-from .tables import accuracy_text, brief, costs_table, figures_table, name_of, scale_text, scrolling, whole_table
+from .tables import (
+    accuracy_text,
+    brief,
+    costs_table,
+    energy_table,
+    figures_table,
+    name_of,
+    scale_text,
+    scrolling,
+    whole_table,
+)
 from .terms import key, span_of, terms_bar, terms_over_time
 
 __all__ = ["SECTIONS"]
@@ -176,7 +186,17 @@ def costs(found: Mapping[str, Any]) -> Markup:
     notes = f"Per sample, over {found['T']:,} time steps. Synaptic operations are those that the layer's spikes cause."
     if missing:
         notes += f" Not counted: {', '.join(missing)}."
-    content = joined([whole, tag("p", notes, class_="soft")])
+    parts = [whole, tag("p", notes, class_="soft")]
+    counted = found.get("costs")
+    if counted is not None:
+        single = counted["energy_per_operation"]
+        energy = (
+            f"{counted['verdict']} Layers in front of the first neuron see a constant input and are computed once. A "
+            f"MAC takes {single['mac']:g} pJ and an accumulate {single['accumulate']:g} pJ"
+            f"{' (' + single['name'] + ')' if single['name'] else ''}; moving data is not counted."
+        )
+        parts += [energy_table(counted), tag("p", energy, class_="soft")]
+    content = joined(parts)
     return content if len(found["layers"]) <= LONG else folded(f"{len(found['layers'])} layers", content)
 
 

@@ -14,6 +14,7 @@ __all__ = [
     "bar_cell",
     "brief",
     "costs_table",
+    "energy_table",
     "figures_table",
     "name_of",
     "scale_text",
@@ -45,7 +46,16 @@ COSTS: tuple[Column, ...] = (
     ("emissions", "emissions", quantity),
     ("synops", "synaptic operations", quantity),
 )
-"""Costs per sample, summed over the layers in the last row."""
+"""Costs of a spiking layer per sample."""
+
+ENERGY: tuple[Column, ...] = (
+    ("ann_macs", "ANN MACs", quantity),
+    ("accumulates", "accumulates", quantity),
+    ("macs", "MACs", quantity),
+    ("ann_energy", "ANN nJ", lambda value: quantity(value / 1000)),
+    ("energy", "nJ", lambda value: quantity(value / 1000)),
+)
+"""Operations and energy of a layer with weights per sample."""
 
 LONGEST = 48
 """Letters of a name in a heading."""
@@ -69,18 +79,30 @@ def figures_table(layers: Sequence[Mapping[str, Any]]) -> Markup:
 
 
 def costs_table(layers: Sequence[Mapping[str, Any]], totals: Mapping[str, float]) -> Markup:
-    """What every layer costs per sample, the share of the last column as a bar, and the sum.
+    """What every spiking layer costs per sample, the share of the last column as a bar, and the sum.
 
     Args:
         layers: The figures of the layers.
         totals: Sums that are known better than by adding up the layers.
     """
     graded = any(layer["emissions"] != layer["spikes"] for layer in layers)
-    columns = [one for one in COSTS if all(one[0] in layer for layer in layers) and (graded or one[0] != "emissions")]
+    columns = [one for one in COSTS if graded or one[0] != "emissions"]
     spiking = [layer for layer in layers if layer["kind"] == "neuron"]
-    sums = {key: totals.get(key, sum(layer[key] for layer in spiking)) for key, _, _ in columns}
+    return _summed(spiking, columns, totals, "Costs per spiking layer and sample")
+
+
+def energy_table(costs: Mapping[str, Any]) -> Markup:
+    """Operations and energy of the layers with weights in both networks, and their sums."""
+    layers = [layer for layer in costs["layers"] if layer["ann_macs"] or layer["energy"]]
+    return _summed(layers, ENERGY, costs, "Operations and energy per layer and sample")
+
+
+def _summed(
+    layers: Sequence[Mapping[str, Any]], columns: Sequence[Column], totals: Mapping[str, Any], label: str
+) -> Markup:
+    sums = {key: totals.get(key, sum(layer[key] for layer in layers)) for key, _, _ in columns}
     last = columns[-1][0]
-    highest = max((layer[last] for layer in spiking), default=0.0) or 1.0
+    highest = max((layer[last] for layer in layers), default=0.0) or 1.0
     rows = [
         tag(
             "tr",
@@ -89,7 +111,7 @@ def costs_table(layers: Sequence[Mapping[str, Any]], totals: Mapping[str, float]
             bar_cell(layer[last] / highest, "cost"),
             tag("td", percent(layer[last] / sums[last]) if sums[last] else "", class_="number"),
         )
-        for layer in spiking
+        for layer in layers
     ]
     head = tag(
         "tr",
@@ -104,7 +126,7 @@ def costs_table(layers: Sequence[Mapping[str, Any]], totals: Mapping[str, float]
         tag("td", colspan=2),
     )
     whole = tag("table", tag("thead", head), tag("tbody", *rows), tag("tfoot", foot), class_="costs")
-    return scrolling(whole, "Costs per layer and sample")
+    return scrolling(whole, label)
 
 
 def whole_table(titles: Sequence[str], rows: Sequence[Sequence[str]], label: str) -> Markup:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,9 @@ from torch import nn
 from ..contracts.readout import Readout
 from ..conversion.converter import Converter
 from ..errors import Ann2SnnError, NoSpikesWarning, OptionError, QuietLayerWarning
+from ..evaluation.costs.costs import costs
+from ..evaluation.costs.energy import EnergyPerOperation, energy_per_operation
+from ..evaluation.costs.result import Costs
 from ..evaluation.evaluate import ann_values, evaluate
 from ..evaluation.metrics.measures import measures_of
 from ..evaluation.result import EvaluationResult
@@ -24,12 +27,11 @@ from .candidates import Candidate
 
 __all__ = ["BUDGETS", "Measurements", "Point", "Record"]
 
-COSTS: Mapping[str, Callable[[EvaluationResult, int], float]] = {
-    "steps": lambda result, steps: steps,
-    "spikes": lambda result, steps: result.spikes_over_time[steps - 1],
-    "synops": lambda result, steps: result.synops_over_time[steps - 1],
-}
-BUDGETS = tuple(COSTS)
+BUDGETS = ("steps", "spikes", "synops", "energy")
+"""What may be saved."""
+
+NANO = 1000
+"""pJ in a nJ."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,8 @@ class Measurements:
         against_ann: The ANN's outputs replace the targets.
         given: Arguments of every conversion that are not searched: `device`, `plugins`, `prefer` and the like.
         readout: The readout that the caller has chosen.
+        energy: The energy of single operations, as for `costs`.
+        plugins: Plugin objects in addition to the installed ones.
     """
 
     def __init__(
@@ -112,11 +116,13 @@ class Measurements:
         against_ann: bool = False,
         given: Mapping[str, Any] | None = None,
         readout: str | Readout | None = None,
+        energy: str | EnergyPerOperation | None = None,
         plugins: Sequence[Any] = (),
     ) -> None:
         self.ann, self.registry, self.budget, self.metric = ann, registry, budget, metric
         self.judge = ann if against_ann else None
         self.given, self.readout, self.plugins = dict(given or {}), readout, plugins
+        self.per_operation = energy_per_operation(energy)
         self.trials = 0
         self._better = {
             one.name: getattr(one.metric, "higher_is_better", True) is not False
@@ -208,13 +214,13 @@ class Measurements:
             errors = ((shares @ apart.square()) / (len(parts) - 1)).sqrt().tolist()
         spikes = mean([result.spikes_over_time for result in results])
         synops = mean([result.synops_over_time for result in results])
-        costs = mean([[COSTS[self.budget](result, step) for step in range(1, steps + 1)] for result in results])
+        paid = self._costs(network, steps, batches, spikes, synops)
         return {
             step + 1: Point(
                 candidate,
                 step + 1,
                 drops[step],
-                float(step + 1) if self.budget == "steps" else costs[step],
+                paid[step],
                 spikes[step],
                 synops[step],
                 int(samples.sum()),
@@ -222,6 +228,43 @@ class Measurements:
             )
             for step in range(steps)
         }
+
+    def _costs(
+        self,
+        network: nn.Module,
+        steps: int,
+        batches: list[Any],
+        spikes: list[float],
+        synops: list[float],
+    ) -> list[float]:
+        """The costs after every step, by the budget.
+
+        The energy of what is computed once is the same after every step, and the rest goes with the synaptic
+        operations; the operations of one batch say how much of either there is.
+        """
+        if self.budget != "energy":
+            return {"steps": [float(step) for step in range(1, steps + 1)], "spikes": spikes, "synops": synops}[
+                self.budget
+            ]
+        found = self.energy(network, steps, batches[:1])
+        once = sum(layer.energy for layer in found.layers if layer.runs == "once")
+        rest = found.energy - once
+        return [(once + rest * (count / synops[-1] if synops[-1] else 1.0)) / NANO for count in synops]
+
+    def energy(self, network: nn.Module, steps: int, batches: list[Any]) -> Costs:
+        """The operations and the energy of a candidate's network."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", QuietLayerWarning)
+            return costs(
+                self.ann,
+                network,
+                batches,
+                steps,
+                samples=1 << 30,
+                energy=self.per_operation,
+                plugins=self.plugins,
+                progress=False,
+            )
 
     def _parts(self, batches: list[Any], groups: int) -> list[list[Any]]:
         """The batches in several parts, the same ones whenever they are asked for."""

@@ -166,7 +166,7 @@ class Tuning:
     def _some(self) -> list[TunedPoint]:
         """At most `ROWS` points of the frontier, evenly spread, the chosen one among them."""
         every = list(self.frontier)
-        chosen = next((place for place, point in enumerate(every) if point.cost == self.cost), 0)
+        chosen = next((place for place, point in enumerate(every) if (point.T, point.drop) == (self.T, self.drop)), 0)
         places = {round(row * (len(every) - 1) / max(1, ROWS - 2)) for row in range(ROWS - 1)} | {chosen}
         return [every[place] for place in sorted(places) if place < len(every)]
 

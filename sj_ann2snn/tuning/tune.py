@@ -14,6 +14,7 @@ from ..contracts.option_checks import require_integer
 from ..contracts.readout import Readout
 from ..conversion.converter import Converter
 from ..errors import Ann2SnnError, ConversionError, InputError, OptionError, TuningInterrupted
+from ..evaluation.costs.energy import EnergyPerOperation
 from ..hooks.choice import choose
 from ..hooks.discovery import load_plugins
 from ..hooks.kinds import READOUTS
@@ -21,7 +22,7 @@ from ..simulation.engine.firing import is_spiking
 from ..support.calls import call_text, literal
 from ..support.neutral import neutrally
 from .data import read_samples
-from .measuring import Measurements, Point, require_budget
+from .measuring import NANO, Measurements, Point, require_budget
 from .result import TunedPoint, Tuning, frontier
 from .search import Search
 from .space import Space
@@ -44,6 +45,7 @@ def tune(
     metric: Any = None,
     against_ann: bool | None = None,
     readout: str | Readout | None = None,
+    energy: str | EnergyPerOperation | None = None,
     samples: int = 1000,
     held_out: float = 0.3,
     layers: bool = True,
@@ -74,13 +76,15 @@ def tune(
         data: Batches of inputs and targets as for `evaluate`, in random order; their first `samples` are used. Without
             targets, the ANN's own answers take their place. Data that was not used for training says more.
         max_drop: Points that may be lost against the ANN: hundredths of the metric, such as percent of accuracy.
-        budget: What to save: `"steps"`, `"spikes"` or `"synops"` (synaptic operations), per sample.
+        budget: What to save: `"steps"`, `"spikes"`, `"synops"` (synaptic operations) or `"energy"` (nJ, as `costs`
+            estimates it), per sample.
         T: The largest number of time steps.
         calibration: Calibration data, which must be iterable repeatedly; by default, the inputs of the data that the
             search chooses by.
         metric: As for `evaluate`; of several, the one that loses most counts.
         against_ann: True to compare with the ANN's outputs even if there are targets; by default, only without.
         readout: A readout for all networks; by default, it is searched, too.
+        energy: The energy of single operations, as for `costs`, for the budget `"energy"`.
         samples: Number of samples, at least 10.
         held_out: Share of the samples to judge by and not to choose by; 0 for none.
         layers: Try other modes in single layers, too.
@@ -95,7 +99,7 @@ def tune(
     Raises:
         InputError: The data is empty, does not fit the network or cannot be shared out; `T` or `samples` is too small;
             `ann` is a spiking network.
-        OptionError, ModeError: `budget`, `metric`, `readout` or an argument of the converter is not known, or
+        OptionError, ModeError: `budget`, `metric`, `readout`, `energy` or an argument of the converter is not known, or
             `max_drop`, `held_out` or `seconds` is out of range.
         ConversionError: The network cannot be converted in any way; the message is that of the first.
         TuningInterrupted: Ctrl-C was pressed. Its `result` is the best so far. It is a `KeyboardInterrupt`.
@@ -125,6 +129,7 @@ def tune(
         against_ann=not found.labelled if against_ann is None else against_ann,
         given=given,
         readout=readout,
+        energy=energy,
         plugins=plugins,
     )
     with tqdm(desc="tuning", unit="network", disable=not progress) as bar:
@@ -165,6 +170,9 @@ def _result(search: Search, max_drop: float, started: float) -> Tuning:
     if samples.held_out:
         result = measurements.run(network, best.candidate, best.T, samples.held_out)
         held_out = measurements.drops(result, samples.held_out)[-1]
+    cost = best.cost
+    if measurements.budget == "energy":  # while searching, it was estimated from one batch
+        cost = measurements.energy(network, best.T, samples.search).energy / NANO
     points = [point for records in search.records for record in records.values() for point in record.points.values()]
     return Tuning(
         network=network,
@@ -176,7 +184,7 @@ def _result(search: Search, max_drop: float, started: float) -> Tuning:
         drop=best.drop,
         drop_error=best.error,
         held_out_drop=held_out,
-        cost=best.cost,
+        cost=cost,
         budget=measurements.budget,
         max_drop=max_drop,
         reached=best.drop <= max_drop,

@@ -226,7 +226,9 @@ def test_spikes_of_both_signs_and_several_sizes(data: dict[str, Any]) -> None:
 
 def test_costs(found: Diagnosis) -> None:
     element = section(parsed(found.to_html()), "costs")
-    head, *layers, total = rows(element)
+    every = rows(element)
+    place = next(index for index, row in enumerate(every) if "ANN MACs" in row)
+    head, *layers, total = every[:place]
     assert head == ["layer", "spikes", "emissions", "synaptic operations", "share"]
     neurons = [layer for layer in found if layer.kind == "neuron"]
     assert [row[1] for row in layers] == [quantity(layer.spikes) for layer in neurons]
@@ -237,6 +239,12 @@ def test_costs(found: Diagnosis) -> None:
         quantity(sum(one.emissions for one in neurons)),
         quantity(found.synops),
     ]
+    assert found.costs is not None
+    weighted = [one for one in found.costs if one.ann_macs or one.energy]
+    assert [row[1] for row in every[place + 1 : -1]] == [quantity(one.ann_macs) for one in weighted]
+    assert [row[5] for row in every[place + 1 : -1]] == [quantity(one.energy / 1000) for one in weighted]
+    assert every[-1][:3] == ["all", quantity(found.costs.ann_macs), quantity(found.costs.accumulates)]
+    assert found.costs.verdict in "".join(element.itertext())
     binary = section(parsed(diagnosed(residual()).to_html()), "costs")
     assert rows(binary)[0] == ["layer", "spikes", "synaptic operations", "share"]
 

@@ -22,6 +22,7 @@ from sj_ann2snn import (
     Trial,
     Tuning,
     TuningInterrupted,
+    costs,
     evaluate,
     hookimpl,
     simulate,
@@ -122,6 +123,17 @@ def test_every_budget_is_saved(found: Tuning, ann: nn.Module, data: list[Any]) -
     assert lean.budget == "synops"
     spikes = next(point for point in found.frontier if point.cost == found.cost)
     assert lean.cost <= spikes.synops * 1.05
+
+
+def test_energy_is_what_costs_counts(ann: nn.Module, data: list[Any]) -> None:
+    found = search(ann, data, 10.0, budget="energy", energy="int8", mode="max", readout="mean", layers=False)
+    assert found.reached
+    samples = read_samples(ann, data, 600, 0.3)
+    counted = costs(ann, found.network, samples.search, found.T, energy="int8", samples=600, progress=False)
+    assert found.cost == pytest.approx(counted.energy / 1000)
+    chosen = next(point for point in found.frontier if (point.T, point.drop) == (found.T, found.drop))
+    assert chosen.cost == pytest.approx(found.cost, rel=0.1)  # estimated from one batch
+    assert " nJ per sample" in found.verdict
 
 
 def test_samples_to_judge_by_have_no_influence(ann: nn.Module, data: list[Any], found: Tuning) -> None:
@@ -326,6 +338,7 @@ def test_the_frontier_is_a_data_frame(found: Tuning) -> None:
     ("arguments", "kind", "message"),
     [
         ({"T": 0}, InputError, "T=0"),
+        ({"energy": "free"}, OptionError, "energy='free' is not allowed"),
         ({"samples": 5}, InputError, "samples=5"),
         ({"budget": "money"}, OptionError, r"budget='money' is not known\. Allowed are 'steps', 'spikes'"),
         ({"max_drop": "much"}, OptionError, "max_drop='much' is not allowed: points that may be lost must be a number"),
