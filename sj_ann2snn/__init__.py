@@ -101,6 +101,7 @@ from .simulation.simulate import simulate
 from .spikingjelly_recipe import ConverterRecipe, recipe
 from .support.replacing import replacing
 from .support.shapes import along_axis
+from .support.site_notes import ConversionNotes, SiteNote
 from .support.trees import map_tensors, tensors
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ __all__ = [
     "ConflictError",
     "ConversionCheck",
     "ConversionError",
+    "ConversionNotes",
     "ConversionReport",
     "Converter",
     "ConverterRecipe",
@@ -197,6 +199,7 @@ __all__ = [
     "ScaleError",
     "Scaler",
     "Site",
+    "SiteNote",
     "Spike",
     "Stateful",
     "Stepwise",

@@ -36,7 +36,7 @@ VALUES = 1 << 24
 """Activations, over all layers, to hold at a time."""
 
 ALLOWED_OF_FILES = 0.3
-"""Difference from the ANN, without time, of a network from a file: it may have been corrected, or have bounds."""
+"""Difference from the ANN, without time, of a network without notes: it may have been corrected, or have bounds."""
 
 
 @neutrally
@@ -237,8 +237,9 @@ def _advice(passes: Passes, layers: tuple[LayerDiagnosis, ...], readout: str, me
 def _notes(passes: Passes, layers: Sequence[LayerDiagnosis]) -> Iterable[str]:
     if not passes.network.noted:
         yield (
-            "the network was read from a file, which holds no λ and no bounds of activations: norms are over units of "
-            "a spike, and what corrections changed counts as a difference from the ANN"
+            "the network says no λ and no bounds of activations (it was read from a file of version 2 or older, or its "
+            "graph was made anew): norms are over units of a spike, and what corrections changed counts as a "
+            "difference from the ANN. Convert the ANN again for figures in its units"
         )
     for layer in layers:
         yield from (f"{layer.name}: {term} is not known; {why}" for term, why in layer.missing.items())

@@ -19,6 +19,7 @@ from ..simulation.engine.firing import is_spiking
 from ..simulation.engine.flow import Flow
 from ..simulation.engine.own_copies import own_copies
 from ..support.site_notes import ConversionNotes, SiteNote, notes_of
+from .fitting import require_fitting_layers
 from .probes import ActivationProbe, SpikingProbe
 
 __all__ = ["Layer", "SpikingNetwork", "run_once"]
@@ -70,7 +71,7 @@ class SpikingNetwork:
     Attributes:
         layers: In order of execution.
         notes: What the network notes about its conversion.
-        noted: False if it notes nothing, because it was read from a file.
+        noted: False if it notes nothing, because it was read from a file of an older version.
 
     Raises:
         InputError: It is not a converted network, or has no spiking layer.
@@ -84,6 +85,7 @@ class SpikingNetwork:
         self.modules = own_copies(flow.modules) or copy.deepcopy(flow.modules)
         found = notes_of(snn)
         self.noted, self.notes = found is not None, found or ConversionNotes()
+        require_fitting_layers(self.notes, self.modules)
         weights = [t for t in (*snn.parameters(), *snn.buffers()) if t.is_floating_point()]
         self.device = weights[0].device if weights else torch.device("cpu")
         self.layers = list(self._layers())

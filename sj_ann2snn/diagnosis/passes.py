@@ -16,6 +16,7 @@ from ..simulation.engine import Simulator, concatenate, plain
 from ..support.structures import open_values
 from .answers import AnswerSums, real
 from .data import Chunk
+from .fitting import require_fitting_shapes
 from .measuring import Measured, MeasuringCollector, TileResult
 from .network import Layer, SpikingNetwork, run_once
 from .probes import ActivationProbe
@@ -131,7 +132,10 @@ class Passes:
     def elements(self, chunk: Chunk) -> int:
         """Number of activations of one sample, over all layers."""
         run_once(self._folded, chunk.inputs)
-        return max(1, sum(x.numel() for x in self.activations().values()) // chunk.samples)
+        activations = self.activations()
+        for layer in self.network.layers:
+            require_fitting_shapes(layer.name, layer.unit, layer.axis, activations[layer.target])
+        return max(1, sum(x.numel() for x in activations.values()) // chunk.samples)
 
     def _ann_pass(self, chunk: Chunk) -> tuple[list[Tensor], list[Tensor]]:
         """Run the ANN, and the ANN in the network's units; returns the outputs of both."""

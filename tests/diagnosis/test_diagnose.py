@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,8 +20,6 @@ from sj_ann2snn import (
     OptionError,
     diagnose,
     evaluate,
-    export,
-    load_network,
     simulate,
 )
 from sj_ann2snn.compat import make_if_neuron
@@ -162,20 +159,6 @@ def test_pandas_on_demand() -> None:
     ann, x = convolutional(), images()
     found = diagnose(ann, Converter([x], progress=False)(ann), [x], 4, progress=False)
     assert list(found.to_pandas().index) == [layer.name for layer in found]
-
-
-@pytest.mark.parametrize("suffix", ["zip", "pt"])
-def test_a_network_from_a_file(tmp_path: Path, suffix: str) -> None:
-    ann, x = convolutional(), images()
-    snn = Converter([x], mode="max", progress=False)(ann)
-    export(snn, tmp_path / f"network.{suffix}")
-    loaded = diagnose(ann, load_network(tmp_path / f"network.{suffix}"), [x], T, progress=False)
-    found = diagnose(ann, snn, [x], T, progress=False)
-    for one, other in zip(loaded, found, strict=True):
-        assert one.name == other.name
-        assert one.error == pytest.approx(other.error, rel=1e-5)
-        assert one.scale is None
-    assert "read from a file" in loaded.notes[0]
 
 
 class _Random(InPlaceNeuron):
