@@ -46,7 +46,7 @@ from .contracts.values import NodeReference
 from .conversion.converter import Converter
 from .conversion.report import ConversionCheck, ConversionReport, ReportEntry
 from .diagnosis.diagnose import diagnose
-from .diagnosis.result import Advice, Diagnosis, LayerDiagnosis
+from .diagnosis.result import Advice, Diagnosis, LayerDiagnosis, MetricFigures
 from .errors import (
     Ann2SnnError,
     BackendError,
@@ -166,6 +166,7 @@ __all__ = [
     "MemoryLayer",
     "MemoryWarning",
     "Metric",
+    "MetricFigures",
     "ModeError",
     "MomentumMaxPool",
     "NetworkDescription",

@@ -19,6 +19,7 @@ from .arguments import (
     readout_of,
     steps,
 )
+from .metrics import add_metric_argument, metric_of
 from .streams import tell
 from .targets import load_loaders, load_network
 from .users_code import users_code
@@ -26,9 +27,10 @@ from .users_code import users_code
 __all__ = ["add_parser", "run"]
 
 EXAMPLE = """\
-example: with models.py as for `sj-ann2snn compare`,
+examples: with models.py as for `sj-ann2snn compare`,
 
     sj-ann2snn diagnose models:trained --data models:loaders --mode 99.9% --T 32
+    sj-ann2snn diagnose pitch.onnx --data models:loaders --metric mse --against-ann
 """
 
 
@@ -57,6 +59,7 @@ def add_parser(commands: Subparsers) -> None:
         metavar=("NAME", "OPTION=VALUE"),
         help="how to turn the outputs over time into the answer, as for `sj-ann2snn compare`",
     )
+    add_metric_argument(parser)
     parser.add_argument("--channel-wise", action="store_true", help="one scale per channel instead of per layer")
     parser.add_argument("--device", default=None, help="device, such as cpu or cuda:0 (default: cpu)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
@@ -68,20 +71,30 @@ def run(args: argparse.Namespace) -> int:
     """Convert and diagnose."""
     options = converter_options(args.option, ONE_MODE_ARGUMENTS)
     readout = readout_of(args.readout, args.T)
-    device = checked_device(args.device)
+    device = None if args.device is None else checked_device(args.device)
     with users_code():
+        metric = metric_of(args.metric)
         ann = load_network(args.network)
         calibration, test = load_loaders(args.data)
         converter = Converter(
             calibration,
-            device=device,
-            mode=args.mode,
+            device,
+            args.mode,
             channel_wise=args.channel_wise or None,
             T=args.T,
             **options,
         )
-        snn = converter(ann)
-        found = diagnose(ann, snn, test, args.T, samples=args.samples, readout=readout)
+        snn = converter(ann if device is None else ann.to(device))
+        found = diagnose(
+            ann,
+            snn,
+            test,
+            args.T,
+            samples=args.samples,
+            metric=metric,
+            against_ann=args.against_ann,
+            readout=readout,
+        )
     if not args.json:
         print(found)
         return 0
@@ -93,6 +106,8 @@ def run(args: argparse.Namespace) -> int:
         "channel_wise": converter.channel_wise,
         "options": plain(options),
         "readout": args.readout,
+        "metric": args.metric,
+        "against_ann": args.against_ann,
         "diagnosis": found.to_dict(channels=True),
     }
     print(json.dumps(numbers, indent=2, ensure_ascii=False, allow_nan=False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,17 +18,17 @@ from ..simulation.answers import readout_for
 from ..simulation.engine.firing import is_spiking
 from ..support.batches import explain_rejection
 from ..support.neutral import neutrally
-from ..support.structures import open_values
+from ..support.structures import open_values, rebuild
 from ..support.wording import listed
 from .advice import call_of, layer_advice, readout_advice
-from .answers import is_classifier, real, require_classifier
-from .data import Chunk, cut, read_samples, require_labels
+from .data import Chunk, cut, read_samples, without_targets
 from .mismatch import ALLOWED, find_mismatches, not_of_this_ann
 from .network import SpikingNetwork
 from .passes import Passes
 from .remedies import ActivationSample
 from .result import Advice, Diagnosis, LayerDiagnosis
-from .summary import layer_figures
+from .scores import Scores, Wanted
+from .summary import layer_figures, metric_figures
 from .table import percent
 
 __all__ = ["diagnose"]
@@ -48,6 +49,8 @@ def diagnose(
     *,
     samples: int = 200,
     labels: bool | None = None,
+    metric: Any = None,
+    against_ann: bool = False,
     readout: str | Readout | None = None,
     plugins: Sequence[Any] = (),
     progress: bool = True,
@@ -81,6 +84,10 @@ def diagnose(
         samples: Number of samples, at least 1.
         labels: True if the data must have class labels, False to ignore them; by default they are used if there are
             any and the network is a classifier.
+        metric: What else than the accuracy to measure, as for `evaluate`: a name, a `Metric`, a function of (output,
+            target), a torchmetrics.Metric, or a dict with one for each output. Drops are losses: of an error such as
+            ``"mse"`` the rise, which a metric says by `higher_is_better = False`.
+        against_ann: Compare with the ANN's outputs in place of targets, by default by ``"agreement"``.
         readout: As for `evaluate`.
         plugins: Plugin objects to use in addition to the installed ones, whose readouts you may name.
         progress: Show a progress bar.
@@ -92,25 +99,30 @@ def diagnose(
         InputError: `T` or `samples` is not a positive integer; the data is empty, does not fit the network, or has no
             labels although `labels` is true; `snn` is no converted network, has no spiking layer, or is not made of
             `ann`.
-        OptionError: `readout` is unknown, or has no answer after `T` steps.
+        OptionError: `readout` is unknown, or has no answer after `T` steps; `metric` is no metric; or `labels` is given
+            together with `metric` or `against_ann`.
+        PluginError: The metric fails.
     """
     steps = require_integer("T", T, what="the number of time steps", error=InputError)
     most = require_integer("samples", samples, what="the number of samples", error=InputError)
     _require_ann(ann)
     network = SpikingNetwork(snn)
+    wanted = Wanted.of(metric, labels, against_ann)
     chosen, mean = readout_for(snn, readout, steps, plugins), readout_for(snn, "mean", steps)
     copied = working_copy(ann, network.device)
-    signature, chunks = read_samples(copied, data, most, labels, network.device)
+    signature, chunks = read_samples(copied, data, most, wanted, network.device)
     caller = signature.caller(copied)
     first = cut(chunks[0], 2)[0]
     with torch.no_grad(), explain_rejection(first.inputs, copied, errors=(Exception,)):
-        outputs = real(open_values(caller(*first.inputs))[0])
-    chunks = _with_labels(chunks, outputs, labels)
-    passes = Passes(network, caller, steps, chosen, mean)
+        output, template = open_values(caller(*first.inputs))
+    if metric is None and not wanted.against_ann:
+        chunks = _with_labels(chunks, wanted, output)
+    scores = None if chunks[0].targets is None else partial(Scores, wanted.measures, partial(_restored, template))
+    passes = Passes(network, caller, steps, chosen, mean, scores)
     chunks = _that_fit(passes, chunks)
     mismatch, mending = _compared(passes, copied, chunks)
     passes.run(chunks, progress=progress)
-    return _result(passes, chosen.readout.name, mismatch, mending)
+    return _result(passes, chosen.readout.name, mismatch, mending, wanted)
 
 
 def _require_ann(ann: Any) -> None:
@@ -125,18 +137,15 @@ def _require_ann(ann: Any) -> None:
         )
 
 
-def _with_labels(chunks: list[Chunk], outputs: list[torch.Tensor], labels: bool | None) -> list[Chunk]:
-    """The chunks, without labels if they cannot be compared with the outputs."""
-    if labels:
-        require_classifier(outputs)
-    if is_classifier(outputs):
-        try:
-            require_labels(chunks, outputs[0].shape[1])
-            return chunks
-        except InputError:
-            if labels:
-                raise
-    return [Chunk(chunk.inputs, None) for chunk in chunks]
+def _with_labels(chunks: list[Chunk], wanted: Wanted, output: Any) -> list[Chunk]:
+    """The chunks, without labels if they cannot be compared with the output."""
+    found = [chunk.targets for chunk in chunks if chunk.targets is not None]
+    return chunks if wanted.fit(found, output) else without_targets(chunks)
+
+
+def _restored(template: Any, output: Any) -> Any:
+    """An output with the classes that the ANN gives it."""
+    return rebuild(output, template)
 
 
 def _that_fit(passes: Passes, chunks: list[Chunk]) -> list[Chunk]:
@@ -190,12 +199,13 @@ def _mismatch_advice(layer: str, here: float, batchnorm: str, error: float, call
     return Advice(layer, "batchnorm" if batchnorm else "mismatch", text, {}, call_of(call, {}), error)
 
 
-def _result(passes: Passes, readout: str, mismatch: float, mending: list[Advice]) -> Diagnosis:
+def _result(passes: Passes, readout: str, mismatch: float, mending: list[Advice], wanted: Wanted) -> Diagnosis:
     divergence = passes.whole.divergence
-    layers = layer_figures(passes, {one.layer: one.gain for one in mending})
+    metrics, notes = metric_figures(passes, wanted.measures)
+    layers = layer_figures(passes, {one.layer: one.gain for one in mending}, metrics)
     found = [*mending, *_advice(passes, layers, readout, bool(mending))]
     measured = passes.measured
-    accuracies = {steps: sums.accuracy for steps, sums in passes.over_time.items()}
+    first = next(iter(metrics.values()), None)
     return Diagnosis(
         layers=layers,
         advice=tuple(sorted(found, key=lambda one: (one not in mending, -one.gain))),
@@ -204,14 +214,15 @@ def _result(passes: Passes, readout: str, mismatch: float, mending: list[Advice]
         readout=readout,
         divergence=divergence,
         mismatch=mismatch,
-        accuracy=passes.whole.accuracy,
-        ann_accuracy=passes.reference.accuracy,
+        accuracy=None if first is None else first.value,
+        ann_accuracy=None if first is None else first.ann_value,
         divergence_over_time={steps: sums.divergence for steps, sums in passes.over_time.items()},
-        accuracy_over_time={steps: value for steps, value in accuracies.items() if value is not None},
+        accuracy_over_time={} if first is None else first.over_time,
         spikes=sum(layer.spikes for layer in layers),
         synops=sum(measured.operations.values()) / measured.samples,
         not_counted=tuple(measured.not_counted),
-        notes=tuple(_notes(passes, layers)),
+        notes=(*_notes(passes, layers), *notes),
+        metrics=metrics,
     )
 
 

@@ -70,7 +70,7 @@ def find_mismatches(network: SpikingNetwork, ann: nn.Module, inputs: tuple[Any, 
             return None
         errors[name] = _relative(probe.seen, value)
     sums = AnswerSums()
-    sums.add(outputs, real(open_values(_run(ann, inputs))[0]), None)
+    sums.add(outputs, real(open_values(_run(ann, inputs))[0]))
     errors[""] = sums.divergence
     wrong = [name for name, error in errors.items() if not error <= ALLOWED]
     if not wrong or len(wrong) > len(errors) / 2:

@@ -3,39 +3,73 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from ..evaluation.metrics.measures import Measure
+from ..support.wording import shown
 from .measuring import LayerSums
 from .network import Layer
 from .passes import Passes
-from .result import LayerDiagnosis
+from .result import LayerDiagnosis, MetricFigures
+from .scores import directed
 from .split import TERMS, TermSums
 
-__all__ = ["layer_figures"]
+__all__ = ["layer_figures", "metric_figures"]
 
 
-def layer_figures(passes: Passes, mismatches: Mapping[str, float]) -> tuple[LayerDiagnosis, ...]:
+def metric_figures(passes: Passes, measures: Sequence[Measure]) -> tuple[dict[str, MetricFigures], list[str]]:
+    """What the metrics say of the whole network, by name, and notes about them."""
+    values, references = passes.whole.values, passes.reference.values
+    over_time = {steps: sums.values for steps, sums in passes.over_time.items()}
+    found: dict[str, MetricFigures] = {}
+    notes: list[str] = []
+    for name, value in values.items():
+        better, share = directed(measures, name)
+        found[name] = MetricFigures(
+            name=name,
+            value=value,
+            ann_value=references[name],
+            unit="points" if share else "",
+            higher_is_better=better is not False,
+            over_time={steps: one[name] for steps, one in over_time.items()},
+        )
+        if better is None:
+            notes.append(
+                f"the metric {shown(name)} does not say whether a higher value is better, and is read as if it were; "
+                "for an error, set its attribute higher_is_better = False"
+            )
+    return found, notes
+
+
+def layer_figures(
+    passes: Passes, mismatches: Mapping[str, float], metrics: Mapping[str, MetricFigures]
+) -> tuple[LayerDiagnosis, ...]:
     """The figures of every layer, in order.
 
     Args:
         passes: All of them.
         mismatches: By layer, what the conversion itself changes in the answer.
+        metrics: Those of the whole network.
     """
-    return tuple(_layers(passes, mismatches))
+    return tuple(_layers(passes, mismatches, metrics))
 
 
-def _layers(passes: Passes, mismatches: Mapping[str, float]) -> Iterator[LayerDiagnosis]:
+def _layers(
+    passes: Passes, mismatches: Mapping[str, float], metrics: Mapping[str, MetricFigures]
+) -> Iterator[LayerDiagnosis]:
     synops = _synops(passes)
     whole = passes.spiking.divergence
-    right = passes.folded.accuracy
+    right = passes.folded.values
     for layer in passes.network.layers:
         sums = passes.measured.sums[layer.target]
         terms = sums.terms[passes.steps]
         norm = _norm(terms, sums, layer)
         alone, without = passes.alone[layer.target], passes.without[layer.target]
+        drops = _drops(metrics, right, alone.values, without.values)
+        points = next(iter(drops.values()), {"alone": None, "all_but_this": None})
         gained = whole - passes.corrected[layer.target].divergence
         error = terms.norm("error")
         active = float(torch.as_tensor(sums.active).sum())
@@ -62,8 +96,8 @@ def _layers(passes: Passes, mismatches: Mapping[str, float]) -> Iterator[LayerDi
             scale=_scale(layer, sums) if passes.network.noted else None,
             alone=alone.divergence,
             all_but_this=without.divergence,
-            alone_points=None if right is None or alone.accuracy is None else 100 * (right - alone.accuracy),
-            all_but_this_points=None if right is None or without.accuracy is None else 100 * (right - without.accuracy),
+            alone_points=points["alone"],
+            all_but_this_points=points["all_but_this"],
             effect=(alone.divergence + gained) / 2 + mismatches.get(layer.name, 0.0),
             over_time={
                 steps: {name: found.norm(name) / norm for name in ("error", *TERMS)}
@@ -71,7 +105,24 @@ def _layers(passes: Passes, mismatches: Mapping[str, float]) -> Iterator[LayerDi
             },
             missing=dict(sums.missing),
             channels=_channels(terms, sums) if layer.is_neuron else {},
+            drops=drops,
         )
+
+
+def _drops(
+    metrics: Mapping[str, MetricFigures],
+    reference: Mapping[str, float],
+    alone: Mapping[str, float],
+    without: Mapping[str, float],
+) -> dict[str, dict[str, float]]:
+    """What every metric loses if a layer alone spikes, and if every other layer does."""
+    return {
+        name: {
+            "alone": one.drop_from(alone[name], reference[name]),
+            "all_but_this": one.drop_from(without[name], reference[name]),
+        }
+        for name, one in metrics.items()
+    }
 
 
 def _norm(terms: TermSums, sums: LayerSums, layer: Layer) -> float:
