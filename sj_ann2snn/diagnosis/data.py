@@ -25,7 +25,7 @@ from ..support.loaders import Batches
 from ..support.trees import map_tensors, tensors
 from .scores import Wanted
 
-__all__ = ["Chunk", "cut", "read_samples", "without_targets"]
+__all__ = ["Chunk", "cut", "read_samples", "rows_of_inputs", "without_targets"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,11 @@ class Chunk:
         """Their number."""
         return int(self.rows.stop - self.rows.start)
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """The tensors among the inputs."""
+        return tensors(self.inputs)
+
 
 def read_samples(
     ann: nn.Module, data: Iterable[Any], most: int, wanted: Wanted, device: torch.device
@@ -68,7 +73,6 @@ def read_samples(
     signature: Signature | None = None
     found: list[Chunk] = []
     left = most
-    judge = AnnOutputs(ann) if wanted.against_ann else None
     for index, batch in enumerate(Batches(data, "The data", "diagnose(ann, snn, data, T)", InputError)):
         signature = signature or forward_signature(ann, batch)
         try:
@@ -79,8 +83,8 @@ def read_samples(
             if not count:
                 raise InputError(f"It holds no samples: {describe_batch(batch)}.")
             taken = min(left, count)
-            inputs = _rows_of_inputs(inputs, slice(0, taken), count)
-            targets = _targets(signature, batch, inputs, count, taken, wanted, judge)
+            inputs = rows_of_inputs(inputs, slice(0, taken), count)
+            targets = _targets(signature, batch, inputs, count, taken, wanted, ann)
         except InputError as error:
             raise InputError(f"Batch {index} cannot be diagnosed. {error}") from error
         found.append(Chunk(inputs, slice(0, taken), targets, index))
@@ -108,14 +112,16 @@ def cut(chunk: Chunk, samples: int) -> list[Chunk]:
     return [
         replace(
             chunk,
-            inputs=_rows_of_inputs(chunk.inputs, part, count),
+            inputs=rows_of_inputs(chunk.inputs, part, count),
             rows=slice(first + part.start, first + part.stop),
         )
         for part in parts
     ]
 
 
-def _rows_of_inputs(inputs: tuple[Any, ...], part: slice, count: int) -> tuple[Any, ...]:
+def rows_of_inputs(inputs: tuple[Any, ...], part: slice, count: int) -> tuple[Any, ...]:
+    """The inputs of some of `count` samples."""
+
     def taken(value: Tensor) -> Tensor:
         return value[part] if value.dim() and value.shape[0] == count else value
 
@@ -132,12 +138,13 @@ def _targets(
     count: int,
     taken: int,
     wanted: Wanted,
-    judge: AnnOutputs | None,
+    ann: nn.Module,
 ) -> Targets | None:
     """What the answers to the first samples of a batch are compared with."""
     if not wanted.measures:
         return None
-    if judge is not None:
+    if wanted.against_ann:
+        judge = AnnOutputs(ann)  # for this batch alone: the next may give another structure
         return Targets(judge(batch, inputs), taken, of_ann=True, restore=judge.restore)
     try:
         found = signature.targets_of(batch)

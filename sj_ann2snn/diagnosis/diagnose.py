@@ -9,35 +9,25 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..compat import starting_potential
 from ..contracts.option_checks import require_integer
 from ..contracts.readout import Readout
 from ..conversion.prepare import working_copy
 from ..errors import InputError
 from ..simulation.answers import readout_for
 from ..simulation.engine.firing import is_spiking
+from ..simulation.partwise import converted_parts
 from ..support.batches import explain_rejection
 from ..support.neutral import neutrally
 from ..support.structures import open_values, rebuild
-from ..support.wording import listed
-from .advice import call_of, layer_advice, readout_advice
 from .data import Chunk, cut, read_samples, without_targets
-from .mismatch import ALLOWED, find_mismatches, not_of_this_ann
+from .examining import Examination, examine
 from .network import SpikingNetwork
-from .passes import Passes
-from .remedies import ActivationSample
-from .result import Advice, Diagnosis, LayerDiagnosis
+from .parts import diagnose_parts
+from .result import Diagnosis
 from .scores import Scores, Wanted
-from .summary import layer_figures, metric_figures
-from .table import percent
+from .summary import metric_figures
 
 __all__ = ["diagnose"]
-
-VALUES = 1 << 24
-"""Activations, over all layers, to hold at a time."""
-
-ALLOWED_OF_FILES = 0.3
-"""Difference from the ANN, without time, of a network without notes: it may have been corrected, or have bounds."""
 
 
 @neutrally
@@ -106,23 +96,22 @@ def diagnose(
     steps = require_integer("T", T, what="the number of time steps", error=InputError)
     most = require_integer("samples", samples, what="the number of samples", error=InputError)
     _require_ann(ann)
-    network = SpikingNetwork(snn)
+    parts = converted_parts(snn) if isinstance(snn, nn.Module) else {}
     wanted = Wanted.of(metric, labels, against_ann)
-    chosen, mean = readout_for(snn, readout, steps, plugins), readout_for(snn, "mean", steps)
+    if parts:
+        return diagnose_parts(ann, snn, parts, data, steps, most, wanted, readout, plugins, progress=progress)
+    network = SpikingNetwork(snn)
+    readouts = readout_for(snn, readout, steps, plugins), readout_for(snn, "mean", steps)
     copied = working_copy(ann, network.device)
     signature, chunks = read_samples(copied, data, most, wanted, network.device)
     caller = signature.caller(copied)
     first = cut(chunks[0], 2)[0]
     with torch.no_grad(), explain_rejection(first.inputs, copied, errors=(Exception,)):
         output, template = open_values(caller(*first.inputs))
-    if metric is None and not wanted.against_ann:
+    if wanted.is_default:
         chunks = _with_labels(chunks, wanted, output)
     scores = None if chunks[0].targets is None else partial(Scores, wanted.measures, partial(_restored, template))
-    passes = Passes(network, caller, steps, chosen, mean, scores)
-    chunks = _that_fit(passes, chunks)
-    mismatch, mending = _compared(passes, copied, chunks)
-    passes.run(chunks, progress=progress)
-    return _result(passes, chosen.readout.name, mismatch, mending, wanted)
+    return _result(examine(network, copied, caller, chunks, steps, readouts, scores, progress=progress), wanted)
 
 
 def _require_ann(ann: Any) -> None:
@@ -148,72 +137,21 @@ def _restored(template: Any, output: Any) -> Any:
     return rebuild(output, template)
 
 
-def _that_fit(passes: Passes, chunks: list[Chunk]) -> list[Chunk]:
-    """The chunks in pieces whose activations fit into memory."""
-    first = cut(chunks[0], 2)[0]
-    try:
-        elements = passes.elements(first)
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        raise InputError(
-            "The network is not made of this ANN: it cannot take the inputs that the ANN takes "
-            f"({type(error).__name__}: {error}). Give the ANN that was converted."
-        ) from error
-    return [piece for chunk in chunks for piece in cut(chunk, max(1, VALUES // elements))]
-
-
-def _compared(passes: Passes, ann: nn.Module, chunks: Sequence[Chunk]) -> tuple[float, list[Advice]]:
-    """How far the network without time is from the ANN, and advice on the parts that differ.
-
-    Raises:
-        InputError: They have little in common.
-    """
-    some = cut(chunks[0], 64)[0]
-    error = passes.compare(some)
-    if error <= (ALLOWED if passes.network.noted else ALLOWED_OF_FILES):
-        return error, []
-    notes = passes.network.notes
-    pools = [name for name, what in notes.approximate.items() if "Pool" in what or "pool" in what]
-    exchanged = [name for name in pools if name not in {layer.target for layer in passes.network.layers}]
-    call = dict(notes.call)
-    if exchanged:
-        arguments = {"maxpool": "cumulative"}
-        text = (
-            f"average pools stand for the ANN's max pools ({listed(exchanged)}), which changes the answer by "
-            f'{percent(error)} before a neuron spikes: maxpool="cumulative" computes the maximum'
-        )
-        return error, [Advice(exchanged[0], "maxpool", text, arguments, call_of(call, arguments), error)]
-    found = find_mismatches(passes.network, ann, some.inputs)
-    if not found:
-        raise not_of_this_ann(error)
-    return error, [_mismatch_advice(one.layer, one.error, one.batchnorm, error, call) for one in found]
-
-
-def _mismatch_advice(layer: str, here: float, batchnorm: str, error: float, call: dict[str, Any]) -> Advice:
-    where = layer or "the output"
-    part = f"{batchnorm} in front of {where}" if batchnorm else f"what leads to {where}"
-    text = (
-        f"{part} is not that of this ANN: {where} differs by {percent(here)} although everything in front of it is "
-        "right, without a single spike. The network was converted with other weights or statistics"
-        f"{' (a BatchNorm in training mode changes them)' if batchnorm else ''}: convert the ANN again"
-    )
-    return Advice(layer, "batchnorm" if batchnorm else "mismatch", text, {}, call_of(call, {}), error)
-
-
-def _result(passes: Passes, readout: str, mismatch: float, mending: list[Advice], wanted: Wanted) -> Diagnosis:
-    divergence = passes.whole.divergence
-    metrics, notes = metric_figures(passes, wanted.measures)
-    layers = layer_figures(passes, {one.layer: one.gain for one in mending}, metrics)
-    found = [*mending, *_advice(passes, layers, readout, bool(mending))]
+def _result(found: Examination, wanted: Wanted) -> Diagnosis:
+    passes = found.passes
+    over_time = {steps: sums.values for steps, sums in passes.over_time.items()}
+    metrics, notes = metric_figures(passes.whole.values, passes.reference.values, over_time, wanted.measures)
+    layers = found.layers(metrics)
     measured = passes.measured
     first = next(iter(metrics.values()), None)
     return Diagnosis(
         layers=layers,
-        advice=tuple(sorted(found, key=lambda one: (one not in mending, -one.gain))),
+        advice=tuple(found.advice(layers)),
         T=passes.steps,
         samples=measured.samples,
-        readout=readout,
-        divergence=divergence,
-        mismatch=mismatch,
+        readout=found.readout,
+        divergence=passes.whole.divergence,
+        mismatch=found.mismatch,
         accuracy=None if first is None else first.value,
         ann_accuracy=None if first is None else first.ann_value,
         divergence_over_time={steps: sums.divergence for steps, sums in passes.over_time.items()},
@@ -221,36 +159,6 @@ def _result(passes: Passes, readout: str, mismatch: float, mending: list[Advice]
         spikes=sum(layer.spikes for layer in layers),
         synops=sum(measured.operations.values()) / measured.samples,
         not_counted=tuple(measured.not_counted),
-        notes=(*_notes(passes, layers), *notes),
+        notes=(*found.notes(layers), *notes),
         metrics=metrics,
     )
-
-
-def _advice(passes: Passes, layers: tuple[LayerDiagnosis, ...], readout: str, mended: bool) -> list[Advice]:
-    network, divergence = passes.network, passes.spiking.divergence
-    activations = passes.activations()
-    samples = {}
-    for layer in network.layers:
-        largest = passes.measured.sums[layer.target].largest
-        if layer.is_neuron and largest is not None:
-            start = starting_potential(network.modules[layer.target])
-            samples[layer.target] = ActivationSample.of(
-                activations[layer.target], layer.unit, largest, layer.axis, start
-            )
-    ranked = sorted(layers, key=lambda one: -one.effect)
-    targets = {layer.name: layer.target for layer in network.layers}
-    found = list(layer_advice(ranked, targets, samples, passes.steps, divergence, network.notes.call))
-    delayed = {steps: sums.divergence for steps, sums in passes.delayed.items()}
-    first = None if mended else readout_advice(divergence, delayed, readout, passes.steps, "")
-    return [*([] if first is None else [first]), *found]
-
-
-def _notes(passes: Passes, layers: Sequence[LayerDiagnosis]) -> Iterable[str]:
-    if not passes.network.noted:
-        yield (
-            "the network says no λ and no bounds of activations (it was read from a file of version 2 or older, or its "
-            "graph was made anew): norms are over units of a spike, and what corrections changed counts as a "
-            "difference from the ANN. Convert the ANN again for figures in its units"
-        )
-    for layer in layers:
-        yield from (f"{layer.name}: {term} is not known; {why}" for term, why in layer.missing.items())

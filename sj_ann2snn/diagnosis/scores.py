@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from ..contracts.metric import Metric
 from ..errors import InputError, OptionError
 from ..evaluation.metrics.direction import higher_is_better
-from ..evaluation.metrics.measures import Measure, measures_of
+from ..evaluation.metrics.measures import Measure, measures_of, no_answers
 from ..evaluation.metrics.targets import Targets
 from ..evaluation.tally import metrics_of
 from ..evaluation.tile import BatchMetric, shown_once
@@ -27,12 +29,14 @@ class Wanted:
         against_ann: True if the ANN's outputs take the place of the targets.
         required: False if the metric is left out where the data has no targets for it.
         why: The argument that asks for targets, for messages.
+        is_default: True if the caller names no metric.
     """
 
     measures: tuple[Measure, ...]
     against_ann: bool
     required: bool
     why: str
+    is_default: bool = False
 
     @classmethod
     def of(cls, metric: Any, labels: bool | None, against_ann: bool) -> Wanted:
@@ -56,7 +60,7 @@ class Wanted:
         against_ann = against_ann or any(one.against_ann for one in measures)
         required = bool(labels) or metric is not None or against_ann
         why = "labels=True" if labels else f"the metric {listed(shown(one.name) for one in measures)}"
-        return cls(measures, against_ann, required, why)
+        return cls(measures, against_ann, required, why, metric is None and not against_ann)
 
     def fit(self, targets: Sequence[Targets], output: Any) -> bool:
         """True if the default metric can compare the targets with the ANN's output on some samples.
@@ -67,7 +71,10 @@ class Wanted:
         try:
             for one in targets:
                 for measure in self.measures:
-                    shape = measure.part_of(output).shape[1:]
+                    part = measure.part_of(output)
+                    if not isinstance(part, Tensor):
+                        raise InputError(no_answers(measure, part))
+                    shape = part.shape[1:]
                     measure.metric.targets(measure.target_of(one.found, output, one.samples), (one.samples, *shape))
         except InputError as error:
             if self.required:
@@ -99,17 +106,18 @@ class Scores:
             InputError: The targets do not fit the answers.
         """
         if targets is not self._targets:
-            self._finish()
+            self.finish()
             self._targets, self._batch = targets, [one.batch(targets) for one in self._metrics]
         for one in self._batch:
             shown_once(one, answers, rows)
 
     def values(self) -> dict[str, float]:
         """Every metric by its name; only once all samples are there."""
-        self._finish()
+        self.finish()
         return {name: values[0] for one in self._metrics for name, values in one.values().items()}
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
+        """Compute what the metrics say of the batch, all of whose samples are there."""
         for metric, batch in zip(self._metrics, self._batch, strict=False):
             metric.finish(batch)  # type: ignore[arg-type]
         self._targets, self._batch = None, []

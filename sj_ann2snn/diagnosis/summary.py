@@ -20,10 +20,20 @@ from .split import TERMS, TermSums
 __all__ = ["layer_figures", "metric_figures"]
 
 
-def metric_figures(passes: Passes, measures: Sequence[Measure]) -> tuple[dict[str, MetricFigures], list[str]]:
-    """What the metrics say of the whole network, by name, and notes about them."""
-    values, references = passes.whole.values, passes.reference.values
-    over_time = {steps: sums.values for steps, sums in passes.over_time.items()}
+def metric_figures(
+    values: Mapping[str, float],
+    references: Mapping[str, float],
+    over_time: Mapping[int, Mapping[str, float]],
+    measures: Sequence[Measure],
+) -> tuple[dict[str, MetricFigures], list[str]]:
+    """What the metrics say of the whole network, by name, and notes about them.
+
+    Args:
+        values: Of the network.
+        references: Of the ANN.
+        over_time: Of the network after numbers of steps.
+        measures: The metrics.
+    """
     found: dict[str, MetricFigures] = {}
     notes: list[str] = []
     for name, value in values.items():

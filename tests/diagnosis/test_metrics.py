@@ -138,7 +138,7 @@ def test_the_values_are_those_of_evaluate(name: str, monkeypatch: pytest.MonkeyP
     loader = [batch_of(part, label(part)) for part in x.split(30)]
     wanted = evaluate(snn, loader, T, metric=metric, progress=False)
     of_ann = ann_values(ann, loader, metric)
-    monkeypatch.setattr("sj_ann2snn.diagnosis.diagnose.VALUES", 200)  # several chunks of each batch
+    monkeypatch.setattr("sj_ann2snn.diagnosis.examining.VALUES", 200)  # several chunks of each batch
     found = diagnose(ann, snn, loader, T, metric=metric, progress=False)
     assert found.samples == 50
     assert list(found.metrics) == list(wanted.values)
