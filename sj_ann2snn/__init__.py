@@ -46,7 +46,7 @@ from .contracts.values import NodeReference
 from .conversion.converter import Converter
 from .conversion.report import ConversionCheck, ConversionReport, ReportEntry
 from .diagnosis.diagnose import diagnose
-from .diagnosis.result import Advice, Diagnosis, LayerDiagnosis
+from .diagnosis.result import Advice, Diagnosis, LayerDiagnosis, MetricFigures
 from .errors import (
     Ann2SnnError,
     BackendError,
@@ -106,6 +106,7 @@ from .simulation.simulate import simulate
 from .spikingjelly_recipe import ConverterRecipe, recipe
 from .support.replacing import replacing
 from .support.shapes import along_axis
+from .support.site_notes import ConversionNotes, SiteNote
 from .support.trees import map_tensors, tensors
 from .tuning.result import TunedPoint, Tuning
 from .tuning.tune import tune
@@ -133,6 +134,7 @@ __all__ = [
     "ConflictError",
     "ConversionCheck",
     "ConversionError",
+    "ConversionNotes",
     "ConversionReport",
     "Converter",
     "ConverterRecipe",
@@ -174,6 +176,7 @@ __all__ = [
     "MemoryLayer",
     "MemoryWarning",
     "Metric",
+    "MetricFigures",
     "ModeError",
     "MomentumMaxPool",
     "NetworkDescription",
@@ -207,6 +210,7 @@ __all__ = [
     "ScaleError",
     "Scaler",
     "Site",
+    "SiteNote",
     "Spike",
     "Stateful",
     "Stepwise",

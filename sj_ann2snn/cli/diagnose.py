@@ -22,6 +22,7 @@ from .arguments import (
     readout_of,
     steps,
 )
+from .metrics import add_metric_argument, metric_of
 from .streams import tell
 from .targets import load_loaders, load_network
 from .users_code import users_code
@@ -29,9 +30,10 @@ from .users_code import users_code
 __all__ = ["Diagnosed", "add_diagnosis_arguments", "add_parser", "diagnosed", "run"]
 
 EXAMPLE = """\
-example: with models.py as for `sj-ann2snn compare`,
+examples: with models.py as for `sj-ann2snn compare`,
 
     sj-ann2snn diagnose models:trained --data models:loaders --mode 99.9% --T 32
+    sj-ann2snn diagnose pitch.onnx --data models:loaders --metric mse --against-ann
 """
 
 
@@ -67,6 +69,7 @@ def add_diagnosis_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("NAME", "OPTION=VALUE"),
         help="how to turn the outputs over time into the answer, as for `sj-ann2snn compare`",
     )
+    add_metric_argument(parser)
     parser.add_argument("--channel-wise", action="store_true", help="one scale per channel instead of per layer")
     parser.add_argument("--device", default=None, help="device, such as cpu or cuda:0 (default: cpu)")
     add_option_argument(parser)
@@ -91,20 +94,30 @@ def diagnosed(args: argparse.Namespace) -> Diagnosed:
     """Convert and diagnose what the arguments name."""
     options = converter_options(args.option, ONE_MODE_ARGUMENTS)
     readout = readout_of(args.readout, args.T)
-    device = checked_device(args.device)
+    device = None if args.device is None else checked_device(args.device)
     with users_code():
+        metric = metric_of(args.metric)
         ann = load_network(args.network)
         calibration, test = load_loaders(args.data)
         converter = Converter(
             calibration,
-            device=device,
-            mode=args.mode,
+            device,
+            args.mode,
             channel_wise=args.channel_wise or None,
             T=args.T,
             **options,
         )
-        snn = converter(ann)
-        found = diagnose(ann, snn, test, args.T, samples=args.samples, readout=readout)
+        snn = converter(ann if device is None else ann.to(device))
+        found = diagnose(
+            ann,
+            snn,
+            test,
+            args.T,
+            samples=args.samples,
+            metric=metric,
+            against_ann=args.against_ann,
+            readout=readout,
+        )
     settings = {
         "network": args.network,
         "data": args.data,
@@ -112,6 +125,8 @@ def diagnosed(args: argparse.Namespace) -> Diagnosed:
         "channel_wise": converter.channel_wise,
         "options": plain(options),
         "readout": args.readout,
+        "metric": args.metric,
+        "against_ann": args.against_ann,
     }
     return Diagnosed(found, converter, settings)
 

@@ -20,6 +20,9 @@ KEY = "checksums"
 COVERED = ("format", "version", "producer", "name", "readout", "nodes")
 """The keys of a document that its checksum covers; a format may add others."""
 
+SINCE_3 = ("conversion",)
+"""Further keys that it covers in documents of version 3 and later."""
+
 DAMAGED = "It was damaged or changed after it was written. Copy or export it again."
 
 
@@ -89,7 +92,9 @@ def why_not_plain(tensor: Tensor) -> str:
 
 
 def _of_document(document: Mapping[str, Any]) -> str:
-    covered = {key: document.get(key) for key in COVERED}
+    version = document.get("version")
+    keys = (*COVERED, *SINCE_3) if isinstance(version, int) and version > 2 else COVERED
+    covered = {key: document.get(key) for key in keys}
     covered[KEY] = document[KEY]["tensors"]
     text = json.dumps(covered, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode("ascii")).hexdigest()

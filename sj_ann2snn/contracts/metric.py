@@ -40,6 +40,10 @@ class Metric(abc.ABC):
     name: ClassVar[str]
 
     higher_is_better: ClassVar[bool] = True
+    """False for an error: `diagnose` counts its rise as a loss."""
+
+    is_share: ClassVar[bool] = False
+    """True for a value that is at most 1: `diagnose` gives its losses in points, hundredths of it."""
 
     against_ann: ClassVar[bool] = False
     """True for a metric whose targets are always the ANN's outputs."""

@@ -10,8 +10,11 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from ..errors import ExportError, FormatError
+from ..support.site_notes import ConversionNotes
 from .checksums import KEY, add_checksums, require_document, require_tensors
+from .document_fields import field_of, tensor_of
 from .limits import beyond_limits
+from .notes_document import read_notes, write_notes
 from .values import NodeReference, decode, encode
 
 __all__ = ["NetworkDescription", "NodeDescription", "NodeReference", "OperationDescription"]
@@ -91,17 +94,23 @@ class NetworkDescription:
         nodes: The nodes in an order in which they can be computed; the last node is the output.
         readout: Name and options of the readout for which the network was adjusted; None for the mean.
         producer: The program that wrote the description, with its version.
+        conversion: λ and bounds of its neurons, and what else `diagnose` reads the network's figures by; None if the
+            network does not say.
     """
 
     name: str
     nodes: tuple[NodeDescription, ...]
     readout: tuple[str, Mapping[str, Any]] | None = None
     producer: str = ""
+    conversion: ConversionNotes | None = None
 
     FORMAT: ClassVar[str] = "sj-ann2snn"
     """The format name in documents."""
-    VERSION: ClassVar[int] = 2
-    """The document version that is written, and the newest that can be read. Version 1 held no checksums."""
+    VERSION: ClassVar[int] = 3
+    """The document version that is written, and the newest that can be read.
+
+    Version 2 held nothing about the conversion, version 1 no checksums either.
+    """
 
     def as_document(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """The description as a JSON document without its tensors, and the tensors by unique name.
@@ -140,6 +149,7 @@ class NetworkDescription:
             "name": self.name,
             "readout": readout,
             "nodes": nodes,
+            "conversion": None if self.conversion is None else write_notes(self.conversion, tensors),
         }
         problem = beyond_limits(document)
         if problem:
@@ -169,21 +179,23 @@ class NetworkDescription:
         has_checksums = version > 1 or KEY in document
         if has_checksums:
             require_document(document)
-        listed = _field(document, "nodes", list, "The document")
+        listed = field_of(document, "nodes", list, "The document")
         nodes = tuple(_node(one, position, tensors) for position, one in enumerate(listed))
         readout = None
         if document.get("readout") is not None:
-            found = _field(document, "readout", dict, "The document")
-            options = _field(found, "options", dict, "The readout")
+            found = field_of(document, "readout", dict, "The document")
+            options = field_of(found, "options", dict, "The readout")
             readout = (
-                _field(found, "name", str, "The readout"),
+                field_of(found, "name", str, "The readout"),
                 {key: decode(value) for key, value in options.items()},
             )
+        notes = document.get("conversion") if version > 2 else None
         network = cls(
-            _field(document, "name", str, "The document"),
+            field_of(document, "name", str, "The document"),
             nodes,
             readout,
-            _field(document, "producer", str, "The document"),
+            field_of(document, "producer", str, "The document"),
+            None if notes is None else read_notes(notes, tensors),
         )
         if has_checksums:
             require_tensors(document, tensors)
@@ -202,9 +214,9 @@ def qualified_type(cls: type) -> str:
 def _node(one: Any, position: int, tensors: Mapping[str, Tensor]) -> NodeDescription:
     if not isinstance(one, dict):
         raise FormatError(f"Node {position} is {reprlib.repr(one)}, not an object.")
-    name = _field(one, "name", str, f"Node {position}")
+    name = field_of(one, "name", str, f"Node {position}")
     where = f"Node {name!r}"
-    kind = _field(one, "kind", str, where)
+    kind = field_of(one, "kind", str, where)
     if kind not in KINDS:
         raise FormatError(f"{where} has the kind {kind!r}. Allowed are {', '.join(KINDS)}.")
     options, found = _read(one, tensors, where)
@@ -216,10 +228,10 @@ def _node(one: Any, position: int, tensors: Mapping[str, Tensor]) -> NodeDescrip
     return NodeDescription(
         name=name,
         kind=kind,
-        operation=_field(one, "operation", str, where),
-        label=_field(one, "label", str, where),
-        args=tuple(decode(value) for value in _field(one, "args", list, where)),
-        kwargs={key: decode(value) for key, value in _field(one, "kwargs", dict, where).items()},
+        operation=field_of(one, "operation", str, where),
+        label=field_of(one, "label", str, where),
+        args=tuple(decode(value) for value in field_of(one, "args", list, where)),
+        kwargs={key: decode(value) for key, value in field_of(one, "kwargs", dict, where).items()},
         options=options,
         tensors=found,
         sequences=None if sequences is None else tuple(sequences),
@@ -248,24 +260,15 @@ def _read(
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read back the options and tensors that `_write` wrote."""
     options: dict[str, Any] = {}
-    for key, value in _field(one, "options", dict, where).items():
+    for key, value in field_of(one, "options", dict, where).items():
         if isinstance(value, dict) and set(value) == {"operation"}:
             within = f"{where}, in {key}"
-            held = _field(value, "operation", dict, within)
-            kind, operation = (_field(held, part, str, within) for part in ("kind", "operation"))
+            held = field_of(value, "operation", dict, within)
+            kind, operation = (field_of(held, part, str, within) for part in ("kind", "operation"))
             options[key] = OperationDescription(kind, operation, *_read(held, tensors, within))
         else:
             options[key] = decode(value)
     found = {}
-    for key, tensor in _field(one, "tensors", dict, where).items():
-        if not isinstance(tensor, str) or not isinstance(tensors.get(tensor), Tensor):
-            raise FormatError(f"{where} lacks the tensor {tensor!r}, its {key}; the file is incomplete.")
-        found[key] = tensors[tensor]
+    for key, tensor in field_of(one, "tensors", dict, where).items():
+        found[key] = tensor_of(tensor, key, tensors, where)
     return options, found
-
-
-def _field(document: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
-    value = document.get(key)
-    if not isinstance(value, kind):
-        raise FormatError(f"{where} has {reprlib.repr(value)} as {key}; it must be of type {kind.__name__}.")
-    return value

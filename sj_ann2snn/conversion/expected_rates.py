@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, fx, nn
 
 from ..compat import is_neuron, starting_potential
-from ..support.quiet_layers import HEALTHY, QUIET
+from ..support.quiet_layers import HEALTHY
+from ..support.site_notes import note_conversion, notes_of
 from .draft import Draft
 
 __all__ = ["ActivitySums", "note_quiet_layers"]
@@ -59,7 +61,7 @@ class ActivitySums:
 
 
 def note_quiet_layers(draft: Draft, network: fx.GraphModule, neurons: Mapping[fx.Node, nn.Module]) -> None:
-    """Write into the network's `meta` how many steps its quiet layers need; see `warn_of_quiet_layers`.
+    """Add to the network's notes how many steps its quiet layers need; see `warn_of_quiet_layers`.
 
     Only SpikingJelly's own neurons count: they emit one spike or none. Of graded spikes, one says more.
 
@@ -80,5 +82,6 @@ def note_quiet_layers(draft: Draft, network: fx.GraphModule, neurons: Mapping[fx
         missing = 1.0 - starting_potential(neuron) - added
         if missing > 0:
             needed[draft.plan.decisions[node].site.name] = math.ceil(missing / rate)
-    if needed:
-        network.meta[QUIET] = needed
+    notes = notes_of(network)
+    if needed and notes is not None:
+        note_conversion(network, replace(notes, quiet=needed))

@@ -9,6 +9,7 @@ from torch import fx, nn
 from ..hooks.registry import BUILTIN
 from ..layers import Scaler
 from ..support.blame import Culprit
+from ..support.converted_network import ConvertedNetwork
 from ..support.makers import note_makers
 from ..support.names import usable_target
 from ..support.structures import rebuild
@@ -46,7 +47,7 @@ class NetworkBuilder:
 
     def finish(self) -> fx.GraphModule:
         """The network, in eval mode on the draft's device."""
-        snn = fx.GraphModule(self.modules, self._graph, type(self.draft.module).__name__)
+        snn = ConvertedNetwork(self.modules, self._graph, type(self.draft.module).__name__)
         snn.graph.lint()
         note_makers(snn, self._makers)
         return snn.eval().to(self.draft.device)

@@ -1,4 +1,4 @@
-"""How far answers are from the ANN's, and how many of them are right."""
+"""How far answers are from the ANN's, and what the metrics say of them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..evaluation.labels import ClassLabels
 from ..support.trees import tensors
+from .data import Chunk
+from .scores import Scores
 
-__all__ = ["AnswerSums", "real", "require_classifier"]
+__all__ = ["AnswerSums", "real"]
 
 
 @dataclass
@@ -21,19 +21,23 @@ class AnswerSums:
     """Sums over the answers of one way of running a network.
 
     Attributes:
+        scores: The metrics; None if there are none.
         differences: For every output, the sum of its squared differences from the ANN's.
         references: For every output, the sum of the ANN's squares.
-        right: Samples that were classified correctly, if there are labels.
-        samples: Number of samples with labels.
     """
 
+    scores: Scores | None = None
     differences: list[float] = field(default_factory=list)
     references: list[float] = field(default_factory=list)
-    right: int = 0
-    samples: int = 0
 
-    def add(self, answers: Any, wanted: Sequence[Tensor], labels: ClassLabels | None) -> None:
-        """Take in answers ``[N, ...]``, nested as the network returns them, and the ANN's."""
+    def add(self, answers: Any, wanted: Sequence[Tensor], chunk: Chunk | None = None) -> None:
+        """Take in answers ``[N, ...]``, nested as the network returns them.
+
+        Args:
+            answers: The answers.
+            wanted: The ANN's tensors of real numbers.
+            chunk: The samples, for metrics.
+        """
         found = real(answers)
         self.differences = self.differences or [0.0] * len(wanted)
         self.references = self.references or [0.0] * len(wanted)
@@ -41,9 +45,11 @@ class AnswerSums:
             reference = reference.double()
             self.differences[index] += float((answer.double() - reference).square().sum())
             self.references[index] += float(reference.square().sum())
-        if labels is not None:
-            self.right += int((found[0].argmax(1).cpu() == labels.indices).sum())
-            self.samples += len(labels.indices)
+        if self.scores is not None and chunk is not None and chunk.targets is not None:
+            try:
+                self.scores.add(answers, chunk.targets, chunk.rows)
+            except InputError as error:
+                raise InputError(f"Batch {chunk.batch} cannot be diagnosed. {error}") from error
 
     @property
     def divergence(self) -> float:
@@ -52,31 +58,11 @@ class AnswerSums:
         return float((sum(ratios) / max(1, len(ratios))) ** 0.5)
 
     @property
-    def accuracy(self) -> float | None:
-        """Share of the samples that are right; None without labels."""
-        return self.right / self.samples if self.samples else None
+    def values(self) -> dict[str, float]:
+        """Every metric by its name; empty if there are none."""
+        return {} if self.scores is None else self.scores.values()
 
 
 def real(outputs: Any) -> list[Tensor]:
     """The tensors of real numbers among the outputs of a network."""
     return [value for value in tensors(outputs) if value.is_floating_point()]
-
-
-def require_classifier(outputs: Sequence[Tensor]) -> None:
-    """Check that the ANN's output is one score per class and sample.
-
-    Raises:
-        InputError: It is not.
-    """
-    if len(outputs) == 1 and outputs[0].dim() == 2 and outputs[0].shape[1] > 1:
-        return
-    shapes = ", ".join(str(tuple(value.shape)) for value in outputs)
-    raise InputError(
-        f"labels=True needs a classifier with one output [N, classes]; this network returns {shapes or 'no tensor'}. "
-        "Leave the argument out: the differences of the outputs need no labels."
-    )
-
-
-def is_classifier(outputs: Sequence[Tensor]) -> bool:
-    """True if labels can be compared with these outputs."""
-    return len(outputs) == 1 and outputs[0].dim() == 2 and outputs[0].shape[1] > 1 and outputs[0].dtype != torch.bool

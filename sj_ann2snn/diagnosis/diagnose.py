@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..compat import starting_potential
 from ..contracts.option_checks import require_integer
 from ..contracts.readout import Readout
 from ..conversion.prepare import working_copy
@@ -21,28 +21,20 @@ from ..evaluation.costs.result import Costs
 from ..evaluation.costs.summary import summed_up
 from ..simulation.answers import readout_for
 from ..simulation.engine.firing import is_spiking
+from ..simulation.partwise import converted_parts
 from ..support.batches import explain_rejection
 from ..support.neutral import neutrally
-from ..support.structures import open_values
-from ..support.wording import listed
-from .advice import call_of, layer_advice, readout_advice
-from .answers import is_classifier, real, require_classifier
-from .data import Chunk, cut, read_samples, require_labels
-from .mismatch import ALLOWED, find_mismatches, not_of_this_ann
+from ..support.structures import open_values, rebuild
+from .data import Chunk, cut, read_samples, without_targets
+from .examining import Examination, examine
 from .network import SpikingNetwork
+from .parts import diagnose_parts
 from .passes import Passes
-from .remedies import ActivationSample
-from .result import Advice, Diagnosis, LayerDiagnosis
-from .summary import layer_figures, observed
-from .table import percent
+from .result import Diagnosis
+from .scores import Scores, Wanted
+from .summary import metric_figures, observed
 
 __all__ = ["diagnose"]
-
-VALUES = 1 << 24
-"""Activations, over all layers, to hold at a time."""
-
-ALLOWED_OF_FILES = 0.3
-"""Difference from the ANN, without time, of a network from a file: it may have been corrected, or have bounds."""
 
 
 @neutrally
@@ -54,6 +46,8 @@ def diagnose(
     *,
     samples: int = 200,
     labels: bool | None = None,
+    metric: Any = None,
+    against_ann: bool = False,
     readout: str | Readout | None = None,
     plugins: Sequence[Any] = (),
     progress: bool = True,
@@ -87,6 +81,10 @@ def diagnose(
         samples: Number of samples, at least 1.
         labels: True if the data must have class labels, False to ignore them; by default they are used if there are
             any and the network is a classifier.
+        metric: What else than the accuracy to measure, as for `evaluate`: a name, a `Metric`, a function of (output,
+            target), a torchmetrics.Metric, or a dict with one for each output. Drops are losses: of an error such as
+            ``"mse"`` the rise, which a metric says by `higher_is_better = False`.
+        against_ann: Compare with the ANN's outputs in place of targets, by default by ``"agreement"``.
         readout: As for `evaluate`.
         plugins: Plugin objects to use in addition to the installed ones, whose readouts you may name.
         progress: Show a progress bar.
@@ -98,29 +96,34 @@ def diagnose(
         InputError: `T` or `samples` is not a positive integer; the data is empty, does not fit the network, or has no
             labels although `labels` is true; `snn` is no converted network, has no spiking layer, or is not made of
             `ann`.
-        OptionError: `readout` is unknown, or has no answer after `T` steps.
+        OptionError: `readout` is unknown, or has no answer after `T` steps; `metric` is no metric; or `labels` is given
+            together with `metric` or `against_ann`.
+        PluginError: The metric fails.
     """
     steps = require_integer("T", T, what="the number of time steps", error=InputError)
     most = require_integer("samples", samples, what="the number of samples", error=InputError)
     _require_ann(ann)
+    parts = converted_parts(snn) if isinstance(snn, nn.Module) else {}
+    wanted = Wanted.of(metric, labels, against_ann)
+    if parts:
+        return diagnose_parts(ann, snn, parts, data, steps, most, wanted, readout, plugins, progress=progress)
     network = SpikingNetwork(snn)
-    chosen, mean = readout_for(snn, readout, steps, plugins), readout_for(snn, "mean", steps)
+    readouts = readout_for(snn, readout, steps, plugins), readout_for(snn, "mean", steps)
     copied = working_copy(ann, network.device)
-    signature, chunks = read_samples(copied, data, most, labels, network.device)
+    signature, chunks = read_samples(copied, data, most, wanted, network.device)
     caller = signature.caller(copied)
     first = cut(chunks[0], 2)[0]
     with torch.no_grad(), explain_rejection(first.inputs, copied, errors=(Exception,)):
-        outputs = real(open_values(caller(*first.inputs))[0])
-    chunks = _with_labels(chunks, outputs, labels)
-    passes = Passes(network, caller, steps, chosen, mean)
-    chunks = _that_fit(passes, chunks)
-    mismatch, mending = _compared(passes, copied, chunks)
+        output, template = open_values(caller(*first.inputs))
+    if wanted.is_default:
+        chunks = _with_labels(chunks, wanted, output)
+    scores = None if chunks[0].targets is None else partial(Scores, wanted.measures, partial(_restored, template))
     dense = DensePasses(copied, snn, signature)
     for chunk in chunks:
         dense.add(chunk.inputs, signature, chunk.inputs)
-    passes.run(chunks, progress=progress)
-    found = _result(passes, chosen.readout.name, mismatch, mending, _costs(passes, dense))
-    return replace(found, observed=observed(passes, type(ann).__name__, plugins))
+    found = examine(network, copied, caller, chunks, steps, readouts, scores, progress=progress)
+    made = _result(found, wanted, _costs(found.passes, dense))
+    return replace(made, observed=observed(found.passes, type(ann).__name__, plugins))
 
 
 def _require_ann(ann: Any) -> None:
@@ -135,69 +138,15 @@ def _require_ann(ann: Any) -> None:
         )
 
 
-def _with_labels(chunks: list[Chunk], outputs: list[torch.Tensor], labels: bool | None) -> list[Chunk]:
-    """The chunks, without labels if they cannot be compared with the outputs."""
-    if labels:
-        require_classifier(outputs)
-    if is_classifier(outputs):
-        try:
-            require_labels(chunks, outputs[0].shape[1])
-            return chunks
-        except InputError:
-            if labels:
-                raise
-    return [Chunk(chunk.inputs, None) for chunk in chunks]
+def _with_labels(chunks: list[Chunk], wanted: Wanted, output: Any) -> list[Chunk]:
+    """The chunks, without labels if they cannot be compared with the output."""
+    found = [chunk.targets for chunk in chunks if chunk.targets is not None]
+    return chunks if wanted.fit(found, output) else without_targets(chunks)
 
 
-def _that_fit(passes: Passes, chunks: list[Chunk]) -> list[Chunk]:
-    """The chunks in pieces whose activations fit into memory."""
-    first = cut(chunks[0], 2)[0]
-    try:
-        elements = passes.elements(first)
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        raise InputError(
-            "The network is not made of this ANN: it cannot take the inputs that the ANN takes "
-            f"({type(error).__name__}: {error}). Give the ANN that was converted."
-        ) from error
-    return [piece for chunk in chunks for piece in cut(chunk, max(1, VALUES // elements))]
-
-
-def _compared(passes: Passes, ann: nn.Module, chunks: Sequence[Chunk]) -> tuple[float, list[Advice]]:
-    """How far the network without time is from the ANN, and advice on the parts that differ.
-
-    Raises:
-        InputError: They have little in common.
-    """
-    some = cut(chunks[0], 64)[0]
-    error = passes.compare(some)
-    if error <= (ALLOWED if passes.network.noted else ALLOWED_OF_FILES):
-        return error, []
-    notes = passes.network.notes
-    pools = [name for name, what in notes.approximate.items() if "Pool" in what or "pool" in what]
-    exchanged = [name for name in pools if name not in {layer.target for layer in passes.network.layers}]
-    call = dict(notes.call)
-    if exchanged:
-        arguments = {"maxpool": "cumulative"}
-        text = (
-            f"average pools stand for the ANN's max pools ({listed(exchanged)}), which changes the answer by "
-            f'{percent(error)} before a neuron spikes: maxpool="cumulative" computes the maximum'
-        )
-        return error, [Advice(exchanged[0], "maxpool", text, arguments, call_of(call, arguments), error)]
-    found = find_mismatches(passes.network, ann, some.inputs)
-    if not found:
-        raise not_of_this_ann(error)
-    return error, [_mismatch_advice(one.layer, one.error, one.batchnorm, error, call) for one in found]
-
-
-def _mismatch_advice(layer: str, here: float, batchnorm: str, error: float, call: dict[str, Any]) -> Advice:
-    where = layer or "the output"
-    part = f"{batchnorm} in front of {where}" if batchnorm else f"what leads to {where}"
-    text = (
-        f"{part} is not that of this ANN: {where} differs by {percent(here)} although everything in front of it is "
-        "right, without a single spike. The network was converted with other weights or statistics"
-        f"{' (a BatchNorm in training mode changes them)' if batchnorm else ''}: convert the ANN again"
-    )
-    return Advice(layer, "batchnorm" if batchnorm else "mismatch", text, {}, call_of(call, {}), error)
+def _restored(template: Any, output: Any) -> Any:
+    """An output with the classes that the ANN gives it."""
+    return rebuild(output, template)
 
 
 def _costs(passes: Passes, dense: DensePasses) -> Costs:
@@ -207,56 +156,29 @@ def _costs(passes: Passes, dense: DensePasses) -> Costs:
     return summed_up(Layers.of(network), dense, measured.totals, figures, passes.steps, measured.samples, spikes)
 
 
-def _result(passes: Passes, readout: str, mismatch: float, mending: list[Advice], costs: Costs) -> Diagnosis:
-    divergence = passes.whole.divergence
-    layers = layer_figures(passes, {one.layer: one.gain for one in mending}, costs)
-    found = [*mending, *_advice(passes, layers, readout, bool(mending))]
+def _result(found: Examination, wanted: Wanted, costs: Costs) -> Diagnosis:
+    passes = found.passes
+    over_time = {steps: sums.values for steps, sums in passes.over_time.items()}
+    metrics, notes = metric_figures(passes.whole.values, passes.reference.values, over_time, wanted.measures)
+    layers = found.layers(metrics, costs)
     measured = passes.measured
-    accuracies = {steps: sums.accuracy for steps, sums in passes.over_time.items()}
+    first = next(iter(metrics.values()), None)
     return Diagnosis(
         layers=layers,
-        advice=tuple(sorted(found, key=lambda one: (one not in mending, -one.gain))),
+        advice=tuple(found.advice(layers)),
         T=passes.steps,
         samples=measured.samples,
-        readout=readout,
-        divergence=divergence,
-        mismatch=mismatch,
-        accuracy=passes.whole.accuracy,
-        ann_accuracy=passes.reference.accuracy,
+        readout=found.readout,
+        divergence=passes.whole.divergence,
+        mismatch=found.mismatch,
+        accuracy=None if first is None else first.value,
+        ann_accuracy=None if first is None else first.ann_value,
         divergence_over_time={steps: sums.divergence for steps, sums in passes.over_time.items()},
-        accuracy_over_time={steps: value for steps, value in accuracies.items() if value is not None},
+        accuracy_over_time={} if first is None else first.over_time,
         spikes=sum(layer.spikes for layer in layers),
         synops=costs.synops,
         not_counted=tuple(measured.not_counted),
-        notes=tuple(_notes(passes, layers)),
+        notes=(*found.notes(layers), *notes),
+        metrics=metrics,
         costs=costs,
     )
-
-
-def _advice(passes: Passes, layers: tuple[LayerDiagnosis, ...], readout: str, mended: bool) -> list[Advice]:
-    network, divergence = passes.network, passes.spiking.divergence
-    activations = passes.activations()
-    samples = {}
-    for layer in network.layers:
-        largest = passes.measured.sums[layer.target].largest
-        if layer.is_neuron and largest is not None:
-            start = starting_potential(network.modules[layer.target])
-            samples[layer.target] = ActivationSample.of(
-                activations[layer.target], layer.unit, largest, layer.axis, start
-            )
-    ranked = sorted(layers, key=lambda one: -one.effect)
-    targets = {layer.name: layer.target for layer in network.layers}
-    found = list(layer_advice(ranked, targets, samples, passes.steps, divergence, network.notes.call))
-    delayed = {steps: sums.divergence for steps, sums in passes.delayed.items()}
-    first = None if mended else readout_advice(divergence, delayed, readout, passes.steps, "")
-    return [*([] if first is None else [first]), *found]
-
-
-def _notes(passes: Passes, layers: Sequence[LayerDiagnosis]) -> Iterable[str]:
-    if not passes.network.noted:
-        yield (
-            "the network was read from a file, which holds no λ and no bounds of activations: norms are over units of "
-            "a spike, and what corrections changed counts as a difference from the ANN"
-        )
-    for layer in layers:
-        yield from (f"{layer.name}: {term} is not known; {why}" for term, why in layer.missing.items())

@@ -31,7 +31,7 @@ class Mismatch:
     """A part that computes something else.
 
     Attributes:
-        layer: The spiking layer behind it; empty for the network's output.
+        layer: The spiking layer behind it; empty for the network's output, and a part's name for that of a part.
         error: Relative difference there, with the ANN's values in front.
         batchnorm: Name of a BatchNorm in that part; empty if there is none.
     """
@@ -54,10 +54,10 @@ def find_mismatches(network: SpikingNetwork, ann: nn.Module, inputs: tuple[Any, 
     known: dict[str, tuple[ActivationProbe, Tensor]] = {}
     for layer in network.layers:
         probe = folded.get_submodule(layer.target)
-        value = wanted.get(layer.name)
+        value = wanted.get(layer.name.removeprefix(network.prefix))
         if layer.is_neuron and isinstance(probe, ActivationProbe) and value is not None:
             probe.forced = (value / layer.unit).to(value.dtype)
-            known[layer.name] = probe, probe.forced
+            known[layer.name.removeprefix(network.prefix)] = probe, probe.forced
     if not known:
         return None
     try:
@@ -70,13 +70,17 @@ def find_mismatches(network: SpikingNetwork, ann: nn.Module, inputs: tuple[Any, 
             return None
         errors[name] = _relative(probe.seen, value)
     sums = AnswerSums()
-    sums.add(outputs, real(open_values(_run(ann, inputs))[0]), None)
+    sums.add(outputs, real(open_values(_run(ann, inputs))[0]))
     errors[""] = sums.divergence
     wrong = [name for name, error in errors.items() if not error <= ALLOWED]
     if not wrong or len(wrong) > len(errors) / 2:
         return None
     norms = _batchnorms(ann, inputs, list(known))
-    return [Mismatch(name, errors[name], norms.get(name, "")) for name in wrong]
+
+    def named(name: str) -> str:
+        return f"{network.prefix}{name}".removesuffix(".")
+
+    return [Mismatch(named(name), errors[name], named(norms[name]) if norms.get(name) else "") for name in wrong]
 
 
 def not_of_this_ann(error: float) -> InputError:

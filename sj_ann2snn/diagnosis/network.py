@@ -19,6 +19,7 @@ from ..simulation.engine.firing import is_spiking
 from ..simulation.engine.flow import Flow
 from ..simulation.engine.own_copies import own_copies
 from ..support.site_notes import ConversionNotes, SiteNote, notes_of
+from .fitting import require_fitting_layers
 from .probes import ActivationProbe, SpikingProbe
 
 __all__ = ["Layer", "SpikingNetwork", "run_once"]
@@ -66,24 +67,29 @@ class SpikingNetwork:
 
     Args:
         snn: What the converter returned, or `load_network`.
+        prefix: What the names of its layers begin with, if it is a part of a network.
+        call: Further arguments of the conversion.
 
     Attributes:
+        call: The arguments of the conversion, for `Converter(...)`.
         layers: In order of execution.
         notes: What the network notes about its conversion.
-        noted: False if it notes nothing, because it was read from a file.
+        noted: False if it notes nothing, because it was read from a file of an older version.
 
     Raises:
         InputError: It is not a converted network, or has no spiking layer.
     """
 
-    def __init__(self, snn: nn.Module) -> None:
+    def __init__(self, snn: nn.Module, prefix: str = "", call: Mapping[str, Any] | None = None) -> None:
         flow = Flow.of(snn)
         if not isinstance(snn, fx.GraphModule) or flow is None:
             raise InputError(_why_not(snn))
-        self.snn, self.flow = snn, flow
+        self.snn, self.flow, self.prefix = snn, flow, prefix
         self.modules = own_copies(flow.modules) or copy.deepcopy(flow.modules)
         found = notes_of(snn)
         self.noted, self.notes = found is not None, found or ConversionNotes()
+        self.call = {**self.notes.call, **(call or {})}
+        require_fitting_layers(self.notes, self.modules)
         weights = [t for t in (*snn.parameters(), *snn.buffers()) if t.is_floating_point()]
         self.device = weights[0].device if weights else torch.device("cpu")
         self.layers = list(self._layers())
@@ -171,7 +177,7 @@ class SpikingNetwork:
             elif node in self.flow.varying and (target in self.notes.approximate or _is_inexact(module)):
                 stands_for = self.notes.approximate.get(target, type(module).__name__)
                 if isinstance(module, MemoryModule) or _is_max_pool(module):
-                    yield Layer(target, target, node, False, torch.ones(()), None, None, None, stands_for)
+                    yield Layer(self.prefix + target, target, node, False, torch.ones(()), None, None, None, stands_for)
 
     def _neuron(self, node: fx.Node, note: SiteNote) -> Layer:
         before = node.args[0]
@@ -181,7 +187,7 @@ class SpikingNetwork:
             potential = module.potential.detach() if isinstance(module, InitialPotential) else None
         unit = note.unit.double().to(self.device)
         maximum = None if note.maximum is None else note.maximum.double().to(self.device)
-        return Layer(note.name, str(node.target), node, True, unit, maximum, note.axis, potential)
+        return Layer(self.prefix + note.name, str(node.target), node, True, unit, maximum, note.axis, potential)
 
     def _build(
         self,
@@ -236,17 +242,10 @@ def run_once(network: fx.GraphModule, inputs: Sequence[Any]) -> Any:
 
 
 def _why_not(snn: nn.Module) -> str:
-    inside = [name for name, one in snn.named_modules() if name and isinstance(one, fx.GraphModule)]
     if isinstance(snn, fx.GraphModule):
         return (
             "No layer of the network spikes, so there is nothing to diagnose. Give the network that "
             "Converter(...)(ann) returns."
-        )
-    if inside:
-        return (
-            f"diagnose takes a converted network (a torch.fx.GraphModule), not {type(snn).__name__}, of which only "
-            f"{inside[0]} was converted. Give that part of both networks, with the data that reaches it: "
-            f"diagnose(ann.get_submodule({inside[0]!r}), snn.get_submodule({inside[0]!r}), data, T)."
         )
     return (
         f"diagnose takes a converted network (a torch.fx.GraphModule), not {type(snn).__name__}. Give what "

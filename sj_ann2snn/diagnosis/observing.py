@@ -72,13 +72,19 @@ class LayerSampler:
 
     def add(self, activation: Tensor, rate: Tensor) -> None:
         """Take in activations and rates ``[N, ...]``, in units of a spike."""
-        largest = self._largest.to(activation.device, activation.dtype)
+        largest = self._fitting(activation)
         rows = max(1, AT_ONCE // max(1, activation[:1].numel()))
         for a, r in zip(torch.split(activation, rows), torch.split(rate, rows), strict=True):
             shares, rates = a / largest, r / largest
             self._activations.add(shares, self.levels, self.width)
             self._rates.add(rates, self.levels, self.width)
             self._draw(shares.reshape(-1), rates.reshape(-1))
+
+    def _fitting(self, activation: Tensor) -> Tensor:
+        """λ for activations of this shape: a part of a network may be called with several sizes."""
+        largest = self._largest.to(activation.device, activation.dtype)
+        other = [axis for axis in range(largest.dim()) if largest.shape[axis] not in (1, activation.shape[axis])]
+        return largest.amax(other, keepdim=True) if other else largest
 
     def _draw(self, shares: Tensor, rates: Tensor) -> None:
         """Let every active element so far have the same chance to be among the points."""

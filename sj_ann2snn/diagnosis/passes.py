@@ -14,13 +14,16 @@ from ..errors import InputError
 from ..simulation.answers import AnswerAtEnd, ChosenReadout
 from ..simulation.engine import Simulator, concatenate, plain
 from ..support.structures import open_values
+from ..support.trees import map_tensors
 from .answers import AnswerSums, real
 from .data import Chunk
+from .fitting import require_fitting_shapes
 from .measuring import Measured, MeasuringCollector, TileResult
 from .network import Layer, SpikingNetwork, run_once
 from .observed import Raster
 from .observing import LayerSampler, record_rasters
 from .probes import ActivationProbe
+from .scores import Scores
 from .staircase import largest_output, mean_output
 
 __all__ = ["Passes", "checkpoints_until"]
@@ -45,6 +48,7 @@ class Passes:
         steps: T.
         readout: The readout.
         mean: The readout "mean".
+        scores: Makes the totals of the metrics for one way of running a network; None for no metrics.
 
     Attributes:
         measured: The figures of the layers.
@@ -69,16 +73,22 @@ class Passes:
         steps: int,
         readout: ChosenReadout,
         mean: ChosenReadout,
+        scores: Callable[[], Scores] | None = None,
     ) -> None:
         self.network, self.steps = network, steps
         self._ann, self._readout, self._mean = ann, readout, mean
         self.checkpoints = checkpoints_until(steps)
         self.measured = Measured(network.layers, self.checkpoints)
-        self.whole, self.spiking, self.folded, self.reference = (AnswerSums() for _ in range(4))
-        self.over_time = {steps: AnswerSums() for steps in self.checkpoints}
+
+        def measured() -> AnswerSums:
+            return AnswerSums(None if scores is None else scores())
+
+        self.whole, self.folded, self.reference = (measured() for _ in range(3))
+        self.spiking = AnswerSums()
+        self.over_time = {steps: measured() for steps in self.checkpoints}
         self.delayed = {steps: AnswerSums() for steps in self.checkpoints[:-1]}
-        self.alone = {layer.target: AnswerSums() for layer in network.layers}
-        self.without = {layer.target: AnswerSums() for layer in network.layers}
+        self.alone = {layer.target: measured() for layer in network.layers}
+        self.without = {layer.target: measured() for layer in network.layers}
         self.corrected = {layer.target: AnswerSums() for layer in network.layers}
         self.samplers: dict[str, LayerSampler] = {}
         self.rasters: dict[str, Raster] = {}
@@ -101,14 +111,14 @@ class Passes:
                     value = self._alone_value(layer, chunk, activations)
                     network = self._once("alone", layer.target, partial(self.network.ann, [layer.target]))
                     answer = open_values(run_once(network, (value, *chunk.inputs)))[0]
-                    self.alone[layer.target].add(answer, folded, chunk.labels)
+                    self.alone[layer.target].add(answer, folded, chunk)
                     bar.update()
                     answer = self._simulated("without", layer, [layer.target], (inner[layer.target], *chunk.inputs))
-                    self.without[layer.target].add(answer, folded, chunk.labels)
+                    self.without[layer.target].add(answer, folded, chunk)
                     bar.update()
                     values = (missing[layer.target], *chunk.inputs)
                     answer = self._simulated("corrected", layer, [layer.target], values, added=True)
-                    self.corrected[layer.target].add(answer, folded, chunk.labels)
+                    self.corrected[layer.target].add(answer, folded)
                     bar.update()
 
     def activations(self) -> dict[str, Tensor]:
@@ -132,21 +142,25 @@ class Passes:
                 f"The network is not made of this ANN: it returns {_shapes(answers)}, the ANN {_shapes(wanted)}. Give "
                 "the ANN that was converted."
             )
-        sums.add(answers, wanted, None)
+        sums.add(answers, wanted)
         return sums.divergence
 
     def elements(self, chunk: Chunk) -> int:
         """Number of activations of one sample, over all layers."""
         run_once(self._folded, chunk.inputs)
-        return max(1, sum(x.numel() for x in self.activations().values()) // chunk.samples)
+        activations = self.activations()
+        for layer in self.network.layers:
+            require_fitting_shapes(layer.name, layer.unit, layer.axis, activations[layer.target])
+        return max(1, sum(x.numel() for x in activations.values()) // chunk.samples)
 
     def _ann_pass(self, chunk: Chunk) -> tuple[list[Tensor], list[Tensor]]:
         """Run the ANN, and the ANN in the network's units; returns the outputs of both."""
         with torch.no_grad():
-            wanted = real(open_values(self._ann(*chunk.inputs))[0])
+            output = open_values(self._ann(*chunk.inputs))[0]
+        wanted = real(output)
         answer = open_values(run_once(self._folded, chunk.inputs))[0]
-        self.reference.add(wanted, wanted, chunk.labels)
-        self.folded.add(answer, wanted, chunk.labels)
+        self.reference.add(output, wanted, chunk)
+        self.folded.add(answer, wanted, chunk)
         return wanted, real(answer)
 
     def _whole_pass(
@@ -161,17 +175,17 @@ class Passes:
         make = partial(MeasuringCollector, self.measured, activations, self._readout)
         tiles: list[TileResult] = simulator.run_all(chunk.inputs, make)
         answer = plain(concatenate([tile.answer for tile in tiles]))
-        self.whole.add(answer, wanted, chunk.labels)
-        self.spiking.add(answer, folded, chunk.labels)
+        self.whole.add(answer, wanted, chunk)
+        self.spiking.add(answer, folded)
         sums = [plain(concatenate(list(parts))) for parts in zip(*(tile.sums for tile in tiles), strict=True)]
         for steps, found in zip(self.checkpoints, sums, strict=True):
-            self.over_time[steps].add([x / steps for x in real(found)], wanted, chunk.labels)
+            self.over_time[steps].add(map_tensors(found, partial(_mean, steps)), wanted, chunk)
             if steps < self.steps:
                 rest = [
                     (last - first) / (self.steps - steps)
                     for last, first in zip(real(sums[-1]), real(found), strict=True)
                 ]
-                self.delayed[steps].add(rest, wanted, chunk.labels)
+                self.delayed[steps].add(rest, wanted)
         dtype = next(iter(activations.values())).dtype
         targets = [layer.target for layer in self.network.layers]
         wanted_rates = {target: torch.cat([tile.wanted[target] for tile in tiles]).to(dtype) for target in targets}
@@ -237,6 +251,10 @@ class Passes:
         if (what, target) not in self._built:
             self._built[what, target] = make()
         return self._built[what, target]
+
+
+def _mean(steps: int, total: Tensor) -> Tensor:
+    return total / steps
 
 
 def _shapes(values: Sequence[Tensor]) -> str:

@@ -20,7 +20,7 @@ from .observed import Observed
 from .split import TERMS
 from .table import answer_lines, layer_table, verdict
 
-__all__ = ["Advice", "Diagnosis", "LayerDiagnosis"]
+__all__ = ["Advice", "Diagnosis", "LayerDiagnosis", "MetricFigures"]
 
 STAYS = 0.7
 """A term that is still above this share after four times as many steps does not fall with T."""
@@ -56,7 +56,8 @@ class LayerDiagnosis:
         scale: λ, smallest and largest; None if it is not known.
         alone: Divergence of the answer if only this layer spikes.
         all_but_this: Divergence of the answer if every other layer spikes.
-        alone_points, all_but_this_points: The same in points of accuracy lost against the ANN; None without labels.
+        alone_points, all_but_this_points: The same as a drop of the accuracy or of the first metric, in its `unit`:
+            points of accuracy lost against the ANN; None without labels or metric.
         effect: The mean of what the layer adds to the divergence alone and among all others, where its mean output is
             corrected to f(x̄) while its spikes keep their times; with what the conversion itself changed in front of it.
         over_time: Error and terms after 1, 2, 4, ..., T steps.
@@ -64,6 +65,8 @@ class LayerDiagnosis:
         macs: Multiply-accumulates of the ANN's layers that its spikes reach, per sample.
         energy: What these layers take in the spiking network, in pJ per sample; see `Diagnosis.costs`.
         channels: Per channel, the norms relative to the activation of that channel, and shares.
+        drops: For every metric, by name, the drop if this layer alone spikes (`"alone"`) and if every other layer does
+            (`"all_but_this"`), in its `unit`.
     """
 
     name: str
@@ -93,6 +96,7 @@ class LayerDiagnosis:
     channels: Mapping[str, tuple[float, ...]] = field(default_factory=dict, repr=False)
     macs: float = 0.0
     energy: float = 0.0
+    drops: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def own(self) -> dict[str, float]:
@@ -156,6 +160,42 @@ class Advice:
 
 
 @dataclass(frozen=True)
+class MetricFigures:
+    """What a metric says of the whole network.
+
+    >>> MetricFigures("mse", 0.5, 0.25, "", higher_is_better=False).drop
+    0.25
+    >>> MetricFigures("top1", 0.5, 0.75, "points", higher_is_better=True).drop
+    25.0
+
+    Attributes:
+        name: Its name, as in `EvaluationResult.values`.
+        value: Of the network after T steps.
+        ann_value: Of the ANN.
+        unit: Of drops: `"points"`, hundredths, for shares such as the accuracy; empty for the metric's own unit.
+        higher_is_better: False for an error.
+        over_time: Of the mean output after 1, 2, 4, ..., T steps.
+    """
+
+    name: str
+    value: float
+    ann_value: float
+    unit: str
+    higher_is_better: bool
+    over_time: Mapping[int, float] = field(default_factory=dict)
+
+    @property
+    def drop(self) -> float:
+        """What the network loses against the ANN, in `unit`: of an error, the rise. Negative for a gain."""
+        return self.drop_from(self.value, self.ann_value)
+
+    def drop_from(self, value: float, reference: float) -> float:
+        """What another value loses against another reference, in the same unit."""
+        lost = reference - value if self.higher_is_better else value - reference
+        return 100 * lost if self.unit == "points" else lost
+
+
+@dataclass(frozen=True)
 class Diagnosis:
     """What `diagnose` found; prints as a table and a verdict.
 
@@ -167,12 +207,13 @@ class Diagnosis:
         readout: Name of the readout.
         divergence: Norm of the difference between the answer and the ANN's output, relative to the ANN's output.
         mismatch: The same for the network without time: what the conversion itself changed.
-        accuracy, ann_accuracy: Shares of right answers; None without labels.
+        accuracy, ann_accuracy: Shares of right answers, or the first metric; None without labels and metric.
         divergence_over_time: Divergence of the mean output after 1, 2, 4, ..., T steps.
-        accuracy_over_time: Its accuracy; empty without labels.
+        accuracy_over_time: Its accuracy, or the first metric of it; empty without labels and metric.
         spikes, synops: Per sample.
         not_counted: Operations that are missing among the synaptic operations.
         notes: What is not known about this network.
+        metrics: The figures of every metric, by name: `"top1"` for the accuracy.
         costs: Operations and energy of every layer, as `costs` counts them.
         observed: What the pictures show besides: samples of rates and activations, some spikes, the graph.
     """
@@ -192,6 +233,7 @@ class Diagnosis:
     synops: float
     not_counted: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    metrics: Mapping[str, MetricFigures] = field(default_factory=dict)
     costs: Costs | None = None
     observed: Observed | None = field(default=None, repr=False)
 
@@ -202,10 +244,9 @@ class Diagnosis:
 
     @property
     def drop(self) -> float | None:
-        """Points of accuracy lost against the ANN; None without labels."""
-        if self.accuracy is None or self.ann_accuracy is None:
-            return None
-        return 100 * (self.ann_accuracy - self.accuracy)
+        """Points of accuracy lost against the ANN, or what the first metric loses; None without labels and metric."""
+        first = next(iter(self.metrics.values()), None)
+        return None if first is None else first.drop
 
     @property
     def verdict(self) -> str:
@@ -229,13 +270,14 @@ class Diagnosis:
             channels: Include the figures of every channel.
             observed: Include what the pictures show besides, some hundred kilobytes: `html_report` makes a page of it.
         """
-        apart = ("layers", "advice", "observed", "costs")
+        apart = ("layers", "advice", "observed", "costs", "metrics")
         found = {name: value for name, value in self.__dict__.items() if name not in apart}
         if observed and self.observed is not None:
             found["observed"] = asdict(self.observed)
         return {
             **plain_data(found),
-            "drop": self.drop,
+            "drop": plain_data(self.drop),
+            "metrics": {name: plain_data({**asdict(one), "drop": one.drop}) for name, one in self.metrics.items()},
             "verdict": self.verdict,
             "worst": [layer.name for layer in self.worst],
             "layers": [layer.to_dict(channels=channels) for layer in self.layers],

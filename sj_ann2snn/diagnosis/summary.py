@@ -13,29 +13,72 @@ from torch import Tensor
 from .._version import __version__
 from ..compat import spikingjelly_version
 from ..evaluation.costs.result import Costs
+from ..evaluation.metrics.measures import Measure
 from ..hooks.discovery import load_plugins
 from ..hooks.registry import BUILTIN, Registry
+from ..support.wording import shown
 from .advice import call_of
 from .layer_graph import layer_graph
 from .measuring import LayerSums
 from .network import Layer
 from .observed import Observed
 from .passes import Passes
-from .result import LayerDiagnosis
+from .result import LayerDiagnosis, MetricFigures
+from .scores import directed
 from .split import TERMS, TermSums
 
-__all__ = ["layer_figures", "observed"]
+__all__ = ["layer_figures", "metric_figures", "observed"]
 
 
-def layer_figures(passes: Passes, mismatches: Mapping[str, float], costs: Costs) -> tuple[LayerDiagnosis, ...]:
+def metric_figures(
+    values: Mapping[str, float],
+    references: Mapping[str, float],
+    over_time: Mapping[int, Mapping[str, float]],
+    measures: Sequence[Measure],
+) -> tuple[dict[str, MetricFigures], list[str]]:
+    """What the metrics say of the whole network, by name, and notes about them.
+
+    Args:
+        values: Of the network.
+        references: Of the ANN.
+        over_time: Of the network after numbers of steps.
+        measures: The metrics.
+    """
+    found: dict[str, MetricFigures] = {}
+    notes: list[str] = []
+    for name, value in values.items():
+        better, share = directed(measures, name)
+        found[name] = MetricFigures(
+            name=name,
+            value=value,
+            ann_value=references[name],
+            unit="points" if share else "",
+            higher_is_better=better is not False,
+            over_time={steps: one[name] for steps, one in over_time.items()},
+        )
+        if better is None:
+            notes.append(
+                f"the metric {shown(name)} does not say whether a higher value is better, and is read as if it were; "
+                "for an error, set its attribute higher_is_better = False"
+            )
+    return found, notes
+
+
+def layer_figures(
+    passes: Passes,
+    mismatches: Mapping[str, float],
+    metrics: Mapping[str, MetricFigures],
+    costs: Costs | None = None,
+) -> tuple[LayerDiagnosis, ...]:
     """The figures of every layer, in order.
 
     Args:
         passes: All of them.
         costs: The costs of the layers with weights.
         mismatches: By layer, what the conversion itself changes in the answer.
+        metrics: Those of the whole network.
     """
-    return tuple(_layers(passes, mismatches, costs))
+    return tuple(_layers(passes, mismatches, metrics, costs))
 
 
 def observed(passes: Passes, network: str, plugins: Sequence[Any]) -> Observed:
@@ -46,7 +89,7 @@ def observed(passes: Passes, network: str, plugins: Sequence[Any]) -> Observed:
         network: Name of the network's class.
         plugins: Plugin objects that were used in addition to the installed ones.
     """
-    call = dict(passes.network.notes.call)
+    call = dict(passes.network.call)
     return Observed(
         network=network,
         layers={
@@ -72,17 +115,22 @@ def _plugins(registry: Registry) -> tuple[str, ...]:
     return tuple(sorted({str(owner) for owner in owners if owner.distribution != BUILTIN}))
 
 
-def _layers(passes: Passes, mismatches: Mapping[str, float], costs: Costs) -> Iterator[LayerDiagnosis]:
+def _layers(
+    passes: Passes, mismatches: Mapping[str, float], metrics: Mapping[str, MetricFigures], costs: Costs | None
+) -> Iterator[LayerDiagnosis]:
+    weighted = [] if costs is None else list(costs)
     synops = _by_source(passes, passes.measured.totals.events)
-    macs = _by_source(passes, {one.name: one.ann_macs for one in costs})
-    energy = _by_source(passes, {one.name: one.energy for one in costs})
+    macs = _by_source(passes, {one.name: one.ann_macs for one in weighted})
+    energy = _by_source(passes, {one.name: one.energy for one in weighted})
     whole = passes.spiking.divergence
-    right = passes.folded.accuracy
+    right = passes.folded.values
     for layer in passes.network.layers:
         sums = passes.measured.sums[layer.target]
         terms = sums.terms[passes.steps]
         norm = _norm(terms, sums, layer)
         alone, without = passes.alone[layer.target], passes.without[layer.target]
+        drops = _drops(metrics, right, alone.values, without.values)
+        points = next(iter(drops.values()), {"alone": None, "all_but_this": None})
         gained = whole - passes.corrected[layer.target].divergence
         error = terms.norm("error")
         active = float(torch.as_tensor(sums.active).sum())
@@ -109,8 +157,8 @@ def _layers(passes: Passes, mismatches: Mapping[str, float], costs: Costs) -> It
             scale=_scale(layer, sums) if passes.network.noted else None,
             alone=alone.divergence,
             all_but_this=without.divergence,
-            alone_points=None if right is None or alone.accuracy is None else 100 * (right - alone.accuracy),
-            all_but_this_points=None if right is None or without.accuracy is None else 100 * (right - without.accuracy),
+            alone_points=points["alone"],
+            all_but_this_points=points["all_but_this"],
             effect=(alone.divergence + gained) / 2 + mismatches.get(layer.name, 0.0),
             over_time={
                 steps: {name: found.norm(name) / norm for name in ("error", *TERMS)}
@@ -120,7 +168,24 @@ def _layers(passes: Passes, mismatches: Mapping[str, float], costs: Costs) -> It
             channels=_channels(terms, sums) if layer.is_neuron else {},
             macs=macs.get(layer.target, 0.0),
             energy=energy.get(layer.target, 0.0),
+            drops=drops,
         )
+
+
+def _drops(
+    metrics: Mapping[str, MetricFigures],
+    reference: Mapping[str, float],
+    alone: Mapping[str, float],
+    without: Mapping[str, float],
+) -> dict[str, dict[str, float]]:
+    """What every metric loses if a layer alone spikes, and if every other layer does."""
+    return {
+        name: {
+            "alone": one.drop_from(alone[name], reference[name]),
+            "all_but_this": one.drop_from(without[name], reference[name]),
+        }
+        for name, one in metrics.items()
+    }
 
 
 def _norm(terms: TermSums, sums: LayerSums, layer: Layer) -> float:

@@ -65,9 +65,10 @@ def answer_lines(diagnosis: Any) -> Iterator[str]:
     """The answer over time."""
     over = ", ".join(f"{percent(value)} (T={steps})" for steps, value in diagnosis.divergence_over_time.items())
     yield f"difference from the ANN's output, mean over T steps: {over}"
-    if diagnosis.accuracy_over_time:
-        curve = ", ".join(f"{value:.4f} (T={steps})" for steps, value in diagnosis.accuracy_over_time.items())
-        yield f"accuracy {curve}; ANN {diagnosis.ann_accuracy:.4f}"
+    for one in diagnosis.metrics.values():
+        form = ".4f" if one.unit == "points" else ".4g"
+        curve = ", ".join(f"{value:{form}} (T={steps})" for steps, value in one.over_time.items())
+        yield f"{_called(one.name)} {curve}; ANN {one.ann_value:{form}}"
     yield (
         f"{diagnosis.samples} samples, {diagnosis.spikes:.4g} spikes and {diagnosis.synops:.4g} synaptic operations "
         "per sample"
@@ -78,8 +79,7 @@ def answer_lines(diagnosis: Any) -> Iterator[str]:
 
 def verdict(diagnosis: Any) -> str:
     """The result in a few words."""
-    drop = diagnosis.drop
-    lost = "" if drop is None else f"{drop:.1f} points of accuracy lost; " if drop > 0 else "no accuracy lost; "
+    lost = "".join(f"{_lost(one)}; " for one in diagnosis.metrics.values())
     answer = f"{lost}the answer at T={diagnosis.T} differs from the ANN's by {percent(diagnosis.divergence)}"
     if diagnosis.divergence < GOOD:
         return f"{answer}: nothing needs to be mended."
@@ -92,6 +92,22 @@ def verdict(diagnosis: Any) -> str:
         return f"{answer}, most of all by {worst.name}, which only approximates {worst.kind}."
     share = worst.own[cause]
     return f"{answer}, most of all by {worst.name}: {cause} of {percent(share)} of its activation."
+
+
+def _lost(metric: Any) -> str:
+    """What a metric loses against the ANN."""
+    name, drop = _called(metric.name), metric.drop
+    if not math.isfinite(drop):
+        return f"{name} {metric.value:.4g}, of the ANN {metric.ann_value:.4g}"
+    if drop <= 0:
+        return f"no {name} lost" if metric.higher_is_better else f"no rise of {name}"
+    if metric.unit == "points":
+        return f"{drop:.1f} points of {name} lost"
+    return f"{name} {'fell' if metric.higher_is_better else 'rose'} from {metric.ann_value:.4g} to {metric.value:.4g}"
+
+
+def _called(metric: str) -> str:
+    return "accuracy" if metric == "top1" else metric
 
 
 _CAUSES = {

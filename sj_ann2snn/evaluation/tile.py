@@ -173,15 +173,22 @@ class Tile(Collector):
         return settled.cpu()
 
 
-def shown_once(metric: BatchMetric, outputs: Any) -> BatchMetric:
+def shown_once(metric: BatchMetric, outputs: Any, rows: slice | None = None) -> BatchMetric:
     """Show a metric of a batch the outputs of a network that does not vary over time.
+
+    Args:
+        metric: The metric.
+        outputs: The outputs.
+        rows: The samples of the batch that they belong to; None for all.
 
     Raises:
         InputError: They do not fit the metric.
     """
-    tile = metric.tile(slice(0, metric.samples))
-    tile.add(0, map_tensors(outputs, lambda y: Answers(y.unsqueeze(0), [1])), torch.arange(metric.samples))
-    tile.finish(torch.ones(metric.samples, dtype=torch.int64))
+    rows = rows or slice(0, metric.samples)
+    count = rows.stop - rows.start
+    tile = metric.tile(rows)
+    tile.add(0, map_tensors(outputs, lambda y: Answers(y.unsqueeze(0), [1])), torch.arange(count))
+    tile.finish(torch.ones(count, dtype=torch.int64))
     return metric
 
 

@@ -13,9 +13,11 @@ from ..contracts.readout import SUGGESTED
 from ..contracts.values import NodeReference
 from ..errors import Ann2SnnError, FormatError
 from ..layers import Stepwise, to_step_module
+from ..support.converted_network import ConvertedNetwork
 from ..support.names import NAME, usable_input
+from ..support.site_notes import ConversionNotes, note_conversion
 from ..support.trees import map_leaves
-from ..support.wording import first_line
+from ..support.wording import first_line, listed, shown
 from .describing import usable_label
 from .modules import build_layer, torch_layer
 from .operations import ATTRIBUTES, GETATTR, find_function, is_method
@@ -61,10 +63,23 @@ class _Builder:
             if node.name in self.made or not _is_name(node.name) or node.name == "self":
                 raise FormatError(f"A node is called {node.name!r}; names must be unique Python identifiers.")
             self.made[node.name] = self._node(node)
-        snn = fx.GraphModule(self.modules, self.graph, self.description.name)
+        snn = ConvertedNetwork(self.modules, self.graph, self.description.name)
         if self.description.readout is not None:
             snn.meta[SUGGESTED] = self.description.readout
+        notes = self.description.conversion
+        if notes is not None:
+            self._require_layers(notes)
+            note_conversion(snn, notes)
         return snn.eval()
+
+    def _require_layers(self, notes: ConversionNotes) -> None:
+        layers = {name for name, what in self.modules.items() if isinstance(what, nn.Module)}
+        missing = {*notes.sites, *notes.biases, *notes.approximate} - layers
+        if missing:
+            raise FormatError(
+                f"It notes something about the layers {listed(map(shown, sorted(missing)))}, which the network does "
+                "not have."
+            )
 
     def _node(self, node: NodeDescription) -> fx.Node:
         args = tuple(self._resolve(node, value) for value in node.args)

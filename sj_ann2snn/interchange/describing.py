@@ -11,10 +11,11 @@ from torch import Tensor, fx, nn
 from ..contracts.network_description import NetworkDescription, NodeDescription
 from ..contracts.readout import SUGGESTED
 from ..contracts.values import NodeReference, encode
-from ..errors import ExportError, PluginError
+from ..errors import ExportError, InputError, PluginError
 from ..layers import Stepwise
 from ..support.blame import Culprit
 from ..support.names import NAME, is_usable, usable_class_name
+from ..support.site_notes import ConversionNotes, notes_of
 from ..support.structures import is_built, open_nodes
 from ..support.trees import map_leaves
 from .modules import copy_to_cpu, describe_layer
@@ -67,7 +68,15 @@ class _Describer:
             listed = "".join(f"\n  {where}: {why}" for where, why in problems)
             raise ExportError(f"The network cannot be exported:{listed}", tuple(problems))
         name = usable_class_name(type(self.snn).__name__)
-        return NetworkDescription(name, tuple(nodes), self.snn.meta.get(SUGGESTED), producer)
+        return NetworkDescription(name, tuple(nodes), self.snn.meta.get(SUGGESTED), producer, self._notes())
+
+    def _notes(self) -> ConversionNotes | None:
+        """What the network notes about its conversion, with tensors of its own on the CPU."""
+        try:
+            notes = notes_of(self.snn)
+        except InputError as error:
+            raise ExportError(f"The network cannot be exported. {error}") from error
+        return None if notes is None else notes.with_tensors(lambda tensor: copy_to_cpu(tensor, "notes"))
 
     def _describe_safely(self, node: fx.Node) -> NodeDescription:
         described = self._describe(node)

@@ -71,7 +71,10 @@ def export(
     registry = load_plugins() if plugins == () else load_plugins(plugins)
     exporter, who = _choose(registry, target, format, options)
     description = describe(snn, registry.exported_layers(), _producer(), registry.maker_of)
-    before = Untouched(value for node in description.nodes for value in node.tensors.values())
+    held = [value for node in description.nodes for value in node.tensors.values()]
+    if description.conversion is not None:
+        held += description.conversion.tensors
+    before = Untouched(held)
     try:
         with blame(who, f"asked to write {target}", exporter, "export"):
             try:

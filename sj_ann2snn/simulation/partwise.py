@@ -97,14 +97,21 @@ class PartwiseSimulator:
         self._template: Any = None
 
     @torch.no_grad()
-    def answer(self, inputs: tuple[Any, ...]) -> Any:
+    def answer(
+        self, inputs: tuple[Any, ...], seen: Callable[[str, tuple[Any, ...]], None] = lambda name, inputs: None
+    ) -> Any:
         """The network's output once every part has run for all steps.
+
+        Args:
+            inputs: The network's inputs.
+            seen: Called with the name of a part and its inputs, at every call.
 
         Raises:
             InputError: The network cannot take the inputs.
         """
 
         def simulated(part: _Part, simulator: Simulator, given: tuple[Any, ...]) -> Any:
+            seen(part.name, given)
             return simulator.restore(plain(concatenate(simulator.run_all(given, lambda _: AnswerAtEnd(part.readout)))))
 
         with self._replaced([partial(simulated, *pair) for pair in zip(self._parts, self._simulators, strict=True)]):

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 
 from torch import nn
 
 from ..errors import QuietLayerWarning
+from .site_notes import notes_of
 
-__all__ = ["HEALTHY", "QUIET", "warn_of_quiet_layers"]
-
-QUIET = "ann2snn_quiet"
-"""Key of a converted network's `meta`: for quiet layers, by name, the steps that an active neuron needs to fire."""
+__all__ = ["HEALTHY", "warn_of_quiet_layers"]
 
 HEALTHY = 1 / 32
 """Layers whose active neurons fire at least this often are not quiet, however few the steps are.
@@ -32,9 +29,9 @@ def warn_of_quiet_layers(snn: nn.Module, steps: int, stacklevel: int = 3) -> Non
     """
     needed: dict[str, int] = {}
     for module in snn.modules():
-        noted = getattr(module, "meta", None)
-        if isinstance(noted, Mapping):
-            needed.update({name: count for name, count in noted.get(QUIET, {}).items() if count > steps})
+        noted = notes_of(module)
+        if noted is not None:
+            needed.update({name: count for name, count in noted.quiet.items() if count > steps})
     if not needed:
         return
     shown = sorted(needed, key=lambda name: -needed[name])[:5]

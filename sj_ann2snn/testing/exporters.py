@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ..contracts.notes_document import write_notes
 from ..conversion.converter import Converter
 from ..errors import ExportError, FormatError, OptionError
 from ..hooks.discovery import load_plugins, using
@@ -62,6 +64,8 @@ class ExporterTests(PluginTests):
 
     Attributes:
         reads_back: It can load the files that it writes.
+        keeps_notes: Its files hold what the network notes about its conversion, `NetworkDescription.conversion`.
+            Without it, `diagnose` knows neither λ nor bounds in a network that was read back.
         refused: Names of the kit's networks, `NETWORKS`, that the format cannot hold; it refuses them with an
             `ExportError`.
         networks: Networks of your own by name, for images of 1x8x8, that the format holds; the tests run on them, too.
@@ -70,6 +74,7 @@ class ExporterTests(PluginTests):
 
     hook = "ann2snn_exporters"
     reads_back: ClassVar[bool] = True
+    keeps_notes: ClassVar[bool] = True
     refused: ClassVar[Collection[str]] = ()
     networks: ClassVar[Mapping[str, Callable[[], nn.Module]]] = {}
 
@@ -145,7 +150,22 @@ class ExporterTests(PluginTests):
         inputs = x.expand(STEPS, *x.shape)
         assert torch.equal(step_by_step(loaded, inputs), step_by_step(snn, inputs))
         assert torch.equal(simulate(loaded, x, STEPS), simulate(snn, x, STEPS))
-        assert describe(loaded, {}).as_document()[0] == describe(snn, {}).as_document()[0]
+        found, wanted = (replace(describe(network, {}), conversion=None) for network in (loaded, snn))
+        assert found.as_document()[0] == wanted.as_document()[0]
+
+    def test_the_notes_on_the_conversion_come_back(self, name: str, tmp_path: Path) -> None:
+        """λ and bounds of every neuron, to the last bit, for diagnoses of the network that was read back."""
+        self.require("reads_back")
+        self.require("keeps_notes")
+        snn, _ = self.converted(name)
+        path = tmp_path / self.file
+        export(snn, path, self.make())
+        found, wanted = (describe(network, {}).conversion for network in (load_network(path, self.make()), snn))
+        assert wanted is not None, "the converter writes no notes"
+        assert found is not None, "load() returned a description without `conversion`, which export() was given"
+        written = [write_notes(one, {}) for one in (found, wanted)]
+        assert written[0] == written[1]
+        assert all(map(torch.equal, found.tensors, wanted.tensors)), "load() returned other tensors of `conversion`"
 
     def test_what_the_format_cannot_hold_is_refused(self, refused_name: str, tmp_path: Path) -> None:
         """With an `ExportError`, and without a file that looks like a network."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,8 +20,6 @@ from sj_ann2snn import (
     OptionError,
     diagnose,
     evaluate,
-    export,
-    load_network,
     simulate,
 )
 from sj_ann2snn.compat import make_if_neuron
@@ -164,20 +161,6 @@ def test_pandas_on_demand() -> None:
     assert list(found.to_pandas().index) == [layer.name for layer in found]
 
 
-@pytest.mark.parametrize("suffix", ["zip", "pt"])
-def test_a_network_from_a_file(tmp_path: Path, suffix: str) -> None:
-    ann, x = convolutional(), images()
-    snn = Converter([x], mode="max", progress=False)(ann)
-    export(snn, tmp_path / f"network.{suffix}")
-    loaded = diagnose(ann, load_network(tmp_path / f"network.{suffix}"), [x], T, progress=False)
-    found = diagnose(ann, snn, [x], T, progress=False)
-    for one, other in zip(loaded, found, strict=True):
-        assert one.name == other.name
-        assert one.error == pytest.approx(other.error, rel=1e-5)
-        assert one.scale is None
-    assert "read from a file" in loaded.notes[0]
-
-
 class _Random(InPlaceNeuron):
     def step(self, x: Tensor, out: Tensor) -> None:
         out.copy_((torch.rand_like(x) < x).to(x.dtype))
@@ -247,13 +230,8 @@ def test_what_cannot_be_diagnosed_is_refused() -> None:
     assert diagnose(ann, snn, [(x, torch.full((24,), 99))], 4, progress=False).accuracy is None
 
 
-def test_a_part_and_a_network_without_neurons_are_refused() -> None:
-    inner = nn.Sequential(nn.Linear(4, 8), nn.ReLU())
-    ann, x = nn.Sequential(inner, nn.Linear(8, 3)), torch.rand(30, 4)
-    snn = Converter([x], convert_only="0", progress=False)(ann)
-    refused("only 0 was converted", ann, snn, [x])
-    part = snn.get_submodule("0")
-    assert diagnose(inner, part, [x], 8, progress=False).layers[0].name == "1"
+def test_a_network_without_neurons_is_refused() -> None:
+    ann, x = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), torch.rand(30, 4)
     refused("No layer of the network spikes", ann, Converter([x], progress=False).normalize(ann), [x])
 
 

@@ -34,7 +34,7 @@ def test_the_archive_is_enough_to_simulate_without_torch(tmp_path: Path) -> None
     with zipfile.ZipFile(tmp_path / "network.zip") as archive:
         document = json.loads(archive.read("network.json"))
         arrays = {name: np.load(io.BytesIO(archive.read(one["file"]))) for name, one in document["tensors"].items()}
-    assert (document["format"], document["version"]) == ("sj-ann2snn", 2)
+    assert (document["format"], document["version"]) == ("sj-ann2snn", 3)
     potentials: dict[str, Any] = {}
     outputs = []
     for _ in range(STEPS):

@@ -92,7 +92,9 @@ def test_any_program_can_compute_them() -> None:
     checksums = document["checksums"]
     values = np.array([[1.0, 2.0]], dtype="<f4").tobytes()
     assert checksums["tensors"] == {"c.value": hashlib.sha256(b"float32 1x2\n" + values).hexdigest()}
-    covered = {key: document[key] for key in ("format", "version", "producer", "name", "readout", "nodes")}
+    covered = {
+        key: document[key] for key in ("format", "version", "producer", "name", "readout", "nodes", "conversion")
+    }
     text = json.dumps(covered | {"checksums": checksums["tensors"]}, sort_keys=True, separators=(",", ":"))
     assert checksums["document"] == hashlib.sha256(text.encode()).hexdigest()
     assert NetworkDescription.from_document(document | {"tensors": "a format's own"}, tensors).name == "Net"

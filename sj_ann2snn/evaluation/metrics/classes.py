@@ -23,6 +23,8 @@ class ClassMetric(Metric):
         threshold: As for `Accuracy`.
     """
 
+    is_share = True
+
     def __init__(self, *, threshold: float | None = None) -> None:
         self.threshold = None if threshold is None else require_number("threshold", threshold)
 
@@ -105,6 +107,7 @@ class Agreement(Metric):
     """
 
     name = "agreement"
+    is_share = True
     against_ann = True
 
     def targets(self, found: Any, shape: tuple[int, ...]) -> Tensor:
