@@ -66,7 +66,9 @@ def test_spikes_are_counted_as_sent() -> None:
     ann, x = network()
     snn = Converter([x], neuron="differential", progress=False)(ann)
     batches = [(x, ann(x).argmax(1))]
-    few, many = (evaluate(snn, batches, T=steps, progress=False).spikes_per_sample for steps in (8, 64))
+    result = evaluate(snn, batches, T=64, progress=False)
+    few, many = evaluate(snn, batches, T=8, progress=False).spikes_per_sample, result.spikes_per_sample
+    assert (result.spikes_over_time[7], result.spikes_over_time[-1]) == (few, many)
     neurons = 4 * 24
     assert 0 < few <= 8 * neurons
     # At most one in a step, and hardly any once the input has settled.

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from ...support.locks import exclusive
+
 __all__ = ["MacCount", "count_macs"]
 
 aten = torch.ops.aten
@@ -84,7 +86,13 @@ def count_macs(network: nn.Module, run: Callable[[], Any]) -> tuple[MacCount, An
             count.layers[running[-1]] = count.layers.get(running[-1], 0) + found - taken
             taken = found
 
-    with torch.no_grad(), _without_fast_paths(), _followed(network, running, settle), counter:
+    with (
+        exclusive(*network.modules()),
+        torch.no_grad(),
+        _without_fast_paths(),
+        _followed(network, running, settle),
+        counter,
+    ):
         result = run()
         settle()
     return count, result
