@@ -213,7 +213,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
-    pytest.importorskip("material", reason="mkdocs-material is not installed; the extra `docs` brings it")
+    for needed in ("material", "latex2mathml"):
+        pytest.importorskip(needed, reason=f"{needed} is not installed; the extra `docs` brings it")
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")],
         cwd=ROOT,
@@ -226,3 +227,10 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     built = {path.parent.name for path in (tmp_path / "site").glob("*/index.html")}
     assert {page.stem for page in PAGES} - {"index"} <= built
+    for page in PAGES:
+        html = (tmp_path / "site" / ("" if page.stem == "index" else page.stem) / "index.html").read_text(
+            encoding="utf-8"
+        )
+        assert html.count("<math ") == sum(1 for _ in blocks(page, "math")), f"{page.name}: formulas are missing"
+        loaded = re.findall(r"<(?:script|img|link rel=\"stylesheet\")[^>]* (?:src|href)=\"(https?:[^\"]*)", html)
+        assert not loaded, f"{page.name} loads {loaded}"
