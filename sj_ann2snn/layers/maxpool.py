@@ -149,9 +149,7 @@ class CumulativeMaxPool(_Cumulative, _SpikingMaxPool):
     The sum of its outputs up to any step is exactly the maximum of the summed inputs, so the mean is the maximum of
     the mean rates. For binary input, the output is binary.
 
-    Args:
-        spatial: 1, 2 or 3.
-        kernel_size, stride, padding, dilation, ceil_mode: As for `torch.nn.MaxPool2d`.
+    The first argument is the number of spatial dimensions, 1, 2 or 3; the others are those of `torch.nn.MaxPool2d`.
     """
 
 
@@ -165,9 +163,9 @@ class MomentumMaxPool(_SpikingMaxPool):
 
     The rate is ``r <- momentum * r + (1 - momentum) * s``, including the current spike.
 
+    The first argument is the number of spatial dimensions, 1, 2 or 3; the others are those of `torch.nn.MaxPool2d`.
+
     Args:
-        spatial: 1, 2 or 3.
-        kernel_size, stride, padding, dilation, ceil_mode: As for `torch.nn.MaxPool2d`.
         momentum: In [0, 1).
 
     Raises:

@@ -216,7 +216,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     for needed in ("material", "latex2mathml"):
         pytest.importorskip(needed, reason=f"{needed} is not installed; the extra `docs` brings it")
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
         cwd=ROOT,
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
