@@ -1,4 +1,8 @@
-"""The notebooks run from top to bottom in a quick setting, and show the outputs of a full run."""
+"""The notebooks run from top to bottom in a quick setting, and show the outputs of a full run.
+
+After a change, `MNIST_DIR=DIR SJ_ANN2SNN_LOAD_PLUGINS= jupyter nbconvert --to notebook --execute --inplace FILE` makes
+the outputs again.
+"""
 
 from __future__ import annotations
 
