@@ -18,6 +18,7 @@ from ..support.blame import Culprit
 from ..support.wording import shown
 from .graph.channel_map import ChannelMap
 from .graph.records import Record, TensorRecord
+from .problems import Problem, lines_of
 
 __all__ = [
     "APPROXIMATED",
@@ -28,7 +29,6 @@ __all__ = [
     "Draft",
     "NegativeNeuron",
     "Plan",
-    "Problem",
     "ScalePlan",
 ]
 
@@ -58,21 +58,6 @@ class Decision:
     def culprit(self) -> Culprit:
         """The mapper in messages."""
         return Culprit(f"Mapper {shown(self.mapper)}", self.owner)
-
-
-@dataclass(frozen=True)
-class Problem:
-    """An operation that prevents an exact conversion."""
-
-    name: str
-    operation: str
-    source: str
-    why: str
-    help: str
-
-    def __str__(self) -> str:
-        at = f" at {self.source}" if self.source else ""
-        return f"{self.name} ({self.operation}){at}: {self.why}. {self.help}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -127,7 +112,7 @@ class Plan:
             count = len(self.problems)
             raise UnsupportedError(
                 f"{count} operation{'s' if count > 1 else ''} of the network cannot be converted exactly:\n"
-                + "\n".join(f"  - {problem}" for problem in self.problems),
+                + "\n".join(f"  - {line}" for line in lines_of(self.problems)),
                 self.problems,
             )
 

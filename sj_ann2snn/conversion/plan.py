@@ -20,7 +20,7 @@ from ..hooks.registry import BUILTIN
 from ..support.blame import Culprit, blame
 from ..support.trees import map_leaves
 from ..support.wording import sentence, shown
-from .draft import COMMUTED, YOU, Decision, Draft, Plan, Problem
+from .draft import COMMUTED, YOU, Decision, Draft, Plan
 from .forward_batchnorm import fold_forward
 from .graph.batch_mixing import mixing_nodes
 from .graph.known_values import asks_shape
@@ -31,6 +31,7 @@ from .graph.snapshot import Snapshot
 from .graph.tracing import LEAF, SOURCE
 from .pools import exchange_pools
 from .prepare import record_of
+from .problems import Problem
 
 __all__ = ["MapperFinder", "make_plan"]
 

@@ -13,7 +13,7 @@ from ..support.batches import HALF, Signature, count_samples, forward_signature,
 from ..support.shapes import along_axis
 from ..support.trees import map_tensors, tensors
 from ..support.wording import first_line, listed
-from .draft import Draft, Problem
+from .draft import Draft
 from .graph.canonical import absorb_batchnorm, isolate_attributes, remove_unused, unshare_modules
 from .graph.constants import fold_constants
 from .graph.functional_layers import functional_to_layers
@@ -26,6 +26,8 @@ from .graph.state import PlainState, written_tensors
 from .graph.structures import index_fields, open_output
 from .graph.tracing import SOURCE, trace
 from .graph.unread_indices import drop_unread_indices
+from .graph.written_bounds import join_bounds
+from .problems import Problem
 
 __all__ = ["device_of", "prepare", "record_of", "working_copy"]
 
@@ -96,6 +98,7 @@ def prepare(
     isolate_attributes(module)
     unshare_modules(module)
     drop_unread_indices(module)
+    join_bounds(module, record_of(module, samples))
     remove_unused(module)
     recorded = record_of(module, samples)
     functional_to_layers(module, recorded)

@@ -92,6 +92,15 @@ def assert_converts(ann: nn.Module, *inputs: Tensor, **options: Any) -> nn.Modul
     return snn
 
 
+class Clipped(nn.Module):
+    def __init__(self, most: float) -> None:
+        super().__init__()
+        self.most = most
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h.clamp(max=self.most)
+
+
 ACTIVATIONS: dict[str, Callable[[], Callable[[Tensor], Any]]] = {
     "nn.ReLU": nn.ReLU,
     "nn.ReLU inplace": lambda: nn.ReLU(inplace=True),
@@ -107,6 +116,21 @@ ACTIVATIONS: dict[str, Callable[[], Callable[[Tensor], Any]]] = {
     "F.relu6": lambda: F.relu6,
     "clamp(min=0)": lambda: lambda h: h.clamp(min=0),
     "clamp(0, max)": lambda: lambda h: h.clamp(0, 0.4),
+    "clamp(max) of relu": lambda: lambda h: F.relu(h).clamp(max=0.4),
+    "relu of clamp(max)": lambda: lambda h: F.relu(h.clamp(max=0.4)),
+    "clamp_max of relu": lambda: lambda h: torch.relu(h).clamp_max(0.4),
+    "clamp_max_ of relu": lambda: lambda h: torch.relu(h).clamp_max_(0.4),
+    "clamp_max of nn.ReLU": lambda: nn.Sequential(nn.ReLU(), Clipped(0.4)),
+    "clamp_max of relu6": lambda: lambda h: F.relu6(h).clamp(max=0.4),
+    "minimum of relu": lambda: lambda h: torch.minimum(torch.relu(h), torch.tensor(0.4)),
+    "relu of minimum": lambda: lambda h: torch.relu(torch.minimum(h, torch.tensor(0.4))),
+    "minimum of maximum": lambda: lambda h: torch.min(torch.max(h, torch.zeros(())), torch.full((1,), 0.4)),
+    "maximum with zero": lambda: lambda h: torch.maximum(h, torch.tensor(0.0)),
+    "maximum with zeros": lambda: lambda h: torch.maximum(torch.zeros_like(h), h),
+    "maximum method with zeros": lambda: lambda h: h.max(h.new_zeros(())),
+    "where positive": lambda: lambda h: torch.where(h > 0, h, 0.0),
+    "where not positive": lambda: lambda h: torch.where(h <= 0, torch.zeros_like(h), h),
+    "h.where": lambda: lambda h: h.where(h >= 0, torch.zeros(())),
     "clamp_(min=0)": lambda: lambda h: h.clamp_(min=0),
     "clamp_min": lambda: lambda h: h.clamp_min(0.0),
     "torch.clamp": lambda: lambda h: torch.clamp(h, min=0.0, max=0.5),

@@ -72,8 +72,8 @@ def _constant(module: fx.GraphModule, value: Any) -> Tensor | None:
 
 
 def _per_channel(value: Tensor, shape: Sequence[int], axis: int) -> Tensor | None:
-    """One value per channel, if `value` differs in nothing else."""
-    if value.dim() > len(shape):
+    """One value per channel, if `value` differs in nothing else and there is a dimension of channels."""
+    if value.dim() > len(shape) or not -len(shape) <= axis < len(shape):
         return None
     spread = value.reshape((1,) * (len(shape) - value.dim()) + value.shape)
     if spread.numel() != spread.shape[axis]:

@@ -53,14 +53,21 @@ def _extremum(call: Call) -> Made:
         fixed = [value for value in (call.constant(0), call.constant(1)) if value is not None]
         if len(fixed) == 1 and fixed[0].size == 1 and not fixed[0].any():
             return nn.ReLU()
-    if call.count > 2:
-        return None
-    function = torch.maximum if call.node.operator == "Max" else torch.minimum
-    return (
-        Operation(function, [call.argument(position) for position in range(call.count)])
-        if call.count > 1
-        else nn.Identity()
-    )
+    return _folded(torch.maximum if call.node.operator == "Max" else torch.minimum)(call)
+
+
+def _folded(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Call], Made]:
+    def make(call: Call) -> Made:
+        arguments = [call.argument(position) for position in range(call.count)]
+        if call.count == 1:
+            return nn.Identity()
+        return Operation(function if call.count == 2 else partial(operation.fold, function), arguments)
+
+    return make
+
+
+def _mean(call: Call) -> Made:
+    return Operation(operation.mean, [call.argument(position) for position in range(call.count)])
 
 
 def _softmax(call: Call) -> Made:
@@ -103,10 +110,6 @@ def _arithmetic(function: Callable[..., Tensor]) -> Callable[[Call], Made]:
     return make
 
 
-def _sum(call: Call) -> Made:
-    return Operation(operation.add, [call.argument(position) for position in range(call.count)])
-
-
 ACTIVATION_LAYERS: dict[str, Callable[[Call], Made]] = {
     "Add": _arithmetic(torch.add),
     "Clip": _clip,
@@ -115,10 +118,11 @@ ACTIVATION_LAYERS: dict[str, Callable[[Call], Made]] = {
     "LRN": _local_response,
     "LogSoftmax": _softmax,
     "Max": _extremum,
+    "Mean": _mean,
     "Min": _extremum,
     "Mul": _arithmetic(torch.mul),
     "PRelu": _prelu,
     "Softmax": _softmax,
     "Sub": _arithmetic(torch.sub),
-    "Sum": _sum,
+    "Sum": _folded(torch.add),
 }

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from .model import RANDOM, Graph, Node
 
-__all__ = ["fold_constants"]
+__all__ = ["compute", "fold_constants"]
 
 
 _UNCHANGED = {"DequantizeLinear": 19, "QuantizeLinear": 19}
@@ -34,7 +34,7 @@ def fold_constants(graph: Graph) -> None:
             kept.append(node)
         else:
             try:
-                values = _compute(graph, node)
+                values = compute(graph, node, graph.constants)
             except Exception:
                 kept.append(node)  # whoever reads the nodes says what is wrong with it
             else:
@@ -44,13 +44,20 @@ def fold_constants(graph: Graph) -> None:
     graph.keep_needed()
 
 
-def _compute(graph: Graph, node: Node) -> dict[str, np.ndarray[Any, Any]]:
+def compute(graph: Graph, node: Node, values: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+    """What a node makes of given values, by name.
+
+    Args:
+        graph: Of the node.
+        node: It draws no random numbers.
+        values: At least those that the node takes.
+    """
     if node.operator == "Identity":
-        return {node.outputs[0]: graph.constants[node.inputs[0]]}
+        return {node.outputs[0]: values[node.inputs[0]]}
     from onnx import helper
     from onnx.reference import ReferenceEvaluator
 
-    given = {name: graph.constants[name] for name in node.inputs if name}
+    given = {name: values[name] for name in node.inputs if name}
     made = [name for name in node.outputs if name]
     known = [helper.make_tensor_value_info(name, _type(value), value.shape) for name, value in given.items()]
     unknown = [helper.make_empty_tensor_value_info(name) for name in made]

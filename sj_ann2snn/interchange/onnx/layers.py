@@ -8,13 +8,16 @@ from __future__ import annotations
 from .activation_layers import ACTIVATION_LAYERS
 from .call import Call, Made, Varies
 from .model import Graph, Node
+from .pooling import average_pool
 from .resizing import resize
 from .shape_layers import SHAPE_LAYERS
 from .weight_layers import WEIGHT_LAYERS
 
 __all__ = ["plain_layer"]
 
-_PLAIN = {**WEIGHT_LAYERS, **ACTIVATION_LAYERS, **SHAPE_LAYERS, "Resize": resize, "Upsample": resize}
+_POOLING = {"AveragePool": average_pool}
+_RESIZING = {"Resize": resize, "Upsample": resize}
+_PLAIN = {**WEIGHT_LAYERS, **ACTIVATION_LAYERS, **SHAPE_LAYERS, **_POOLING, **_RESIZING}
 
 
 def plain_layer(graph: Graph, node: Node) -> Made:

@@ -56,9 +56,20 @@ def load_model(source: Any) -> Any:
         raise InputError(f"from_onnx takes the path of an ONNX file, or an onnx.ModelProto, not {shown(source)}.")
     if not model.graph.node and not model.graph.output:
         raise FormatError(f"{name} does not hold an ONNX model: it is empty.")
+    _open_unknown_sizes(model.graph)
     if model.ByteSize() < LARGEST_CHECKED:
         _require_valid(model, name)
     return model
+
+
+def _open_unknown_sizes(graph: Any) -> None:
+    """Leave sizes open that a file does not know, for which some programs write -1, 0 or a question mark."""
+    inputs = [(value, 1) for value in graph.input]
+    for value, least in (*inputs, *((value, 0) for value in (*graph.value_info, *graph.output))):
+        for size in value.type.tensor_type.shape.dim:
+            unnamed = size.HasField("dim_param") and not any(map(str.isalnum, size.dim_param))
+            if unnamed or (size.HasField("dim_value") and size.dim_value < least):
+                size.Clear()
 
 
 def _require_valid(model: Any, name: str) -> None:

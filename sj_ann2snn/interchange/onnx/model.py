@@ -8,7 +8,11 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["DEFAULT_DOMAINS", "RANDOM", "Graph", "Node", "Obstacle", "Shape", "graph_of", "shapes_of"]
+__all__ = [
+    *("DEFAULT_DOMAINS", "RANDOM"),
+    *("Graph", "Node", "Obstacle", "Shape", "Sizes"),
+    *("graph_of", "named_shape", "shapes_of"),
+]
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
 """How files name the domain of ONNX's own operators."""
@@ -20,6 +24,10 @@ RANDOM = frozenset(
 
 Shape = tuple[int | str | None, ...]
 """Sizes of dimensions; a string for a size that several values have in common, None for an unknown one."""
+
+
+Sizes = np.ndarray[Any, Any]
+"""Sizes that a graph computes, as an array of objects: integers, and strings for those that depend on the inputs."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,8 @@ class Graph:
         opsets: Versions of the operators, by domain.
         shapes: Shapes of values, as far as known.
         types: Element types of the inputs, as numbers of ONNX.
+        sizes: What is known of values that are computed from shapes. Equal strings in it, and in the shapes of values,
+            are equal sizes.
     """
 
     inputs: list[str]
@@ -89,6 +99,7 @@ class Graph:
     opsets: dict[str, int]
     shapes: dict[str, Shape] = field(default_factory=dict)
     types: dict[str, int] = field(default_factory=dict)
+    sizes: dict[str, Sizes] = field(default_factory=dict)
 
     @property
     def opset(self) -> int:
@@ -155,6 +166,11 @@ def _value(attribute: Any, helper: Any, numpy_helper: Any) -> Any:
     return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
+def named_shape(value: str, shape: Shape) -> tuple[int | str, ...]:
+    """The shape of a value with a name for every unknown size."""
+    return tuple(f"size {axis} of {value}" if size is None else size for axis, size in enumerate(shape))
+
+
 def shapes_of(proto: Any) -> dict[str, Shape]:
     """The shapes of values that a graph states."""
     found = {one.name: _shape(one) for one in (*proto.input, *proto.value_info, *proto.output)}
@@ -168,6 +184,4 @@ def _shape(info: Any) -> Shape | None:
 
 
 def _size(dimension: Any) -> int | str | None:
-    if dimension.HasField("dim_value"):
-        return int(dimension.dim_value)
-    return str(dimension.dim_param) or None
+    return int(dimension.dim_value) if dimension.HasField("dim_value") else str(dimension.dim_param) or None

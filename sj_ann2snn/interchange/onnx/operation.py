@@ -81,6 +81,14 @@ def cut(x: Tensor, parts: Sequence[tuple[int, int, int, int]]) -> Tensor:
     return torch.flip(found, flipped) if flipped else found
 
 
+def cut_between(
+    x: Tensor, starts: Sequence[int] | Tensor, ends: Sequence[int] | Tensor, axes: Sequence[int], steps: Sequence[int]
+) -> Tensor:
+    """ONNX's Slice between places that are computed when the network runs, with steps of at least one."""
+    parts = {axis: slice(starts[at], ends[at], step) for at, (axis, step) in enumerate(zip(axes, steps, strict=True))}
+    return x[tuple(parts.get(axis, slice(None)) for axis in range(1 + max(axes)))]
+
+
 def _backwards(size: int, start: int, end: int, step: int) -> slice:
     """The elements that a slice with a negative step takes, from the first to the last."""
     positions = range(size)[slice(start, end if end >= -size else None, step)]
@@ -98,12 +106,46 @@ def pad(x: Tensor, pads: Sequence[tuple[int, int, int]], mode: str) -> Tensor:
     return x
 
 
+def look_up(x: Tensor, axis: int, indices: Tensor) -> Tensor:
+    """ONNX's Gather with indices that are computed when the network runs."""
+    place: tuple[slice | Tensor, ...] = (*(slice(None) for _ in range(axis)), indices.to(torch.int64))
+    return x[place]
+
+
 def gather(x: Tensor, axis: int, indices: Tensor) -> Tensor:
     """ONNX's Gather with fixed indices."""
     if indices.dim() == 0:
         return x.select(axis, int(indices))
     found = x.index_select(axis, indices.flatten().to(x.device))
     return found if indices.dim() == 1 else torch.unflatten(found, axis, tuple(indices.shape))
+
+
+def expand(x: Tensor, sizes: Sequence[int]) -> Tensor:
+    """ONNX's Expand: a one keeps the size that the input has in that dimension."""
+    more = len(sizes) - x.dim()
+    if more < 0:
+        return expand(x, [1] * -more + list(sizes))
+    return x.expand([-1 if size == 1 and index >= more else size for index, size in enumerate(sizes)])
+
+
+def expand_like(x: Tensor, sizes: Tensor) -> Tensor:
+    """ONNX's Expand to sizes that are computed when the network runs."""
+    return expand(x, _list(sizes))
+
+
+def filled(sizes: Tensor, value: Tensor) -> Tensor:
+    """ONNX's ConstantOfShape."""
+    return value.expand(_list(sizes))
+
+
+def _list(sizes: Tensor) -> list[Any]:
+    """Sizes one by one, which torch.fx can follow."""
+    return [sizes[index] for index in range(len(sizes))]
+
+
+def interpolate_like(x: Tensor, sizes: Tensor, mode: str, align_corners: bool | None) -> Tensor:
+    """ONNX's Resize to sizes that are computed when the network runs."""
+    return F.interpolate(x, size=_list(sizes)[2:], mode=mode, align_corners=align_corners)
 
 
 def gemm(a: Tensor, b: Tensor, c: Tensor | None, alpha: float, beta: float, flip: tuple[bool, bool]) -> Tensor:
@@ -122,8 +164,19 @@ def concatenate(axis: int, *parts: Tensor) -> Tensor:
     return torch.cat(parts, axis)
 
 
-def add(first: Tensor, *more: Tensor) -> Tensor:
-    """ONNX's Sum."""
+def fold(function: Callable[[Tensor, Tensor], Tensor], first: Tensor, *more: Tensor) -> Tensor:
+    """ONNX's Sum, Max and Min of any number of values."""
     for other in more:
-        first = torch.add(first, other)
+        first = function(first, other)
     return first
+
+
+def mean(*values: Tensor) -> Tensor:
+    """ONNX's Mean of any number of values."""
+    return fold(torch.add, *values) / len(values)
+
+
+def average(x: Tensor, pads: Sequence[int], pool: Callable[[Tensor], Tensor]) -> Tensor:
+    """ONNX's AveragePool with other padding before than behind, which the averages leave out."""
+    there = torch.ones((1, *x.shape[2:]), dtype=x.dtype, device=x.device)
+    return pool(F.pad(x, list(pads))) / pool(F.pad(there, list(pads)))

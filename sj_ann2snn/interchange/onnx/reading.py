@@ -9,17 +9,19 @@ from typing import Any
 
 from torch import fx, nn
 
-from ...errors import OptionError, UnsupportedError
+from ...errors import UnsupportedError
 from ...support.neutral import neutrally
-from ...support.wording import described, did_you_mean, listed, shown
+from ...support.wording import described
 from .checking import check_outputs
 from .constants import fold_constants
+from .ends import add_ends, compared_values, end_at
 from .layers import plain_layer
 from .library import Unreadable, read_node
 from .loading import load_model, what_of
-from .model import RANDOM, Graph, Node, Obstacle, graph_of, shapes_of
+from .model import RANDOM, Graph, Node, Obstacle, graph_of
 from .names import add_layer, input_names
-from .reshapes import fix_targets, free_batch
+from .reshapes import free_batch
+from .shapes import know_shapes
 
 __all__ = ["from_onnx"]
 
@@ -67,54 +69,22 @@ def from_onnx(
 
         model = inliner.inline_local_functions(model)
     if outputs is not None:
-        _end_at(model, [outputs] if isinstance(outputs, str) else list(outputs))
+        end_at(model, [outputs] if isinstance(outputs, str) else list(outputs))
     graph = graph_of(model)
     fold_constants(graph)
-    graph.shapes |= _inferred(model)
-    fix_targets(graph)
+    know_shapes(graph)
     batch = free_batch(graph)
-    network = _network(graph, name)
+    network, values = _network(graph, name)
     if verify is not False:
-        check_outputs(model, graph, network, None if verify is True else verify, batch, name)
+        compared = compared_values(graph)
+        add_ends(model, compared[len(graph.outputs) :])
+        probe = _with_ends(network, [values[one] for one in compared])
+        check_outputs(model, graph, probe, compared, None if verify is True else verify, batch, name)
     return network
 
 
-def _end_at(model: Any, names: Sequence[str]) -> None:
-    """Let the graph end at the named values or nodes."""
-    from onnx import helper
-
-    made = {value for node in model.graph.node for value in node.output if value}
-    by_node = {node.name: node.output[0] for node in model.graph.node if node.name}
-    ends = []
-    for name in names:
-        end = name if name in made else by_node.get(name)
-        if end is None:
-            hint = (
-                did_you_mean(name, [*made, *by_node])
-                or f"It ends with {listed(one.name for one in model.graph.output)}."
-            )
-            raise OptionError(f"outputs names {shown(name)}, which is neither a node nor a value of the file. {hint}")
-        ends.append(end)
-    if not ends:
-        raise OptionError("outputs is empty. Name at least one value or node at which the network ends.")
-    known = {one.name: one for one in (*model.graph.output, *model.graph.value_info)}
-    infos = [known.get(end) or helper.make_empty_tensor_value_info(end) for end in ends]
-    kept = [type(info).FromString(info.SerializeToString()) for info in infos]
-    del model.graph.output[:]
-    model.graph.output.extend(kept)
-
-
-def _inferred(model: Any) -> dict[str, Any]:
-    """Shapes of the values in between, as far as ONNX can tell."""
-    from onnx import shape_inference
-
-    try:
-        return shapes_of(shape_inference.infer_shapes(model, data_prop=True).graph)
-    except Exception:
-        return {}  # some operators then cannot be read, and say so
-
-
-def _network(graph: Graph, name: str) -> fx.GraphModule:
+def _network(graph: Graph, name: str) -> tuple[fx.GraphModule, dict[str, fx.Node]]:
+    """The network, and the node of every value."""
     obstacles: list[Obstacle] = []
     root, traced = nn.Module(), fx.Graph()
     values: dict[str, fx.Node] = {}
@@ -144,7 +114,15 @@ def _network(graph: Graph, name: str) -> fx.GraphModule:
     ends = tuple(values[one] for one in graph.outputs)
     traced.output(ends[0] if len(ends) == 1 else ends)
     traced.lint()
-    return fx.GraphModule(root, traced, "OnnxNetwork").eval()
+    return fx.GraphModule(root, traced, "OnnxNetwork").eval(), values
+
+
+def _with_ends(network: fx.GraphModule, ends: Sequence[fx.Node]) -> fx.GraphModule:
+    """The same network with other outputs, always as a tuple."""
+    copied, nodes = fx.Graph(), dict[fx.Node, fx.Node]()
+    copied.graph_copy(network.graph, nodes)
+    copied.output(tuple(nodes[end] for end in ends))
+    return fx.GraphModule(network, copied).eval()
 
 
 def _read(graph: Graph, node: Node) -> tuple[nn.Module, bool]:

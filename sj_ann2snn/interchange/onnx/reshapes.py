@@ -6,37 +6,63 @@ from typing import Any
 
 import numpy as np
 
-from .model import Graph, Node, Shape
+from .model import Graph, Node, Shape, Sizes, named_shape
 
 __all__ = ["fix_targets", "free_batch"]
 
 
-def fix_targets(graph: Graph) -> None:
-    """Replace targets that a graph computes from the shapes of its values, as far as these are known beforehand.
+def fix_targets(graph: Graph) -> bool:
+    """Replace sizes that a graph computes from the shapes of its values, as far as these are known beforehand.
 
     Args:
-        graph: Changed in place.
+        graph: Its nodes Reshape and Expand are changed.
+
+    Returns:
+        Whether there were any.
     """
+    fixed = False
     for node in graph.nodes:
-        if node.operator != "Reshape" or len(node.inputs) < 2 or node.inputs[1] in graph.constants:
+        if node.operator not in ("Reshape", "Expand") or len(node.inputs) < 2 or node.inputs[1] in graph.constants:
             continue
-        sizes = _target(graph.shapes.get(node.inputs[0]), graph.shapes.get(node.outputs[0]))
-        if sizes is not None:
+        before, target = graph.shapes.get(node.inputs[0]), graph.sizes.get(node.inputs[1])
+        if node.operator == "Expand":
+            sizes = _expansion(node.inputs[0], before, target)
+        else:
+            after = _full(graph.shapes.get(node.outputs[0])) if target is None else tuple(target)
+            sizes = _target(node.inputs[0], before, after)
+        if sizes is not None and not (node.attributes.get("allowzero") and 0 in sizes):
             node.attributes.pop("allowzero", None)
             _set_target(graph, node, np.array(sizes))
+            fixed = True
     graph.keep_needed()
+    return fixed
 
 
-def _target(before: Shape | None, after: Shape | None) -> list[int] | None:
-    """The target of a Reshape between these shapes; None if they leave it open."""
-    if before is None or after is None or 0 in after:
+def _expansion(value: str, before: Shape | None, target: Sizes | None) -> list[int] | None:
+    """The target of an Expand, with a one for every size that the input has already; None if it leaves one open."""
+    if before is None or target is None:
         return None
+    named = (None,) * (len(target) - len(before)) + named_shape(value, before)
+    sizes = [1 if size == has else size for size, has in zip(target, named[-len(target) :], strict=True)]
+    return sizes if all(isinstance(size, int) for size in sizes) else None
+
+
+def _full(shape: Shape | None) -> Shape | None:
+    """The shape, unless it holds nothing: a target of zero means something else."""
+    return None if shape is None or 0 in shape else shape
+
+
+def _target(value: str, before: Shape | None, after: Shape | None) -> list[int] | None:
+    """The target of a Reshape from one shape to another, or to a target; None if they leave it open."""
+    if before is None or after is None:
+        return None
+    named = named_shape(value, before)
     sizes = []
     for index, size in enumerate(after):
         if isinstance(size, int):
             sizes.append(size)
         else:
-            sizes.append(0 if size is not None and before[index : index + 1] == (size,) else -1)
+            sizes.append(0 if size is not None and named[index : index + 1] == (size,) else -1)
     return sizes if sizes.count(-1) < 2 else None
 
 
@@ -44,6 +70,26 @@ def _set_target(graph: Graph, node: Node, target: np.ndarray[Any, Any]) -> None:
     name = f"target of {node.name}, {node.outputs[0]}"
     graph.constants[name] = target
     node.inputs[1] = name
+
+
+def fix_resizes(graph: Graph) -> None:
+    """Replace sizes of Resize in the same way; no shapes may be inferred afterwards.
+
+    Args:
+        graph: Changed in place.
+    """
+    for node in graph.nodes:
+        target = graph.sizes.get(node.inputs[3]) if node.operator == "Resize" and len(node.inputs) > 3 else None
+        before = graph.shapes.get(node.inputs[0])
+        if target is None or before is None or node.attributes.get("axes") is not None or len(target) != len(before):
+            continue
+        # Samples and channels stay as they are.
+        named = named_shape(node.inputs[0], before)
+        if tuple(target[:2]) == named[:2] and all(isinstance(size, int) for size in target[2:]):
+            name = f"sizes of {node.name}, {node.outputs[0]}"
+            graph.constants[name] = np.array([0, 0, *target[2:]])
+            node.inputs[3] = name
+    graph.keep_needed()
 
 
 def free_batch(graph: Graph) -> int | None:

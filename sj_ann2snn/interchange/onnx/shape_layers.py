@@ -71,6 +71,8 @@ def _pad_with_input(around: Sequence[tuple[int, int, int]], mode: str) -> Made:
 
 
 def _slice(call: Call) -> Made:
+    if call.varies(1) or call.varies(2):
+        return _slice_between(call)
     starts, ends = call.ints(1, "starts"), call.ints(2, "ends")
     axes, steps = call.ints(3, "axes"), call.ints(4, "steps")
     if starts is None or ends is None:
@@ -81,10 +83,30 @@ def _slice(call: Call) -> Made:
     return Operation(operation.cut, [VARIES, tuple(parts)])
 
 
+def _slice_between(call: Call) -> Made:
+    axes, steps = call.ints(3, "axes"), call.ints(4, "steps")
+    known = call.shape(1) or call.shape(2)
+    count = len(axes) if axes is not None else known[0] if known else None
+    if not isinstance(count, int):
+        return None
+    steps = [1] * count if steps is None else steps
+    if min(steps) < 1:
+        return None
+    ends = [
+        VARIES if call.varies(position) else tuple(call.ints(position, name) or ())
+        for position, name in ((1, "starts"), (2, "ends"))
+    ]
+    axes = call.axes(list(range(count)) if axes is None else axes)
+    return Operation(operation.cut_between, [VARIES, *ends, tuple(axes), tuple(steps)])
+
+
 def _gather(call: Call) -> Made:
     indices, axis = call.constant(1), call.attribute("axis", 0)
     size = call.shape(0)
-    if indices is None or size is None:
+    if indices is None:
+        (axis,) = call.axes([axis])
+        return Operation(operation.look_up, [call.argument(0), axis, VARIES])
+    if size is None:
         return None
     here = size[axis]
     if (indices < 0).any():
@@ -106,8 +128,22 @@ def _split(call: Call) -> Made:
     return Operation(partial(torch.split, split_size_or_sections=sizes, dim=axis), [VARIES])
 
 
+def _expand(call: Call) -> Made:
+    if not call.varies(1):
+        return Operation(operation.expand, [VARIES, tuple(call.ints(1, "shape") or ())])
+    return Operation(operation.expand_like, [call.argument(0), VARIES])
+
+
+def _filled(call: Call) -> Made:
+    value = call.attribute("value")
+    filling = torch.zeros(()) if value is None else tensor(value).reshape(())
+    return Operation(operation.filled, [VARIES, filling])
+
+
 SHAPE_LAYERS: dict[str, Callable[[Call], Made]] = {
     "Concat": _concat,
+    "ConstantOfShape": _filled,
+    "Expand": _expand,
     "Flatten": _flatten,
     "Gather": _gather,
     "Pad": _pad,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from . import operation
 from .call import Call, Made
 from .library import Unreadable, tensor
 from .operation import Operation
+from .pooling import same_pads
 
 __all__ = ["WEIGHT_LAYERS"]
 
@@ -30,33 +30,11 @@ def _needs_weights(call: Call) -> Made:
         attributes.pop("auto_pad")
         attributes["pads"] = [0] * 2 * len(kernel)
     elif found in ("SAME_UPPER", "SAME_LOWER") and call.node.operator == "Conv":
-        pads = _same_pads(call, kernel)
+        pads = same_pads(call, kernel)
         if pads is not None:
             attributes.pop("auto_pad")
             attributes["pads"] = pads
     return None
-
-
-def _same_pads(call: Call, kernel: Sequence[int]) -> list[int] | None:
-    """The pads that ``auto_pad`` stands for; None if they depend on the size of the input."""
-    spatial = len(kernel)
-    strides = call.attribute("strides", [1] * spatial)
-    dilations = call.attribute("dilations", [1] * spatial)
-    sizes = (call.shape(0) or (None,) * (2 + spatial))[2:]
-    before, after = [], []
-    for size, width, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True):
-        reach = (width - 1) * dilation + 1
-        if stride == 1:
-            total = reach - 1
-        elif isinstance(size, int):
-            total = max(0, (math.ceil(size / stride) - 1) * stride + reach - size)
-        else:
-            return None
-        small, large = total // 2, total - total // 2
-        upper = call.attribute("auto_pad") == "SAME_UPPER"
-        before.append(small if upper else large)
-        after.append(large if upper else small)
-    return before + after
 
 
 def _batchnorm(call: Call) -> Made:
@@ -73,7 +51,8 @@ def _batchnorm(call: Call) -> Made:
         raise Unreadable("it has statistics per element (spatial=0)", "Export it with statistics per channel")
     rank = call.graph.rank(call.name(0))
     if rank not in _BATCHNORMS:
-        raise Unreadable(f"it takes {rank} dimensions", "BatchNorm takes two to five dimensions")
+        taken = "a number of dimensions that only its inputs decide" if rank is None else f"{rank} dimensions"
+        raise Unreadable(f"it takes {taken}", "BatchNorm takes two to five dimensions")
     layer = _BATCHNORMS[rank](len(mean), eps=call.attribute("epsilon", 1e-5))
     layer.weight, layer.bias = nn.Parameter(scale), nn.Parameter(shift)
     layer.running_mean, layer.running_var = mean, variance
