@@ -52,6 +52,21 @@ class LayerSums:
     emissions: int = 0
     missing: dict[str, str] = field(default_factory=dict)
 
+    def merge(self, other: LayerSums) -> None:
+        """Take in the figures of other samples."""
+        for steps, terms in other.terms.items():
+            self.terms.setdefault(steps, TermSums()).merge(terms)
+        self.saturated = self.saturated + other.saturated
+        self.silent = self.silent + other.silent
+        self.active = self.active + other.active
+        if other.used is not None:
+            same = self.used is not None and self.used.shape == other.used.shape
+            self.used = self.used | other.used if self.used is not None and same else other.used
+        self.largest = self.largest if other.largest is None else other.largest
+        self.spikes += other.spikes
+        self.emissions += other.emissions
+        self.missing.update(other.missing)
+
 
 class Measured:
     """The totals over all tiles; tiles may add to it side by side."""
@@ -79,7 +94,7 @@ class TileResult:
     Attributes:
         answer: The answer of the readout after the last step.
         sums: The sums of the outputs after every checkpoint.
-        wanted: For every layer, f(x̄) after the last step, in units of a spike.
+        wanted: For every layer, f(x̄) after the last step, in units of a spike and in the network's precision.
         missing: For every layer, f(x̄) − r.
     """
 
@@ -105,7 +120,11 @@ class MeasuringCollector(Collector):
         self._measured, self._samples = measured, samples
         self._activations = activations
         self._dtype = next(iter(activations.values())).dtype
-        self._probes: dict[str, SpikingProbe] = {}
+        self._layers = {layer.target: layer for layer in measured.layers}
+        # Only the finished tile adds to the totals: a tile that does not fit into memory is repeated.
+        self._sums = {layer.target: LayerSums() for layer in measured.layers}
+        self._wanted: dict[str, Tensor] = {}
+        self._missing: dict[str, Tensor] = {}
         self._synapses = Operations(measured.connections, measured.checkpoints[-1])
         self._updates: dict[str, float] = {}
         self._seen: dict[str, None] = {}
@@ -115,12 +134,14 @@ class MeasuringCollector(Collector):
         self._totals: list[Any] = []
 
     def watch(self, call: Call) -> None:
-        """Keep the probes, and count the synaptic operations of everything else."""
+        """Measure what the probes note, at once, and count the synaptic operations of everything else."""
         self._seen[call.name] = None
         if isinstance(call.operation, SpikingProbe):
-            self._probes[call.name] = call.operation
             if is_spiking(call.operation.inner):
                 self._updates[call.name] = self._updates.get(call.name, 0.0) + call.result.numel()
+            layer = self._layers[call.name]
+            for steps, (current, emitted) in call.operation.take().items():
+                self._measure(layer, call.operation, steps, current, emitted)
             return
         self._synapses.add(call, self._done)
 
@@ -140,33 +161,31 @@ class MeasuringCollector(Collector):
         self._done += steps
 
     def result(self) -> TileResult:
-        found = {layer.target: self._measure(layer) for layer in self._measured.layers}
-        wanted = {target: one for target, (one, _) in found.items()}
-        missing = {target: one - rate for target, (one, rate) in found.items()}
         with self._measured.lock:
             self._measured.samples += self._samples.stop - self._samples.start
             self._measured.not_counted.update(self._synapses.not_counted)
+            for target, sums in self._sums.items():
+                self._measured.sums[target].merge(sums)
         steps = self._done * (self._samples.stop - self._samples.start)
         self._measured.totals.add(self._synapses, self._updates, self._seen, steps)
-        return TileResult(self._answers.result(), self._totals, wanted, missing)
+        return TileResult(self._answers.result(), self._totals, self._wanted, self._missing)
 
-    def _measure(self, layer: Layer) -> tuple[Tensor, Tensor]:
-        """Add the error of a layer to the totals; returns f(x̄) and r."""
-        probe, sums = self._probes[layer.target], self._measured.sums[layer.target]
+    def _measure(self, layer: Layer, probe: SpikingProbe, steps: int, current: Tensor, emitted: Tensor) -> None:
+        """Take in the error of a layer after some steps, given the sums of its inputs and outputs."""
+        sums = self._sums[layer.target]
         activation = self._activations[layer.target][self._samples].double()
-        seen = {steps: probe.seen[steps] for steps in self._measured.checkpoints}
-        wanted = rate = activation
-        for steps, (current, emitted) in seen.items():
-            rate = emitted / steps
-            if layer.is_neuron:
-                wanted, terms, largest = self._split(layer, probe, activation, current, rate, steps)
-            else:
-                wanted, terms = self._split_operation(probe, activation, current / steps, rate)
-            with self._measured.lock:
-                sums.terms.setdefault(steps, TermSums()).add(activation, rate, terms, layer.unit, layer.axis)
+        rate = emitted / steps
+        if layer.is_neuron:
+            wanted, terms, largest = self._split(layer, probe, activation, current, rate, steps)
+        else:
+            wanted, terms = self._split_operation(probe, activation, current / steps, rate)
+        sums.terms.setdefault(steps, TermSums()).add(activation, rate, terms, layer.unit, layer.axis)
+        if steps < self._measured.checkpoints[-1]:
+            return
         if layer.is_neuron:
             self._shares(layer, sums, probe, activation, wanted, rate, largest)
-        return wanted, rate
+        self._wanted[layer.target] = wanted.to(self._dtype)
+        self._missing[layer.target] = (wanted - rate).to(self._dtype)
 
     def _split(
         self, layer: Layer, probe: SpikingProbe, activation: Tensor, current: Tensor, rate: Tensor, steps: int
@@ -175,20 +194,20 @@ class MeasuringCollector(Collector):
         potential = None if layer.potential is None else layer.potential.to(current.device)
         mean = current / steps if potential is None else (current - potential) / steps
         wanted = layer.activate(mean)
-        largest = largest_output(probe.inner, mean.to(dtype), steps, potential)
+        largest = largest_output(probe.spare, mean.to(dtype), steps, potential)
 
         def staircase(drive: Tensor) -> Tensor:
-            return mean_output(probe.inner, drive.to(dtype), steps, potential)
+            return mean_output(probe.spare, drive.to(dtype), steps, potential)
 
         terms = split(activation, wanted, rate, largest, staircase)
         if not is_plain_if(probe.inner) and steps == self._measured.checkpoints[0]:
             again = staircase(wanted.minimum(largest))
             if not torch.equal(again, terms["clipping"].neg() + wanted - terms["rounding"]):
-                self._measured.sums[layer.target].missing["rounding"] = (
+                self._sums[layer.target].missing["rounding"] = (
                     "the neuron answers the same current differently each time, so that it has no staircase; "
                     "unevenness contains its rounding"
                 )
-        if self._measured.sums[layer.target].missing:
+        if self._sums[layer.target].missing:
             terms["unevenness"] = terms["unevenness"] + terms["rounding"]
             terms["rounding"] = torch.zeros_like(terms["rounding"])
         return wanted, terms, largest
@@ -197,7 +216,7 @@ class MeasuringCollector(Collector):
         self, probe: SpikingProbe, activation: Tensor, mean: Tensor, rate: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The error of an operation that mixes what arrives over time; it neither clips nor rounds."""
-        wanted = at_once(probe.inner, mean.to(self._dtype)).double()
+        wanted = at_once(probe.spare, mean.to(self._dtype)).double()
         zero = torch.zeros_like(rate)
         return wanted, {
             "inherited": activation - wanted,
@@ -221,14 +240,16 @@ class MeasuringCollector(Collector):
         saturated = (wanted > largest * NEARLY).sum(others).cpu()
         silent = (positive & (rate == 0)).sum(others).cpu()
         used = (rate != 0).any(0).cpu()
-        with self._measured.lock:
-            sums.saturated = sums.saturated + saturated
-            sums.silent = sums.silent + silent
-            sums.active = sums.active + positive.sum(others).cpu()
-            sums.used = used if sums.used is None or sums.used.shape != used.shape else sums.used | used
-            sums.largest = largest.cpu()
-            sums.spikes += probe.spikes
-            sums.emissions += probe.emissions
+        sums.saturated, sums.silent, sums.active = saturated, silent, positive.sum(others).cpu()
+        sums.used, sums.largest = used, _compact(largest.cpu())
+        sums.spikes, sums.emissions = probe.spikes, probe.emissions
+
+
+def _compact(x: Tensor) -> Tensor:
+    """The same values; in the memory of one, if they are all the same."""
+    first = x.reshape(-1)[:1].clone()
+    same = first.numel() == 1 and bool((x == first).all())
+    return first.reshape([1] * x.dim()).expand(x.shape) if same else x
 
 
 def _like(outputs: Any, values: Sequence[Tensor]) -> Any:

@@ -93,7 +93,6 @@ class Passes:
         self.samplers: dict[str, LayerSampler] = {}
         self.rasters: dict[str, Raster] = {}
         self._folded = network.ann()
-        self._built: dict[tuple[str, str], Any] = {}
 
     def run(self, chunks: Sequence[Chunk], *, progress: bool) -> None:
         """Run everything on all samples."""
@@ -109,15 +108,16 @@ class Passes:
                 bar.update()
                 for layer in layers:
                     value = self._alone_value(layer, chunk, activations)
-                    network = self._once("alone", layer.target, partial(self.network.ann, [layer.target]))
+                    network = self.network.ann([layer.target])
                     answer = open_values(run_once(network, (value, *chunk.inputs)))[0]
+                    del network
                     self.alone[layer.target].add(answer, folded, chunk)
                     bar.update()
-                    answer = self._simulated("without", layer, [layer.target], (inner[layer.target], *chunk.inputs))
+                    answer = self._simulated([layer.target], (inner[layer.target], *chunk.inputs))
                     self.without[layer.target].add(answer, folded, chunk)
                     bar.update()
                     values = (missing[layer.target], *chunk.inputs)
-                    answer = self._simulated("corrected", layer, [layer.target], values, added=True)
+                    answer = self._simulated([layer.target], values, added=True)
                     self.corrected[layer.target].add(answer, folded)
                     bar.update()
 
@@ -171,7 +171,7 @@ class Passes:
         activations: Mapping[str, Tensor],
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Run the network over time; returns f(x̄) and f(x̄) − r of every layer."""
-        simulator = self._once("whole", "", lambda: Simulator(self.network.spiking(self.checkpoints), self.steps))
+        simulator = Simulator(self.network.spiking(self.checkpoints), self.steps)
         make = partial(MeasuringCollector, self.measured, activations, self._readout)
         tiles: list[TileResult] = simulator.run_all(chunk.inputs, make)
         answer = plain(concatenate([tile.answer for tile in tiles]))
@@ -186,10 +186,9 @@ class Passes:
                     for last, first in zip(real(sums[-1]), real(found), strict=True)
                 ]
                 self.delayed[steps].add(rest, wanted)
-        dtype = next(iter(activations.values())).dtype
         targets = [layer.target for layer in self.network.layers]
-        wanted_rates = {target: torch.cat([tile.wanted[target] for tile in tiles]).to(dtype) for target in targets}
-        missing = {target: torch.cat([tile.missing[target] for tile in tiles]).to(dtype) for target in targets}
+        wanted_rates = {target: torch.cat([tile.wanted[target] for tile in tiles]) for target in targets}
+        missing = {target: torch.cat([tile.missing[target] for tile in tiles]) for target in targets}
         return wanted_rates, missing
 
     def _observe(
@@ -222,14 +221,12 @@ class Passes:
         feeding = {one.target for one in self.network.feeding(layer)}
         given = [one.target for one in self.network.layers if one.is_neuron and one.target not in feeding]
         values = tuple(activations[target] for target in given)
-        found = self._simulated("feeding", layer, given, (*values, *chunk.inputs), until=layer.target, mean=True)
+        found = self._simulated(given, (*values, *chunk.inputs), until=layer.target, mean=True)
         value: Tensor = found
         return value
 
     def _simulated(
         self,
-        what: str,
-        layer: Layer,
         given: Iterable[str],
         inputs: tuple[Any, ...],
         *,
@@ -238,19 +235,10 @@ class Passes:
         added: bool = False,
     ) -> Any:
         """The answer of the network whose layers `given` emit constant values, or these in addition."""
-
-        def make() -> Simulator:
-            return Simulator(self.network.spiking((), list(given), until, added=added), self.steps)
-
-        simulator: Simulator = self._once(what, layer.target, make)
+        # Made anew each time: kept, each would keep the potentials of all its neurons.
+        simulator = Simulator(self.network.spiking((), list(given), until, added=added), self.steps)
         readout = self._mean if mean else self._readout
         return plain(concatenate(simulator.run_all(inputs, lambda _: AnswerAtEnd(readout))))
-
-    def _once(self, what: str, target: str, make: Callable[[], Any]) -> Any:
-        """What `make` makes, made once."""
-        if (what, target) not in self._built:
-            self._built[what, target] = make()
-        return self._built[what, target]
 
 
 def _mean(steps: int, total: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from ..compat import MemoryModule, reset_net
 from ..layers import MemoryLayer
 from ..simulation.engine.firing import can_fire_in_place, count_emissions, fire, is_spiking
+from ..simulation.engine.own_copies import own_copies
 
 __all__ = ["ActivationProbe", "SpikingProbe", "at_once", "run_steps"]
 
@@ -46,7 +48,9 @@ class SpikingProbe(MemoryLayer):
         checkpoints: The numbers of steps after which to note both means.
 
     Attributes:
-        seen: After each of those numbers of steps, the sum of the inputs and the sum of the outputs, ``[N, ...]``.
+        seen: After each of those numbers of steps, the sum of the inputs and the sum of the outputs, ``[N, ...]``,
+            until `take` is called.
+        spare: Another neuron or operation of the same kind, to try currents on while `inner` goes on.
         spikes: Number of spikes since the last reset.
         emissions: How often the neuron emitted anything.
     """
@@ -60,12 +64,20 @@ class SpikingProbe(MemoryLayer):
     def __init__(self, inner: nn.Module, checkpoints: Sequence[int]) -> None:
         super().__init__()
         self.inner, self.checkpoints = inner, tuple(checkpoints)
+        self.spare = (own_copies({"": inner}) or {"": copy.deepcopy(inner)})[""]
         for name, value in (("steps", 0), ("sums", None), ("seen", {}), ("spikes", 0), ("emissions", 0)):
             self.register_memory(name, value)
 
     def reset(self) -> None:
         super().reset()
         reset_net(self.inner)
+
+    def take(self) -> dict[int, tuple[Tensor, Tensor]]:
+        """What was noted since the last call, which it does not keep."""
+        seen, self.seen = self.seen, {}
+        if self.steps == self.checkpoints[-1]:
+            self.sums = None
+        return seen
 
     def single_step_forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return self.multi_step_forward(x.unsqueeze(0), *args, **kwargs).squeeze(0)

@@ -44,7 +44,8 @@ class ActivationSample:
         else:
             rows, scales = values.transpose(0, axis + 1).flatten(1), scale.transpose(0, axis + 1).flatten(1)
         step = max(1, rows.numel() // MOST)
-        return cls(rows[:, ::step], scales.amax(1, keepdim=True), float(largest.max()), start)
+        # A copy: a view would keep all of them.
+        return cls(rows[:, ::step].clone(), scales.amax(1, keepdim=True), float(largest.max()), start)
 
     @property
     def usual(self) -> float:
