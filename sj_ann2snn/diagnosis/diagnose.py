@@ -23,8 +23,9 @@ from .data import Chunk, cut, read_samples, without_targets
 from .examining import Examination, examine
 from .network import SpikingNetwork
 from .parts import diagnose_parts
-from .result import Diagnosis
+from .result import Advice, Diagnosis
 from .scores import Scores, Wanted
+from .statistics import statistics_advice
 from .summary import metric_figures
 
 __all__ = ["diagnose"]
@@ -110,8 +111,11 @@ def diagnose(
         output, template = open_values(caller(*first.inputs))
     if wanted.is_default:
         chunks = _with_labels(chunks, wanted, output)
-    scores = None if chunks[0].targets is None else partial(Scores, wanted.measures, partial(_restored, template))
-    return _result(examine(network, copied, caller, chunks, steps, readouts, scores, progress=progress), wanted)
+    restore = partial(_restored, template)
+    scores = None if chunks[0].targets is None else partial(Scores, wanted.measures, restore)
+    examined = examine(network, copied, caller, chunks, steps, readouts, scores, progress=progress)
+    own = statistics_advice(copied, signature, chunks, wanted.measures, restore, network.call)
+    return _result(examined, wanted, [] if own is None else [own])
 
 
 def _require_ann(ann: Any) -> None:
@@ -137,7 +141,7 @@ def _restored(template: Any, output: Any) -> Any:
     return rebuild(output, template)
 
 
-def _result(found: Examination, wanted: Wanted) -> Diagnosis:
+def _result(found: Examination, wanted: Wanted, own: list[Advice]) -> Diagnosis:
     passes = found.passes
     over_time = {steps: sums.values for steps, sums in passes.over_time.items()}
     metrics, notes = metric_figures(passes.whole.values, passes.reference.values, over_time, wanted.measures)
@@ -146,7 +150,7 @@ def _result(found: Examination, wanted: Wanted) -> Diagnosis:
     first = next(iter(metrics.values()), None)
     return Diagnosis(
         layers=layers,
-        advice=tuple(found.advice(layers)),
+        advice=(*found.advice(layers), *own),
         T=passes.steps,
         samples=measured.samples,
         readout=found.readout,
