@@ -152,7 +152,7 @@ def test_a_detector() -> None:
 def test_statistics_of_the_ann_that_do_not_fit_the_data() -> None:
     ann = Detector().eval()
     ann.backbone.insert(1, nn.BatchNorm2d(6))
-    ann.backbone[1].running_mean += 3
+    ann.backbone[1].running_mean -= 3
     ann.backbone[1].running_var *= 0.01
     ann.eval()
     images = [torch.rand(3, 8 + index % 2, 8) for index in range(40)]
