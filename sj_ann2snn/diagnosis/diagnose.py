@@ -30,8 +30,9 @@ from .examining import Examination, examine
 from .network import SpikingNetwork
 from .parts import diagnose_parts
 from .passes import Passes
-from .result import Diagnosis
+from .result import Advice, Diagnosis
 from .scores import Scores, Wanted
+from .statistics import statistics_advice
 from .summary import metric_figures, observed
 
 __all__ = ["diagnose"]
@@ -117,12 +118,14 @@ def diagnose(
         output, template = open_values(caller(*first.inputs))
     if wanted.is_default:
         chunks = _with_labels(chunks, wanted, output)
-    scores = None if chunks[0].targets is None else partial(Scores, wanted.measures, partial(_restored, template))
+    restore = partial(_restored, template)
+    scores = None if chunks[0].targets is None else partial(Scores, wanted.measures, restore)
     dense = DensePasses(copied, snn, signature)
     for chunk in chunks:
         dense.add(chunk.inputs, signature, chunk.inputs)
     found = examine(network, copied, caller, chunks, steps, readouts, scores, progress=progress)
-    made = _result(found, wanted, _costs(found.passes, dense))
+    own = statistics_advice(copied, signature, chunks, wanted.measures, restore, network.call)
+    made = _result(found, wanted, [] if own is None else [own], _costs(found.passes, dense))
     return replace(made, observed=observed(found.passes, type(ann).__name__, plugins))
 
 
@@ -156,7 +159,7 @@ def _costs(passes: Passes, dense: DensePasses) -> Costs:
     return summed_up(Layers.of(network), dense, measured.totals, figures, passes.steps, measured.samples, spikes)
 
 
-def _result(found: Examination, wanted: Wanted, costs: Costs) -> Diagnosis:
+def _result(found: Examination, wanted: Wanted, own: list[Advice], costs: Costs) -> Diagnosis:
     passes = found.passes
     over_time = {steps: sums.values for steps, sums in passes.over_time.items()}
     metrics, notes = metric_figures(passes.whole.values, passes.reference.values, over_time, wanted.measures)
@@ -165,7 +168,7 @@ def _result(found: Examination, wanted: Wanted, costs: Costs) -> Diagnosis:
     first = next(iter(metrics.values()), None)
     return Diagnosis(
         layers=layers,
-        advice=tuple(found.advice(layers)),
+        advice=(*found.advice(layers), *own),
         T=passes.steps,
         samples=measured.samples,
         readout=found.readout,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,8 +26,9 @@ from .answers import AnswerSums, real
 from .data import Chunk, read_samples, rows_of_inputs
 from .examining import Examination, examine
 from .network import SpikingNetwork
-from .result import Diagnosis, LayerDiagnosis
+from .result import Advice, Diagnosis, LayerDiagnosis
 from .scores import Scores, Wanted
+from .statistics import statistics_advice
 from .summary import metric_figures
 
 __all__ = ["diagnose_parts"]
@@ -112,7 +113,8 @@ def diagnose_parts(
             examined[name] = examine(network, part, caller, found, steps, readouts, None, progress=progress)
     if not examined:
         raise InputError("The network calls none of its converted parts on the given data, so nothing spikes.")
-    return _joined(examined, received, whole, wanted, [name for name in networks if name not in examined])
+    own = whole.statistics(signature, chunks, wanted, next(iter(examined.values())).passes.network.call)
+    return _joined(examined, received, whole, wanted, own, [name for name in networks if name not in examined])
 
 
 class _Whole:
@@ -128,7 +130,7 @@ class _Whole:
         targets = [chunk.targets for chunk in chunks if chunk.targets is not None]
         by_default = wanted.is_default and not wanted.fit(targets, first)
         self.measured = bool(targets) and not by_default
-        make = partial(Scores, wanted.measures, lambda output: rebuild(output, self._template))
+        make = partial(Scores, wanted.measures, self._restored)
         self.scores, self.reference = (make() if self.measured else None for _ in range(2))
         self.sums: AnswerSums | None = AnswerSums()
 
@@ -155,6 +157,18 @@ class _Whole:
             # The next output may have another structure.
             self.scores.finish()
             self.reference.finish()
+
+    def statistics(
+        self, signature: Signature, chunks: Sequence[Chunk], wanted: Wanted, call: Mapping[str, Any]
+    ) -> list[Advice]:
+        """Advice on the ANN's own BatchNorms."""
+        # A detector's answers cannot be cut into samples, and its statistics are judged by themselves.
+        measures = wanted.measures if self.measured and self.sums is not None else ()
+        found = statistics_advice(self._ann, signature, chunks, measures, self._restored, call)
+        return [] if found is None else [found]
+
+    def _restored(self, output: Any) -> Any:
+        return rebuild(output, self._template)
 
     def _of_ann(self, inputs: tuple[Any, ...]) -> Any:
         """The ANN's output on the CPU."""
@@ -203,6 +217,7 @@ def _joined(
     received: dict[str, _Received],
     whole: _Whole,
     wanted: Wanted,
+    own: list[Advice],
     unused: list[str],
 ) -> Diagnosis:
     figures: list[LayerDiagnosis] = []
@@ -239,7 +254,7 @@ def _joined(
     notes += [f"{name} is not called on the given data" for name in unused]
     return Diagnosis(
         layers=tuple(figures),
-        advice=tuple(sorted(advice, key=lambda one: (one.cause not in ("batchnorm", "mismatch"), -one.gain))),
+        advice=(*sorted(advice, key=lambda one: (one.cause not in ("batchnorm", "mismatch"), -one.gain)), *own),
         T=steps,
         samples=whole.samples,
         readout=next(iter(examined.values())).readout,

@@ -145,7 +145,7 @@ class Advice:
         text: The reason in words.
         arguments: The arguments that carry it out, of `Converter` or, for T and the readout, of `evaluate`.
         call: The call to paste.
-        gain: Divergence of the answer that goes back to the cause.
+        gain: Divergence of the answer that goes back to the cause; 0 for a fault of the ANN itself.
     """
 
     layer: str

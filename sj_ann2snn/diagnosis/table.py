@@ -82,9 +82,9 @@ def verdict(diagnosis: Any) -> str:
     lost = "".join(f"{_lost(one)}; " for one in diagnosis.metrics.values())
     answer = f"{lost}the answer at T={diagnosis.T} differs from the ANN's by {percent(diagnosis.divergence)}"
     if diagnosis.divergence < GOOD:
-        return f"{answer}: nothing needs to be mended."
+        return f"{answer}: nothing{' in the conversion' if diagnosis.advice else ''} needs to be mended."
     worst = diagnosis.worst[0]
-    first = diagnosis.advice[0] if diagnosis.advice else None
+    first = next((one for one in diagnosis.advice if one.gain > 0), None)
     if first is not None and (first.cause in _CAUSES or first.layer not in {one.name for one in diagnosis.layers}):
         return f"{answer}, first of all by {_CAUSES.get(first.cause, first.layer)}."
     cause = next(iter(worst.own))

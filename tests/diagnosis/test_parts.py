@@ -149,6 +149,17 @@ def test_a_detector() -> None:
     assert diagnose(ann, snn, [[images]], T, samples=3, progress=False).samples == 3
 
 
+def test_statistics_of_the_ann_that_do_not_fit_the_data() -> None:
+    ann = Detector().eval()
+    ann.backbone.insert(1, nn.BatchNorm2d(6))
+    ann.backbone[1].running_mean -= 3
+    ann.backbone[1].running_var *= 0.01
+    ann.eval()
+    images = [torch.rand(3, 8 + index % 2, 8) for index in range(40)]
+    snn = Converter([[images]], convert_only="backbone", progress=False)(ann)
+    assert diagnose(ann, snn, [[images]], 4, progress=False).advice[-1].layer == "backbone.1"
+
+
 def test_pickles_of_such_networks() -> None:
     ann, x = between(), torch.rand(30, 4)
     snn = Converter([x], mode=0.5, convert_only=["first", "second"], progress=False)(ann)

@@ -120,6 +120,62 @@ def test_a_wrong_batchnorm_computes_something_else(name: str, norm: str, layer: 
     assert accuracy(again) >= accuracy(snn)
 
 
+def stale(name: str, how: str) -> nn.Module:
+    """A trained network whose own statistics do not fit the data."""
+    ann = copy.deepcopy(trained(name))
+    for module in ann.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
+            if how == "never updated":
+                module.reset_running_stats()
+            else:
+                module.running_mean[::2] += 2 * module.running_var.sqrt()[::2]
+                module.running_mean[1::2] -= 2 * module.running_var.sqrt()[1::2]
+                if how == "scaled":
+                    module.running_var.mul_(30)
+    return ann
+
+
+@pytest.mark.parametrize("labels", [None, False])
+@pytest.mark.parametrize("how", ["never updated", "shifted", "scaled"])
+@pytest.mark.parametrize(("name", "norm"), [("convolutional", "1"), ("residual", "norm1")])
+def test_statistics_of_the_ann_that_do_not_fit_the_data(name: str, norm: str, how: str, labels: bool | None) -> None:
+    ann = stale(name, how)
+    snn = converted(ann, mode="99.9%", initial_potential=0.5)
+    found = diagnose(ann, snn, held_out(), T, samples=120, labels=labels, progress=False)
+    assert "a part that computes something else" not in found.verdict
+    (advice,) = [one for one in found.advice if one.cause == "batchnorm"]
+    assert advice == found.advice[-1]
+    assert (advice.layer, advice.arguments, advice.gain) == (norm, {}, 0)
+    assert ("were never updated" in advice.text) == (how == "never updated")
+    assert "BatchNorms behind it" in advice.text or "BatchNorm" in advice.text
+    assert "reset_running_stats()" in advice.text
+    if labels is None:
+        assert f"top1 {found.ann_accuracy:.4g}, and " in advice.text
+    # What the text says mends it.
+    for module in ann.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None
+            module.train()
+    with torch.no_grad():
+        ann(calibration()[0])
+    ann.eval()
+    again = converted(ann, mode="99.9%", initial_potential=0.5)
+    mended = diagnose(ann, again, held_out(), T, samples=120, progress=False)
+    assert not [one for one in mended.advice if one.cause == "batchnorm"]
+    assert accuracy(again) > accuracy(snn) + 0.02
+
+
+@pytest.mark.parametrize("name", ["convolutional", "residual"])
+def test_statistics_that_fit_are_left_alone(name: str) -> None:
+    ann = trained(name)
+    snn = converted(ann, mode="99.9%", initial_potential=0.5)
+    for samples in (10, 32, 120):
+        for labels in (None, False):
+            found = diagnose(ann, snn, held_out(), 4, samples=samples, labels=labels, progress=False)
+            assert "batchnorm" not in {one.cause for one in found.advice}
+
+
 @pytest.mark.parametrize("name", ["linear", "bounded", "residual"])
 def test_too_few_steps_round(name: str) -> None:
     ann = trained(name)
