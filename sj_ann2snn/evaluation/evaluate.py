@@ -132,7 +132,7 @@ def evaluate(
                     inputs = _inputs(signature, batch)
                     targets = _targets(signature, batch, inputs, judge)
                     metrics = totals.batch(replace(targets, ragged=isinstance(simulator, PartwiseSimulator)))
-                with totals.timed(), _named(index, "does not fit the network. "):
+                with totals.timed(), _named(index):
                     tile = partial(Tile, metrics, T, answering, rule, totals.connections, totals.add)
                     simulator.run_all(inputs, tile)
                 with _named(index):
@@ -175,7 +175,7 @@ def ann_values(
             signature = network.signature(batch)
             inputs = _inputs(signature, batch)
             targets = replace(_targets(signature, batch, inputs, judge), ragged=True)
-        with _named(index, "does not fit the network. "):
+        with _named(index):
             outputs = network(batch, inputs)
             samples += targets.samples
             for one in metrics:
@@ -232,11 +232,9 @@ def _targets(signature: Signature, batch: Any, inputs: tuple[Any, ...], judge: A
 
 
 @contextmanager
-def _named(index: int, what: str = "cannot be evaluated. ") -> Iterator[None]:
-    """Let errors about a batch begin with its number."""
+def _named(index: int) -> Iterator[None]:
+    """Let errors about a batch begin with its number: its inputs, its targets, or what the network makes of it."""
     try:
         yield
-    except InputError as error:
-        raise InputError(f"Batch {index} {what}{error}") from error
-    except NonFiniteError as error:
-        raise NonFiniteError(f"Batch {index} cannot be evaluated. {error}") from error
+    except (InputError, NonFiniteError) as error:
+        raise type(error)(f"Batch {index} cannot be evaluated. {error}") from error
