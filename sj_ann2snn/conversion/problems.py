@@ -30,7 +30,7 @@ class Problem:
         """The message for operations that differ only in their names."""
         times = f", {len(names)} times" if len(names) > 1 else ""
         at = f" at {self.source}" if self.source else ""
-        return f"{listed(names)} ({self.operation}{times}){at}: {self.why}. {self.help}".rstrip()
+        return f"{listed(names, most=8)} ({self.operation}{times}){at}: {self.why}. {self.help}".rstrip()
 
 
 def lines_of(problems: Sequence[Problem]) -> list[str]:

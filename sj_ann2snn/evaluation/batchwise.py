@@ -98,7 +98,7 @@ def run_batches(
                     if measures:
                         targets = targets_of(signature, batch, inputs, judge)
                         metrics = totals.batch(replace(targets, ragged=isinstance(simulator, PartwiseSimulator)))
-                with totals.timed(), named(index, "does not fit the network. "):
+                with totals.timed(), named(index):
                     if shown is not None:
                         shown(batch, signature, inputs)
                     tile = partial(make_tile, metrics, steps, answering, rule, totals.connections, totals.add)
@@ -170,11 +170,9 @@ def targets_of(signature: Signature, batch: Any, inputs: tuple[Any, ...], judge:
 
 
 @contextmanager
-def named(index: int, what: str = "cannot be evaluated. ") -> Iterator[None]:
-    """Let errors about a batch begin with its number."""
+def named(index: int) -> Iterator[None]:
+    """Let errors about a batch begin with its number: its inputs, its targets, or what the network makes of it."""
     try:
         yield
-    except InputError as error:
-        raise InputError(f"Batch {index} {what}{error}") from error
-    except NonFiniteError as error:
-        raise NonFiniteError(f"Batch {index} cannot be evaluated. {error}") from error
+    except (InputError, NonFiniteError) as error:
+        raise type(error)(f"Batch {index} cannot be evaluated. {error}") from error

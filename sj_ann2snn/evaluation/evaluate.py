@@ -132,7 +132,7 @@ def ann_values(
             signature = network.signature(batch)
             inputs = inputs_of(signature, batch)
             targets = replace(targets_of(signature, batch, inputs, judge), ragged=True)
-        with named(index, "does not fit the network. "):
+        with named(index):
             outputs = network(batch, inputs)
             samples += targets.samples
             for one in metrics:

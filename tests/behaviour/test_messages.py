@@ -348,7 +348,7 @@ def nothing() -> Iterator[Any]:
         (lambda: [{"input": images()}], "holds a dict with 'input' but no labels"),
         (
             lambda: [(torch.rand(5, 9), torch.zeros(5, dtype=torch.int64))],
-            r"Batch 0 does not fit the network.*shape \(5, 9\)",
+            r"Batch 0 cannot be evaluated.*shape \(5, 9\)",
         ),
     ],
 )

@@ -207,7 +207,7 @@ def test_step_modes_and_state_are_put_back(snn: Any, mode: str) -> None:
         module.step_mode = mode
     x, labels = samples()
     evaluate(snn, [(x, labels)], T=3, progress=False)
-    with pytest.raises(InputError, match="Batch 1 does not fit the network"):
+    with pytest.raises(InputError, match="Batch 1 cannot be evaluated. The network cannot take"):
         evaluate(snn, [(x, labels), (x[:, :, :5], labels)], T=3, progress=False)
     assert {module.step_mode for module in modules} == {mode}
     assert {node.v for node in snn.modules() if isinstance(node, neuron.IFNode)} == {0.0}

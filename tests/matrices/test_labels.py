@@ -197,7 +197,7 @@ def test_outputs_of_the_ann_that_are_no_scores(kind: str, code: Any) -> None:
     change, message = OUTPUTS[kind]
     network = code.network()
     network.register_forward_hook(lambda module, args, output: change(output))
-    with pytest.raises(InputError, match=f"Batch 0 does not fit the network. .*{message}"):
+    with pytest.raises(InputError, match=f"Batch 0 cannot be evaluated. .*{message}"):
         accuracy_of(network, [(inputs(), INDICES)])
 
 
@@ -210,12 +210,12 @@ def test_outputs_of_the_spiking_network_that_are_no_scores(kind: str, code: Any)
             return change(super().forward(x))
 
     snn = convert(Changed(), inputs())
-    with pytest.raises(InputError, match=f"Batch 0 does not fit the network. .*{message.replace('12, ', '1?2?,? ?')}"):
+    with pytest.raises(InputError, match=f"Batch 0 cannot be evaluated. .*{message.replace('12, ', '1?2?,? ?')}"):
         evaluate(snn, [(inputs(), INDICES)], T=4, progress=False)
 
 
 def test_the_batch_with_the_wrong_label_is_named(code: Any) -> None:
     x = inputs()
     snn = convert(code.network(), x)
-    with pytest.raises(InputError, match=r"^Batch 1 does not fit the network. The label 5 of sample 3"):
+    with pytest.raises(InputError, match=r"^Batch 1 cannot be evaluated. The label 5 of sample 3"):
         evaluate(snn, [(x, INDICES), (x[:4], torch.tensor([0, 1, 2, 5]))], T=4, progress=False)
