@@ -33,6 +33,9 @@ SLOW = 5.0
 NEURONS, CANDIDATES, LAYERS, ROUNDS = 3, 4, 3, 2
 """How many neurons, candidates and layers a round takes on, and how often the best are varied."""
 
+FINALISTS = 3 * CANDIDATES
+"""Candidates to measure on all samples at most, if none of the first ones loses little enough."""
+
 
 def grid(steps: int, factors: Sequence[int] = (2, 3)) -> list[int]:
     """Numbers of time steps to try, where every one takes a conversion.
@@ -111,7 +114,7 @@ class Search:
 
     def _decide(self, before: int, last: int) -> None:
         """Measure candidates on all samples, the cheapest first, until some of them lose little enough."""
-        ranked = self._best(before, len(self.records[before]))
+        ranked = self._best(before, FINALISTS)
         for tried, candidate in enumerate(ranked):
             best = self.best(last)
             reached = best is not None and best.drop + best.error <= self.max_drop

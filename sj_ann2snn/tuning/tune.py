@@ -213,13 +213,8 @@ def _result(search: Search, max_drop: float, started: float) -> Tuning:
 
 def _nothing(search: Search) -> Ann2SnnError:
     """The error that prevented every conversion."""
-    reasons = list(search.failures)
-    if len(set(reasons)) == 1 or reasons:
-        return ConversionError(
-            f"None of {search.measurements.trials or len(reasons)} conversions that were tried works. The first: "
-            f"{reasons[0]}"
-        )
-    return ConversionError("No conversion was tried: the arguments leave nothing to search.")
+    first = next(iter(search.failures))
+    return ConversionError(f"None of {len(search.records[0])} conversions that were tried works. The first: {first}")
 
 
 def _call(measurements: Measurements, point: Point) -> str:
