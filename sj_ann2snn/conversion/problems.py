@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ..support.wording import listed
-
 __all__ = ["Problem", "lines_of"]
 
 _ALIKE = 4
@@ -30,7 +28,7 @@ class Problem:
         """The message for operations that differ only in their names."""
         times = f", {len(names)} times" if len(names) > 1 else ""
         at = f" at {self.source}" if self.source else ""
-        return f"{listed(names, most=8)} ({self.operation}{times}){at}: {self.why}. {self.help}".rstrip()
+        return f"{', '.join(names)} ({self.operation}{times}){at}: {self.why}. {self.help}".rstrip()
 
 
 def lines_of(problems: Sequence[Problem]) -> list[str]:

@@ -95,7 +95,7 @@ def check_tunable(cls: type) -> None:
     """Raises:
     PluginError: `tunable` is not a mapping of options, or ``"mode"`` for a mode, to values.
     """
-    tunable: Any = getattr(cls, "tunable", {})
+    tunable: Any = cls.__dict__.get("tunable", {})  # a subclass may have other options than its base
     known = {*inspect.signature(cls).parameters, *({"mode"} if hasattr(cls, "parse") else ())}
     if not isinstance(tunable, Mapping) or not all(
         isinstance(values, Sequence) and not isinstance(values, str) and len(values) for values in tunable.values()

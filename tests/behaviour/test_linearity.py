@@ -70,7 +70,7 @@ NONLINEAR: dict[str, tuple[Callable[[Any, Tensor, Tensor], Tensor], str, str]] =
     "sort": (lambda net, h, g: h.sort(1)[0], "sort", SELECTS),
     "where": (lambda net, h, g: torch.where(h > 0.5, h, -h), "where", SELECTS),
     "rounding": (lambda net, h, g: torch.div(h, 2.0, rounding_mode="floor"), "div", "it rounds"),
-    "clamp between": (lambda net, h, g: torch.clamp(h, -0.5, 0.5), "clamp", "it clamps to"),
+    "clamp between": (lambda net, h, g: torch.clamp(h, 0.1, 0.5), "clamp", "it clamps to"),
     "unknown": (lambda net, h, g: torch.lgamma(h + 1), "lgamma", "no installed mapper knows it"),
     "mean over all": (lambda net, h, g: h - h.mean(), "mean", "it reduces over all samples of the batch"),
     "sum over the batch": (lambda net, h, g: h - h.sum(0), "sum", BATCH),

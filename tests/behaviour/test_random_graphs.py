@@ -22,6 +22,9 @@ from sj_ann2snn import Ann2SnnError, ConversionError, Converter, DeadLayerError,
 from ..helpers.convergence import answer, assert_converges, relative_error, tensors
 from ..helpers.random_networks import Network, networks
 
+pytestmark = pytest.mark.filterwarnings("ignore::sj_ann2snn.NotConvertedWarning")
+"""A network may begin with operations that no mapper claims; they are exact, and not spiking."""
+
 GRAPHS = int(os.environ.get("SJ_ANN2SNN_GRAPHS", "0"))
 """Networks per test; 0 means the fixed ones of a CI run."""
 

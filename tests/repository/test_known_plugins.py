@@ -117,7 +117,7 @@ class GroupNorm(nn.Module):
         (Calls(lambda x: torch.nn.functional.gelu(x)), "sj-ann2snn-analog"),
         (Calls(lambda x: x * x), "sj-ann2snn-analog"),
         (Calls(lambda x: x / (x + 1)), "sj-ann2snn-analog"),
-        (Calls(lambda x: x.clamp(-1, 1)), "sj-ann2snn-analog"),
+        (Calls(lambda x: x.clamp(0.25, 1)), "sj-ann2snn-analog"),
         (nn.Hardtanh(), "sj-ann2snn-analog"),
         (nn.AdaptiveMaxPool2d(2), "sj-ann2snn-adaptive-maxpool"),
         (Calls(lambda x: x.amax((2, 3))), "sj-ann2snn-adaptive-maxpool"),

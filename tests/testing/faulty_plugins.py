@@ -169,6 +169,15 @@ class TestModeWithoutDocstring(ModeTests):
     plugin_class = type("Mode", (RmsMode,), {"__doc__": None})
 
 
+class TestTriesWhatItDoesNotKnow(ModeTests):
+    meant = "test_tunable_values_are_allowed"
+
+    class plugin_class(RmsMode):  # noqa: N801
+        """A mode."""
+
+        tunable: ClassVar = {"mode": ("rms", "roots")}
+
+
 class TestOptionsSwallowed(ModeTests):
     meant = "test_options_are_declared"
     also = ("test_unknown_options_are_refused",)
@@ -1544,6 +1553,7 @@ class TestOtherFilesGiveOtherErrors(FormatTests):
 
 class TestChecksNothing(FormatTests):
     meant = "test_damaged_files_are_refused"
+    also = ("test_the_notes_on_the_conversion_come_back",)  # the first version has none
 
     class plugin_class(Lists):  # noqa: N801
         """A format."""
