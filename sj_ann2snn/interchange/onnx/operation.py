@@ -130,7 +130,8 @@ def expand(x: Tensor, sizes: Sequence[int]) -> Tensor:
 
 def expand_like(x: Tensor, sizes: Tensor) -> Tensor:
     """ONNX's Expand to sizes that are computed when the network runs."""
-    return expand(x, _list(sizes))
+    # Asking for the sizes of one would tie the network to the number of samples.
+    return x * torch.ones(_list(sizes), dtype=x.dtype, device=x.device)
 
 
 def filled(sizes: Tensor, value: Tensor) -> Tensor:
