@@ -1551,9 +1551,25 @@ class TestOtherFilesGiveOtherErrors(FormatTests):
             return super().load(path)
 
 
+class TestForgetsTheConversion(FormatTests):
+    meant = "test_the_notes_on_the_conversion_come_back"
+
+    class plugin_class(Lists):  # noqa: N801
+        """A format."""
+
+        def load(self, path: Path) -> NetworkDescription:
+            return dataclasses.replace(super().load(path), conversion=None)
+
+
+class TestForgetsTheConversionByIntention(FormatTests):
+    meant = None
+    plugin_class = TestForgetsTheConversion.plugin_class
+    keeps_notes = False
+
+
 class TestChecksNothing(FormatTests):
     meant = "test_damaged_files_are_refused"
-    also = ("test_the_notes_on_the_conversion_come_back",)  # the first version has none
+    also = ("test_the_notes_on_the_conversion_come_back",)  # version 1 has no place for them
 
     class plugin_class(Lists):  # noqa: N801
         """A format."""
