@@ -26,4 +26,4 @@ def formula(source: str, language: str, class_name: str, options: Any, md: Any, 
         raise ValueError(f"docs/formulas.py: latex2mathml does not know a command in the formula\n{source}")
     number = "".join(f"<span>({number})</span>" for number in numbers)
     anchor = f' id="equation-{numbers[0]}"' if numbers else ""
-    return f'<div class="{class_name}"{anchor}>{html}{number}</div>'
+    return f'<div class="{class_name}"{anchor}><div>{html}</div>{number}</div>'
