@@ -125,9 +125,16 @@ def _uneven(layer: LayerDiagnosis, steps: int, call: Mapping[str, Any]) -> Advic
 
 def _smallest_change(now: Setting, settings: Sequence[Setting], call: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of the setting that helps and changes the fewest of those in `call`; empty if none helps."""
+    changed = [
+        (one, {name: value for name, value in one.arguments.items() if call.get(name) != value}) for one in settings
+    ]
+    # Predictions take λ from these samples. If they say that the present setting helps, the calibration data differs
+    # (by an outlier, usually), and the same mode would find its λ there again, per channel too.
+    misled = any(not new and one.here < HELPS * now.here for one, new in changed)
     for changes in range(1, 4):
-        for one in settings:
-            new = {name: value for name, value in one.arguments.items() if call.get(name) != value}
+        for one, new in changed:
+            if misled and one.arguments.get("mode") == call.get("mode"):
+                continue
             if len(new) == changes and one.here < HELPS * now.here and one.everywhere < now.everywhere:
                 return new
     return {}

@@ -89,6 +89,22 @@ def test_a_scale_that_an_outlier_makes_too_large_silences(name: str, layer: str)
     assert mended(ann, found, made_with) >= max(accuracy(snn), found.ann_accuracy - 0.06)
 
 
+@pytest.mark.parametrize("mode", ["max", 0.5])
+@pytest.mark.parametrize(("name", "factor"), [("linear", 64.0), ("convolutional", 64.0)])
+def test_the_mode_that_an_outlier_in_the_calibration_data_misled_is_not_advised_again(
+    name: str, factor: float, mode: Any
+) -> None:
+    """The samples lack the outlier, so by them the same mode would find a small λ."""
+    ann, images = trained(name), digits()[0].clone()  # a single image is below the percentiles advised
+    images[0] *= factor
+    snn = Converter([images], mode=mode, progress=False)(ann)
+    found = looked_at(ann, snn)
+    advised = found.advice[0].arguments
+    assert advised.get("mode", mode) != mode
+    again = Converter([images], progress=False, **{"mode": mode, **advised})(ann)
+    assert accuracy(again) >= found.ann_accuracy - 0.06 > accuracy(snn)
+
+
 @pytest.mark.parametrize(("name", "layer"), [("linear", "4"), ("convolutional", "6"), ("residual", "relu2")])
 def test_dead_channels_are_silent(name: str, layer: str) -> None:
     ann = trained(name)
