@@ -45,8 +45,6 @@ from .contracts.trial import Activations, Trial, TrialOutput, TrialSite
 from .contracts.values import NodeReference
 from .conversion.converter import Converter
 from .conversion.report import ConversionCheck, ConversionReport, ReportEntry
-from .diagnosis.diagnose import diagnose
-from .diagnosis.result import Advice, Diagnosis, LayerDiagnosis, MetricFigures
 from .errors import (
     Ann2SnnError,
     BackendError,
@@ -78,9 +76,6 @@ from .errors import (
     VerificationError,
     VersionError,
 )
-from .evaluation.costs.costs import costs
-from .evaluation.costs.energy import EnergyPerOperation
-from .evaluation.costs.result import Costs, LayerCosts
 from .evaluation.evaluate import evaluate
 from .evaluation.metrics.classes import Accuracy, Agreement
 from .evaluation.metrics.regions import Dice, IoU
@@ -101,21 +96,26 @@ from .layers import (
     Stepwise,
     call_operation,
 )
-from .report.page import html_report
 from .simulation.simulate import simulate
 from .spikingjelly_recipe import ConverterRecipe, recipe
 from .support.replacing import replacing
 from .support.shapes import along_axis
 from .support.site_notes import ConversionNotes, SiteNote
 from .support.trees import map_tensors, tensors
-from .tuning.result import TunedPoint, Tuning
-from .tuning.tune import tune
 
 if TYPE_CHECKING:
     from .builtin.exits import Margin
     from .builtin.neurons import IFNeuron
     from .builtin.normalizations import Fraction, Max, Percentile
     from .builtin.readouts import Delayed, Exponential, Last, Mean, Potential
+    from .diagnosis.diagnose import diagnose
+    from .diagnosis.result import Advice, Diagnosis, LayerDiagnosis, MetricFigures
+    from .evaluation.costs.costs import costs
+    from .evaluation.costs.energy import EnergyPerOperation
+    from .evaluation.costs.result import Costs, LayerCosts
+    from .report.page import html_report
+    from .tuning.result import TunedPoint, Tuning
+    from .tuning.tune import tune
 
 __all__ = [
     "API_VERSION",
@@ -253,27 +253,41 @@ __all__ = [
     "tune",
 ]
 
-_BUILTIN_PLUGINS = {
-    "Delayed": "readouts",
-    "Exponential": "readouts",
-    "Fraction": "normalizations",
-    "IFNeuron": "neurons",
-    "Last": "readouts",
-    "Margin": "exits",
-    "Max": "normalizations",
-    "Mean": "readouts",
-    "Percentile": "normalizations",
-    "Potential": "readouts",
+_LATER = {
+    "Advice": "diagnosis.result",
+    "Costs": "evaluation.costs.result",
+    "Delayed": "builtin.readouts",
+    "Diagnosis": "diagnosis.result",
+    "EnergyPerOperation": "evaluation.costs.energy",
+    "Exponential": "builtin.readouts",
+    "Fraction": "builtin.normalizations",
+    "IFNeuron": "builtin.neurons",
+    "Last": "builtin.readouts",
+    "LayerCosts": "evaluation.costs.result",
+    "LayerDiagnosis": "diagnosis.result",
+    "Margin": "builtin.exits",
+    "Max": "builtin.normalizations",
+    "Mean": "builtin.readouts",
+    "MetricFigures": "diagnosis.result",
+    "Percentile": "builtin.normalizations",
+    "Potential": "builtin.readouts",
+    "TunedPoint": "tuning.result",
+    "Tuning": "tuning.result",
+    "costs": "evaluation.costs.costs",
+    "diagnose": "diagnosis.diagnose",
+    "html_report": "report.page",
+    "tune": "tuning.tune",
 }
-"""Classes of the built-in plugins, which import this package, and the modules of `builtin` that hold them."""
+"""Names that are imported when they are asked for, and their modules: the built-in plugins, which import this package,
+and what converting and simulating do not need."""
 
 if not TYPE_CHECKING:  # a type checker would take every name to exist
 
     def __getattr__(name):
-        if name in _BUILTIN_PLUGINS:
+        if name in _LATER:
             from importlib import import_module
 
-            return getattr(import_module(f"{__name__}.builtin.{_BUILTIN_PLUGINS[name]}"), name)
+            return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
         from .conversion.legacy_arguments import instead_of_attribute
 
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}.{instead_of_attribute(name)}", name=name)
