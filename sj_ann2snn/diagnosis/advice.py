@@ -7,6 +7,7 @@ from typing import Any
 
 from ..hooks.discovery import load_plugins
 from ..hooks.kinds import NEURONS
+from ..support.calls import keywords
 from .remedies import ActivationSample, Setting, best_setting
 from .result import Advice, LayerDiagnosis
 from .table import GOOD, percent
@@ -201,16 +202,11 @@ def call_of(call: Mapping[str, Any], arguments: Mapping[str, Any], steps: int | 
         merged.pop("initial_potential", None)
     if merged.get("channel_wise") is False:
         del merged["channel_wise"]
-    written = [f"{name}={_literal(value)}" for name, value in merged.items()]
-    return f"Converter({', '.join([*written, 'dataloader=calibration_loader'])})(ann)"
+    return f"Converter({', '.join([*keywords(merged), 'dataloader=calibration_loader'])})(ann)"
 
 
 def _named(arguments: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={_literal(value)}" for name, value in arguments.items())
-
-
-def _literal(value: Any) -> str:
-    return f'"{value}"' if isinstance(value, str) and '"' not in value else repr(value)
+    return ", ".join(keywords(arguments))
 
 
 def _scale(layer: LayerDiagnosis) -> str:

@@ -14,10 +14,10 @@ from ..evaluation.ann_outputs import AnnOutputs
 from ..evaluation.metrics.targets import Targets
 from ..support.batches import (
     Signature,
-    count_samples,
     describe_batch,
     forward_signature,
     move,
+    rows_of_inputs,
     samples_of,
     to_full_precision,
 )
@@ -25,7 +25,7 @@ from ..support.loaders import Batches
 from ..support.trees import map_tensors, tensors
 from .scores import Wanted
 
-__all__ = ["Chunk", "cut", "read_samples", "rows_of_inputs", "without_targets"]
+__all__ = ["Chunk", "cut", "read_samples", "without_targets"]
 
 
 @dataclass(frozen=True)
@@ -117,18 +117,6 @@ def cut(chunk: Chunk, samples: int) -> list[Chunk]:
         )
         for part in parts
     ]
-
-
-def rows_of_inputs(inputs: tuple[Any, ...], part: slice, count: int) -> tuple[Any, ...]:
-    """The inputs of some of `count` samples."""
-
-    def taken(value: Tensor) -> Tensor:
-        return value[part] if value.dim() and value.shape[0] == count else value
-
-    images = isinstance(inputs[0], (list, tuple)) and len(tensors(inputs[0])) == count == len(inputs[0])
-    if images and samples_of(inputs) != count_samples(inputs):  # of several sizes, for a detector
-        return (inputs[0][part], *inputs[1:])
-    return tuple(map_tensors(value, taken) for value in inputs)
 
 
 def _targets(

@@ -19,8 +19,8 @@ from ..evaluation.costs.energy import energy_per_operation
 from ..evaluation.costs.layers import Layers
 from ..evaluation.costs.result import Costs
 from ..evaluation.costs.summary import summed_up
+from ..evaluation.given_networks import require_ann
 from ..simulation.answers import readout_for
-from ..simulation.engine.firing import is_spiking
 from ..simulation.partwise import converted_parts
 from ..support.batches import explain_rejection
 from ..support.neutral import neutrally
@@ -103,7 +103,11 @@ def diagnose(
     """
     steps = require_integer("T", T, what="the number of time steps", error=InputError)
     most = require_integer("samples", samples, what="the number of samples", error=InputError)
-    _require_ann(ann)
+    require_ann(
+        ann,
+        "diagnose(ann, snn, data, T) takes the ANN first",
+        "Give the network that was converted, and behind it what the converter returned.",
+    )
     parts = converted_parts(snn) if isinstance(snn, nn.Module) else {}
     wanted = Wanted.of(metric, labels, against_ann)
     if parts:
@@ -127,18 +131,6 @@ def diagnose(
     own = statistics_advice(copied, signature, chunks, wanted.measures, restore, network.call)
     made = _result(found, wanted, [] if own is None else [own], _costs(found.passes, dense))
     return replace(made, observed=observed(found.passes, type(ann).__name__, plugins))
-
-
-def _require_ann(ann: Any) -> None:
-    if not isinstance(ann, nn.Module):
-        raise InputError(
-            f"diagnose(ann, snn, data, T) takes the ANN first, a torch.nn.Module, not {type(ann).__name__}."
-        )
-    if any(is_spiking(module) for module in ann.modules()):
-        raise InputError(
-            f"diagnose(ann, snn, data, T) takes the ANN first, but this {type(ann).__name__} has spiking neurons. Give "
-            "the network that was converted, and behind it what the converter returned."
-        )
 
 
 def _with_labels(chunks: list[Chunk], wanted: Wanted, output: Any) -> list[Chunk]:

@@ -18,12 +18,12 @@ from ..errors import InputError
 from ..simulation.answers import readout_for
 from ..simulation.engine.firing import is_spiking
 from ..simulation.partwise import PartwiseSimulator
-from ..support.batches import Signature, count_samples, explain_rejection
+from ..support.batches import Signature, count_samples, explain_rejection, rows_of_inputs
 from ..support.structures import open_values, rebuild
 from ..support.trees import map_tensors
 from ..support.wording import shown
 from .answers import AnswerSums, real
-from .data import Chunk, read_samples, rows_of_inputs
+from .data import Chunk, read_samples
 from .examining import Examination, examine
 from .network import SpikingNetwork
 from .result import Advice, Diagnosis, LayerDiagnosis

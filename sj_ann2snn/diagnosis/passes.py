@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..errors import InputError
+from ..evaluation.given_networks import require_same_shapes
 from ..simulation.answers import AnswerAtEnd, ChosenReadout
 from ..simulation.engine import Simulator, concatenate, plain
 from ..support.structures import open_values
@@ -137,11 +137,7 @@ class Passes:
         with torch.no_grad():
             wanted = real(open_values(self._ann(*chunk.inputs))[0])
         answers = real(open_values(run_once(self._folded, chunk.inputs))[0])
-        if [x.shape for x in answers] != [x.shape for x in wanted]:
-            raise InputError(
-                f"The network is not made of this ANN: it returns {_shapes(answers)}, the ANN {_shapes(wanted)}. Give "
-                "the ANN that was converted."
-            )
+        require_same_shapes(answers, wanted)
         sums.add(answers, wanted)
         return sums.divergence
 
@@ -243,7 +239,3 @@ class Passes:
 
 def _mean(steps: int, total: Tensor) -> Tensor:
     return total / steps
-
-
-def _shapes(values: Sequence[Tensor]) -> str:
-    return ", ".join(str(list(value.shape)) for value in values) or "no tensor"

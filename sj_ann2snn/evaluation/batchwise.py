@@ -20,17 +20,17 @@ from ..hooks.kinds import EXIT_RULES
 from ..hooks.options import construct
 from ..hooks.registry import culprit
 from ..simulation.partwise import PartwiseSimulator, simulator_for
-from ..support.batches import Signature, describe_batch, forward_signature, samples_of
+from ..support.batches import Signature, describe_batch, first_samples, forward_signature, samples_of
 from ..support.loaders import Batches
 from ..support.quiet_layers import warn_of_quiet_layers
-from ..support.trees import map_tensors, tensors
+from ..support.trees import tensors
 from .ann_outputs import AnnOutputs
 from .metrics.measures import Measure
 from .metrics.targets import Targets
 from .tally import Tally, metrics_of
 from .tile import BatchMetric, ChosenRule, Tile
 
-__all__ = ["EMPTY", "batches_of", "first_samples", "inputs_of", "named", "run_batches", "targets_of"]
+__all__ = ["EMPTY", "batches_of", "inputs_of", "named", "run_batches", "targets_of"]
 
 MOST_STEPS = 100_000_000
 """Time steps whose values fit into memory in any case."""
@@ -119,17 +119,6 @@ def run_batches(
     if not totals.samples:
         raise InputError(EMPTY)
     return totals
-
-
-def first_samples(inputs: tuple[Any, ...], most: int) -> tuple[Any, ...]:
-    """The inputs of the first samples of a batch."""
-    count = samples_of(inputs)
-    if count <= most:
-        return inputs
-    first = inputs[0]
-    if isinstance(first, (list, tuple)) and not any(x.shape[:1] == (count,) for x in tensors(first)):
-        return (type(first)(first[:most]), *inputs[1:])  # a list of images
-    return tuple(map_tensors(value, lambda x: x[:most] if x.shape[:1] == (count,) else x) for value in inputs)
 
 
 def _exit_rule(given: object, plugins: Sequence[Any]) -> ChosenRule | None:

@@ -25,8 +25,10 @@ __all__ = [
     "count_samples",
     "describe_batch",
     "explain_rejection",
+    "first_samples",
     "forward_signature",
     "move",
+    "rows_of_inputs",
     "run_batch",
     "samples_of",
     "to_full_precision",
@@ -306,9 +308,31 @@ def samples_of(inputs: tuple[Any, ...]) -> int:
     (2, 5)
     """
     first = inputs[0] if inputs else ()
-    if isinstance(first, (list, tuple)) and all(isinstance(one, Tensor) and one.dim() == 3 for one in first):
-        return len(first)
-    return count_samples(inputs)
+    return len(first) if _are_images(first) else count_samples(inputs)
+
+
+def rows_of_inputs(inputs: tuple[Any, ...], part: slice, count: int) -> tuple[Any, ...]:
+    """The inputs of some of `count` samples: images out of a list, or rows.
+
+    >>> images = [torch.zeros(3, 8, 8), torch.zeros(3, 9, 7), torch.zeros(3, 6, 6)]
+    >>> [tuple(x.shape) for x in rows_of_inputs((images,), slice(0, 2), 3)[0]]
+    [(3, 8, 8), (3, 9, 7)]
+    """
+    first = inputs[0]
+    if _are_images(first) and len(first) == count:
+        return (first[part], *inputs[1:])
+    return tuple(map_tensors(value, lambda x: x[part] if x.shape[:1] == (count,) else x) for value in inputs)
+
+
+def first_samples(inputs: tuple[Any, ...], most: int) -> tuple[Any, ...]:
+    """The inputs of the first samples of a batch."""
+    count = samples_of(inputs)
+    return inputs if count <= most else rows_of_inputs(inputs, slice(0, most), count)
+
+
+def _are_images(first: Any) -> bool:
+    """True for a list of images, which may differ in size, such as detectors take."""
+    return isinstance(first, (list, tuple)) and all(isinstance(one, Tensor) and one.dim() == 3 for one in first)
 
 
 def run_batch(run: Callable[..., Any], batch: Any, index: int, signature: Signature, device: torch.device) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["call_text", "literal"]
+__all__ = ["call_text", "keywords", "literal"]
 
 
 def call_text(function: str, arguments: Mapping[str, Any], *first: str) -> str:
@@ -14,7 +14,16 @@ def call_text(function: str, arguments: Mapping[str, Any], *first: str) -> str:
     >>> call_text("Converter", {"mode": "99.9%", "T": 8}, "calibration")
     'Converter(calibration, mode="99.9%", T=8)'
     """
-    return f"{function}({', '.join([*first, *(f'{name}={literal(value)}' for name, value in arguments.items())])})"
+    return f"{function}({', '.join([*first, *keywords(arguments)])})"
+
+
+def keywords(arguments: Mapping[str, Any]) -> list[str]:
+    """Arguments as they are written in a call.
+
+    >>> keywords({"mode": "max", "T": 8})
+    ['mode="max"', 'T=8']
+    """
+    return [f"{name}={literal(value)}" for name, value in arguments.items()]
 
 
 def literal(value: Any) -> str:

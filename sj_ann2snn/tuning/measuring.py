@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,8 +25,9 @@ from ..hooks.kinds import READOUTS
 from ..hooks.options import construct, declared_options
 from ..hooks.registry import Registry, culprit
 from .candidates import Candidate
+from .figures import Figures
 
-__all__ = ["BUDGETS", "Measurements", "Point", "Record"]
+__all__ = ["BUDGETS", "NANO", "Measurements", "Point", "Record", "require_budget"]
 
 BUDGETS = ("steps", "spikes", "synops", "energy")
 """What may be saved."""
@@ -34,28 +36,15 @@ NANO = 1000
 """pJ in a nJ."""
 
 
-@dataclass(frozen=True)
-class Point:
+@dataclass(frozen=True, kw_only=True)
+class Point(Figures):
     """A conversion after some number of steps.
 
     Attributes:
         candidate: The conversion.
-        T: Number of steps.
-        drop: Points lost against the ANN.
-        cost: By the budget, per sample.
-        spikes, synops: Per sample.
-        samples: Number of samples that it was measured on.
-        error: Standard error of the drop; zero if it is not known.
     """
 
     candidate: Candidate
-    T: int
-    drop: float
-    cost: float
-    spikes: float
-    synops: float
-    samples: int
-    error: float = 0.0
 
 
 @dataclass
@@ -135,8 +124,7 @@ class Measurements:
     def convert(self, candidate: Candidate, steps: int, calibration: Iterable[Any]) -> nn.Module:
         """The network of a candidate for `steps` steps."""
         arguments = self.arguments(candidate, steps)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", QuietLayerWarning)
+        with _without(QuietLayerWarning):
             return Converter(calibration, progress=False, **self.given, **arguments)(self.ann)
 
     def arguments(self, candidate: Candidate, steps: int) -> dict[str, Any]:
@@ -153,6 +141,13 @@ class Measurements:
         if candidate not in self._factors:
             self._factors[candidate] = self._steps_factor(candidate)
         return self._factors[candidate]
+
+    def depends_on_steps(self, candidate: Candidate) -> bool:
+        """True if every number of steps takes a conversion; False for what cannot be converted at all."""
+        try:
+            return bool(self.steps_factor(candidate))
+        except Ann2SnnError:
+            return False
 
     def _steps_factor(self, candidate: Candidate) -> int:
         converter = Converter(progress=False, **self.given, **candidate.arguments)
@@ -217,14 +212,14 @@ class Measurements:
         paid = self._costs(network, steps, batches, spikes, synops)
         return {
             step + 1: Point(
-                candidate,
-                step + 1,
-                drops[step],
-                paid[step],
-                spikes[step],
-                synops[step],
-                int(samples.sum()),
-                errors[step],
+                candidate=candidate,
+                T=step + 1,
+                drop=drops[step],
+                cost=paid[step],
+                spikes=spikes[step],
+                synops=synops[step],
+                samples=int(samples.sum()),
+                error=errors[step],
             )
             for step in range(steps)
         }
@@ -253,8 +248,7 @@ class Measurements:
 
     def energy(self, network: nn.Module, steps: int, batches: list[Any]) -> Costs:
         """The operations and the energy of a candidate's network."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", QuietLayerWarning)
+        with _without(QuietLayerWarning):
             return costs(
                 self.ann,
                 network,
@@ -279,9 +273,7 @@ class Measurements:
         readout = self.readout
         if candidate.readout is not None:
             readout = self.readout_of(candidate.readout)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", (QuietLayerWarning))
-            warnings.simplefilter("ignore", (NoSpikesWarning))
+        with _without(QuietLayerWarning, NoSpikesWarning):
             return evaluate(
                 network,
                 batches,
@@ -315,6 +307,15 @@ class Measurements:
         if key not in self._ann_values:
             self._ann_values[key] = ann_values(self.ann, batches, self.metric, against=self.judge)
         return self._ann_values[key]
+
+
+@contextmanager
+def _without(*categories: type[Warning]) -> Iterator[None]:
+    """Without these warnings: a search also tries networks whose layers hardly fire."""
+    with warnings.catch_warnings():
+        for category in categories:
+            warnings.simplefilter("ignore", category)
+        yield
 
 
 def require_budget(budget: object) -> str:

@@ -5,39 +5,34 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from torch import nn
 
 from ..conversion.report import format_table
+from ..support.plotting import COLOURS, DARK, figure_of_size, require_matplotlib
+from ..support.tables import html_table, plain_data
+from .figures import Figures
 from .measuring import Point
 
 __all__ = ["TunedPoint", "Tuning"]
 
 
-@dataclass(frozen=True)
-class TunedPoint:
+@dataclass(frozen=True, kw_only=True)
+class TunedPoint(Figures):
     """One conversion of the frontier: no other that was tried loses as little at so low a cost.
 
     Attributes:
         call: The conversion.
-        T: Number of steps.
-        drop: Points lost against the ANN.
-        cost: Per sample, in units of the budget.
-        spikes, synops: Per sample.
-        samples: Number of samples that it was measured on.
-        error: Standard error of the drop.
     """
 
     call: str
-    T: int
-    drop: float
-    cost: float
-    spikes: float
-    synops: float
-    samples: int
-    error: float = 0.0
+
+    @classmethod
+    def of(cls, point: Figures, call: str) -> TunedPoint:
+        """A point that was measured, with its conversion as text."""
+        return cls(call=call, **{one.name: getattr(point, one.name) for one in fields(Figures)})
 
 
 @dataclass(frozen=True)
@@ -104,13 +99,11 @@ class Tuning:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON; without the network and the calibration data."""
-        plain = {name: value for name, value in self.__dict__.items() if name not in ("network", "calibration")}
-        plain["arguments"] = {name: _plain(value) for name, value in self.arguments.items()}
-        plain["readout"] = None if self.readout is None else {"name": self.readout[0], **self.readout[1]}
-        plain["frontier"] = [dict(point.__dict__) for point in self.frontier]
-        plain["failures"] = dict(self.failures)
-        plain["ann_values"] = dict(self.ann_values)
-        return {**plain, "verdict": self.verdict}
+        found = {name: value for name, value in self.__dict__.items() if name not in ("network", "calibration")}
+        found["arguments"] = {name: _plain(value) for name, value in self.arguments.items()}
+        found["readout"] = None if self.readout is None else {"name": self.readout[0], **self.readout[1]}
+        found["frontier"] = [asdict(point) for point in self.frontier]
+        return {**plain_data(found), "verdict": self.verdict}
 
     def to_json(self, *, indent: int | None = 2) -> str:
         """`to_dict` as text."""
@@ -124,25 +117,25 @@ class Tuning:
         """
         import pandas  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
-        return pandas.DataFrame([point.__dict__ for point in self.frontier])
+        return pandas.DataFrame([asdict(point) for point in self.frontier])
 
     def figure(self) -> Any:
         """Points lost over the cost, as a `matplotlib.figure.Figure`.
 
         Raises:
-            ImportError: matplotlib is not installed.
+            InputError: Matplotlib is not installed.
         """
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(6, 4), layout="constrained")
-        axes = figure.add_subplot()
+        require_matplotlib()
         costs, drops = [point.cost for point in self.frontier], [point.drop for point in self.frontier]
-        axes.step(costs, drops, where="post", color="C0", marker="o", markersize=4)
-        axes.plot([self.cost], [self.drop], marker="o", markersize=9, color="C1", linestyle="none", label="chosen")
-        axes.axhline(self.max_drop, color="0.5", linewidth=1, linestyle="--", label=f"at most {self.max_drop:g}")
-        axes.set_xlabel(f"{UNITS[self.budget]} per sample")
-        axes.set_ylabel("points lost against the ANN")
-        axes.legend()
+        with figure_of_size(6.0, 3.8) as figure:
+            axes = figure.subplots()
+            axes.step(costs, drops, where="post", color=COLOURS[0], marker="o", markersize=4)
+            axes.plot([self.cost], [self.drop], marker="o", markersize=9, color=COLOURS[3], ls="", label="chosen")
+            axes.axhline(self.max_drop, color=DARK, linewidth=1, linestyle="--", label=f"at most {self.max_drop:g}")
+            axes.set_xlabel(f"{UNITS[self.budget]} per sample")
+            axes.set_ylabel("points lost against the ANN")
+            axes.legend(frameon=False)
+            figure.tight_layout()
         return figure
 
     def __str__(self) -> str:
@@ -152,16 +145,8 @@ class Tuning:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        head, *rows = (
-            "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row)
-            for row, tag in zip(self._rows(), ["th", *["td"] * len(self._some())], strict=True)
-        )
-        body = "".join(f"<tr>{row}</tr>" for row in rows)
         calls = html.escape(f"snn = {self.call}\n{self.evaluate_call}")
-        return (
-            f"<p>{html.escape(self.verdict)}</p><pre>{calls}</pre>"
-            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        )
+        return f"<p>{html.escape(self.verdict)}</p><pre>{calls}</pre>{html_table(self._rows())}"
 
     def _some(self) -> list[TunedPoint]:
         """At most `ROWS` points of the frontier, evenly spread, the chosen one among them."""

@@ -191,11 +191,8 @@ class Search:
         if self.measurements.budget == "steps":
             # On few samples the best may have been lucky.
             return min(self.steps, best.T if number == len(self.rounds) - 1 else 2 * best.T + 2)
-        try:
-            if not self.measurements.steps_factor(candidate):
-                return self.steps
-        except Ann2SnnError:
-            return self.steps  # the measurement says why
+        if not self.measurements.depends_on_steps(candidate):
+            return self.steps
         neuron = candidate.arguments.get("neuron", "if")
         rates = [
             point.cost / point.T
@@ -222,11 +219,7 @@ class Search:
             groups = GROUPS if number == len(self.rounds) - 1 else 1
             return self.measurements.record(candidate, counts, calibration, batches, groups)
 
-        try:
-            depends = self.measurements.steps_factor(candidate)
-        except Ann2SnnError as error:
-            return Record(candidate, failure=str(error))
-        if not depends:
+        if not self.measurements.depends_on_steps(candidate):
             return measure([limit])
         record = Record(candidate)
         slow = self._durations.get(_kind(candidate), 0.0) > SLOW

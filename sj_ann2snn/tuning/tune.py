@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from numbers import Real
 from typing import Any
 
 from torch import nn
 from tqdm.auto import tqdm
 
-from ..contracts.option_checks import require_integer
+from ..contracts.option_checks import require_integer, require_number
 from ..contracts.readout import Readout
 from ..conversion.converter import Converter
 from ..errors import Ann2SnnError, ConversionError, InputError, OptionError, TuningInterrupted
 from ..evaluation.costs.energy import EnergyPerOperation
+from ..evaluation.given_networks import require_ann
 from ..hooks.choice import choose
 from ..hooks.discovery import load_plugins
 from ..hooks.kinds import READOUTS
-from ..simulation.engine.firing import is_spiking
 from ..support.calls import call_text, literal
 from ..support.neutral import neutrally
 from .data import read_samples
@@ -108,10 +107,10 @@ def tune(
     steps = require_integer("T", T, what="the largest number of time steps", error=InputError)
     most = require_integer("samples", samples, 10, what="the number of samples", error=InputError)
     budget = require_budget(budget)
-    max_drop = _number("max_drop", max_drop, "points that may be lost")
-    share = _number("held_out", held_out, "the share of the samples to hold out", below=0.9, least=0)
-    limit = None if seconds is None else _number("seconds", seconds, "the time to search", least=0)
-    _require_ann(ann)
+    max_drop = require_number("max_drop", max_drop, what="points that may be lost")
+    share = require_number("held_out", held_out, least=0, below=0.9, what="the share of the samples to hold out")
+    limit = None if seconds is None else require_number("seconds", seconds, least=0, what="the time to search")
+    require_ann(ann, "tune(ann, data) takes the ANN", "Give the network that is to be converted.")
     _refuse(fixed)
     found = read_samples(ann, data, most, share)
     given = {name: fixed[name] for name in NOT_SEARCHED if name in fixed}
@@ -188,19 +187,7 @@ def _result(search: Search, max_drop: float, started: float) -> Tuning:
         budget=measurements.budget,
         max_drop=max_drop,
         reached=best.drop <= max_drop,
-        frontier=tuple(
-            TunedPoint(
-                _call(measurements, point),
-                point.T,
-                point.drop,
-                point.cost,
-                point.spikes,
-                point.synops,
-                point.samples,
-                point.error,
-            )
-            for point in frontier(points)
-        ),
+        frontier=tuple(TunedPoint.of(point, _call(measurements, point)) for point in frontier(points)),
         ann_values=measurements.ann_values(search.rounds[-1]),
         samples=best.samples,
         held_out_samples=samples.count(samples.held_out),
@@ -234,28 +221,7 @@ def _evaluate_call(measurements: Measurements, point: Point) -> str:
     return f"evaluate(snn, test_loader, T={point.T}{chosen})"
 
 
-def _require_ann(ann: Any) -> None:
-    if not isinstance(ann, nn.Module):
-        raise InputError(f"tune(ann, data) takes the ANN, a torch.nn.Module, not {type(ann).__name__}.")
-    if any(is_spiking(module) for module in ann.modules()):
-        raise InputError(
-            f"tune(ann, data) takes the ANN, but this {type(ann).__name__} has spiking neurons. Give the network "
-            "that is to be converted."
-        )
-
-
 def _refuse(fixed: Mapping[str, Any]) -> None:
     for name, instead in (("dataloader", "calibration"), ("momentum", "nothing")):
         if name in fixed:
             raise OptionError(f"tune does not take {name}=...; give {instead} instead.")
-
-
-def _number(name: str, given: object, what: str, *, least: float | None = None, below: float | None = None) -> float:
-    """Check an argument that is a number."""
-    allowed = "a number"
-    if least is not None:
-        allowed = f"a number of at least {least:g}" + ("" if below is None else f" and below {below:g}")
-    good = isinstance(given, Real) and not isinstance(given, bool) and given == given
-    if not good or (least is not None and given < least) or (below is not None and given >= below):  # type: ignore[operator]
-        raise OptionError(f"{name}={given!r:.300} is not allowed: {what} must be {allowed}.")
-    return float(given)  # type: ignore[arg-type]

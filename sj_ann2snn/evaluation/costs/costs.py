@@ -16,6 +16,7 @@ from ...simulation.engine.firing import is_spiking
 from ...support.neutral import neutrally
 from ...support.wording import shown
 from ..batchwise import run_batches
+from ..given_networks import require_ann
 from .dense import DensePasses
 from .energy import EnergyPerOperation, energy_per_operation
 from .layers import Layers
@@ -103,14 +104,14 @@ def costs(
 
 
 def _require_networks(ann: Any, snn: Any) -> None:
-    for name, network in (("first", ann), ("second", snn)):
-        if not isinstance(network, nn.Module):
-            what = "the ANN" if network is ann else "the spiking network"
-            raise InputError(f"costs(ann, snn, data, T) takes {what} {name}, a torch.nn.Module, not {shown(network)}.")
-    if any(is_spiking(module) for module in ann.modules()):
+    require_ann(
+        ann,
+        "costs(ann, snn, data, T) takes the ANN first",
+        "Give the network that was converted, and behind it what the converter returned.",
+    )
+    if not isinstance(snn, nn.Module):
         raise InputError(
-            f"costs(ann, snn, data, T) takes the ANN first, but this {type(ann).__name__} has spiking neurons. Give "
-            "the network that was converted, and behind it what the converter returned."
+            f"costs(ann, snn, data, T) takes the spiking network second, a torch.nn.Module, not {shown(snn)}."
         )
     if not any(is_spiking(module) for module in snn.modules()):
         raise InputError(

@@ -11,14 +11,13 @@ import torch
 from torch import nn
 
 from ...compat import step_modes
-from ...errors import InputError
 from ...simulation.engine.own_copies import left_as_it_was
 from ...simulation.partwise import converted_parts
-from ...support.batches import HALF, Signature, explain_rejection, move, samples_of, to_full_precision
+from ...support.batches import HALF, Signature, explain_rejection, first_samples, move, samples_of, to_full_precision
 from ...support.structures import open_values
 from ...support.trees import tensors
 from ..ann_outputs import AnnOutputs
-from ..batchwise import first_samples
+from ..given_networks import require_same_shapes
 from .macs import MacCount, count_macs
 
 __all__ = ["DensePasses"]
@@ -89,11 +88,8 @@ class DensePasses:
         samples = samples_of(few)
         of_ann, wanted = count_macs(self._ann, lambda: self._judge(batch, few))
         of_snn, answer = self._one_step(signature, few)
-        if self._compares and [x.shape for x in tensors(answer)] != [x.shape for x in tensors(wanted)]:
-            raise InputError(
-                f"The network is not made of this ANN: it returns {_shapes(answer)}, the ANN {_shapes(wanted)}. Give "
-                "the ANN that was converted."
-            )
+        if self._compares:
+            require_same_shapes(answer, wanted)
         for count, where in ((of_snn, ""), (of_ann, " of the ANN")):
             for name, operation in count.not_counted:
                 self.not_counted[f"{name} ({operation}){where}" if name else f"{operation}{where}"] = None
@@ -106,7 +102,3 @@ class DensePasses:
                 module.step_mode = "s"  # type: ignore[assignment]
             count, answer = count_macs(self.snn, lambda: signature.caller(self.snn)(*inputs))
         return count, open_values(answer)[0]
-
-
-def _shapes(values: Any) -> str:
-    return ", ".join(str(list(value.shape)) for value in tensors(values)) or "no tensor"
