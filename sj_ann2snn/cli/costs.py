@@ -5,23 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 
-from ..conversion.converter import Converter
 from ..errors import OptionError
 from ..evaluation.costs.costs import costs
 from ..evaluation.costs.energy import PRESETS, EnergyPerOperation, energy_per_operation
-from .arguments import (
-    ONE_MODE_ARGUMENTS,
-    Subparsers,
-    add_option_argument,
-    add_trained_network,
-    checked_device,
-    converter_options,
-    plain,
-    positive,
-    steps,
-)
+from .arguments import Subparsers, positive
+from .one_mode import OneMode, add_conversion_arguments
 from .streams import tell
-from .targets import load_loaders, load_network
 from .users_code import users_code
 
 __all__ = ["add_parser", "run"]
@@ -45,11 +34,7 @@ def add_parser(commands: Subparsers) -> None:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_trained_network(parser)
-    parser.add_argument(
-        "--mode", default="max", help="max (default), 99.9%%, 0.5, 1/2 or any that `sj-ann2snn modes` lists"
-    )
-    parser.add_argument("--T", type=steps, default=50, metavar="STEPS", help="time steps to simulate (default: 50)")
+    add_conversion_arguments(parser)
     parser.add_argument(
         "--samples", type=positive, default=200, metavar="N", help="test samples to count with (default: 200)"
     )
@@ -64,41 +49,24 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument(
         "--early-exit", type=float, default=None, metavar="MARGIN", help="let samples stop as in evaluate(early_exit=)"
     )
-    parser.add_argument("--channel-wise", action="store_true", help="one scale per channel instead of per layer")
-    parser.add_argument("--device", default=None, help="device, such as cpu or cuda:0 (default: cpu)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
-    add_option_argument(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Convert and count."""
-    options = converter_options(args.option, ONE_MODE_ARGUMENTS)
-    energy = _energy_of(args.energy)
-    device = checked_device(args.device)
+    conversion, energy = OneMode(args), _energy_of(args.energy)
     with users_code():
-        ann = load_network(args.network)
-        calibration, test = load_loaders(args.data)
-        converter = Converter(
-            calibration,
-            device=device,
-            mode=args.mode,
-            channel_wise=args.channel_wise or None,
-            T=args.T,
-            **options,
+        made = conversion.convert()
+        found = costs(
+            made.ann, made.snn, made.test, args.T, samples=args.samples, energy=energy, early_exit=args.early_exit
         )
-        snn = converter(ann)
-        found = costs(ann, snn, test, args.T, samples=args.samples, energy=energy, early_exit=args.early_exit)
     if not args.json:
         print(found)
         return 0
     numbers = {
         "command": "costs",
-        "network": args.network,
-        "data": args.data,
-        "mode": args.mode,
-        "channel_wise": converter.channel_wise,
-        "options": plain(options),
+        **conversion.settings(made),
         "early_exit": args.early_exit,
         "costs": found.to_dict(),
     }

@@ -10,21 +10,10 @@ from typing import Any
 from ..conversion.converter import Converter
 from ..diagnosis.diagnose import diagnose
 from ..diagnosis.result import Diagnosis
-from .arguments import (
-    ONE_MODE_ARGUMENTS,
-    Subparsers,
-    add_option_argument,
-    add_trained_network,
-    checked_device,
-    converter_options,
-    plain,
-    positive,
-    readout_of,
-    steps,
-)
+from .arguments import Subparsers, positive, readout_of
 from .metrics import add_metric_argument, metric_of
+from .one_mode import OneMode, add_conversion_arguments, add_readout_argument
 from .streams import tell
-from .targets import load_loaders, load_network
 from .users_code import users_code
 
 __all__ = ["Diagnosed", "add_diagnosis_arguments", "add_parser", "diagnosed", "run"]
@@ -55,24 +44,12 @@ def add_parser(commands: Subparsers) -> None:
 
 def add_diagnosis_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of every command that diagnoses a conversion."""
-    add_trained_network(parser)
-    parser.add_argument(
-        "--mode", default="max", help="max (default), 99.9%%, 0.5, 1/2 or any that `sj-ann2snn modes` lists"
-    )
-    parser.add_argument("--T", type=steps, default=50, metavar="STEPS", help="time steps to simulate (default: 50)")
+    add_conversion_arguments(parser)
     parser.add_argument(
         "--samples", type=positive, default=200, metavar="N", help="test samples to look at (default: 200)"
     )
-    parser.add_argument(
-        "--readout",
-        nargs="+",
-        metavar=("NAME", "OPTION=VALUE"),
-        help="how to turn the outputs over time into the answer, as for `sj-ann2snn compare`",
-    )
+    add_readout_argument(parser, "how to turn the outputs over time into the answer, as for `sj-ann2snn compare`")
     add_metric_argument(parser)
-    parser.add_argument("--channel-wise", action="store_true", help="one scale per channel instead of per layer")
-    parser.add_argument("--device", default=None, help="device, such as cpu or cuda:0 (default: cpu)")
-    add_option_argument(parser)
 
 
 @dataclass(frozen=True)
@@ -92,26 +69,14 @@ class Diagnosed:
 
 def diagnosed(args: argparse.Namespace) -> Diagnosed:
     """Convert and diagnose what the arguments name."""
-    options = converter_options(args.option, ONE_MODE_ARGUMENTS)
-    readout = readout_of(args.readout, args.T)
-    device = None if args.device is None else checked_device(args.device)
+    conversion, readout = OneMode(args), readout_of(args.readout, args.T)
     with users_code():
         metric = metric_of(args.metric)
-        ann = load_network(args.network)
-        calibration, test = load_loaders(args.data)
-        converter = Converter(
-            calibration,
-            device,
-            args.mode,
-            channel_wise=args.channel_wise or None,
-            T=args.T,
-            **options,
-        )
-        snn = converter(ann if device is None else ann.to(device))
+        made = conversion.convert()
         found = diagnose(
-            ann,
-            snn,
-            test,
+            made.ann,
+            made.snn,
+            made.test,
             args.T,
             samples=args.samples,
             metric=metric,
@@ -119,16 +84,12 @@ def diagnosed(args: argparse.Namespace) -> Diagnosed:
             readout=readout,
         )
     settings = {
-        "network": args.network,
-        "data": args.data,
-        "mode": args.mode,
-        "channel_wise": converter.channel_wise,
-        "options": plain(options),
+        **conversion.settings(made),
         "readout": args.readout,
         "metric": args.metric,
         "against_ann": args.against_ann,
     }
-    return Diagnosed(found, converter, settings)
+    return Diagnosed(found, made.converter, settings)
 
 
 def run(args: argparse.Namespace) -> int:

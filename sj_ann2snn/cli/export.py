@@ -7,18 +7,9 @@ import json
 import sys
 from pathlib import Path
 
-from ..conversion.converter import Converter
 from ..interchange.files import export, find_exporter
-from .arguments import (
-    ONE_MODE_ARGUMENTS,
-    Subparsers,
-    add_option_argument,
-    add_trained_network,
-    checked_device,
-    converter_options,
-    steps,
-)
-from .targets import load_loaders, load_network
+from .arguments import Subparsers, add_trained_network, steps
+from .one_mode import OneMode, add_place_arguments
 from .users_code import users_code
 
 __all__ = ["add_parser", "run"]
@@ -54,33 +45,18 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument(
         "--T", type=steps, metavar="STEPS", help="time steps that the network is meant for (default: any number)"
     )
-    parser.add_argument("--channel-wise", action="store_true", help="one scale per channel instead of per layer")
-    parser.add_argument("--device", default=None, help="device, such as cpu or cuda:0 (default: cpu)")
-    add_option_argument(parser)
+    add_place_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Convert the network, write the file and print a summary."""
-    options = converter_options(args.option, ONE_MODE_ARGUMENTS)
-    exporter = find_exporter(args.out, args.format, {})
-    device = None if args.device is None else checked_device(args.device)
+    conversion, exporter = OneMode(args), find_exporter(args.out, args.format, {})
     with users_code():
-        ann = load_network(args.network)
-        calibration, _ = load_loaders(args.data)
-        converter = Converter(
-            calibration,
-            device,
-            args.mode,
-            channel_wise=args.channel_wise or None,  # a mode may suggest it
-            T=args.T,
-            progress=sys.stderr.isatty(),
-            **options,
-        )
-        snn = converter(ann if device is None else ann.to(device))
-    export(snn, args.out, exporter)
-    report = converter.report
+        made = conversion.convert(progress=sys.stderr.isatty())
+    export(made.snn, args.out, exporter)
+    report = made.converter.report
     found = {
         "command": "export",
         "network": args.network,

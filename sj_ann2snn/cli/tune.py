@@ -21,6 +21,7 @@ from .arguments import (
     steps,
 )
 from .metrics import add_metric_argument, metric_of, needs_ann
+from .one_mode import add_readout_argument
 from .streams import tell
 from .targets import load_loaders, load_network
 from .users_code import users_code
@@ -74,12 +75,7 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("--seconds", type=float, default=None, metavar="S", help="stop after about that time")
     parser.add_argument("--mode", default=None, help="search in this mode only")
     parser.add_argument("--channel-wise", action="store_true", help="search with one scale per channel only")
-    parser.add_argument(
-        "--readout",
-        nargs="+",
-        metavar=("NAME", "OPTION=VALUE"),
-        help="search with this readout only, as for `sj-ann2snn compare`",
-    )
+    add_readout_argument(parser, "search with this readout only, as for `sj-ann2snn compare`")
     parser.add_argument("--device", default=None, help="device, such as cpu or cuda:0 (default: cpu)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     add_metric_argument(parser)

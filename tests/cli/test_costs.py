@@ -9,25 +9,14 @@ import pytest
 
 from sj_ann2snn.cli import main
 
-MODELS = """
-import torch
-
-def trained():
-    torch.manual_seed(0)
-    return torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3))
-
-def loaders():
-    torch.manual_seed(1)
-    x = torch.rand(60, 6)
-    return [x], [(x, trained()(x).argmax(1))]
-"""
+from ..helpers.command_line import SMALL_MODELS
 
 COMMAND = ["costs", "counted:trained", "--data", "counted:loaders", "--T", "16"]
 
 
 @pytest.fixture(autouse=True)
 def models(workplace: Path) -> None:
-    (workplace / "counted.py").write_text(MODELS, encoding="utf-8")
+    (workplace / "counted.py").write_text(SMALL_MODELS, encoding="utf-8")
 
 
 def test_costs_prints_a_table_and_a_verdict(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,20 +12,12 @@ import torch
 
 from sj_ann2snn.cli import main
 
+from ..helpers.command_line import SMALL_MODELS
 from ..helpers.onnx_models import Weights, model, needs_onnx, node
 
-MODELS = """
-import torch
-
-def trained():
-    torch.manual_seed(0)
-    return torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3))
-
-def loaders():
-    torch.manual_seed(1)
-    x = torch.rand(60, 6)
-    return [x], [(x, trained()(x).argmax(1))]
-
+MODELS = (
+    SMALL_MODELS
+    + """
 def numbers():
     (x,), _ = loaders()
     return [x], [(x, trained()(x).detach())]
@@ -59,6 +51,7 @@ def two():
     torch.manual_seed(2)
     return Two()
 """
+)
 
 
 @pytest.fixture

@@ -10,27 +10,15 @@ import pytest
 from sj_ann2snn import html_report
 from sj_ann2snn.cli import main
 
+from ..helpers.command_line import SMALL_MODELS
 from ..helpers.onnx_models import Weights, model, needs_onnx, node
-
-MODELS = """
-import torch
-
-def trained():
-    torch.manual_seed(0)
-    return torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3))
-
-def loaders():
-    torch.manual_seed(1)
-    x = torch.rand(60, 6)
-    return [x], [(x, trained()(x).argmax(1))]
-"""
 
 ARGUMENTS = ["reported:trained", "--data", "reported:loaders", "--mode", "0.2", "--T", "16"]
 
 
 @pytest.fixture
 def models(workplace: Path) -> Path:
-    (workplace / "reported.py").write_text(MODELS, encoding="utf-8")
+    (workplace / "reported.py").write_text(SMALL_MODELS, encoding="utf-8")
     return workplace
 
 

@@ -9,21 +9,18 @@ import pytest
 
 from sj_ann2snn.cli import main
 
-MODELS = """
-import torch
+from ..helpers.command_line import SMALL_MODELS
 
-def trained():
-    torch.manual_seed(0)
-    return torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3))
-
-def loaders():
-    torch.manual_seed(1)
-    x = torch.rand(160, 6)
-    return [x], [(x, trained()(x).argmax(1))]
+MODELS = (
+    SMALL_MODELS
+    + """
+def many():
+    return loaders(160)
 
 def stopped(output, target):
     raise KeyboardInterrupt
 """
+)
 
 
 @pytest.fixture
@@ -31,7 +28,7 @@ def models(workplace: Path) -> None:
     (workplace / "tuned.py").write_text(MODELS, encoding="utf-8")
 
 
-ARGUMENTS = ["tune", "tuned:trained", "--data", "tuned:loaders", "--T", "12", "--max-drop", "5"]
+ARGUMENTS = ["tune", "tuned:trained", "--data", "tuned:many", "--T", "12", "--max-drop", "5"]
 
 
 def test_tune_prints_calls_and_the_frontier(models: None, capsys: pytest.CaptureFixture[str]) -> None:

@@ -134,3 +134,18 @@ def failing(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
     return err[err.index("error: ") :]
+
+
+SMALL_MODELS = """
+import torch
+
+def trained():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3))
+
+def loaders(count=60):
+    torch.manual_seed(1)
+    x = torch.rand(count, 6)
+    return [x], [(x, trained()(x).argmax(1))]
+"""
+"""A module with a small network, and data for it whose labels are its own answers."""
