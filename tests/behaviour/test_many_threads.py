@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import pytest
@@ -16,8 +18,9 @@ from torch import Tensor, nn
 from sj_ann2snn import Converter, NeuronMaker, NeuronSite, evaluate, simulate
 from sj_ann2snn.evaluation.evaluate import accuracy_of
 from sj_ann2snn.simulation.engine import tiling
+from sj_ann2snn.support.torch_functions import FACTORIES
 
-from ..helpers.networks import Graded, GradedMaker, convert, run_by_hand, using_threads
+from ..helpers.networks import Graded, GradedMaker, convert, relative_error, run_by_hand, using_threads
 
 THREADS = 4
 
@@ -247,6 +250,39 @@ def test_one_converter_in_many_threads() -> None:
         assert all(torch.equal(one, answer) for one in found[3])
         assert all(torch.equal(one, output) for one in found[4])
     assert (nn.Module.__call__, nn.Module.__getattr__) == (call, attribute)
+
+
+class Meanwhile(nn.Module):
+    """Lets another thread work while this one goes through the forward method."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        super().__init__()
+        self.work = work
+
+    def forward(self, x: Tensor) -> Tensor:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(self.work).result()
+        return torch.relu(x.reshape(torch.Size([x.shape[0], -1])) + torch.zeros(1))
+
+
+def test_another_thread_pickles_while_a_network_is_traced() -> None:
+    """A queue between processes pickles in a thread of its own, and pickle finds everything by its name."""
+    things = [torch.Size([2, 3]), torch.Size, *(getattr(torch, name) for name in FACTORIES)]
+
+    found: list[list[Any]] = []
+
+    def pickled() -> None:
+        ForkingPickler.dumps(torch.ones(2))
+        found.append([pickle.loads(pickle.dumps(one)) for one in things])
+
+    ann = nn.Sequential(nn.Linear(4, 4), Meanwhile(pickled), nn.Linear(4, 2)).eval()
+    kind, x = type(torch), torch.rand(6, 4)
+    snn = Converter([x], progress=False)(ann)
+    assert relative_error(simulate(snn, x, T=400), ann(x)) < 0.05
+    assert len(found) > 1
+    assert all(one == things for one in found)
+    assert type(torch) is kind
+    assert not set(map(id, things[1:])) - {id(getattr(torch, name)) for name in ("Size", *FACTORIES)}
 
 
 def test_the_accuracy_of_one_ann_in_many_threads() -> None:

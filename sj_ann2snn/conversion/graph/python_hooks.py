@@ -5,8 +5,10 @@ from __future__ import annotations
 import builtins
 import functools
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -30,28 +32,48 @@ def recording() -> Iterator[None]:
     """
     # torch keeps a list of its functions once it is asked for; that must not hold the replacements.
     torch.overrides.get_overridable_functions()
-    originals = [(torch, name, getattr(torch, name)) for name in FACTORIES]
-    size = torch.Size
+    functions = {name: getattr(torch, name) for name in FACTORIES}
+    seen: dict[str, Any] = {name: _factory("call_function", of_torch, of_torch) for name, of_torch in functions.items()}
+    seen["Size"] = _SizeType("Size", (), {"original": torch.Size})
     methods = {name: getattr(torch.Tensor, name) for name in _SIZED}
     apply = torch.autograd.Function.__dict__["apply"]
     is_instance = builtins.isinstance
     try:
-        for home, name, original in originals:
-            setattr(home, name, _factory("call_function", original, original))
         for name, original in methods.items():
             setattr(torch.Tensor, name, _factory("call_method", name, original))
-        torch.Size = _SizeType("Size", (), {"original": size})  # type: ignore[assignment, misc]
         torch.autograd.Function.apply = classmethod(functools.partial(_apply, apply))
         builtins.isinstance = functools.partial(_isinstance, is_instance)
-        yield
+        with _seen_by_this_thread(torch, seen):
+            yield
     finally:
         builtins.isinstance = is_instance
         torch.autograd.Function.apply = apply
-        torch.Size = size  # type: ignore[misc]
         for name in methods:
             delattr(torch.Tensor, name)  # they are inherited
-        for home, name, original in originals:
-            setattr(home, name, original)
+
+
+@contextmanager
+def _seen_by_this_thread(module: ModuleType, replacements: Mapping[str, Any]) -> Iterator[None]:
+    """While the context is open, this thread finds `replacements` in `module`; all others find what is there.
+
+    Another thread may be pickling (a queue between processes does): pickle looks up classes and functions by their
+    names and refuses what it does not find there.
+    """
+    thread = threading.get_ident()
+
+    def finder(name: str) -> property:
+        return property(
+            lambda at: replacements[name] if threading.get_ident() == thread else at.__dict__[name],
+            lambda at, value: at.__dict__.__setitem__(name, value),
+        )
+
+    before = type(module)
+    # A property of the class comes before what lies in the module itself.
+    module.__class__ = type(before.__name__, (before,), {name: finder(name) for name in replacements})
+    try:
+        yield
+    finally:
+        module.__class__ = before
 
 
 def _factory(kind: str, target: Any, original: Callable[..., Any]) -> Callable[..., Any]:
