@@ -3,9 +3,9 @@
     python benchmarks/low_latency.py --shared DIR [--networks resnet20 vgg_max] [--steps 4 8 16 32]
 
 DIR (or the environment variable SJ_ANN2SNN_SHARED) holds data/cifar10_train_jpeg.npz, data/cifar10_test_jpeg.npz and in
-models/, reference_models.py with the weights of the networks. The plugins sj-ann2snn-calibration, -signed, -burst and
--differential are used where they are installed. It takes an hour or two on two cores, goes on where it was stopped, and
-writes into --out
+models/, reference_models.py with the weights of the networks; "vgg7" is the network of train_cifar10.py. The plugins
+sj-ann2snn-calibration, -signed, -burst and -differential are used where they are installed. It takes an hour or two on
+two cores, goes on where it was stopped, and writes into --out
 
     low_latency.json              every measurement
     low_latency.md                the tables
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cifar10 import normalized, pixels
+from cifar10 import normalized, pixels, trained_network
 from reference_networks import VARIABLE, reference_network
 from torch import Tensor, nn
 
@@ -124,7 +124,7 @@ def main() -> int:
     x, labels = images(args.shared, "test", args.samples)
     test = list(zip(x.split(250), labels.split(250), strict=True))
     for name in args.networks:
-        ann = reference_network(args.shared, name)
+        ann = network(args.shared, name)
         store.keep((name, "ANN", 0), partial(accuracy, ann, test))
         for way in args.ways:
             for steps in args.steps:
@@ -133,6 +133,11 @@ def main() -> int:
     draw(store, args.out)
     print(tables(store))
     return 0
+
+
+def network(shared: Path, name: str) -> nn.Module:
+    """The trained network of that name, in eval mode."""
+    return trained_network(name) if name == "vgg7" else reference_network(shared, name)
 
 
 def accuracy(ann: nn.Module, test: Batches) -> dict[str, Any]:

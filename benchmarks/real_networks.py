@@ -15,7 +15,6 @@ stopped, and writes into --out
 from __future__ import annotations
 
 import argparse
-import platform
 import sys
 import time
 import warnings
@@ -26,6 +25,7 @@ from typing import Any
 
 import torch
 from low_latency import Store
+from processor import processor_name
 from real import TASKS, load
 from real.page import TIMED, tables
 from real.task import Task
@@ -113,7 +113,7 @@ def about(task: Task) -> dict[str, Any]:
         "measures": task.measures,
         "samples": len(task.inputs),
         "calibration": sum(map(len, task.calibration)),
-        "processor": processor(),
+        "processor": processor_name(),
         "torch": torch.__version__,
     }
 
@@ -122,14 +122,6 @@ def seconds(task: Task, way: str, *, quick: bool) -> dict[str, Any]:
     """On a quarter of the test samples."""
     steps, samples, rounds = (2, 1, 1) if quick else (TIMED_STEPS, min(64, len(task.inputs) // 4), ROUNDS)
     return timed(task, OPTIONS[way], steps, samples, rounds)
-
-
-def processor() -> str:
-    """As Linux names it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from processor import processor_name
 from reference_networks import VARIABLE, reference_network
 from torch import Tensor, nn
 
@@ -72,7 +73,7 @@ def main() -> int:
         work(*args.worker, args)
         return 0
     networks = args.networks or [name for name in NETWORKS if name == "demo" or (args.shared and name != "resnet34")]
-    print(f"{processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}")
+    print(f"{processor_name()}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}")
     if args.device.type == "cuda":
         print(f"{torch.cuda.get_device_name(args.device)}, CUDA {torch.version.cuda}, {versions()}, {args.precision}")
     print(f"medians of {args.rounds}, the ways taking turns, an untimed run before each timed one\n")
@@ -91,7 +92,7 @@ def surroundings(args: argparse.Namespace) -> dict[str, Any]:
     """What the times depend on."""
     on_gpu = args.device.type == "cuda"
     return {
-        "processor": processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "device": torch.cuda.get_device_name(args.device) if on_gpu else "cpu",
         "torch": torch.__version__,
@@ -99,14 +100,6 @@ def surroundings(args: argparse.Namespace) -> dict[str, Any]:
         "precision": args.precision,
         "rounds": args.rounds,
     }
-
-
-def processor() -> str:
-    """What the processor calls itself."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def versions() -> str:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from ..simulation.engine import PackedSpikes
 from ..support.trees import map_tensors, tensors
 
 __all__ = ["Connections", "connections", "fan_out"]
@@ -50,8 +51,13 @@ class Connections:
         changes = (parts[1:] != parts[:-1]).nonzero().flatten() + 1
         return cls(unit, row.float(), (0, *changes.tolist(), len(row)))
 
-    def operations(self, x: Tensor) -> list[float]:
+    def operations(self, x: Tensor | PackedSpikes) -> list[float]:
         """The synaptic operations at every step of ``[T, N, ...]``."""
+        if isinstance(x, PackedSpikes):
+            by_place = self.weights.view(*x.shape[3:], x.shape[2])
+            if bool((by_place == by_place[..., :1]).all()):
+                return [float(count * self.unit) for count in x.per_step(by_place[..., 0]).tolist()]
+            x = x.unpacked()
         dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
         active = torch.ne(x, 0, out=torch.empty_like(x, dtype=dtype))
         # A product with the connections runs at memory speed, with channels_last images in their own order.

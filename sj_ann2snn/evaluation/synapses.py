@@ -14,13 +14,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from ..compat import MemoryModule
 from ..layers.stepwise import call_operation
-from ..simulation.engine import Call
+from ..simulation.engine import Call, PackedSpikes
 from ..support.trees import map_tensors, tensors
 from .activity import Connections, connections, fan_out
 
@@ -130,9 +131,12 @@ class Synapses:
         if len(call.varying) != 1 or not isinstance(call.result, Tensor):
             self._skip(call.name, module)
             return
-        x, y = tensors((call.args, call.kwargs))[call.varying[0]], call.result
+        packed = next((x for x in call.args if isinstance(x, PackedSpikes)), None)
+        x = tensors((call.args, call.kwargs))[call.varying[0]] if packed is None else packed.stand_in()
+        y = call.result
         key = call.name, call.varying, tuple(x.shape[2:]), tuple(y.shape[2:])
-        self._count(call.name, x, key, lambda: fan_out(module, x[0, :1], y[0, :1]))
+        given = x if packed is None else packed
+        self._count(call.name, given, key, lambda: fan_out(module, torch.zeros_like(x[0, :1]), y[0, :1]))
 
     def _stepwise(self, call: Call, module: Any) -> None:
         """An operation of the ANN in a converted network."""
@@ -179,7 +183,7 @@ class Synapses:
         # A network that runs step by step may have moved the samples anywhere: all of them count as one.
         self._count(call.name, x if call.over_time else x[None, None], key, make)
 
-    def _count(self, name: str, x: Tensor, key: Hashable, make: Callable[[], Tensor]) -> None:
+    def _count(self, name: str, x: Tensor | PackedSpikes, key: Hashable, make: Callable[[], Tensor]) -> None:
         """Count the operations of the elements ``[t, n, ...]``."""
         found = self._remember(key, lambda: Connections.of(make())).operations(x)
         for step, count in enumerate(found, self._first):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from ..contracts.exit_rule import ExitRule
 from ..errors import PluginError
 from ..simulation.answers import ChosenReadout, Decoder
-from ..simulation.engine import Call, Collector
+from ..simulation.engine import Call, Collector, PackedSpikes
 from ..simulation.engine.firing import count_emissions, is_spiking
 from ..support.batches import describe_batch
 from ..support.blame import Culprit, blame
@@ -50,6 +51,7 @@ class Tile(Collector):
         samples: The samples of the batch.
     """
 
+    watches_spikes = True
     synapses_type = Synapses
     """What counts the synaptic operations."""
 
@@ -85,20 +87,22 @@ class Tile(Collector):
         module = call.operation
         if not isinstance(module, nn.Module) or not is_spiking(module):
             self.synapses.add(call, self._done)
+        elif isinstance(call.result, PackedSpikes):
+            self.add_emissions(call.name, module, call.result)
         elif isinstance(call.result, Tensor):
             self.add_emissions(call.name, module, call.result if call.over_time else call.result.unsqueeze(0))
 
-    def add_emissions(self, name: str, neuron: nn.Module, y: Tensor) -> None:
+    def add_emissions(self, name: str, neuron: nn.Module, y: Tensor | PackedSpikes) -> None:
         """Count what a neuron emitted, ``[t, n, ...]``."""
         found = count_emissions(neuron, y)
         spikes, emissions = found.spikes.tolist(), found.emissions.tolist()
         self.spikes[name] = self.spikes.get(name, 0) + sum(spikes)
         self.emissions[name] = self.emissions.get(name, 0) + sum(emissions)
-        for step in range(len(y)):
+        for step in range(y.shape[0]):
             self.spikes_over_time[self._done + step] += spikes[step]
             self.emissions_over_time[self._done + step] += emissions[step]
         self.timed &= found.timed
-        self.neurons[name] = y[0, 0].numel()
+        self.neurons[name] = math.prod(y.shape[2:])
 
     def add(self, outputs: Any) -> Tensor | None:
         if not self._done:

@@ -79,7 +79,7 @@ class Operations(Synapses):
         if self.layers.get(call.name) == before and len(self.skipped) == skipped:
             self._element_wise(call)
 
-    def _count(self, name: str, x: Tensor, key: Hashable, make: Callable[[], Tensor]) -> None:
+    def _count(self, name: str, x: Any, key: Hashable, make: Callable[[], Tensor]) -> None:
         super()._count(name, x, key, make)
         units = x.where(x.abs() == 1, torch.zeros((), dtype=x.dtype, device=x.device))
         found = self._remember(key, lambda: Connections.of(make())).operations(units)
@@ -161,6 +161,7 @@ class CostTile(Tile):
         args: As for `Tile`.
     """
 
+    watches_spikes = False  # products with factors count as well
     synapses_type = Operations
 
     def __init__(self, totals: Totals, *args: Any) -> None:
@@ -176,7 +177,7 @@ class CostTile(Tile):
         self.seen[call.name] = None
         super().watch(call)
 
-    def add_emissions(self, name: str, neuron: nn.Module, y: Tensor) -> None:
+    def add_emissions(self, name: str, neuron: nn.Module, y: Any) -> None:
         """Count what a neuron emitted, and its updates."""
         super().add_emissions(name, neuron, y)
         self.seen[name] = None

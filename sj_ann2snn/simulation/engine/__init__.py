@@ -7,6 +7,7 @@ result equals that of the hand-written loop ``for t in range(T): out += snn(x)``
 
 from .collectors import Call, Collector, OverTime
 from .outputs import concatenate, plain
+from .packed import PackedSpikes
 from .simulator import Simulator
 
-__all__ = ["Call", "Collector", "OverTime", "Simulator", "concatenate", "plain"]
+__all__ = ["Call", "Collector", "OverTime", "PackedSpikes", "Simulator", "concatenate", "plain"]

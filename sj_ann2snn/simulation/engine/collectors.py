@@ -44,6 +44,10 @@ class Collector:
     """Called with every call of a layer whose input varies over time; in a network that runs step by step, with every
     call of a layer and of torch's functions."""
 
+    watches_spikes: bool = False
+    """True if `watch` reads spikes alone, which may then be `PackedSpikes`. The currents that they charge neurons with
+    may be missing: a tensor of their shape stands for them."""
+
     def add(self, outputs: Any) -> Tensor | None:
         """Take in the outputs ``[t, n, ...]`` of the next steps.
 

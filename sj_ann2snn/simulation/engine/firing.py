@@ -19,6 +19,7 @@ from ...layers.neuron import active_per_step, sum_per_step
 from ...support.compiled import compiled_loop
 from . import loops
 from .loops import flat, is_dense
+from .packed import PackedSpikes
 
 __all__ = ["Emissions", "can_fire_in_place", "count_emissions", "fire", "is_spiking"]
 
@@ -43,8 +44,11 @@ class Emissions:
     timed: bool = True
 
 
-def count_emissions(neuron: nn.Module, spikes: Tensor) -> Emissions:
+def count_emissions(neuron: nn.Module, spikes: Tensor | PackedSpikes) -> Emissions:
     """What the output ``[T, N, ...]`` of the last run of `neuron` holds."""
+    if isinstance(spikes, PackedSpikes):
+        count = spikes.per_step()
+        return Emissions(count, count)
     if isinstance(neuron, InPlaceNeuron):
         if _counts_totals_only(neuron):
             return _from_totals(neuron, spikes)

@@ -21,6 +21,8 @@ from .collectors import Call, Collector
 from .flow import Flow
 from .non_finite import Guard
 from .outputs import Constant
+from .packed import PackedSpikes
+from .packing import Packing
 from .shortcuts import shortcut_of
 from .steady import Steady, steady_layer
 from .threads import Stopped
@@ -72,6 +74,9 @@ class Runner:
         }
         self._channels_last = channels_last and flow.any_layout
         self._guard = guard or Guard(snn)
+        nothing = not shortcuts or dtype is not None or not channels_last
+        self._packed, self._unpacked = (Packing(flow, self.modules, steps, off=off) for off in (nothing, True))
+        self._packing = self._unpacked
         self._merged_into_sums = {one.scaled for one in flow.sums.values()}
         self._memories = [module for module in self.modules.values() if isinstance(module, MemoryModule)]
 
@@ -85,6 +90,7 @@ class Runner:
         for module in self._memories:
             module.reset()
         self._watch = collector.watch
+        self._packing = self._packed if self._watch is None or collector.watches_spikes else self._unpacked
         static = self._run_static(inputs)
         guard = self._guard.start(inputs, [static.values[node] for node in self.flow.meeting])
         samples = count_samples(inputs)
@@ -106,7 +112,7 @@ class Runner:
         """The outputs of one tile at all steps, with gradients if they are enabled."""
         for module in self._memories:
             module.reset()
-        self._watch = None
+        self._watch, self._packing = None, self._unpacked  # bits have no gradients
         return self._run_varying(self._run_static(inputs), self.steps)
 
     def _run_static(self, inputs: tuple[Any, ...]) -> _Static:
@@ -136,7 +142,8 @@ class Runner:
 
         def read(node: fx.Node) -> Any:
             if node in values:
-                return values[node]
+                value = values[node]
+                return value.unpacked() if isinstance(value, PackedSpikes) else value
             if node in static.carrying:
                 return map_tensors(static.values[node], lambda x: x.expand(steps, *x.shape))
             return self._merged(node, static, shapes, steps)
@@ -144,9 +151,9 @@ class Runner:
         for node in self.flow.graph.nodes:
             if node.op == "output":
                 return fx.map_arg(open_nodes(node.args[0])[0], lambda source: self._output(source, read, static))
-            if node not in self.flow.varying or node in self._merged_into_sums:
+            if node not in self.flow.varying or node in self._merged_into_sums or node in self._packing.merged:
                 continue
-            values[node] = self._sum(node, read) if node in self.flow.sums else self._call(node, read, "m")
+            self._compute(node, values, read)
             self.tiling.note(values[node])
             for source in self._sources(node):
                 if source in readers:
@@ -154,6 +161,26 @@ class Runner:
                     if not readers[source]:
                         del values[source]
         raise AssertionError("a graph ends with its output")
+
+    def _compute(self, node: fx.Node, values: dict[fx.Node, Any], read: Callable[[fx.Node], Any]) -> None:
+        """Put the value of `node` among the `values`, packed where that is possible."""
+
+        def packed(source: fx.Node) -> Any:
+            return values[source] if source in values else read(source)
+
+        found = self._packing.run(node, packed)
+        if found is None:
+            parts = self._packing.parts(node)
+            for one in (*parts, node):
+                if one not in self._merged_into_sums:
+                    values[one] = self._sum(one, read) if one in self.flow.sums else self._call(one, read, "m")
+            for one in parts:
+                values.pop(one, None)
+            return
+        values[node] = found
+        if self._watch is not None:
+            for call in self._packing.calls(node, found, packed):
+                self._watch(call)
 
     def _output(self, node: fx.Node, read: Callable[[fx.Node], Any], static: _Static) -> Any:
         moves = node in self.flow.varying or node in static.carrying
@@ -182,6 +209,8 @@ class Runner:
 
     def _sources(self, node: fx.Node) -> list[fx.Node]:
         """The nodes whose values `node` reads."""
+        if self._packing.parts(node):
+            return self._packing.chains[node].sources
         merged = self.flow.sums.get(node)
         return [merged.total, merged.addend] if merged else node.all_input_nodes
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ...support.trees import tensors
+from .packed import PackedSpikes
 
 __all__ = ["TILE_BYTES", "TILE_STEPS", "Tiling"]
 
@@ -32,6 +34,8 @@ class Tiling:
 
     def note(self, value: Any) -> None:
         """Take the size of an activation ``[t, n, ...]`` into account."""
+        if isinstance(value, PackedSpikes):  # the potentials need more, but not at every step
+            self._largest = max(self._largest, math.prod(value.shape[2:]))
         for x in tensors(value):
             samples = x.shape[0] * x.shape[1] if x.dim() > 1 else 1
             self._largest = max(self._largest, x.numel() * x.element_size() // max(1, samples))

@@ -1,0 +1,314 @@
+"""Layers that read and write packed spikes: IF neurons, convolutions, linear layers and cumulative max pools."""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...layers import CumulativeMaxPool
+from ...support.compiled import compiled_loop
+from .packed import BITS, PackedSpikes, channels_innermost, flat, widest
+
+__all__ = ["PackedConvolution", "fire_packed", "packed_convolution", "pool_packed", "pools_packed"]
+
+LARGEST = 3 << 20
+"""Largest tables of bytes of spikes, in bytes: they stay in a core's second-level cache, as far as they are used."""
+
+WIDEST_LOOKUP = 32
+"""Outputs to sum at a time by table lookup; more would fill the cache with rows that are not used."""
+
+DIGITS = 24
+"""Significant binary digits of a number in single precision."""
+
+FEW, MANY = 1 / 32, 1 / 8
+"""Firing rates at which the loops are timed."""
+
+
+def fire_packed(neuron: Any, x_seq: Tensor) -> PackedSpikes:
+    """The spikes of an IF neuron for the currents ``[T, N, C, ...]``, which may be one step repeated."""
+    from .packed_kernels import fire_bits
+
+    steps = x_seq.shape[0]
+    same = x_seq.stride(0) == 0
+    currents = channels_innermost(x_seq[:1] if same else x_seq, 2)
+    potential = potential_of(neuron, x_seq.shape[1:])
+    bits = torch.empty(steps, *currents.shape[1:-1], currents.shape[-1] // BITS, dtype=torch.uint8)
+    loop: Any = compiled_loop(fire_bits(widest(potential.numel())))
+    loop(flat(currents), 0 if same else potential.numel(), flat(potential), limit(neuron), flat(bits), steps)
+    neuron.v = potential.movedim(-1, 1)
+    return PackedSpikes(bits)
+
+
+def potential_of(neuron: Any, shape: tuple[int, ...]) -> Tensor:
+    """A neuron's membrane potential for currents of the `shape` ``(N, C, ...)``, channels innermost: memory of its own
+    that may be written to."""
+    v = neuron.v
+    if isinstance(v, Tensor) and v.shape == shape:
+        return channels_innermost(v, 1)
+    samples, channels, *places = shape
+    return torch.full((samples, *places, channels), float(v) if isinstance(v, (int, float)) else 0.0)
+
+
+def limit(neuron: Any) -> Any:
+    """The threshold in single precision."""
+    return torch.tensor(float(neuron.v_threshold)).numpy()[()]
+
+
+def pools_packed(pool: nn.Module) -> bool:
+    """True for a pool that `pool_packed` can stand for: of images, with windows side by side."""
+    if type(pool) is not CumulativeMaxPool or pool.spatial != 2 or pool.ceil_mode:
+        return False
+    plain = _pair(pool.stride) == _pair(pool.kernel_size) and _pair(pool.padding) == (0, 0)
+    return plain and _pair(pool.dilation) == (1, 1)
+
+
+def pool_packed(pool: Any, spikes: PackedSpikes) -> PackedSpikes | None:
+    """The output of a cumulative max pool; its memory holds whole numbers, channels innermost."""
+    from .packed_kernels import pool_bits
+
+    steps, samples, channels, height, columns = spikes.shape
+    window = _pair(pool.kernel_size)
+    size = height // window[0], columns // window[1]
+    if not size[0] * size[1]:
+        return None  # the module raises the error
+    if not isinstance(pool.cumulative, Tensor):
+        pool.cumulative = torch.zeros(samples, height, columns, channels, dtype=torch.int16)
+        pool.emitted = torch.zeros(samples, *size, channels, dtype=torch.int16)
+    out = torch.empty(steps, samples, *size, channels // BITS, dtype=torch.uint8)
+    loop: Any = compiled_loop(pool_bits(widest(channels)))
+    total, emitted = pool.cumulative.contiguous(), pool.emitted.contiguous()
+    loop(*map(flat, (spikes.bits, total, emitted, out)), *(steps, samples, channels, height, columns), *size, *window)
+    pool.cumulative, pool.emitted = total, emitted
+    return PackedSpikes(out)
+
+
+def packed_convolution(module: nn.Module) -> PackedConvolution | None:
+    """A convolution or linear layer for packed spikes; None if it is of another kind, or if its sums are not exact."""
+    if isinstance(module, nn.Linear):
+        weight = module.weight[:, :, None, None]
+        geometry = (1, 1, 0, 0)
+    elif isinstance(module, nn.Conv2d):
+        plain = module.groups == 1 and module.dilation == (1, 1) and not isinstance(module.padding, str)
+        if not plain or module.padding_mode != "zeros":
+            return None
+        weight, geometry = module.weight, (*module.stride, *module.padding)
+    else:
+        return None
+    fits = weight.dtype == torch.float32 and weight.device.type == "cpu" and not module._forward_hooks
+    if not fits or module._forward_pre_hooks or weight.shape[0] % BITS or weight.shape[1] % BITS:
+        return None
+    bias = torch.zeros(len(weight)) if module.bias is None else module.bias.detach()
+    if not sums_are_exact(weight.detach(), bias):
+        return None
+    return PackedConvolution(weight.detach(), bias, geometry, 0 if isinstance(module, nn.Linear) else 2)
+
+
+def sums_are_exact(weight: Tensor, bias: Tensor) -> bool:
+    """True if no sum of a channel's weights and its bias is rounded, so that their order does not matter.
+
+    >>> sums_are_exact(torch.tensor([[0.5, 0.25]]), torch.zeros(1)), sums_are_exact(torch.rand(1, 9), torch.ones(1))
+    (True, False)
+    """
+    numbers = torch.cat([weight.flatten(1), bias[:, None]], 1).double()
+    largest = torch.maximum(numbers.clamp(min=0).sum(1), -numbers.clamp(max=0).sum(1))
+    if not bool(largest.isfinite().all()):
+        return False
+    grid = torch.exp2(torch.ceil(torch.log2(largest.clamp(min=2.0**-100))) - DIGITS)
+    steps = numbers / grid[:, None]
+    return bool((steps == steps.round()).all())
+
+
+class PackedConvolution:
+    """A convolution of packed spikes; several threads may share it. Linear layers have images of one position.
+
+    Args:
+        weight: ``[out, in, window height, window columns]``.
+        bias: ``[out]``.
+        geometry: Strides down and across, padding above and before.
+        dimensions: Of space: 2 or 0.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, geometry: tuple[int, ...], dimensions: int = 2) -> None:
+        self._weight, self._bias, self._geometry, self._dimensions = weight, bias, geometry, dimensions
+        outputs, inputs, height, columns = weight.shape
+        self._bytes = inputs // BITS * height * columns
+        self._looks_up = self._bytes * 256 * outputs * 4 <= LARGEST
+
+    def __call__(
+        self,
+        spikes: PackedSpikes,
+        addend: PackedSpikes | Tensor | None = None,
+        factors: Tensor | None = None,
+        neuron: Any = None,
+        initial: Tensor | None = None,
+    ) -> PackedSpikes | Tensor | None:
+        """The currents ``[T, N, C, ...]``, or the spikes of the `neuron` that they charge.
+
+        Args:
+            spikes: The input.
+            addend: What to add to the currents: numbers, or spikes times `factors`, one for each channel.
+            factors: ``[C]``.
+            neuron: An IF neuron.
+            initial: Its initial potential; it has none yet.
+
+        Returns:
+            None if this does not apply.
+        """
+        steps, samples, inputs, *places = spikes.shape
+        outputs, wanted, *window = self._weight.shape
+        if inputs != wanted or len(places) != self._dimensions:
+            return None
+        height, columns = places or (1, 1)
+        down, across, above, before = self._geometry
+        size = (height + 2 * above - window[0]) // down + 1, (columns + 2 * before - window[1]) // across + 1
+        if min(size) < 1:
+            return None  # the module raises the error
+        shape = (steps, samples, outputs, *(size if places else ()))
+        if addend is not None and tuple(addend.shape) != shape:
+            return None
+        kind, added = _added(addend)
+        scale = torch.zeros(1) if factors is None else factors
+        out_places = size if places else ()
+        if neuron is None:
+            potential, threshold = torch.zeros(1), torch.tensor(1.0).numpy()[()]
+            out = torch.empty(steps, samples, *out_places, outputs)
+        else:
+            potential, threshold = potential_of(neuron, (samples, outputs, *out_places)), limit(neuron)
+            if initial is not None:
+                potential += initial.expand(shape[2:]).movedim(0, -1)
+            out = torch.empty(steps, samples, *out_places, outputs // BITS, dtype=torch.uint8)
+        sizes = (steps, samples, inputs, outputs, height, columns, *size, *window, *self._geometry)
+        loop = self._rows if self._by_rows(sizes, spikes) else self._lookup
+        arrays = [flat(one) for one in (self._bias, added, scale, potential)]
+        loop(flat(spikes.bits), arrays, threshold, flat(out), sizes, neuron is not None, kind)
+        if neuron is None:
+            return out.movedim(-1, 2)
+        neuron.v = potential.movedim(-1, 1)
+        return PackedSpikes(out)
+
+    def _by_rows(self, sizes: tuple[int, ...], spikes: PackedSpikes) -> bool:
+        """Whether adding the weights of the inputs that spike is faster here than table lookup."""
+        if not self._looks_up:
+            return True
+        most = _crossover(sizes[2:])
+        return spikes.share() <= most
+
+    def _rows(
+        self, spikes: Any, arrays: list[Any], threshold: Any, out: Any, sizes: tuple[int, ...], fires: bool, kind: int
+    ) -> None:
+        from .packed_kernels import convolve_by_rows
+
+        steps, _, inputs, outputs, _, columns, *_ = sizes
+        width = widest(outputs)
+        padded = columns + 2 * sizes[-1]
+        rows = torch.empty(steps * sizes[8] * columns * inputs, dtype=torch.int64)
+        starts = torch.empty(steps * (padded + 1), dtype=torch.int64)
+        loop: Any = compiled_loop(convolve_by_rows(width, math.gcd(inputs // BITS, 8), fires, kind))
+        loop(spikes, self._weights_in_rows, *arrays, threshold, out, rows.numpy(), starts.numpy(), *sizes)
+
+    def _lookup(
+        self, spikes: Any, arrays: list[Any], threshold: Any, out: Any, sizes: tuple[int, ...], fires: bool, kind: int
+    ) -> None:
+        from .packed_kernels import convolve_by_bytes
+
+        padded = sizes[5] + 2 * sizes[-1]
+        window = torch.zeros(sizes[8] * padded * (sizes[2] // BITS), dtype=torch.uint8)
+        loop: Any = compiled_loop(convolve_by_bytes(self._lookup_width, fires, kind))
+        loop(spikes, self._tables, *arrays, threshold, out, window.numpy(), *sizes)
+
+    @functools.cached_property
+    def _weights_in_rows(self) -> Any:
+        outputs, width = len(self._weight), widest(len(self._weight))
+        rows = self._weight.permute(2, 3, 1, 0).reshape(-1, outputs // width, width)
+        return flat(rows.transpose(0, 1).contiguous())
+
+    @property
+    def _lookup_width(self) -> int:
+        return math.gcd(len(self._weight), WIDEST_LOOKUP)
+
+    @functools.cached_property
+    def _tables(self) -> Any:
+        return flat(tables(self._weight, self._lookup_width))
+
+
+def tables(weight: Tensor, width: int) -> Tensor:
+    """The tables ``[blocks of outputs, bytes, 256 + PAD, width]`` of the weights ``[out, in, height, columns]``.
+
+    >>> tables(torch.arange(8.0).reshape(1, 8, 1, 1), 1)[0, 0, :4, 0]
+    tensor([0., 0., 1., 1.])
+    """
+    from .packed_kernels import PAD
+
+    outputs = len(weight)
+    by_byte = weight.permute(2, 3, 1, 0).reshape(-1, BITS, outputs)
+    bits = torch.tensor([[byte >> bit & 1 for bit in range(BITS)] for byte in range(256)]).to(weight)
+    rows = F.pad(bits @ by_byte, (0, 0, 0, PAD))
+    return rows.view(-1, 256 + PAD, outputs // width, width).permute(2, 0, 1, 3).contiguous()
+
+
+def _added(addend: PackedSpikes | Tensor | None) -> tuple[int, Tensor]:
+    from .packed_kernels import NOTHING, NUMBERS, SPIKES
+
+    if addend is None:
+        return NOTHING, torch.zeros(1)
+    if isinstance(addend, PackedSpikes):
+        return SPIKES, addend.bits
+    return NUMBERS, channels_innermost(addend, 2)
+
+
+@functools.cache
+def _crossover(sizes: tuple[int, ...]) -> float:
+    """The firing rate up to which adding rows of weights is faster than table lookup, by a trial on this machine."""
+    inputs, outputs, height, columns, _, _, window_height, window_columns, *rest = sizes
+    geometry = tuple(rest)
+    lines = min(height, window_height + 4)
+    generator = torch.Generator().manual_seed(0)
+    conv = PackedConvolution(
+        torch.zeros(outputs, inputs, window_height, window_columns), torch.zeros(outputs), geometry
+    )
+    out_lines = (lines + 2 * geometry[2] - window_height) // geometry[0] + 1
+    out_columns = sizes[5]
+    steps = 4
+    small = (
+        steps,
+        1,
+        inputs,
+        outputs,
+        lines,
+        columns,
+        out_lines,
+        out_columns,
+        window_height,
+        window_columns,
+        *geometry,
+    )
+    potential = torch.zeros(out_lines * out_columns * outputs)
+    arrays = [flat(one) for one in (torch.zeros(outputs), torch.zeros(1), torch.zeros(1), potential)]
+    out = torch.empty(steps * potential.numel() // BITS, dtype=torch.uint8)
+
+    def seconds(run: Callable[..., None], rate: float) -> float:
+        shape = steps, 1, lines, columns, inputs // BITS, BITS
+        spikes = torch.rand(shape, generator=generator) < rate
+        bits = (spikes.to(torch.uint8) << torch.arange(BITS, dtype=torch.uint8)).sum(-1).to(torch.uint8)
+        found = []
+        for _ in range(4):
+            start = time.perf_counter()
+            run(flat(bits), arrays, torch.tensor(1.0).numpy()[()], flat(out), small, True, 0)
+            found.append(time.perf_counter() - start)
+        return min(found)
+
+    lookup = seconds(conv._lookup, MANY)
+    few, many = seconds(conv._rows, FEW), seconds(conv._rows, MANY)
+    slope = (many - few) / (MANY - FEW)
+    return FEW + (lookup - few) / slope if slope > 0 else 1.0
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else tuple(size)

@@ -1,0 +1,229 @@
+"""Finds the parts of a network whose binary spikes can stay packed, and runs them.
+
+A neuron writes bits if a layer that can read them comes next. A convolution, the sum with a shortcut behind it and the
+neuron behind that are one loop: currents and potentials never leave a core's registers and caches as a whole layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from ...compat import is_plain_if
+from ...layers import InitialPotential, Scaler, Stepwise
+from ...support.compiled import compiled_loop
+from .collectors import Call
+from .flow import SUMS, Flow
+from .packed import PackedSpikes, can_be_packed
+from .packed_layers import PackedConvolution, fire_packed, packed_convolution, pool_packed, pools_packed
+
+__all__ = ["Packing"]
+
+MOST_STEPS = (1 << 15) - 1
+"""Cumulative pools count spikes in 16 bits."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A neuron, and what is computed together with it.
+
+    Attributes:
+        neuron: The node.
+        source: Whose currents it takes, unless there is a convolution.
+        convolution: The node of the convolution in front of it.
+        addend: The node that is added to the convolution's currents.
+        scaler: The node that scales the addend.
+        potential: The node of the initial potential.
+        merged: The nodes that have no value of their own, in order of execution.
+    """
+
+    neuron: fx.Node
+    source: fx.Node
+    convolution: fx.Node | None = None
+    addend: fx.Node | None = None
+    scaler: fx.Node | None = None
+    potential: fx.Node | None = None
+    merged: tuple[fx.Node, ...] = ()
+
+    @property
+    def sources(self) -> list[fx.Node]:
+        """The nodes whose values it reads."""
+        return [one for one in (self.source, self.addend) if one is not None]
+
+
+class Packing:
+    """How a runner computes packed spikes.
+
+    Args:
+        flow: The network's graph.
+        modules: The runner's modules.
+        steps: Number of time steps.
+        off: Pack nothing.
+    """
+
+    def __init__(self, flow: Flow, modules: Mapping[str, nn.Module], steps: int, *, off: bool = False) -> None:
+        self.modules = modules
+        self.chains: dict[fx.Node, Chain] = {}
+        self.convolutions: dict[fx.Node, PackedConvolution] = {}
+        self.pools: set[fx.Node] = set()
+        self.merged: set[fx.Node] = set()
+        if off or steps > MOST_STEPS or not flow.copyable or compiled_loop(_probe) is None:
+            return
+        binary: set[fx.Node] = set()
+        for node in flow.graph.nodes:
+            if node.op != "call_module" or node not in flow.varying:
+                continue
+            module = modules[str(node.target)]
+            if is_plain_if(module) and module.v_threshold > 0:  # type: ignore[operator]
+                binary.add(node)
+            elif pools_packed(module) and node.args[0] in binary:
+                binary.add(node)
+                self.pools.add(node)
+            elif node.args and node.args[0] in binary and (found := packed_convolution(module)):
+                self.convolutions[node] = found
+        for node in binary - self.pools:
+            self.chains[node] = self._chain(node, flow)
+        self._keep_those_that_are_read(flow)
+        self.merged = {one for chain in self.chains.values() for one in chain.merged}
+
+    def _chain(self, neuron: fx.Node, flow: Flow) -> Chain:
+        """The neuron with what can be computed together with it."""
+        source: Any = neuron.args[0]
+        alone = Chain(neuron, source)
+        potential = None
+        if source in flow.exclusive and isinstance(self._module(source), InitialPotential):
+            potential, source = source, source.args[0]
+        behind = () if potential is None else (potential,)
+        if source in flow.exclusive and source in self.convolutions:
+            return Chain(neuron, source.args[0], source, potential=potential, merged=(source, *behind))
+        parts = self._parts(source, flow)
+        if parts is None:
+            return alone
+        convolution, addend, scaler = parts
+        merged = [convolution, *([] if scaler is None else [scaler]), source, *behind]
+        reads: Any = convolution.args[0]
+        return Chain(neuron, reads, convolution, addend, scaler, potential, tuple(merged))
+
+    def _parts(self, node: fx.Node, flow: Flow) -> tuple[fx.Node, fx.Node, fx.Node | None] | None:
+        """For the sum of a convolution and something else: both, and the node that scales the latter."""
+        if node not in flow.exclusive or len(node.args) != 2 or node.kwargs:
+            return None
+        module = self._module(node)
+        if not isinstance(module, Stepwise) or module.operation not in SUMS:
+            return None
+        first, second = node.args
+        if first is second or not isinstance(first, fx.Node) or not isinstance(second, fx.Node):
+            return None
+        for one, other in ((first, second), (second, first)):
+            if other not in flow.varying:
+                continue
+            if one in self.convolutions and one in flow.exclusive:
+                scaler = self._module(other)
+                if isinstance(scaler, Scaler) and other in flow.exclusive and node in flow.sums:
+                    return one, other.all_input_nodes[0], other
+                return one, other, None
+        return None
+
+    def _keep_those_that_are_read(self, flow: Flow) -> None:
+        """Neurons write bits only where a layer comes next that reads them, and bits stay where nothing else is."""
+        reading = {*self.convolutions, *self.pools}
+        for node in [*self.chains]:
+            chain = self.chains[node]
+            if chain.convolution is None and not any(
+                user in reading or (isinstance(self._module(user), Scaler)) for user in node.users
+            ):
+                del self.chains[node]
+
+    def _module(self, node: Any) -> nn.Module | None:
+        return self.modules.get(str(node.target)) if isinstance(node, fx.Node) and node.op == "call_module" else None
+
+    def parts(self, node: fx.Node) -> tuple[fx.Node, ...]:
+        """The nodes that are computed together with `node`, before it."""
+        chain = self.chains.get(node)
+        return () if chain is None else chain.merged
+
+    def run(self, node: fx.Node, read: Callable[[fx.Node], Any]) -> PackedSpikes | Tensor | None:
+        """The value of `node` from packed spikes, or as such; None if it must be computed as usual.
+
+        Args:
+            node: A node, none of those that are merged.
+            read: Its argument's value, which may be packed.
+        """
+        if node in self.chains:
+            return self._fire(self.chains[node], read)
+        if node in self.pools:
+            spikes = read(node.args[0])  # type: ignore[arg-type]
+            return pool_packed(self._module(node), spikes) if isinstance(spikes, PackedSpikes) else None
+        if node in self.convolutions:
+            spikes = read(node.args[0])  # type: ignore[arg-type]
+            return self.convolutions[node](spikes) if isinstance(spikes, PackedSpikes) else None
+        return None
+
+    def calls(self, node: fx.Node, value: PackedSpikes | Tensor, read: Callable[[fx.Node], Any]) -> Iterator[Call]:
+        """The calls that computed the value of `node`, for a collector that watches spikes.
+
+        Args:
+            node: A node that `run` has computed.
+            value: Its value.
+            read: Its argument's value, which may be packed.
+        """
+        currents = torch.empty(()).expand(value.shape)
+        chain = self.chains.get(node)
+        if chain is None or chain.convolution is None:
+            yield self._call(node, read(node.args[0]), value)  # type: ignore[arg-type]
+            return
+        yield self._call(chain.convolution, read(chain.source), currents)
+        if chain.scaler is not None:
+            yield self._call(chain.scaler, read(chain.addend), None)  # type: ignore[arg-type]
+        yield self._call(node, currents, value)
+
+    def _call(self, node: fx.Node, x: Any, result: Any) -> Call:
+        return Call(str(node.target), self.modules[str(node.target)], (x,), {}, result, (0,))
+
+    def _fire(self, chain: Chain, read: Callable[[fx.Node], Any]) -> PackedSpikes | Tensor | None:
+        neuron: Any = self._module(chain.neuron)
+        value = read(chain.source)
+        if chain.convolution is None:
+            return fire_packed(neuron, value) if isinstance(value, Tensor) and can_be_packed(value) else None
+        if not isinstance(value, PackedSpikes):
+            return None
+        addend = None if chain.addend is None else read(chain.addend)
+        factors = None
+        if chain.scaler is not None:
+            scale: Any = self._module(chain.scaler).scale  # type: ignore[union-attr]
+            if not isinstance(addend, PackedSpikes):
+                return None
+            factors = _by_channel(scale, addend.shape)
+            if factors is None:
+                return None
+        elif isinstance(addend, PackedSpikes):
+            addend = addend.unpacked()
+        if isinstance(addend, Tensor) and not can_be_packed(addend):
+            return None
+        initial = None
+        potential: Any = None if chain.potential is None else self._module(chain.potential)
+        if potential is not None and potential.waiting:
+            if isinstance(neuron.v, Tensor) or float(neuron.v) != 0.0:
+                return None
+            initial = potential.potential
+            if initial.dtype != torch.float32:
+                return None
+        found = self.convolutions[chain.convolution](value, addend, factors, neuron, initial)
+        if found is not None and potential is not None:
+            potential.waiting = False
+        return found
+
+
+def _by_channel(scale: Tensor, shape: tuple[int, ...]) -> Tensor | None:
+    """The factors of the channels of ``(T, N, C, ...)``; None if the scale has another shape."""
+    channels, places = shape[2], len(shape) - 3
+    whole = scale.numel() == 1 or tuple(scale.shape) == (channels, *(1,) * places)
+    return scale.reshape(-1).expand(channels).contiguous() if whole and scale.dtype == torch.float32 else None
+
+
+def _probe() -> None:
+    """Compiled only if numba is there."""

@@ -1,0 +1,253 @@
+"""Spikes in bits: the same spikes as layer by layer in numbers, to the last one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sj_ann2snn import Converter, evaluate, simulate
+from sj_ann2snn.conversion.round_weights import round_to_grid
+from sj_ann2snn.simulation.engine import packed_layers, packing
+from sj_ann2snn.simulation.engine.packed import PackedSpikes
+
+from ...helpers.networks import relative_error
+
+pytest.importorskip("numba")
+
+STEPS, SAMPLES = 3, 2
+
+
+def packed(spikes: Tensor) -> PackedSpikes:
+    """``[T, N, C, ...]`` in bits."""
+    inner = spikes.movedim(2, -1)
+    bits = inner.reshape(*inner.shape[:-1], -1, 8).to(torch.uint8) << torch.arange(8, dtype=torch.uint8)
+    return PackedSpikes(bits.sum(-1).to(torch.uint8))
+
+
+def random_spikes(channels: int, *places: int, rate: float = 0.2) -> Tensor:
+    return (torch.rand(STEPS, SAMPLES, channels, *places) < rate).float()
+
+
+def fire(currents: Tensor) -> tuple[Tensor, Tensor]:
+    """The spikes of IF neurons, and their potentials at the end."""
+    v, spikes = torch.zeros_like(currents[0]), []
+    for x in currents:
+        v = v + x
+        spikes.append((v >= 1).float())
+        v = v - spikes[-1]
+    return torch.stack(spikes), v
+
+
+class Neuron:
+    """What a packed layer needs of one."""
+
+    v: Any = 0.0
+    v_threshold = 1.0
+
+
+def test_there_and_back() -> None:
+    for shape in ((8,), (24, 3, 5), (64, 2, 2)):
+        spikes = random_spikes(*shape)
+        found = packed(spikes)
+        assert found.shape == spikes.shape
+        assert torch.equal(found.unpacked(), spikes)
+        assert found.per_step().tolist() == spikes.flatten(1).sum(1).tolist()
+        assert abs(found.share() - float(spikes.mean())) < 1e-6
+    weights = torch.arange(15).view(3, 5)
+    spikes = random_spikes(8, 3, 5)
+    assert packed(spikes).per_step(weights).tolist() == (spikes * weights).flatten(1).sum(1).tolist()
+
+
+@pytest.mark.parametrize("by_rows", [True, False])
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "size", "window", "stride", "padding"),
+    [
+        (16, 16, (6, 7), (3, 3), (1, 1), (1, 1)),
+        (8, 24, (7, 5), (5, 5), (1, 1), (2, 2)),
+        (24, 40, (5, 5), (1, 1), (2, 2), (0, 0)),
+        (32, 64, (9, 8), (3, 3), (2, 2), (1, 1)),
+        (64, 32, (4, 6), (2, 3), (2, 1), (0, 2)),
+        (128, 8, (3, 3), (3, 3), (1, 1), (0, 0)),
+    ],
+)
+def test_convolutions(
+    monkeypatch: pytest.MonkeyPatch,
+    by_rows: bool,
+    inputs: int,
+    outputs: int,
+    size: tuple[int, int],
+    window: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+) -> None:
+    torch.manual_seed(inputs)
+    conv: Any = round_to_grid(nn.Conv2d(inputs, outputs, window, stride, padding))
+    x = random_spikes(inputs, *size)
+    currents = conv(x.flatten(0, 1)).detach().unflatten(0, (STEPS, SAMPLES))
+    layer = packed_layers.packed_convolution(conv)
+    assert layer is not None
+    monkeypatch.setattr(layer, "_by_rows", lambda *_: by_rows)
+    assert torch.equal(layer(packed(x)), currents)  # type: ignore[arg-type]
+
+    numbers, shortcut, factors = torch.randn(currents.shape), random_spikes(*currents.shape[2:]), torch.rand(outputs)
+    scaled = torch.addcmul(currents, shortcut, factors[:, None, None])
+    for addend, scale, wanted in (
+        (None, None, currents),
+        (numbers, None, currents + numbers),
+        (packed(shortcut), factors, scaled),
+    ):
+        neuron = Neuron()
+        found: Any = layer(packed(x), addend, scale, neuron)
+        spikes, potential = fire(wanted)
+        assert torch.equal(found.unpacked(), spikes)
+        assert torch.equal(neuron.v, potential)
+
+
+def test_linear_layers_and_the_initial_potential() -> None:
+    torch.manual_seed(1)
+    linear: Any = round_to_grid(nn.Linear(16, 24, bias=False))
+    x, initial, neuron = random_spikes(16, rate=0.5), torch.rand(24), Neuron()
+    currents = linear(x).detach()
+    layer = packed_layers.packed_convolution(linear)
+    assert layer is not None
+    found: Any = layer(packed(x), None, None, neuron, initial)
+    currents[0] += initial
+    assert torch.equal(found.unpacked(), fire(currents)[0])
+    assert layer(packed(random_spikes(16, 3, 3))) is None  # it takes the last dimension, which is not the channels
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(16, 16, 3),  # sums are rounded
+        round_to_grid(nn.Conv2d(16, 16, 3, groups=2)),
+        round_to_grid(nn.Conv2d(16, 16, 3, dilation=2)),
+        round_to_grid(nn.Conv2d(16, 16, 3, padding="same")),
+        round_to_grid(nn.Conv2d(16, 16, 3, padding=1, padding_mode="circular")),
+        round_to_grid(nn.Conv2d(12, 16, 3)),
+        round_to_grid(nn.Conv2d(16, 10, 3)),
+        round_to_grid(nn.Conv2d(16, 16, 3).double()),
+        nn.ReLU(),
+    ],
+)
+def test_what_stays_in_numbers(layer: nn.Module) -> None:
+    assert packed_layers.packed_convolution(layer) is None
+
+
+def test_weights_that_are_not_finite_stay_in_numbers() -> None:
+    conv: Any = round_to_grid(nn.Conv2d(16, 16, 3))
+    conv.weight.data[0, 0, 0, 0] = torch.inf
+    assert packed_layers.packed_convolution(conv) is None
+
+
+class Block(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.one = nn.Conv2d(inputs, outputs, 3, stride, 1)
+        self.two = nn.Conv2d(outputs, outputs, 3, 1, 1)
+        self.shortcut = nn.Conv2d(inputs, outputs, 1, stride) if stride > 1 else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.two(F.relu(self.one(x))) + self.shortcut(x))
+
+
+def network() -> nn.Module:
+    """Residual blocks, max and average pools, a layer with an odd number of channels, and linear layers."""
+    torch.manual_seed(2)
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.ReLU(),
+        Block(16, 16),
+        Block(16, 32, 2),
+        nn.MaxPool2d(2),
+        nn.Conv2d(32, 20, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(20, 16, 1),
+        nn.ReLU(),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(16, 24),
+        nn.ReLU(),
+        nn.Linear(24, 16),
+        nn.ReLU(),
+        nn.Linear(16, 5),
+    ).eval()
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return torch.rand(11, 3, 10, 10, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture
+def in_numbers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Computes something without packing."""
+
+    def compute(work: Any) -> Any:
+        with monkeypatch.context() as patch:
+            patch.setattr(packing, "MOST_STEPS", 0)
+            return work()
+
+    return compute
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "99.9%": {"mode": "99.9%"},
+    "per channel from θ/2": {"mode": "99.9%", "channel_wise": True, "initial_potential": 0.5},
+    "low": {"mode": 0.3},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=list(OPTIONS))
+def test_a_network_spikes_the_same(options: dict[str, Any], x: Tensor, in_numbers: Any) -> None:
+    snn = Converter([x], progress=False, **options)(network())
+    data = [(x, torch.arange(11) % 5)]
+
+    def work() -> Any:
+        return simulate(snn, x, 17), evaluate(snn, data, 17, progress=False)
+
+    (answer, result), (wanted, expected) = work(), in_numbers(work)
+    assert relative_error(answer, wanted) < 1e-6  # outputs are sums over steps, in torch's order
+    for field in ("accuracy", "spikes_over_time", "emissions_over_time", "synops_over_time", "spikes_per_sample"):
+        assert getattr(result, field) == getattr(expected, field), field
+    assert result.layers == expected.layers
+
+
+def test_bits_are_used(x: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every convolution and linear layer that may read bits does, and the shortcuts are added as bits."""
+    kinds: list[tuple[int, int, bool]] = []
+    original = packed_layers.PackedConvolution.__call__
+
+    def seen(self: Any, spikes: Any, addend: Any = None, factors: Any = None, neuron: Any = None, *rest: Any) -> Any:
+        found = original(self, spikes, addend, factors, neuron, *rest)
+        assert found is not None
+        kinds.append((spikes.shape[2], found.shape[2], isinstance(addend, PackedSpikes)))
+        return found
+
+    monkeypatch.setattr(packed_layers.PackedConvolution, "__call__", seen)
+    simulate(Converter([x], progress=False)(network()), x, 4)
+    assert {(16, 16, False), (16, 16, True), (16, 32, False), (32, 32, False), (24, 16, False)} <= set(kinds)
+
+
+def test_samples_may_leave(x: Tensor, in_numbers: Any) -> None:
+    snn = Converter([x], progress=False)(network())
+    data = [(x, torch.arange(11) % 5)]
+
+    def work() -> Any:
+        found = evaluate(snn, data, 24, progress=False, early_exit="margin")
+        return found.accuracy, found.spikes_over_time, found.steps_per_sample
+
+    assert work() == in_numbers(work)
+
+
+def test_the_choice_between_the_loops_changes_nothing(x: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    snn = Converter([x], progress=False)(network())
+    wanted = simulate(snn, x, 9)
+    for rate in (0.0, 1.0):
+        monkeypatch.setattr(packed_layers, "_crossover", lambda sizes, rate=rate: rate)
+        assert relative_error(simulate(snn, x, 9), wanted) < 1e-6
