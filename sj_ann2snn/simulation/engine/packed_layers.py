@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...compat import layer
 from ...layers import CumulativeMaxPool
 from ...support.compiled import compiled_loop
 from .packed import BITS, PackedSpikes, channels_innermost, flat, widest
@@ -89,12 +90,12 @@ def pool_packed(pool: Any, spikes: PackedSpikes) -> PackedSpikes | None:
     return PackedSpikes(out)
 
 
-def packed_convolution(module: nn.Module) -> PackedConvolution | None:
+def packed_convolution(module: Any) -> PackedConvolution | None:
     """A convolution or linear layer for packed spikes; None if it is of another kind, or if its sums are not exact."""
-    if isinstance(module, nn.Linear):
+    if type(module) in (nn.Linear, layer.Linear):
         weight = module.weight[:, :, None, None]
         geometry = (1, 1, 0, 0)
-    elif isinstance(module, nn.Conv2d):
+    elif type(module) in (nn.Conv2d, layer.Conv2d):  # a subclass may compute something else
         plain = module.groups == 1 and module.dilation == (1, 1) and not isinstance(module.padding, str)
         if not plain or module.padding_mode != "zeros":
             return None
@@ -107,7 +108,7 @@ def packed_convolution(module: nn.Module) -> PackedConvolution | None:
     bias = torch.zeros(len(weight)) if module.bias is None else module.bias.detach()
     if not sums_are_exact(weight.detach(), bias):
         return None
-    return PackedConvolution(weight.detach(), bias, geometry, 0 if isinstance(module, nn.Linear) else 2)
+    return PackedConvolution(weight.detach(), bias, geometry, module.weight.dim() - 2)
 
 
 def sums_are_exact(weight: Tensor, bias: Tensor) -> bool:

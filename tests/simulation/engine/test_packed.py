@@ -121,10 +121,18 @@ def test_linear_layers_and_the_initial_potential() -> None:
     assert layer(packed(random_spikes(16, 3, 3))) is None  # it takes the last dimension, which is not the channels
 
 
+class Doubled(nn.Conv2d):
+    """Computes something else with its weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
 @pytest.mark.parametrize(
     "layer",
     [
         nn.Conv2d(16, 16, 3),  # sums are rounded
+        round_to_grid(Doubled(16, 16, 3)),
         round_to_grid(nn.Conv2d(16, 16, 3, groups=2)),
         round_to_grid(nn.Conv2d(16, 16, 3, dilation=2)),
         round_to_grid(nn.Conv2d(16, 16, 3, padding="same")),
