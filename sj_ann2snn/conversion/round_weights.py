@@ -10,15 +10,10 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from ..compat import is_neuron
 from ..layers import InPlaceNeuron
+from ..support.exact_sums import DIGITS, exact_grid
 from .graph.weights import output_factor, with_parameters
 
 __all__ = ["round_to_grid", "round_weights"]
-
-DIGITS = {torch.float32: 24, torch.float64: 53}
-"""Significant binary digits of a number."""
-
-TINIEST = 2.0**-100
-"""Sums of weights below this count as zero."""
 
 
 def round_weights(snn: fx.GraphModule) -> None:
@@ -63,10 +58,9 @@ def round_to_grid(layer: nn.Module) -> nn.Module:
     weight = layer.weight.detach().double()
     by_output = _by_output(layer, weight)
     bias = torch.zeros(len(by_output)).to(weight) if layer.bias is None else layer.bias.detach().double()
-    largest = torch.maximum(by_output.clamp(min=0).sum(1), -by_output.clamp(max=0).sum(1)) + bias.abs()
-    if not bool(largest.isfinite().all()):
+    grid = exact_grid(by_output, bias, layer.weight.dtype)
+    if grid is None:
         return layer  # running the network reports it
-    grid = torch.exp2(torch.ceil(torch.log2(largest.clamp(min=TINIEST))) - DIGITS[layer.weight.dtype])
     weights = _round(layer.weight, output_factor(layer, weight, grid))
     return with_parameters(layer, weights, None if layer.bias is None else _round(layer.bias, grid))
 

@@ -1,10 +1,12 @@
-"""Shapes that broadcast values per channel against activations."""
+"""Shapes of values per channel, and sizes of windows."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
-__all__ = ["along_axis"]
+__all__ = ["along_axis", "pair"]
 
 
 def along_axis(values: Tensor, ndim: int, axis: int = 0) -> Tensor:
@@ -25,3 +27,12 @@ def along_axis(values: Tensor, ndim: int, axis: int = 0) -> Tensor:
         return values
     axis %= ndim
     return values.reshape(*(1,) * axis, -1, *(1,) * (ndim - axis - 1))
+
+
+def pair(size: Any) -> tuple[int, int]:
+    """The height and width of a window, as torch's layers take them.
+
+    >>> pair(2), pair([2, 3])
+    ((2, 2), (2, 3))
+    """
+    return (size, size) if isinstance(size, int) else tuple(size)

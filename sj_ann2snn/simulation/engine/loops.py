@@ -7,7 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["CODE", "ENTRIES", "FLOAT", "encode", "fire", "fire_in_place", "flat", "is_dense"]
+__all__ = ["BITS", "CODE", "ENTRIES", "FLOAT", "encode", "fire", "fire_in_place", "flat", "is_dense"]
+
+BITS = 8
+"""Packed spikes in a byte."""
 
 CODE = 4
 """Spikes in a code of `encode`."""

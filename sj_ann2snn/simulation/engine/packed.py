@@ -9,11 +9,9 @@ import torch
 from torch import Tensor
 
 from ...support.compiled import compiled_loop
+from .loops import BITS
 
-__all__ = ["BITS", "PackedSpikes", "can_be_packed", "channels_innermost", "widest"]
-
-BITS = 8
-"""Spikes in a byte."""
+__all__ = ["PackedSpikes", "can_be_packed", "channels_innermost", "widest"]
 
 SEEN = 2048
 """Bytes to look at for an estimate of the firing rate."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from numba.extending import register_jitable
 
+from .loops import BITS, FLOAT
 from .vectors import (
     add,
     charge,
@@ -30,7 +31,6 @@ from .vectors import (
 )
 
 __all__ = [
-    "BITS",
     "PAD",
     "convolve_by_bytes",
     "convolve_by_rows",
@@ -40,14 +40,8 @@ __all__ = [
     "unpack_bits",
 ]
 
-BITS = 8
-"""Spikes in a byte, whose value selects a row of a table."""
-
 PAD = 1
 """Unused rows behind a table of 256, without which equal entries of many tables would share a line of the cache."""
-
-FLOAT = 4
-"""Bytes of a number in single precision."""
 
 
 @functools.cache
@@ -223,21 +217,10 @@ def convolve_by_rows(width: int, unit: int, fires: bool, addend: int) -> Callabl
         out: Any,
         rows: Any,
         starts: Any,
-        steps: int,
-        samples: int,
-        inputs: int,
-        outputs: int,
-        height: int,
-        columns: int,
-        out_height: int,
-        out_columns: int,
-        window_height: int,
-        window_columns: int,
-        stride_down: int,
-        stride_across: int,
-        above: int,
-        before: int,
+        sizes: tuple[int, ...],
     ) -> None:
+        steps, samples, inputs, outputs, height, columns, out_height, out_columns = sizes[:8]
+        window_height, window_columns, stride_down, stride_across, above, before = sizes[8:]
         spikes_at, weights_at, bias_at, added_at = (
             spikes.ctypes.data,
             weights.ctypes.data,
@@ -325,21 +308,10 @@ def convolve_by_bytes(width: int, fires: bool, addend: int) -> Callable[..., Non
         threshold: Any,
         out: Any,
         window: Any,
-        steps: int,
-        samples: int,
-        inputs: int,
-        outputs: int,
-        height: int,
-        columns: int,
-        out_height: int,
-        out_columns: int,
-        window_height: int,
-        window_columns: int,
-        stride_down: int,
-        stride_across: int,
-        above: int,
-        before: int,
+        sizes: tuple[int, ...],
     ) -> None:
+        steps, samples, inputs, outputs, height, columns, out_height, out_columns = sizes[:8]
+        window_height, window_columns, stride_down, stride_across, above, before = sizes[8:]
         tables_at, bias_at, added_at = tables.ctypes.data, bias.ctypes.data, added.ctypes.data
         factors_at, v_at, out_at, window_at = (
             factors.ctypes.data,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -15,7 +15,10 @@ from torch import Tensor, nn
 from ...compat import layer
 from ...layers import CumulativeMaxPool
 from ...support.compiled import compiled_loop
-from .packed import BITS, PackedSpikes, channels_innermost, flat, widest
+from ...support.exact_sums import exact_grid
+from ...support.shapes import pair
+from .loops import BITS, FLOAT
+from .packed import PackedSpikes, channels_innermost, flat, widest
 
 __all__ = ["PackedConvolution", "fire_packed", "packed_convolution", "pool_packed", "pools_packed"]
 
@@ -25,11 +28,14 @@ LARGEST = 3 << 20
 WIDEST_LOOKUP = 32
 """Outputs to sum at a time by table lookup; more would fill the cache with rows that are not used."""
 
-DIGITS = 24
-"""Significant binary digits of a number in single precision."""
-
 FEW, MANY = 1 / 32, 1 / 8
-"""Firing rates at which the loops are timed."""
+"""Firing rates at which the loops are timed, powers of two."""
+
+TRIALS, TRIAL_STEPS = 4, 32
+"""Times that a loop is timed, and the steps at a time: enough for the loop to take longer than the call around it."""
+
+NONE = torch.zeros(1)
+"""What a loop gets for an argument that it does not read."""
 
 
 def fire_packed(neuron: Any, x_seq: Tensor) -> PackedSpikes:
@@ -66,8 +72,8 @@ def pools_packed(pool: nn.Module) -> bool:
     """True for a pool that `pool_packed` can stand for: of images, with windows side by side."""
     if type(pool) is not CumulativeMaxPool or pool.spatial != 2 or pool.ceil_mode:
         return False
-    plain = _pair(pool.stride) == _pair(pool.kernel_size) and _pair(pool.padding) == (0, 0)
-    return plain and _pair(pool.dilation) == (1, 1)
+    plain = pair(pool.stride) == pair(pool.kernel_size) and pair(pool.padding) == (0, 0)
+    return plain and pair(pool.dilation) == (1, 1)
 
 
 def pool_packed(pool: Any, spikes: PackedSpikes) -> PackedSpikes | None:
@@ -75,7 +81,7 @@ def pool_packed(pool: Any, spikes: PackedSpikes) -> PackedSpikes | None:
     from .packed_kernels import pool_bits
 
     steps, samples, channels, height, columns = spikes.shape
-    window = _pair(pool.kernel_size)
+    window = pair(pool.kernel_size)
     size = height // window[0], columns // window[1]
     if not size[0] * size[1]:
         return None  # the module raises the error
@@ -117,13 +123,11 @@ def sums_are_exact(weight: Tensor, bias: Tensor) -> bool:
     >>> sums_are_exact(torch.tensor([[0.5, 0.25]]), torch.zeros(1)), sums_are_exact(torch.rand(1, 9), torch.ones(1))
     (True, False)
     """
-    numbers = torch.cat([weight.flatten(1), bias[:, None]], 1).double()
-    largest = torch.maximum(numbers.clamp(min=0).sum(1), -numbers.clamp(max=0).sum(1))
-    if not bool(largest.isfinite().all()):
+    numbers = weight.flatten(1).double(), bias.double()
+    grid = exact_grid(*numbers, torch.float32)
+    if grid is None:
         return False
-    grid = torch.exp2(torch.ceil(torch.log2(largest.clamp(min=2.0**-100))) - DIGITS)
-    steps = numbers / grid[:, None]
-    return bool((steps == steps.round()).all())
+    return all(bool((steps == steps.round()).all()) for steps in (numbers[0] / grid[:, None], numbers[1] / grid))
 
 
 class PackedConvolution:
@@ -138,9 +142,7 @@ class PackedConvolution:
 
     def __init__(self, weight: Tensor, bias: Tensor, geometry: tuple[int, ...], dimensions: int = 2) -> None:
         self._weight, self._bias, self._geometry, self._dimensions = weight, bias, geometry, dimensions
-        outputs, inputs, height, columns = weight.shape
-        self._bytes = inputs // BITS * height * columns
-        self._looks_up = self._bytes * 256 * outputs * 4 <= LARGEST
+        self._has_tables = weight.numel() // BITS * 256 * FLOAT <= LARGEST
 
     def __call__(
         self,
@@ -149,6 +151,7 @@ class PackedConvolution:
         factors: Tensor | None = None,
         neuron: Any = None,
         initial: Tensor | None = None,
+        by_rows: bool | None = None,
     ) -> PackedSpikes | Tensor | None:
         """The currents ``[T, N, C, ...]``, or the spikes of the `neuron` that they charge.
 
@@ -158,6 +161,7 @@ class PackedConvolution:
             factors: ``[C]``.
             neuron: An IF neuron.
             initial: Its initial potential; it has none yet.
+            by_rows: Add rows of weights, or look up sums in tables; by default what is faster here.
 
         Returns:
             None if this does not apply.
@@ -175,18 +179,19 @@ class PackedConvolution:
         if addend is not None and tuple(addend.shape) != shape:
             return None
         kind, added = _added(addend)
-        scale = torch.zeros(1) if factors is None else factors
-        out_places = size if places else ()
+        scale = NONE if factors is None else factors
         if neuron is None:
-            potential, threshold = torch.zeros(1), torch.tensor(1.0).numpy()[()]
-            out = torch.empty(steps, samples, *out_places, outputs)
+            potential, threshold = NONE, NONE.numpy()[0]
+            out = torch.empty(steps, samples, *shape[3:], outputs)
         else:
-            potential, threshold = potential_of(neuron, (samples, outputs, *out_places)), limit(neuron)
+            potential, threshold = potential_of(neuron, shape[1:]), limit(neuron)
             if initial is not None:
                 potential += initial.expand(shape[2:]).movedim(0, -1)
-            out = torch.empty(steps, samples, *out_places, outputs // BITS, dtype=torch.uint8)
+            out = torch.empty(steps, samples, *shape[3:], outputs // BITS, dtype=torch.uint8)
         sizes = (steps, samples, inputs, outputs, height, columns, *size, *window, *self._geometry)
-        loop = self._rows if self._by_rows(sizes, spikes) else self._lookup
+        if by_rows is None:
+            by_rows = self._is_faster_by_rows(spikes, height, columns)
+        loop = self._rows if by_rows else self._lookup
         arrays = [flat(one) for one in (self._bias, added, scale, potential)]
         loop(flat(spikes.bits), arrays, threshold, flat(out), sizes, neuron is not None, kind)
         if neuron is None:
@@ -194,11 +199,10 @@ class PackedConvolution:
         neuron.v = potential.movedim(-1, 1)
         return PackedSpikes(out)
 
-    def _by_rows(self, sizes: tuple[int, ...], spikes: PackedSpikes) -> bool:
-        """Whether adding the weights of the inputs that spike is faster here than table lookup."""
-        if not self._looks_up:
+    def _is_faster_by_rows(self, spikes: PackedSpikes, height: int, columns: int) -> bool:
+        if not self._has_tables:
             return True
-        most = _crossover(sizes[2:])
+        most = _crossover(tuple(self._weight.shape), self._geometry, self._dimensions, height, columns)
         return spikes.share() <= most
 
     def _rows(
@@ -212,7 +216,7 @@ class PackedConvolution:
         rows = torch.empty(steps * sizes[8] * columns * inputs, dtype=torch.int64)
         starts = torch.empty(steps * (padded + 1), dtype=torch.int64)
         loop: Any = compiled_loop(convolve_by_rows(width, math.gcd(inputs // BITS, 8), fires, kind))
-        loop(spikes, self._weights_in_rows, *arrays, threshold, out, rows.numpy(), starts.numpy(), *sizes)
+        loop(spikes, self._weights_in_rows, *arrays, threshold, out, rows.numpy(), starts.numpy(), sizes)
 
     def _lookup(
         self, spikes: Any, arrays: list[Any], threshold: Any, out: Any, sizes: tuple[int, ...], fires: bool, kind: int
@@ -222,7 +226,7 @@ class PackedConvolution:
         padded = sizes[5] + 2 * sizes[-1]
         window = torch.zeros(sizes[8] * padded * (sizes[2] // BITS), dtype=torch.uint8)
         loop: Any = compiled_loop(convolve_by_bytes(self._lookup_width, fires, kind))
-        loop(spikes, self._tables, *arrays, threshold, out, window.numpy(), *sizes)
+        loop(spikes, self._tables, *arrays, threshold, out, window.numpy(), sizes)
 
     @functools.cached_property
     def _weights_in_rows(self) -> Any:
@@ -258,58 +262,40 @@ def _added(addend: PackedSpikes | Tensor | None) -> tuple[int, Tensor]:
     from .packed_kernels import NOTHING, NUMBERS, SPIKES
 
     if addend is None:
-        return NOTHING, torch.zeros(1)
+        return NOTHING, NONE
     if isinstance(addend, PackedSpikes):
         return SPIKES, addend.bits
     return NUMBERS, channels_innermost(addend, 2)
 
 
 @functools.cache
-def _crossover(sizes: tuple[int, ...]) -> float:
-    """The firing rate up to which adding rows of weights is faster than table lookup, by a trial on this machine."""
-    inputs, outputs, height, columns, _, _, window_height, window_columns, *rest = sizes
-    geometry = tuple(rest)
-    lines = min(height, window_height + 4)
-    generator = torch.Generator().manual_seed(0)
-    conv = PackedConvolution(
-        torch.zeros(outputs, inputs, window_height, window_columns), torch.zeros(outputs), geometry
-    )
-    out_lines = (lines + 2 * geometry[2] - window_height) // geometry[0] + 1
-    out_columns = sizes[5]
-    steps = 4
-    small = (
-        steps,
-        1,
-        inputs,
-        outputs,
-        lines,
-        columns,
-        out_lines,
-        out_columns,
-        window_height,
-        window_columns,
-        *geometry,
-    )
-    potential = torch.zeros(out_lines * out_columns * outputs)
-    arrays = [flat(one) for one in (torch.zeros(outputs), torch.zeros(1), torch.zeros(1), potential)]
-    out = torch.empty(steps * potential.numel() // BITS, dtype=torch.uint8)
+def _crossover(
+    weights: tuple[int, ...], geometry: tuple[int, ...], dimensions: int, height: int, columns: int
+) -> float:
+    """The firing rate up to which adding rows of weights is faster than table lookup, by a trial on this machine.
 
-    def seconds(run: Callable[..., None], rate: float) -> float:
-        shape = steps, 1, lines, columns, inputs // BITS, BITS
-        spikes = torch.rand(shape, generator=generator) < rate
-        bits = (spikes.to(torch.uint8) << torch.arange(BITS, dtype=torch.uint8)).sum(-1).to(torch.uint8)
+    Args:
+        weights: The shape of a convolution's weights; the next two arguments are its others.
+        geometry: See `PackedConvolution`.
+        dimensions: See `PackedConvolution`.
+        height: Of the images; a few lines of them are tried.
+        columns: Of the images.
+    """
+    conv = PackedConvolution(torch.zeros(weights), torch.zeros(weights[0]), geometry, dimensions)
+    places = (min(height, weights[2] + 4), columns) if dimensions else ()
+    generator = torch.Generator().manual_seed(0)
+
+    def seconds(rate: float, by_rows: bool) -> float:
+        bits = torch.full((TRIAL_STEPS, 1, *places, weights[1] // BITS), 255, dtype=torch.uint8)
+        for _ in range(round(-math.log2(rate))):  # each time, half of the spikes go
+            bits &= torch.randint(256, bits.shape, generator=generator, dtype=torch.uint8)
         found = []
-        for _ in range(4):
+        for _ in range(TRIALS):
             start = time.perf_counter()
-            run(flat(bits), arrays, torch.tensor(1.0).numpy()[()], flat(out), small, True, 0)
+            conv(PackedSpikes(bits), neuron=SimpleNamespace(v=0.0, v_threshold=1.0), by_rows=by_rows)
             found.append(time.perf_counter() - start)
         return min(found)
 
-    lookup = seconds(conv._lookup, MANY)
-    few, many = seconds(conv._rows, FEW), seconds(conv._rows, MANY)
+    lookup, few, many = seconds(MANY, False), seconds(FEW, True), seconds(MANY, True)
     slope = (many - few) / (MANY - FEW)
     return FEW + (lookup - few) / slope if slope > 0 else 1.0
-
-
-def _pair(size: Any) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else tuple(size)

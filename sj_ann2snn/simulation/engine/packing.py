@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from ...compat import is_plain_if
 from ...layers import InitialPotential, Scaler, Stepwise
 from ...support.compiled import compiled_loop
+from . import loops
 from .collectors import Call
 from .flow import SUMS, Flow
 from .packed import PackedSpikes, can_be_packed
@@ -71,7 +72,7 @@ class Packing:
         self.convolutions: dict[fx.Node, PackedConvolution] = {}
         self.pools: set[fx.Node] = set()
         self.merged: set[fx.Node] = set()
-        if off or steps > MOST_STEPS or not flow.copyable or compiled_loop(_probe) is None:
+        if off or steps > MOST_STEPS or not flow.copyable or compiled_loop(loops.fire) is None:
             return
         binary: set[fx.Node] = set()
         for node in flow.graph.nodes:
@@ -87,7 +88,7 @@ class Packing:
                 self.convolutions[node] = found
         for node in binary - self.pools:
             self.chains[node] = self._chain(node, flow)
-        self._keep_those_that_are_read(flow)
+        self._keep_those_that_are_read()
         self.merged = {one for chain in self.chains.values() for one in chain.merged}
 
     def _chain(self, neuron: fx.Node, flow: Flow) -> Chain:
@@ -128,15 +129,14 @@ class Packing:
                 return one, other, None
         return None
 
-    def _keep_those_that_are_read(self, flow: Flow) -> None:
-        """Neurons write bits only where a layer comes next that reads them, and bits stay where nothing else is."""
-        reading = {*self.convolutions, *self.pools}
-        for node in [*self.chains]:
-            chain = self.chains[node]
-            if chain.convolution is None and not any(
-                user in reading or (isinstance(self._module(user), Scaler)) for user in node.users
-            ):
-                del self.chains[node]
+    def _keep_those_that_are_read(self) -> None:
+        """A neuron alone writes bits only where something comes next that reads them."""
+        reading = {*self.convolutions, *self.pools, *(chain.scaler for chain in self.chains.values())}
+        self.chains = {
+            node: chain
+            for node, chain in self.chains.items()
+            if chain.convolution is not None or not reading.isdisjoint(node.users)
+        }
 
     def _module(self, node: Any) -> nn.Module | None:
         return self.modules.get(str(node.target)) if isinstance(node, fx.Node) and node.op == "call_module" else None
@@ -223,7 +223,3 @@ def _by_channel(scale: Tensor, shape: tuple[int, ...]) -> Tensor | None:
     channels, places = shape[2], len(shape) - 3
     whole = scale.numel() == 1 or tuple(scale.shape) == (channels, *(1,) * places)
     return scale.reshape(-1).expand(channels).contiguous() if whole and scale.dtype == torch.float32 else None
-
-
-def _probe() -> None:
-    """Compiled only if numba is there."""

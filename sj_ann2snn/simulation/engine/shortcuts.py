@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ...layers import CumulativeMax, CumulativeMaxPool, InitialPotential, Stepwise
+from ...support.shapes import pair
 from .firing import can_fire_in_place, fire, is_spiking
 from .lookup import lookup_convolution
 from .precision import rounded_layer
@@ -58,8 +59,8 @@ def _pool_in_place(pool: CumulativeMax | CumulativeMaxPool, x_seq: Tensor, overw
 def _averages_disjoint_windows(pool: Any) -> bool:
     if not isinstance(pool, nn.AvgPool2d) or pool.ceil_mode or pool.divisor_override:
         return False
-    kernel = _pair(pool.kernel_size)
-    return _pair(pool.stride) == kernel and _pair(pool.padding) == (0, 0) and max(kernel) <= LARGEST_WINDOW
+    kernel = pair(pool.kernel_size)
+    return pair(pool.stride) == kernel and pair(pool.padding) == (0, 0) and max(kernel) <= LARGEST_WINDOW
 
 
 def _average_by_slices(module: Any, x_seq: Tensor, overwrite: bool) -> Tensor | None:
@@ -68,7 +69,7 @@ def _average_by_slices(module: Any, x_seq: Tensor, overwrite: bool) -> Tensor | 
     if x.device.type != "cpu" or x.dim() != 4 or not x.is_contiguous(memory_format=torch.channels_last):
         return None
     pool: Any = module.operation if isinstance(module, Stepwise) else module
-    height, width = _pair(pool.kernel_size)
+    height, width = pair(pool.kernel_size)
     rows, columns = x.shape[2] // height * height, x.shape[3] // width * width
     total = _sum([x[:, :, start:rows:height, :columns] for start in range(height)])
     total = _sum([total[..., start::width] for start in range(width)])
@@ -84,7 +85,3 @@ def _sum(parts: list[Tensor]) -> Tensor:
     for part in parts[2:]:
         total += part
     return total
-
-
-def _pair(size: Any) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else tuple(size)

@@ -91,7 +91,7 @@ def test_convolutions(
     currents = conv(x.flatten(0, 1)).detach().unflatten(0, (STEPS, SAMPLES))
     layer = packed_layers.packed_convolution(conv)
     assert layer is not None
-    monkeypatch.setattr(layer, "_by_rows", lambda *_: by_rows)
+    monkeypatch.setattr(layer, "_is_faster_by_rows", lambda *_: by_rows)
     assert torch.equal(layer(packed(x)), currents)  # type: ignore[arg-type]
 
     numbers, shortcut, factors = torch.randn(currents.shape), random_spikes(*currents.shape[2:]), torch.rand(outputs)
@@ -257,5 +257,5 @@ def test_the_choice_between_the_loops_changes_nothing(x: Tensor, monkeypatch: py
     snn = Converter([x], progress=False)(network())
     wanted = simulate(snn, x, 9)
     for rate in (0.0, 1.0):
-        monkeypatch.setattr(packed_layers, "_crossover", lambda sizes, rate=rate: rate)
+        monkeypatch.setattr(packed_layers, "_crossover", lambda *_, rate=rate: rate)
         assert relative_error(simulate(snn, x, 9), wanted) < 1e-6
