@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from ..compat import is_neuron
-from ..layers import InPlaceNeuron
-from ..support.exact_sums import DIGITS, exact_grid
+from ..layers import InPlaceNeuron, Stepwise
+from ..support.exact_sums import DIGITS, averaged_by_halves, exact_grid
 from .graph.weights import output_factor, with_parameters
 
 __all__ = ["round_to_grid", "round_weights"]
@@ -24,34 +22,43 @@ def round_weights(snn: fx.GraphModule) -> None:
     for node in snn.graph.nodes:
         if node.op != "call_module":
             continue
-        neurons = list(_neurons_before(node, snn))
-        if neurons and all(is_neuron(neuron) for neuron in neurons):
-            snn.set_submodule(str(node.target), round_to_grid(snn.get_submodule(str(node.target))))
+        neurons = _neurons_before(node, snn)
+        if neurons and all(is_neuron(neuron) for neuron, _ in neurons):
+            averaged = max(number for _, number in neurons)
+            snn.set_submodule(str(node.target), round_to_grid(snn.get_submodule(str(node.target)), averaged))
 
 
-def _neurons_before(node: fx.Node, snn: fx.GraphModule) -> Iterator[nn.Module]:
-    """The neurons whose spikes reach `node` through no other weights."""
-    seen: set[fx.Node] = set()
-    waiting = list(node.all_input_nodes)
+def _neurons_before(node: fx.Node, snn: fx.GraphModule) -> list[tuple[nn.Module, int]]:
+    """The neurons whose spikes reach `node` through no other weights, and how many of them average pools take together
+    on the way."""
+    found: list[tuple[nn.Module, int]] = []
+    seen: set[tuple[fx.Node, int]] = set()
+    waiting = [(source, 1) for source in node.all_input_nodes]
     while waiting:
-        source = waiting.pop()
-        if source in seen:
+        source, averaged = waiting.pop()
+        if (source, averaged) in seen:
             continue
-        seen.add(source)
+        seen.add((source, averaged))
         module = snn.get_submodule(str(source.target)) if source.op == "call_module" else None
         if module is not None and (is_neuron(module) or isinstance(module, InPlaceNeuron)):
-            yield module
+            found.append((module, averaged))
         elif not isinstance(module, (nn.Linear, _ConvNd)):
-            waiting.extend(source.all_input_nodes)
+            taken = averaged_by_halves(module.operation if isinstance(module, Stepwise) else module)
+            waiting.extend((one, averaged * taken) for one in source.all_input_nodes)
+    return found
 
 
-def round_to_grid(layer: nn.Module) -> nn.Module:
+def round_to_grid(layer: nn.Module, averaged: int = 1) -> nn.Module:
     """A copy of a Linear, Conv or ConvTranspose layer whose currents, for spikes, do not depend on the summation order.
 
     The weights and the bias of each output channel are rounded to multiples of a power of two. It is so coarse that
     any sum of them is exact. The currents, and so the spikes, are then the same to the last bit step by step, over all
     steps at once, for any batch and by table lookup. Weights move by at most 2**-25 (in single precision) of the sum of
-    a channel's weights. Other layers are left as they are.
+    a channel's weights, times `averaged`. Other layers are left as they are.
+
+    Args:
+        layer: The layer.
+        averaged: How many spikes are averaged into one input, a power of two: the products are that much finer.
     """
     if not isinstance(layer, (nn.Linear, _ConvNd)) or layer.weight.dtype not in DIGITS:
         return layer
@@ -61,7 +68,7 @@ def round_to_grid(layer: nn.Module) -> nn.Module:
     grid = exact_grid(by_output, bias, layer.weight.dtype)
     if grid is None:
         return layer  # running the network reports it
-    weights = _round(layer.weight, output_factor(layer, weight, grid))
+    weights = _round(layer.weight, output_factor(layer, weight, grid * averaged))
     return with_parameters(layer, weights, None if layer.bias is None else _round(layer.bias, grid))
 
 

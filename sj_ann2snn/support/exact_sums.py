@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import math
+from typing import Any
 
-__all__ = ["DIGITS", "exact_grid"]
+import torch
+from torch import Tensor, nn
+
+__all__ = ["DIGITS", "averaged_by_halves", "exact_grid"]
 
 DIGITS = {torch.float32: 24, torch.float64: 53}
 """Significant binary digits of a number."""
 
 TINIEST = 2.0**-100
 """Sums below this count as zero."""
+
+MOST_AVERAGED = 64
+"""Largest window of an average pool behind which sums are kept exact; it costs the weights as many units."""
+
+AVERAGES: dict[type[Any], int] = {nn.AvgPool1d: 1, nn.AvgPool2d: 2, nn.AvgPool3d: 3}
 
 
 def exact_grid(weights: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor | None:
@@ -32,3 +40,21 @@ def exact_grid(weights: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor | No
     if not bool(largest.isfinite().all()):
         return None
     return torch.exp2(torch.ceil(torch.log2(largest.clamp(min=TINIEST))) - DIGITS[dtype])
+
+
+def averaged_by_halves(pool: Any) -> int:
+    """How many inputs an average pool takes together, if that is a power of two; 1 for any other module.
+
+    >>> averaged_by_halves(nn.AvgPool2d(2)), averaged_by_halves(nn.AvgPool2d(3)), averaged_by_halves(nn.ReLU())
+    (4, 1, 1)
+
+    An average over so many is a division without rounding.
+    """
+    for kind, dimensions in AVERAGES.items():
+        if isinstance(pool, kind):
+            size = pool.kernel_size
+            window = (size,) * dimensions if isinstance(size, int) else tuple(size) * (dimensions // len(size))
+            taken = math.prod(window)
+            other = getattr(pool, "divisor_override", None)
+            return taken if taken.bit_count() == 1 and taken <= MOST_AVERAGED and not other else 1
+    return 1

@@ -46,6 +46,14 @@ class TestExactSums:
         assert 0 < (rounded.weight - conv.weight).abs().max() <= bound
         assert (rounded.bias - conv.bias).abs().max() <= bound
 
+    @pytest.mark.parametrize("averaged", [4, 16])
+    def test_averages_of_spikes(self, averaged: int) -> None:
+        rounded: Any = round_to_grid(nn.Conv2d(64, 8, 3), averaged)
+        exact: Any = nn.Conv2d(64, 8, 3).double()
+        exact.load_state_dict(rounded.state_dict())
+        x = torch.randint(averaged + 1, (2, 64, 7, 7)) / averaged
+        assert torch.equal(rounded(x).double(), exact(x.double()))
+
     def test_the_layer_itself_stays(self) -> None:
         conv = nn.Conv2d(4, 4, 3)
         before = conv.weight.detach().clone()
@@ -90,6 +98,23 @@ class TestWhichWeightsAreRounded:
 
     def test_binary_spikes_also_through_pools(self) -> None:
         assert self.rounded(self.network(), torch.rand(4, 3, 8, 8)) == [False, True, False, False]
+
+    @pytest.mark.parametrize(
+        ("pools", "averaged"),
+        [
+            ([nn.AvgPool2d(2)], 4),
+            ([nn.AvgPool2d((1, 2)), nn.AvgPool2d(2)], 8),
+            ([nn.AvgPool2d(3)], 1),
+            ([nn.AvgPool2d(2, divisor_override=3)], 1),
+        ],
+    )
+    def test_average_pools_ask_for_coarser_weights(self, pools: list[nn.Module], averaged: int) -> None:
+        torch.manual_seed(0)
+        ann = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), *pools, nn.Conv2d(8, 8, 1), nn.ReLU(), nn.Conv2d(8, 4, 1))
+        snn = convert(ann, torch.rand(4, 3, 8, 14), mode="max")
+        behind = [module for module in snn.modules() if isinstance(module, nn.Conv2d)][1]
+        assert torch.equal(behind.weight, round_to_grid(behind, averaged).weight)  # type: ignore[arg-type]
+        assert not torch.equal(behind.weight, round_to_grid(behind, 16 * averaged).weight)  # type: ignore[arg-type]
 
     def test_graded_spikes(self) -> None:
         maker = GradedMaker(levels=10)

@@ -1,4 +1,5 @@
-"""Binary spikes in bits: an eighth of the memory of bytes, and what the loops of packed convolutions read."""
+"""Binary spikes in bits, and whole numbers of them: an eighth of the memory of bytes, and what the loops of packed
+convolutions read."""
 
 from __future__ import annotations
 
@@ -11,44 +12,64 @@ from torch import Tensor
 from ...support.compiled import compiled_loop
 from .loops import BITS
 
-__all__ = ["PackedSpikes", "can_be_packed", "channels_innermost", "widest"]
+__all__ = ["Packed", "PackedCounts", "PackedSpikes", "can_be_packed", "channels_innermost", "widest"]
 
 SEEN = 2048
 """Bytes to look at for an estimate of the firing rate."""
 
 
-class PackedSpikes:
-    """The spikes ``[T, N, C, ...]`` of a layer, where C is a multiple of 8.
+class Packed:
+    """Values ``[T, N, C, ...]`` of a layer in bits, where C is a multiple of 8.
 
-    Args:
-        bits: ``[T, N, ..., C / 8]``, uint8: the channels of a position side by side, the first one lowest.
+    Attributes:
+        bits: ``[..., C / 8]``, uint8: the channels of a position side by side, the first one lowest.
+        shape: ``(T, N, C, ...)``.
+        planes: How many bits a value has.
+        unit: What the lowest of them stands for.
     """
 
-    def __init__(self, bits: Tensor) -> None:
+    planes: int
+    unit: float
+
+    def __init__(self, bits: Tensor, steps: int, samples: int, places: tuple[int, ...]) -> None:
         self.bits = bits
+        self.shape = (steps, samples, bits.shape[-1] * BITS, *places)
         self._unpacked: Tensor | None = None
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """``(T, N, C, ...)``."""
-        steps, samples, *places, size = self.bits.shape
-        return (steps, samples, size * BITS, *places)
-
     def unpacked(self) -> Tensor:
-        """The spikes as numbers, images as channels_last."""
+        """The values as numbers, images as channels_last."""
         if self._unpacked is None:
-            from .packed_kernels import unpack_bits
-
-            steps, samples, *places, size = self.bits.shape
-            numbers = torch.empty(steps, samples, *places, size * BITS)
-            loop: Any = compiled_loop(unpack_bits(widest(numbers.numel())))
-            loop(flat(self.bits), flat(numbers))
-            self._unpacked = numbers.movedim(-1, 2)
+            self._unpacked = self._numbers()
         return self._unpacked
+
+    def _numbers(self) -> Tensor:
+        raise NotImplementedError  # subclasses implement it
 
     def stand_in(self) -> Tensor:
         """A tensor of this shape, without memory for its elements."""
         return torch.empty(()).expand(self.shape)
+
+    def share(self) -> float:
+        """The share of the bits that are set, from a part of them."""
+        words = self.bits.view(-1)[:: self.bits.numel() // SEEN | 1]  # odd: all bytes of a position get their turn
+        return float(_ONES[words.long()].float().mean()) / BITS
+
+
+class PackedSpikes(Packed):
+    """The spikes of a layer.
+
+    Args:
+        bits: ``[T, N, ..., C / 8]``.
+    """
+
+    planes, unit = 1, 1.0
+
+    def __init__(self, bits: Tensor) -> None:
+        steps, samples, *places, _ = bits.shape
+        super().__init__(bits, steps, samples, tuple(places))
+
+    def _numbers(self) -> Tensor:
+        return unpack(self.bits)
 
     def per_step(self, weights: Tensor | None = None) -> Tensor:
         """The number of spikes at every step, ``[T]``, in int64.
@@ -65,10 +86,43 @@ class PackedSpikes:
         loop(flat(self.bits), flat(by_place), found.numpy(), samples, size)
         return found
 
-    def share(self) -> float:
-        """The share of the neurons that spike, from a part of them."""
-        words = self.bits.view(-1)[:: max(1, self.bits.numel() // SEEN)]
-        return float(_ONES[words.long()].float().mean()) / BITS
+
+class PackedCounts(Packed):
+    """Multiples of a number, as average pools make them from spikes.
+
+    Args:
+        bits: ``[planes, T, N, ..., C / 8]``, the lowest bits of the multiples first.
+        unit: The number, a power of two.
+    """
+
+    def __init__(self, bits: Tensor, unit: float) -> None:
+        planes, steps, samples, *places, _ = bits.shape
+        super().__init__(bits, steps, samples, tuple(places))
+        self.planes, self.unit = planes, unit
+
+    def _numbers(self) -> Tensor:
+        numbers = unpack(self.bits[-1])
+        for plane in self.bits.flip(0)[1:]:
+            numbers = torch.add(unpack(plane), numbers, alpha=2)
+        return numbers.mul_(self.unit)
+
+    def active(self) -> PackedSpikes:
+        """Where the multiples are not zero."""
+        found = self.bits[0]
+        for plane in self.bits[1:]:
+            found = found | plane
+        return PackedSpikes(found)
+
+
+def unpack(bits: Tensor) -> Tensor:
+    """The spikes ``[T, N, C, ...]`` in ``[T, N, ..., C / 8]`` as numbers, images as channels_last."""
+    from .packed_kernels import unpack_bits
+
+    steps, samples, *places, size = bits.shape
+    numbers = torch.empty(steps, samples, *places, size * BITS)
+    loop: Any = compiled_loop(unpack_bits(widest(numbers.numel())))
+    loop(flat(bits), flat(numbers))
+    return numbers.movedim(-1, 2)
 
 
 _ONES = torch.tensor([byte.bit_count() for byte in range(256)], dtype=torch.uint8)

@@ -25,13 +25,16 @@ from .vectors import (
     ones_in,
     scaled,
     store,
+    store_word,
     unpacked,
     word,
     zeros,
 )
 
 __all__ = [
+    "MOST_PLANES",
     "PAD",
+    "average_bits",
     "convolve_by_bytes",
     "convolve_by_rows",
     "count_bits",
@@ -158,6 +161,53 @@ def pool_bits(width: int) -> Callable[..., None]:
     return loop
 
 
+MOST_PLANES = 5
+"""Bits of the counts of `average_bits`, so that they reach 16."""
+
+
+@functools.cache
+def average_bits(planes: int, unit: int) -> Callable[..., None]:
+    """Counts the spikes of windows within the image, in binary: ``[planes, images, out height, out columns, bytes]``.
+
+    Args:
+        planes: Bits of a count.
+        unit: Bytes to count at a time, 1, 2, 4 or 8: in every bit of a word for itself, as a row of half adders.
+    """
+
+    def loop(spikes: Any, out: Any, images: int, size: int, sizes: tuple[int, ...]) -> None:
+        height, columns, out_height, out_columns, window_height, window_columns, stride_down, stride_across = sizes
+        spikes_at, out_at = spikes.ctypes.data, out.ctypes.data
+        plane_bytes = images * out_height * out_columns * size
+        for image in range(images):
+            for y in range(out_height):
+                for x in range(out_columns):
+                    corner = ((image * height + y * stride_down) * columns + x * stride_across) * size
+                    for part in range(0, size, unit):
+                        ones, twos, fours, eights, sixteens = 0, 0, 0, 0, 0
+                        for down in range(window_height):
+                            here = spikes_at + corner + down * columns * size + part
+                            for _ in range(window_columns):
+                                carry = word(here, unit)
+                                here += size
+                                ones, carry = ones ^ carry, ones & carry
+                                twos, carry = twos ^ carry, twos & carry
+                                fours, carry = fours ^ carry, fours & carry
+                                eights, carry = eights ^ carry, eights & carry
+                                sixteens ^= carry
+                        there = out_at + ((image * out_height + y) * out_columns + x) * size + part
+                        store_word(ones, there, unit)
+                        if planes > 1:
+                            store_word(twos, there + plane_bytes, unit)
+                        if planes > 2:
+                            store_word(fours, there + 2 * plane_bytes, unit)
+                        if planes > 3:
+                            store_word(eights, there + 3 * plane_bytes, unit)
+                        if planes > 4:
+                            store_word(sixteens, there + 4 * plane_bytes, unit)
+
+    return loop
+
+
 NOTHING, NUMBERS, SPIKES = 0, 1, 2
 """What is added to the sums: nothing, numbers ``[T, N, out height, out columns, outputs]``, or spikes of that shape
 times a factor for each channel."""
@@ -202,7 +252,8 @@ def convolve_by_rows(width: int, unit: int, fires: bool, addend: int) -> Callabl
         fires: Charge neurons with the sums.
         addend: What to add to the sums.
 
-    The loop takes the weights ``[blocks of outputs, window height, window columns, inputs, width]``.
+    The loop takes inputs ``[planes, T, N, ...]`` and the weights ``[blocks of outputs, planes, window height, window
+    columns, inputs, width]``.
     """
     row_bytes = width * FLOAT
 
@@ -220,7 +271,7 @@ def convolve_by_rows(width: int, unit: int, fires: bool, addend: int) -> Callabl
         sizes: tuple[int, ...],
     ) -> None:
         steps, samples, inputs, outputs, height, columns, out_height, out_columns = sizes[:8]
-        window_height, window_columns, stride_down, stride_across, above, before = sizes[8:]
+        window_height, window_columns, stride_down, stride_across, above, before, planes = sizes[8:]
         spikes_at, weights_at, bias_at, added_at = (
             spikes.ctypes.data,
             weights.ctypes.data,
@@ -228,7 +279,7 @@ def convolve_by_rows(width: int, unit: int, fires: bool, addend: int) -> Callabl
             added.ctypes.data,
         )
         factors_at, v_at, out_at = factors.ctypes.data, potential.ctypes.data, out.ctypes.data
-        block_bytes = window_height * window_columns * inputs * row_bytes
+        block_bytes = planes * window_height * window_columns * inputs * row_bytes
         across = columns + 2 * before + 1  # starts of every step
         for sample in range(samples):
             for y in range(out_height):
@@ -240,12 +291,14 @@ def convolve_by_rows(width: int, unit: int, fires: bool, addend: int) -> Callabl
                         starts[step * across + x] = found
                         if x < before or x >= columns + before:
                             continue
-                        for down in range(window_height):
+                        for part_of_window in range(planes * window_height):
+                            plane, down = part_of_window // window_height, part_of_window % window_height
                             line = y * stride_down - above + down
                             if line < 0 or line >= height:
                                 continue
-                            place = ((image * height + line) * columns + x - before) * inputs
-                            first = (down * window_columns + x) * inputs
+                            images = plane * steps * samples + image
+                            place = ((images * height + line) * columns + x - before) * inputs
+                            first = (part_of_window * window_columns + x) * inputs
                             for part in range(0, inputs, unit * BITS):
                                 bits = word(spikes_at + (place + part) // BITS, unit)
                                 while bits != 0:
@@ -284,16 +337,18 @@ def convolve_by_rows(width: int, unit: int, fires: bool, addend: int) -> Callabl
 
 
 @functools.cache
-def convolve_by_bytes(width: int, fires: bool, addend: int) -> Callable[..., None]:
+def convolve_by_bytes(width: int, fires: bool, addend: int, planes: int, unit: int) -> Callable[..., None]:
     """A convolution by table lookup: every byte of spikes selects one of 256 sums of weights.
 
     Args:
         width: Outputs at a time.
         fires: Charge neurons with the sums.
         addend: What to add to the sums.
+        planes: Of the inputs ``[planes, T, N, ...]``, of which each counts twice as much as the one before.
+        unit: Bytes of spikes to look at at a time, 1, 2, 4 or 8, where there are several planes.
 
     The loop takes the tables ``[blocks of outputs, bytes of the window, 256 + PAD, width]``. `window` is memory for
-    ``[window height, columns + 2 * before, bytes of a position]``.
+    ``[planes, window height, columns + 2 * before, bytes of a position]``, `used` for ``[columns + 2 * before]``.
     """
     row_bytes = width * FLOAT
     table_bytes = (256 + PAD) * row_bytes
@@ -308,10 +363,11 @@ def convolve_by_bytes(width: int, fires: bool, addend: int) -> Callable[..., Non
         threshold: Any,
         out: Any,
         window: Any,
+        used: Any,
         sizes: tuple[int, ...],
     ) -> None:
         steps, samples, inputs, outputs, height, columns, out_height, out_columns = sizes[:8]
-        window_height, window_columns, stride_down, stride_across, above, before = sizes[8:]
+        window_height, window_columns, stride_down, stride_across, above, before = sizes[8:14]
         tables_at, bias_at, added_at = tables.ctypes.data, bias.ctypes.data, added.ctypes.data
         factors_at, v_at, out_at, window_at = (
             factors.ctypes.data,
@@ -321,6 +377,7 @@ def convolve_by_bytes(width: int, fires: bool, addend: int) -> Callable[..., Non
         )
         position = inputs // BITS
         line_bytes = (columns + 2 * before) * position
+        plane_bytes = window_height * line_bytes
         at_a_time = window_columns * position
         for block in range(outputs // width):
             first_table = tables_at + block * window_height * at_a_time * table_bytes
@@ -328,31 +385,53 @@ def convolve_by_bytes(width: int, fires: bool, addend: int) -> Callable[..., Non
                 for y in range(out_height):
                     for step in range(steps):
                         image = step * samples + sample
-                        for down in range(window_height):
-                            line = y * stride_down - above + down
-                            to = down * line_bytes + before * position
-                            if line < 0 or line >= height:
-                                window[to : to + columns * position] = 0
-                            else:
-                                begin = (image * height + line) * columns * position
-                                window[to : to + columns * position] = spikes[begin : begin + columns * position]
+                        used[:] = 0  # planes of a column, up to the highest with a spike
+                        for plane in range(planes):
+                            for down in range(window_height):
+                                line = y * stride_down - above + down
+                                to = plane * plane_bytes + down * line_bytes + before * position
+                                here = window[to : to + columns * position]
+                                if line < 0 or line >= height:
+                                    here[:] = 0
+                                    continue
+                                images = plane * steps * samples + image
+                                begin = (images * height + line) * columns * position
+                                here[:] = spikes[begin : begin + columns * position]
+                                if planes == 1:
+                                    continue
+                                here_at = window_at + to
+                                for x in range(before, before + columns):
+                                    bits = 0
+                                    for _ in range(position // unit):
+                                        bits |= word(here_at, unit)
+                                        here_at += unit
+                                    if bits != 0:
+                                        used[x] = plane + 1
                         kept = ((sample * out_height + y) * out_columns) * outputs + block * width
                         place = ((image * out_height + y) * out_columns) * outputs + block * width
                         for x in range(out_columns):
-                            total, other = load(bias_at + block * row_bytes, width), zeros(width)
-                            table = first_table
-                            for down in range(window_height):
-                                here = window_at + down * line_bytes + x * stride_across * position
-                                for k in range(0, at_a_time - 1, 2):
-                                    total = add(total, load(table + word(here + k, 1) * row_bytes, width))
-                                    table += table_bytes
-                                    other = add(other, load(table + word(here + k + 1, 1) * row_bytes, width))
-                                    table += table_bytes
-                                if at_a_time % 2:
-                                    total = add(total, load(table + word(here + at_a_time - 1, 1) * row_bytes, width))
-                                    table += table_bytes
+                            total, highest = zeros(width), planes
+                            if planes > 1:
+                                highest = 0
+                                for k in range(x * stride_across, x * stride_across + window_columns):
+                                    highest = max(highest, used[k])
+                            for plane in range(highest - 1, -1, -1):
+                                total, other, table = add(total, total), zeros(width), first_table
+                                for down in range(window_height):
+                                    here_at = window_at + plane * plane_bytes + down * line_bytes
+                                    here_at += x * stride_across * position
+                                    for k in range(0, at_a_time - 1, 2):
+                                        total = add(total, load(table + word(here_at + k, 1) * row_bytes, width))
+                                        table += table_bytes
+                                        other = add(other, load(table + word(here_at + k + 1, 1) * row_bytes, width))
+                                        table += table_bytes
+                                    if at_a_time % 2:
+                                        last = word(here_at + at_a_time - 1, 1)
+                                        total = add(total, load(table + last * row_bytes, width))
+                                        table += table_bytes
+                                total = add(total, other)
                             finish(
-                                add(total, other),
+                                add(total, load(bias_at + block * row_bytes, width)),
                                 fires,
                                 addend,
                                 place,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import math
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,12 +17,20 @@ from torch import Tensor, nn
 from ...compat import layer
 from ...layers import CumulativeMaxPool
 from ...support.compiled import compiled_loop
-from ...support.exact_sums import exact_grid
+from ...support.exact_sums import averaged_by_halves, exact_grid
 from ...support.shapes import pair
 from .loops import BITS, FLOAT
-from .packed import PackedSpikes, channels_innermost, flat, widest
+from .packed import Packed, PackedCounts, PackedSpikes, channels_innermost, flat, widest
 
-__all__ = ["PackedConvolution", "fire_packed", "packed_convolution", "pool_packed", "pools_packed"]
+__all__ = [
+    "PackedConvolution",
+    "average_packed",
+    "averages_packed",
+    "fire_packed",
+    "packed_convolution",
+    "pool_packed",
+    "pools_packed",
+]
 
 LARGEST = 3 << 20
 """Largest tables of bytes of spikes, in bytes: they stay in a core's second-level cache, as far as they are used."""
@@ -30,6 +40,9 @@ WIDEST_LOOKUP = 32
 
 FEW, MANY = 1 / 32, 1 / 8
 """Firing rates at which the loops are timed, powers of two."""
+
+MOST_AVERAGED = 16
+"""Largest window of an average pool whose spikes are counted in bits."""
 
 TRIALS, TRIAL_STEPS = 4, 32
 """Times that a loop is timed, and the steps at a time: enough for the loop to take longer than the call around it."""
@@ -96,8 +109,39 @@ def pool_packed(pool: Any, spikes: PackedSpikes) -> PackedSpikes | None:
     return PackedSpikes(out)
 
 
-def packed_convolution(module: Any) -> PackedConvolution | None:
-    """A convolution or linear layer for packed spikes; None if it is of another kind, or if its sums are not exact."""
+def averages_packed(pool: nn.Module) -> bool:
+    """True for an average pool that `average_packed` can stand for: of images, within them, of a power of two of
+    spikes."""
+    if type(pool) not in (nn.AvgPool2d, layer.AvgPool2d) or pool._forward_hooks or pool._forward_pre_hooks:
+        return False
+    return 1 < averaged_by_halves(pool) <= MOST_AVERAGED and pair(pool.padding) == (0, 0) and not pool.ceil_mode
+
+
+def average_packed(pool: Any, spikes: PackedSpikes) -> PackedCounts | None:
+    """The output of an average pool."""
+    from .packed_kernels import average_bits
+
+    steps, samples, channels, *places = spikes.shape
+    if len(places) != 2:
+        return None
+    window, stride = pair(pool.kernel_size), pair(pool.stride)
+    size = [(length - part) // step + 1 for length, part, step in zip(places, window, stride, strict=True)]
+    if min(size) < 1:
+        return None  # the module raises the error
+    taken = averaged_by_halves(pool)
+    out = torch.empty(taken.bit_length(), steps, samples, *size, channels // BITS, dtype=torch.uint8)
+    loop: Any = compiled_loop(average_bits(len(out), math.gcd(channels // BITS, 8)))
+    loop(flat(spikes.bits), flat(out), steps * samples, channels // BITS, (*places, *size, *window, *stride))
+    return PackedCounts(out, 1 / taken)
+
+
+def packed_convolution(module: Any, averaged: int = 1) -> PackedConvolution | None:
+    """A convolution or linear layer for packed spikes; None if it is of another kind, or if its sums are not exact.
+
+    Args:
+        module: The layer.
+        averaged: How many spikes an average pool in front of it takes together.
+    """
     if type(module) in (nn.Linear, layer.Linear):
         weight = module.weight[:, :, None, None]
         geometry = (1, 1, 0, 0)
@@ -112,13 +156,15 @@ def packed_convolution(module: Any) -> PackedConvolution | None:
     if not fits or module._forward_pre_hooks or weight.shape[0] % BITS or weight.shape[1] % BITS:
         return None
     bias = torch.zeros(len(weight)) if module.bias is None else module.bias.detach()
-    if not sums_are_exact(weight.detach(), bias):
+    if not sums_are_exact(weight.detach(), bias, averaged):
         return None
     return PackedConvolution(weight.detach(), bias, geometry, module.weight.dim() - 2)
 
 
-def sums_are_exact(weight: Tensor, bias: Tensor) -> bool:
+def sums_are_exact(weight: Tensor, bias: Tensor, averaged: int = 1) -> bool:
     """True if no sum of a channel's weights and its bias is rounded, so that their order does not matter.
+
+    It holds for multiples of the weights from 0 to 1 by one `averaged`-th, too.
 
     >>> sums_are_exact(torch.tensor([[0.5, 0.25]]), torch.zeros(1)), sums_are_exact(torch.rand(1, 9), torch.ones(1))
     (True, False)
@@ -127,11 +173,12 @@ def sums_are_exact(weight: Tensor, bias: Tensor) -> bool:
     grid = exact_grid(*numbers, torch.float32)
     if grid is None:
         return False
-    return all(bool((steps == steps.round()).all()) for steps in (numbers[0] / grid[:, None], numbers[1] / grid))
+    multiples = numbers[0] / (grid[:, None] * averaged), numbers[1] / grid
+    return all(bool((steps == steps.round()).all()) for steps in multiples)
 
 
 class PackedConvolution:
-    """A convolution of packed spikes; several threads may share it. Linear layers have images of one position.
+    """A convolution of packed spikes or counts; several threads may share it. Linear layers see one position.
 
     Args:
         weight: ``[out, in, window height, window columns]``.
@@ -143,10 +190,12 @@ class PackedConvolution:
     def __init__(self, weight: Tensor, bias: Tensor, geometry: tuple[int, ...], dimensions: int = 2) -> None:
         self._weight, self._bias, self._geometry, self._dimensions = weight, bias, geometry, dimensions
         self._has_tables = weight.numel() // BITS * 256 * FLOAT <= LARGEST
+        self._made: dict[tuple[str, int, float], Any] = {}
+        """Weights as the loops take them, by loop, number of planes and unit of the input."""
 
     def __call__(
         self,
-        spikes: PackedSpikes,
+        spikes: Packed,
         addend: PackedSpikes | Tensor | None = None,
         factors: Tensor | None = None,
         neuron: Any = None,
@@ -188,59 +237,84 @@ class PackedConvolution:
             if initial is not None:
                 potential += initial.expand(shape[2:]).movedim(0, -1)
             out = torch.empty(steps, samples, *shape[3:], outputs // BITS, dtype=torch.uint8)
-        sizes = (steps, samples, inputs, outputs, height, columns, *size, *window, *self._geometry)
+        sizes = (steps, samples, inputs, outputs, height, columns, *size, *window, *self._geometry, spikes.planes)
         if by_rows is None:
             by_rows = self._is_faster_by_rows(spikes, height, columns)
         loop = self._rows if by_rows else self._lookup
         arrays = [flat(one) for one in (self._bias, added, scale, potential)]
-        loop(flat(spikes.bits), arrays, threshold, flat(out), sizes, neuron is not None, kind)
+        loop(spikes, arrays, threshold, flat(out), sizes, neuron is not None, kind)
         if neuron is None:
             return out.movedim(-1, 2)
         neuron.v = potential.movedim(-1, 1)
         return PackedSpikes(out)
 
-    def _is_faster_by_rows(self, spikes: PackedSpikes, height: int, columns: int) -> bool:
+    def _is_faster_by_rows(self, spikes: Packed, height: int, columns: int) -> bool:
         if not self._has_tables:
             return True
-        most = _crossover(tuple(self._weight.shape), self._geometry, self._dimensions, height, columns)
+        shape = tuple(self._weight.shape)
+        most = _crossover(shape, self._geometry, self._dimensions, height, columns, spikes.planes)
         return spikes.share() <= most
 
     def _rows(
-        self, spikes: Any, arrays: list[Any], threshold: Any, out: Any, sizes: tuple[int, ...], fires: bool, kind: int
+        self,
+        x: Packed,
+        arrays: list[Any],
+        threshold: Any,
+        out: Any,
+        sizes: tuple[int, ...],
+        fires: bool,
+        kind: int,
     ) -> None:
         from .packed_kernels import convolve_by_rows
 
         steps, _, inputs, outputs, _, columns, *_ = sizes
         width = widest(outputs)
-        padded = columns + 2 * sizes[-1]
-        rows = torch.empty(steps * sizes[8] * columns * inputs, dtype=torch.int64)
+        padded = columns + 2 * sizes[13]
+        rows = torch.empty(steps * x.planes * sizes[8] * columns * inputs, dtype=torch.int64)
         starts = torch.empty(steps * (padded + 1), dtype=torch.int64)
         loop: Any = compiled_loop(convolve_by_rows(width, math.gcd(inputs // BITS, 8), fires, kind))
-        loop(spikes, self._weights_in_rows, *arrays, threshold, out, rows.numpy(), starts.numpy(), sizes)
+        weights = self._made_once(self._weights_in_rows, x)
+        loop(flat(x.bits), weights, *arrays, threshold, out, rows.numpy(), starts.numpy(), sizes)
 
     def _lookup(
-        self, spikes: Any, arrays: list[Any], threshold: Any, out: Any, sizes: tuple[int, ...], fires: bool, kind: int
+        self,
+        x: Packed,
+        arrays: list[Any],
+        threshold: Any,
+        out: Any,
+        sizes: tuple[int, ...],
+        fires: bool,
+        kind: int,
     ) -> None:
         from .packed_kernels import convolve_by_bytes
 
-        padded = sizes[5] + 2 * sizes[-1]
-        window = torch.zeros(sizes[8] * padded * (sizes[2] // BITS), dtype=torch.uint8)
-        loop: Any = compiled_loop(convolve_by_bytes(self._lookup_width, fires, kind))
-        loop(spikes, self._tables, *arrays, threshold, out, window.numpy(), sizes)
+        padded = sizes[5] + 2 * sizes[13]
+        window = torch.zeros(x.planes * sizes[8] * padded * (sizes[2] // BITS), dtype=torch.uint8)
+        used = np.empty(padded, dtype=np.int64)
+        unit = math.gcd(sizes[2] // BITS, 8)
+        loop: Any = compiled_loop(convolve_by_bytes(self._lookup_width, fires, kind, x.planes, unit))
+        weights = self._made_once(self._tables, x)
+        loop(flat(x.bits), weights, *arrays, threshold, out, window.numpy(), used, sizes)
 
-    @functools.cached_property
-    def _weights_in_rows(self) -> Any:
+    def _made_once(self, make: Callable[[int, float], Tensor], spikes: Packed) -> Any:
+        key = (make.__name__, spikes.planes, spikes.unit)
+        if key not in self._made:
+            self._made[key] = flat(make(spikes.planes, spikes.unit))
+        return self._made[key]
+
+    def _weights_in_rows(self, planes: int, unit: float) -> Tensor:
         outputs, width = len(self._weight), widest(len(self._weight))
-        rows = self._weight.permute(2, 3, 1, 0).reshape(-1, outputs // width, width)
-        return flat(rows.transpose(0, 1).contiguous())
+        planewise = torch.stack([self._weight * (unit * 2**plane) for plane in range(planes)])
+        rows = planewise.permute(0, 3, 4, 2, 1).reshape(-1, outputs // width, width)
+        return rows.transpose(0, 1).contiguous()
 
     @property
     def _lookup_width(self) -> int:
         return math.gcd(len(self._weight), WIDEST_LOOKUP)
 
-    @functools.cached_property
-    def _tables(self) -> Any:
-        return flat(tables(self._weight, self._lookup_width))
+    def _tables(self, planes: int, unit: float) -> Tensor:
+        """The tables serve all planes: the loop doubles their sums."""
+        return tables(self._weight * unit, self._lookup_width)
 
 
 def tables(weight: Tensor, width: int) -> Tensor:
@@ -270,7 +344,7 @@ def _added(addend: PackedSpikes | Tensor | None) -> tuple[int, Tensor]:
 
 @functools.cache
 def _crossover(
-    weights: tuple[int, ...], geometry: tuple[int, ...], dimensions: int, height: int, columns: int
+    weights: tuple[int, ...], geometry: tuple[int, ...], dimensions: int, height: int, columns: int, planes: int
 ) -> float:
     """The firing rate up to which adding rows of weights is faster than table lookup, by a trial on this machine.
 
@@ -280,19 +354,20 @@ def _crossover(
         dimensions: See `PackedConvolution`.
         height: Of the images; a few lines of them are tried.
         columns: Of the images.
+        planes: Of the input.
     """
     conv = PackedConvolution(torch.zeros(weights), torch.zeros(weights[0]), geometry, dimensions)
     places = (min(height, weights[2] + 4), columns) if dimensions else ()
     generator = torch.Generator().manual_seed(0)
 
     def seconds(rate: float, by_rows: bool) -> float:
-        bits = torch.full((TRIAL_STEPS, 1, *places, weights[1] // BITS), 255, dtype=torch.uint8)
+        bits = torch.full((planes, TRIAL_STEPS, 1, *places, weights[1] // BITS), 255, dtype=torch.uint8)
         for _ in range(round(-math.log2(rate))):  # each time, half of the spikes go
             bits &= torch.randint(256, bits.shape, generator=generator, dtype=torch.uint8)
         found = []
         for _ in range(TRIALS):
             start = time.perf_counter()
-            conv(PackedSpikes(bits), neuron=SimpleNamespace(v=0.0, v_threshold=1.0), by_rows=by_rows)
+            conv(PackedCounts(bits, 1.0), neuron=SimpleNamespace(v=0.0, v_threshold=1.0), by_rows=by_rows)
             found.append(time.perf_counter() - start)
         return min(found)
 

@@ -16,11 +16,20 @@ from torch import Tensor, fx, nn
 from ...compat import is_plain_if
 from ...layers import InitialPotential, Scaler, Stepwise
 from ...support.compiled import compiled_loop
+from ...support.exact_sums import averaged_by_halves
 from . import loops
 from .collectors import Call
 from .flow import SUMS, Flow
-from .packed import PackedSpikes, can_be_packed
-from .packed_layers import PackedConvolution, fire_packed, packed_convolution, pool_packed, pools_packed
+from .packed import Packed, PackedCounts, PackedSpikes, can_be_packed
+from .packed_layers import (
+    PackedConvolution,
+    average_packed,
+    averages_packed,
+    fire_packed,
+    packed_convolution,
+    pool_packed,
+    pools_packed,
+)
 
 __all__ = ["Packing"]
 
@@ -71,6 +80,7 @@ class Packing:
         self.chains: dict[fx.Node, Chain] = {}
         self.convolutions: dict[fx.Node, PackedConvolution] = {}
         self.pools: set[fx.Node] = set()
+        self.averages: dict[fx.Node, int] = {}
         self.merged: set[fx.Node] = set()
         if off or steps > MOST_STEPS or not flow.copyable or compiled_loop(loops.fire) is None:
             return
@@ -84,8 +94,12 @@ class Packing:
             elif pools_packed(module) and node.args[0] in binary:
                 binary.add(node)
                 self.pools.add(node)
-            elif node.args and node.args[0] in binary and (found := packed_convolution(module)):
-                self.convolutions[node] = found
+            elif averages_packed(module) and node.args[0] in binary:
+                self.averages[node] = averaged_by_halves(module)
+            elif node.args and (node.args[0] in binary or node.args[0] in self.averages):
+                found = packed_convolution(module, self.averages.get(node.args[0], 1))
+                if found is not None:
+                    self.convolutions[node] = found
         for node in binary - self.pools:
             self.chains[node] = self._chain(node, flow)
         self._keep_those_that_are_read()
@@ -131,7 +145,7 @@ class Packing:
 
     def _keep_those_that_are_read(self) -> None:
         """A neuron alone writes bits only where something comes next that reads them."""
-        reading = {*self.convolutions, *self.pools, *(chain.scaler for chain in self.chains.values())}
+        reading = {*self.convolutions, *self.pools, *self.averages, *(chain.scaler for chain in self.chains.values())}
         self.chains = {
             node: chain
             for node, chain in self.chains.items()
@@ -146,7 +160,7 @@ class Packing:
         chain = self.chains.get(node)
         return () if chain is None else chain.merged
 
-    def run(self, node: fx.Node, read: Callable[[fx.Node], Any]) -> PackedSpikes | Tensor | None:
+    def run(self, node: fx.Node, read: Callable[[fx.Node], Any]) -> Packed | Tensor | None:
         """The value of `node` from packed spikes, or as such; None if it must be computed as usual.
 
         Args:
@@ -158,12 +172,15 @@ class Packing:
         if node in self.pools:
             spikes = read(node.args[0])  # type: ignore[arg-type]
             return pool_packed(self._module(node), spikes) if isinstance(spikes, PackedSpikes) else None
+        if node in self.averages:
+            spikes = read(node.args[0])  # type: ignore[arg-type]
+            return average_packed(self._module(node), spikes) if isinstance(spikes, PackedSpikes) else None
         if node in self.convolutions:
             spikes = read(node.args[0])  # type: ignore[arg-type]
-            return self.convolutions[node](spikes) if isinstance(spikes, PackedSpikes) else None
+            return self.convolutions[node](spikes) if isinstance(spikes, Packed) else None
         return None
 
-    def calls(self, node: fx.Node, value: PackedSpikes | Tensor, read: Callable[[fx.Node], Any]) -> Iterator[Call]:
+    def calls(self, node: fx.Node, value: Packed | Tensor, read: Callable[[fx.Node], Any]) -> Iterator[Call]:
         """The calls that computed the value of `node`, for a collector that watches spikes.
 
         Args:
@@ -182,6 +199,8 @@ class Packing:
         yield self._call(node, currents, value)
 
     def _call(self, node: fx.Node, x: Any, result: Any) -> Call:
+        if isinstance(x, PackedCounts):
+            x = x.active()  # a collector asks what is zero
         return Call(str(node.target), self.modules[str(node.target)], (x,), {}, result, (0,))
 
     def _fire(self, chain: Chain, read: Callable[[fx.Node], Any]) -> PackedSpikes | Tensor | None:
@@ -189,7 +208,7 @@ class Packing:
         value = read(chain.source)
         if chain.convolution is None:
             return fire_packed(neuron, value) if isinstance(value, Tensor) and can_be_packed(value) else None
-        if not isinstance(value, PackedSpikes):
+        if not isinstance(value, Packed):
             return None
         addend = None if chain.addend is None else read(chain.addend)
         factors = None
@@ -200,7 +219,7 @@ class Packing:
             factors = _by_channel(scale, addend.shape)
             if factors is None:
                 return None
-        elif isinstance(addend, PackedSpikes):
+        elif isinstance(addend, Packed):
             addend = addend.unpacked()
         if isinstance(addend, Tensor) and not can_be_packed(addend):
             return None

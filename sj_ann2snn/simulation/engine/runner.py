@@ -21,7 +21,7 @@ from .collectors import Call, Collector
 from .flow import Flow
 from .non_finite import Guard
 from .outputs import Constant
-from .packed import PackedSpikes
+from .packed import Packed
 from .packing import Packing
 from .shortcuts import shortcut_of
 from .steady import Steady, steady_layer
@@ -143,7 +143,7 @@ class Runner:
         def read(node: fx.Node) -> Any:
             if node in values:
                 value = values[node]
-                return value.unpacked() if isinstance(value, PackedSpikes) else value
+                return value.unpacked() if isinstance(value, Packed) else value
             if node in static.carrying:
                 return map_tensors(static.values[node], lambda x: x.expand(steps, *x.shape))
             return self._merged(node, static, shapes, steps)

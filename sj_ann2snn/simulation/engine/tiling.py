@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from ...support.trees import tensors
-from .packed import PackedSpikes
+from .packed import Packed
 
 __all__ = ["TILE_BYTES", "TILE_STEPS", "Tiling"]
 
@@ -34,7 +34,7 @@ class Tiling:
 
     def note(self, value: Any) -> None:
         """Take the size of an activation ``[t, n, ...]`` into account."""
-        if isinstance(value, PackedSpikes):  # the potentials need more, but not at every step
+        if isinstance(value, Packed):  # the potentials need more, but not at every step
             self._largest = max(self._largest, math.prod(value.shape[2:]))
         for x in tensors(value):
             samples = x.shape[0] * x.shape[1] if x.dim() > 1 else 1

@@ -26,6 +26,7 @@ __all__ = [
     "lowest",
     "scaled",
     "store",
+    "store_word",
     "unpacked",
     "word",
     "zeros",
@@ -250,6 +251,21 @@ def word(typing_context: Any, address: Any, size: Any) -> Any:
         return found if length == 8 else builder.zext(found, LONG)
 
     return types.int64(types.int64, size), generate
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]  # numba is untyped
+def store_word(typing_context: Any, number: Any, address: Any, size: Any) -> Any:
+    """Write the lowest `size` bytes of an integer to an address."""
+    if (length := _literal(size)) is None:
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = ir.IntType(8 * length)
+        found = arguments[0] if length == 8 else builder.trunc(arguments[0], kind)
+        builder.store(found, _at(builder, arguments[1], kind), align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, size), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]  # numba is untyped

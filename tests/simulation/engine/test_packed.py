@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sj_ann2snn import Converter, evaluate, simulate
 from sj_ann2snn.conversion.round_weights import round_to_grid
 from sj_ann2snn.simulation.engine import packed_layers, packing
-from sj_ann2snn.simulation.engine.packed import PackedSpikes
+from sj_ann2snn.simulation.engine.packed import PackedCounts, PackedSpikes
 
 from ...helpers.networks import relative_error
 
@@ -108,6 +108,75 @@ def test_convolutions(
         assert torch.equal(neuron.v, potential)
 
 
+def counts(spikes: Tensor, window: int | tuple[int, int], stride: int | None = None) -> PackedCounts:
+    """What an average pool makes of them."""
+    found = packed_layers.average_packed(nn.AvgPool2d(window, stride), packed(spikes))
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("channels", "size", "window", "stride"),
+    [
+        (8, (6, 6), 2, None),
+        (64, (7, 9), 2, None),
+        (24, (8, 8), 4, None),
+        (32, (5, 8), (1, 2), None),
+        (16, (9, 7), 4, 1),
+    ],
+)
+@pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
+def test_average_pools(
+    channels: int, size: tuple[int, int], window: int | tuple[int, int], stride: int | None, rate: float
+) -> None:
+    torch.manual_seed(channels)
+    spikes = random_spikes(channels, *size, rate=rate)
+    found, wanted = counts(spikes, window, stride), F.avg_pool2d(spikes.flatten(0, 1), window, stride)
+    assert torch.equal(found.unpacked().flatten(0, 1), wanted)
+    assert torch.equal(found.active().unpacked().flatten(0, 1), (wanted > 0).float())
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        nn.AvgPool2d(3),
+        nn.AvgPool2d(8),
+        nn.AvgPool2d(2, padding=1),
+        nn.AvgPool2d(2, ceil_mode=True),
+        nn.AvgPool2d(2, divisor_override=2),
+        nn.AvgPool2d(1),
+        nn.AvgPool1d(2),
+        nn.MaxPool2d(2),
+    ],
+)
+def test_pools_that_stay_in_numbers(pool: nn.Module) -> None:
+    assert not packed_layers.averages_packed(pool)
+
+
+def test_a_window_larger_than_the_image_is_left_to_the_pool() -> None:
+    assert packed_layers.average_packed(nn.AvgPool2d(4), packed(random_spikes(8, 3, 5))) is None
+
+
+@pytest.mark.parametrize("by_rows", [True, False])
+@pytest.mark.parametrize("rate", [0.02, 0.4, 1.0])
+@pytest.mark.parametrize(("inputs", "window"), [(16, 2), (64, 4), (8, (2, 1))])
+def test_convolutions_behind_average_pools(
+    inputs: int, window: int | tuple[int, int], rate: float, by_rows: bool
+) -> None:
+    torch.manual_seed(inputs)
+    x = counts(random_spikes(inputs, 12, 9, rate=rate), window)
+    averaged = int(1 / x.unit)
+    conv: Any = round_to_grid(nn.Conv2d(inputs, 24, 3, padding=1), averaged)
+    layer = packed_layers.packed_convolution(conv, averaged)
+    assert layer is not None
+    assert packed_layers.packed_convolution(round_to_grid(nn.Conv2d(inputs, 24, 3)), averaged) is None
+    currents, neuron = conv(x.unpacked().flatten(0, 1)).detach().unflatten(0, (STEPS, SAMPLES)), Neuron()
+    assert torch.equal(layer(x, by_rows=by_rows), currents)  # type: ignore[arg-type]
+    found: Any = layer(x, neuron=neuron, by_rows=by_rows)
+    assert torch.equal(found.unpacked(), fire(currents)[0])
+    assert torch.equal(neuron.v, fire(currents)[1])
+
+
 def test_linear_layers_and_the_initial_potential() -> None:
     torch.manual_seed(1)
     linear: Any = round_to_grid(nn.Linear(16, 24, bias=False))
@@ -151,6 +220,23 @@ def test_weights_that_are_not_finite_stay_in_numbers() -> None:
     conv: Any = round_to_grid(nn.Conv2d(16, 16, 3))
     conv.weight.data[0, 0, 0, 0] = torch.inf
     assert packed_layers.packed_convolution(conv) is None
+
+
+def averaging() -> nn.Module:
+    """Convolutions and a shortcut behind average pools."""
+    torch.manual_seed(4)
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.AvgPool2d(2),
+        nn.Conv2d(16, 24, 3, padding=1),
+        nn.ReLU(),
+        nn.AvgPool2d((1, 2)),
+        Block(24, 24),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(48, 5),
+    ).eval()
 
 
 class Block(nn.Module):
@@ -211,9 +297,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.parametrize("make", [network, averaging])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=list(OPTIONS))
-def test_a_network_spikes_the_same(options: dict[str, Any], x: Tensor, in_numbers: Any) -> None:
-    snn = Converter([x], progress=False, **options)(network())
+def test_a_network_spikes_the_same(options: dict[str, Any], make: Any, x: Tensor, in_numbers: Any) -> None:
+    snn = Converter([x], progress=False, **options)(make())
     data = [(x, torch.arange(11) % 5)]
 
     def work() -> Any:
@@ -240,6 +327,9 @@ def test_bits_are_used(x: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packed_layers.PackedConvolution, "__call__", seen)
     simulate(Converter([x], progress=False)(network()), x, 4)
     assert {(16, 16, False), (16, 16, True), (16, 32, False), (32, 32, False), (24, 16, False)} <= set(kinds)
+    kinds.clear()
+    simulate(Converter([x], progress=False)(averaging()), x, 4)
+    assert {(16, 24, False), (24, 24, False)} <= set(kinds)
 
 
 def test_samples_may_leave(x: Tensor, in_numbers: Any) -> None:
