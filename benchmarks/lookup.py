@@ -44,7 +44,7 @@ def main() -> None:
         conv = nn.Conv2d(channels, outputs, window, stride, window // 2).to(memory_format=torch.channels_last)
         lookup = lookup_convolution(conv)
         if lookup is None:
-            raise SystemExit('No lookup here: pip install "sj-ann2snn[fast]" brings numba.')
+            raise SystemExit("No lookup here: it takes numba.")
         gains = [gain(conv, lookup, images, size, rate, args.rounds) for rate in RATES]
         name = f"{channels} to {outputs}, {window}×{window}, stride {stride}, {size}×{size}"
         print(f"{name:46} " + "  ".join(f"{one:5.2f}" for one in gains), flush=True)

@@ -47,6 +47,8 @@ OWN_ARGUMENTS = {"T": "--T", "dataloader": "--input or --data", "device": "--dev
 
 SIMULATE, LOOP, MULTI_STEP, ANN = "simulate", "loop by hand", "multi-step", "ANN passes"
 
+LAYERS = (nn.Linear, _ConvNd)
+
 SPIKING, OF_ANN = "spiking network", "ANN"
 
 EXAMPLE = """\
@@ -66,11 +68,19 @@ These ways take turns, after one run each that is not timed:
 
 @dataclass(frozen=True)
 class Timing:
-    """One way of computing: the median seconds, or why it was not timed."""
+    """One way of computing: the median seconds, or why it was not timed.
+
+    Attributes:
+        way: Its name.
+        seconds: The median.
+        problem: Why it was not timed.
+        first: Seconds of the first run, which compiles the loops that this machine has not compiled before.
+    """
 
     way: str
     seconds: float | None
     problem: str = ""
+    first: float | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +95,7 @@ class BenchResult:
         threads: Number of threads of torch.
         timings: One for each way of computing.
         shares: Share of the time of `simulate` on one core, by kind of layer.
+        loops: The loops over packed spikes that `simulate` chose, by layer.
         versions: Versions of the packages involved.
         values: What the metrics say after the last step, by name, of the spiking network and of the ANN; empty if none
             was asked for.
@@ -97,11 +108,13 @@ class BenchResult:
     threads: int
     timings: tuple[Timing, ...]
     shares: dict[str, float]
+    loops: dict[str, str]
     versions: dict[str, str]
     values: dict[str, dict[str, float]]
 
     def __str__(self) -> str:
-        ours = next(one.seconds for one in self.timings if one.way == SIMULATE)
+        simulated = next(one for one in self.timings if one.way == SIMULATE)
+        ours = simulated.seconds
         assert ours is not None
         rows = [("way", "seconds", "× simulate")]
         for one in self.timings:
@@ -111,6 +124,7 @@ class BenchResult:
                 else (one.way, f"{one.seconds:.4g}", f"{one.seconds / ours:.2f}")
             )
         shares = ", ".join(f"{name} {share:.0%}" for name, share in self.shares.items())
+        packed = ", ".join(f"{name} ({loop})" for name, loop in self.loops.items())
         return "\n".join(
             [
                 f"{self.network}: {self.samples} samples, T={self.T}, {self.device}, {self.threads} thread(s), "
@@ -118,7 +132,9 @@ class BenchResult:
                 "",
                 *format_table(rows),
                 "",
+                f"first run of simulate: {simulated.first:.3g} s; compiled loops are kept on disk",
                 f"where the time of simulate goes: {shares}",
+                *([f"layers on packed spikes: {packed}"] if packed else []),
                 *(
                     f"{metric_title(name)} after T={self.T}: {short(found[SPIKING])} (ANN {short(found[OF_ANN])})"
                     for name, found in self.values.items()
@@ -186,6 +202,7 @@ def run(args: argparse.Namespace) -> int:
         x = move(x, device)
         snn = Converter(calibration, mode=args.mode, T=args.T, progress=False, **options)(ann)
         timings = time_ways(ann, snn, x, args.T, args.repeats)
+        shares, loops = where_time_goes(snn, x, args.T)
         values = measure(ann, snn, test, args.T, metric, against_ann) if measured else {}
         result = BenchResult(
             args.network,
@@ -194,7 +211,8 @@ def run(args: argparse.Namespace) -> int:
             torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
             count,
             timings,
-            where_time_goes(snn, x, args.T),
+            shares,
+            loops,
             {
                 "SpikingJelly": spikingjelly_version(),
                 "torch": str(torch.__version__),
@@ -272,6 +290,7 @@ def time_ways(ann: nn.Module, snn: nn.Module, x: Tensor, steps: int, repeats: in
         ANN: passes,
     }
     seconds: dict[str, list[float]] = {way: [] for way in ways}
+    first: dict[str, float] = {}
     problems: dict[str, str] = {}
     for index in range(repeats + 1):
         for way, compute in ways.items():
@@ -288,12 +307,15 @@ def time_ways(ann: nn.Module, snn: nn.Module, x: Tensor, steps: int, repeats: in
                 continue
             if index:
                 seconds[way].append(spent)
-            elif sys.stderr.isatty():
+                continue
+            first[way] = spent
+            if sys.stderr.isatty():
                 tell(f"{way}: {spent:.3g} s for a first run")
     set_step_mode(snn, "s")
     reset_net(snn)
     return tuple(
-        Timing(way, None if way in problems else statistics.median(seconds[way]), problems.get(way, "")) for way in ways
+        Timing(way, None, problems[way]) if way in problems else Timing(way, statistics.median(times), "", first[way])
+        for way, times in seconds.items()
     )
 
 
@@ -313,15 +335,19 @@ def synchronize(device: torch.device) -> None:
 
 
 class Shares(Collector):
-    """Adds up the time between one layer and the next."""
+    """Adds up the time between one layer and the next, and notes which loops compute them."""
 
-    def __init__(self, seconds: dict[str, float], device: torch.device) -> None:
-        self._seconds, self._device = seconds, device
+    watches_spikes = True
+
+    def __init__(self, seconds: dict[str, float], loops: dict[str, set[str]], device: torch.device) -> None:
+        self._seconds, self._loops, self._device = seconds, loops, device
         self._last = time.perf_counter()
 
     def watch(self, call: Call) -> None:
         """Charge the time since the last layer to the one just computed."""
         self._tick(kind_of(call.operation))
+        if call.loop and isinstance(call.operation, LAYERS):
+            self._loops[call.name].add(call.loop)
 
     def add(self, outputs: Any) -> None:
         self._tick("rest")
@@ -337,7 +363,7 @@ class Shares(Collector):
 
 
 def kind_of(module: Any) -> str:
-    if isinstance(module, (nn.Linear, _ConvNd)):
+    if isinstance(module, LAYERS):
         return "convolutions and linear layers"
     if is_spiking(module):
         return "neurons"
@@ -346,13 +372,16 @@ def kind_of(module: Any) -> str:
     return "pooling" if "pool" in name.lower() else "rest"
 
 
-def where_time_goes(snn: nn.Module, x: Tensor, steps: int) -> dict[str, float]:
-    """Share of a simulation's time on one core, by kind of layer.
+def where_time_goes(snn: nn.Module, x: Tensor, steps: int) -> tuple[dict[str, float], dict[str, str]]:
+    """Share of a simulation's time on one core, by kind of layer; and the loops of layers on packed spikes, by name.
 
-    The layers in front of the first neurons, which are computed once, count towards these neurons.
+    The layers in front of the first neurons, which are computed once, count towards these neurons. Neurons that are
+    one loop with a convolution count towards that.
     """
     seconds: dict[str, float] = defaultdict(float)
+    loops: dict[str, set[str]] = defaultdict(set)
     with threads(1):
-        Simulator(snn, steps).run_all((x,), lambda _: Shares(seconds, x.device))
+        Simulator(snn, steps).run_all((x,), lambda _: Shares(seconds, loops, x.device))
     total = sum(seconds.values())
-    return {kind: seconds[kind] / total for kind in sorted(seconds, key=seconds.__getitem__, reverse=True)}
+    shares = {kind: seconds[kind] / total for kind in sorted(seconds, key=seconds.__getitem__, reverse=True)}
+    return shares, {name: " or ".join(sorted(found)) for name, found in loops.items()}

@@ -1,4 +1,4 @@
-"""Compiles inner loops with numba, if it is installed (``pip install "sj-ann2snn[fast]"``).
+"""Compiles inner loops with numba, which is installed wherever it has wheels.
 
 A loop is a plain function of numpy arrays and numbers. It does the same arithmetic in the same order as the torch
 operations that it replaces, but in one pass through memory instead of one per operation, and without Python's lock.

@@ -37,6 +37,11 @@ def empty():
     return loaders()[0], []
 
 
+def wide():
+    layers = nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(128, 3)
+    return nn.Sequential(*layers)
+
+
 class Two(nn.Module):
     def forward(self, a, b):
         return torch.relu(a) + torch.relu(b)
@@ -75,6 +80,7 @@ def test_every_way_is_timed(source: list[str], capsys: pytest.CaptureFixture[str
     assert sum(found["shares"].values()) == pytest.approx(1)
     assert set(found["shares"]) == {"convolutions and linear layers", "neurons", "pooling", "rest"}
     assert found["versions"]["torch"] == torch.__version__
+    assert all(one["first"] > 0 for one in found["timings"])
 
 
 def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,6 +90,17 @@ def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.search(r"^simulate +[\d.e-]+ +1\.00$", shown, re.MULTILINE)
     assert re.search(r"^loop by hand +[\d.e-]+ +[\d.]+$", shown, re.MULTILINE)
     assert re.search(r"^where the time of simulate goes: .*neurons \d+%", shown, re.MULTILINE)
+    assert re.search(r"^first run of simulate: [\d.e-]+ s", shown, re.MULTILINE)
+
+
+def test_the_loops_that_were_chosen(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("numba", reason="numba is not installed")
+    found = benched(capsys, "--input", "1x8x8")["loops"]
+    assert found == {}  # its layers have too few channels
+    assert main(["bench", "timedcode:wide", "--input", "1x8x8", *ARGUMENTS]) == 0
+    assert re.search(
+        r"^layers on packed spikes: 2 \((rows of weights|table lookup).*\)$", capsys.readouterr().out, re.M
+    )
 
 
 def test_as_many_samples_as_there_are(capsys: pytest.CaptureFixture[str]) -> None:

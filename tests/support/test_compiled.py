@@ -17,7 +17,7 @@ from sj_ann2snn.support import compiled
 
 from ..helpers.networks import convert
 
-numba = pytest.importorskip("numba", reason='numba is not installed: pip install "sj-ann2snn[fast]"')
+numba = pytest.importorskip("numba", reason="numba is not installed")
 
 
 @pytest.fixture(autouse=True)

@@ -26,6 +26,7 @@ class Call:
         varying: Which tensors among the arguments (in order, including nested ones) vary over time.
         over_time: False in a network that runs step by step: tensors are then ``[n, ...]``, and `varying` are those
             that depend on the network's input.
+        loop: The loop over packed spikes that computed a layer; empty for torch's own operations.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Call:
     result: Any
     varying: tuple[int, ...]
     over_time: bool = True
+    loop: str = ""
 
 
 class Collector:

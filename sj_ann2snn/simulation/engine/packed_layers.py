@@ -47,6 +47,9 @@ MOST_AVERAGED = 16
 TRIALS, TRIAL_STEPS = 4, 32
 """Times that a loop is timed, and the steps at a time: enough for the loop to take longer than the call around it."""
 
+ROWS, LOOKUP = "rows of weights", "table lookup"
+"""The loops of a convolution."""
+
 NONE = torch.zeros(1)
 """What a loop gets for an argument that it does not read."""
 
@@ -189,6 +192,8 @@ class PackedConvolution:
 
     def __init__(self, weight: Tensor, bias: Tensor, geometry: tuple[int, ...], dimensions: int = 2) -> None:
         self._weight, self._bias, self._geometry, self._dimensions = weight, bias, geometry, dimensions
+        self.loop = ""
+        """The loop of the last call."""
         self._has_tables = weight.numel() // BITS * 256 * FLOAT <= LARGEST
         self._made: dict[tuple[str, int, float], Any] = {}
         """Weights as the loops take them, by loop, number of planes and unit of the input."""
@@ -241,6 +246,7 @@ class PackedConvolution:
         if by_rows is None:
             by_rows = self._is_faster_by_rows(spikes, height, columns)
         loop = self._rows if by_rows else self._lookup
+        self.loop = ROWS if by_rows else LOOKUP
         arrays = [flat(one) for one in (self._bias, added, scale, potential)]
         loop(spikes, arrays, threshold, flat(out), sizes, neuron is not None, kind)
         if neuron is None:

@@ -33,6 +33,9 @@ from .packed_layers import (
 
 __all__ = ["Packing"]
 
+BITWISE = "bits"
+"""The loop of a neuron or a pool on its own."""
+
 MOST_STEPS = (1 << 15) - 1
 """Cumulative pools count spikes in 16 bits."""
 
@@ -191,17 +194,19 @@ class Packing:
         currents = torch.empty(()).expand(value.shape)
         chain = self.chains.get(node)
         if chain is None or chain.convolution is None:
-            yield self._call(node, read(node.args[0]), value)  # type: ignore[arg-type]
+            loop = self.convolutions[node].loop if node in self.convolutions else BITWISE
+            yield self._call(node, read(node.args[0]), value, loop)  # type: ignore[arg-type]
             return
-        yield self._call(chain.convolution, read(chain.source), currents)
+        loop = self.convolutions[chain.convolution].loop
+        yield self._call(chain.convolution, read(chain.source), currents, loop)
         if chain.scaler is not None:
-            yield self._call(chain.scaler, read(chain.addend), None)  # type: ignore[arg-type]
-        yield self._call(node, currents, value)
+            yield self._call(chain.scaler, read(chain.addend), None, loop)  # type: ignore[arg-type]
+        yield self._call(node, currents, value, loop)
 
-    def _call(self, node: fx.Node, x: Any, result: Any) -> Call:
+    def _call(self, node: fx.Node, x: Any, result: Any, loop: str) -> Call:
         if isinstance(x, PackedCounts):
             x = x.active()  # a collector asks what is zero
-        return Call(str(node.target), self.modules[str(node.target)], (x,), {}, result, (0,))
+        return Call(str(node.target), self.modules[str(node.target)], (x,), {}, result, (0,), loop=loop)
 
     def _fire(self, chain: Chain, read: Callable[[fx.Node], Any]) -> PackedSpikes | Tensor | None:
         neuron: Any = self._module(chain.neuron)

@@ -15,9 +15,7 @@ from sj_ann2snn.simulation.engine.lookup import LARGEST, lookup_convolution
 
 from ...helpers.networks import convert, randomized
 
-needs_numba = pytest.mark.skipif(
-    importlib.util.find_spec("numba") is None, reason='numba is not installed: pip install "sj-ann2snn[fast]"'
-)
+needs_numba = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="numba is not installed")
 
 
 def spikes(*size: int, rate: float = 0.2) -> Tensor:

@@ -17,7 +17,7 @@ from sj_ann2snn.simulation.engine.packed import PackedCounts, PackedSpikes
 
 from ...helpers.networks import relative_error
 
-pytest.importorskip("numba")
+pytest.importorskip("numba", reason="numba is not installed")
 
 STEPS, SAMPLES = 3, 2
 
