@@ -17,11 +17,13 @@ from .vectors import (
     add,
     charge,
     count,
+    counts_at,
     grow,
     larger,
     load,
     load_like,
     lowest,
+    no_counts,
     ones_in,
     scaled,
     store,
@@ -101,62 +103,59 @@ def count_bits(unit: int) -> Callable[..., None]:
 
 
 @functools.cache
-def pool_bits(width: int) -> Callable[..., None]:
-    """The growth of the largest cumulative input, see `CumulativeMaxPool`; windows lie within the image.
+def pool_bits(width: int, apart: bool) -> Callable[..., None]:
+    """The growth of the largest cumulative input, see `CumulativeMaxPool`.
 
     `cumulative` ``[N, height, columns, channels]`` and `emitted` ``[N, out height, out columns, channels]`` are 16-bit
     integers.
+
+    Args:
+        width: Channels at a time.
+        apart: The windows lie within the image and have no position in common: each adds its own spikes.
     """
 
-    def loop(
-        spikes: Any,
-        cumulative: Any,
-        emitted: Any,
-        out: Any,
-        steps: int,
-        samples: int,
-        channels: int,
-        height: int,
-        columns: int,
-        out_height: int,
-        out_columns: int,
-        window_height: int,
-        window_columns: int,
-    ) -> None:
+    def loop(spikes: Any, cumulative: Any, emitted: Any, out: Any, sizes: tuple[int, ...]) -> None:
+        steps, samples, channels, height, columns, out_height, out_columns = sizes[:7]
+        window_height, window_columns, stride_down, stride_across, above, before = sizes[7:]
         spikes_at, total_at, emitted_at, out_at = (
             spikes.ctypes.data,
             cumulative.ctypes.data,
             emitted.ctypes.data,
             out.ctypes.data,
         )
+        # Windows apart take all steps of a line one after the other, others all lines of a step.
+        outer, inner = (1, steps) if apart else (steps, 1)
         for sample in range(samples):
-            for y in range(out_height):
-                for step in range(steps):
-                    image = step * samples + sample
-                    for x in range(out_columns):
-                        for first in range(0, channels, width):
-                            corner = y * window_height * columns + x * window_columns
-                            largest = count(
-                                total_at + ((sample * height * columns + corner) * channels + first) * 2,
-                                spikes_at + ((image * height * columns + corner) * channels + first) // BITS,
-                                width,
-                            )
-                            for inside in range(1, window_height * window_columns):
-                                here = corner + inside // window_columns * columns + inside % window_columns
-                                largest = larger(
+            for first_step in range(outer):
+                if not apart:
+                    begin, end = sample * height * columns * channels, (sample + 1) * height * columns * channels
+                    shift = first_step * samples * height * columns * channels
+                    for here in range(begin, end, width):
+                        count(total_at + here * 2, spikes_at + (shift + here) // BITS, width)
+                for y in range(out_height):
+                    top = max(0, y * stride_down - above)
+                    bottom = min(height, y * stride_down - above + window_height)
+                    for step in range(first_step, first_step + inner):
+                        image = step * samples + sample
+                        for x in range(out_columns):
+                            left = max(0, x * stride_across - before)
+                            right = min(columns, x * stride_across - before + window_columns)
+                            for first in range(0, channels, width):
+                                largest = no_counts(width)
+                                for line in range(top, bottom):
+                                    for place in range(line * columns + left, line * columns + right):
+                                        total = total_at + ((sample * height * columns + place) * channels + first) * 2
+                                        if apart:
+                                            at = (image * height * columns + place) * channels + first
+                                            largest = larger(largest, count(total, spikes_at + at // BITS, width))
+                                        else:
+                                            largest = larger(largest, counts_at(total, width))
+                                place = y * out_columns + x
+                                grow(
                                     largest,
-                                    count(
-                                        total_at + ((sample * height * columns + here) * channels + first) * 2,
-                                        spikes_at + ((image * height * columns + here) * channels + first) // BITS,
-                                        width,
-                                    ),
+                                    emitted_at + ((sample * out_height * out_columns + place) * channels + first) * 2,
+                                    out_at + ((image * out_height * out_columns + place) * channels + first) // BITS,
                                 )
-                            place = y * out_columns + x
-                            grow(
-                                largest,
-                                emitted_at + ((sample * out_height * out_columns + place) * channels + first) * 2,
-                                out_at + ((image * out_height * out_columns + place) * channels + first) // BITS,
-                            )
 
     return loop
 

@@ -85,11 +85,10 @@ def limit(neuron: Any) -> Any:
 
 
 def pools_packed(pool: nn.Module) -> bool:
-    """True for a pool that `pool_packed` can stand for: of images, with windows side by side."""
+    """True for a pool that `pool_packed` can stand for: of images, without gaps in its windows."""
     if type(pool) is not CumulativeMaxPool or pool.spatial != 2 or pool.ceil_mode:
         return False
-    plain = pair(pool.stride) == pair(pool.kernel_size) and pair(pool.padding) == (0, 0)
-    return plain and pair(pool.dilation) == (1, 1)
+    return pair(pool.dilation) == (1, 1)
 
 
 def pool_packed(pool: Any, spikes: PackedSpikes) -> PackedSpikes | None:
@@ -97,17 +96,22 @@ def pool_packed(pool: Any, spikes: PackedSpikes) -> PackedSpikes | None:
     from .packed_kernels import pool_bits
 
     steps, samples, channels, height, columns = spikes.shape
-    window = pair(pool.kernel_size)
-    size = height // window[0], columns // window[1]
-    if not size[0] * size[1]:
+    window, stride, padding = pair(pool.kernel_size), pair(pool.stride), pair(pool.padding)
+    apart = window == stride and padding == (0, 0)
+    size = (
+        (height + 2 * padding[0] - window[0]) // stride[0] + 1,
+        (columns + 2 * padding[1] - window[1]) // stride[1] + 1,
+    )
+    if min(size) < 1:
         return None  # the module raises the error
     if not isinstance(pool.cumulative, Tensor):
         pool.cumulative = torch.zeros(samples, height, columns, channels, dtype=torch.int16)
         pool.emitted = torch.zeros(samples, *size, channels, dtype=torch.int16)
     out = torch.empty(steps, samples, *size, channels // BITS, dtype=torch.uint8)
-    loop: Any = compiled_loop(pool_bits(widest(channels)))
+    loop: Any = compiled_loop(pool_bits(widest(channels), apart))
     total, emitted = pool.cumulative.contiguous(), pool.emitted.contiguous()
-    loop(*map(flat, (spikes.bits, total, emitted, out)), *(steps, samples, channels, height, columns), *size, *window)
+    sizes = (steps, samples, channels, height, columns, *size, *window, *stride, *padding)
+    loop(*map(flat, (spikes.bits, total, emitted, out)), sizes)
     pool.cumulative, pool.emitted = total, emitted
     return PackedSpikes(out)
 

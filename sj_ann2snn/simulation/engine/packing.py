@@ -183,6 +183,12 @@ class Packing:
             return self.convolutions[node](spikes) if isinstance(spikes, Packed) else None
         return None
 
+    def fire(self, node: fx.Node, currents: Any) -> PackedSpikes | None:
+        """The spikes of the neuron `node` alone, whose currents are known; None if they must be numbers."""
+        if node in self.chains and isinstance(currents, Tensor) and can_be_packed(currents):
+            return fire_packed(self._module(node), currents)
+        return None
+
     def calls(self, node: fx.Node, value: Packed | Tensor, read: Callable[[fx.Node], Any]) -> Iterator[Call]:
         """The calls that computed the value of `node`, for a collector that watches spikes.
 
@@ -212,18 +218,16 @@ class Packing:
         neuron: Any = self._module(chain.neuron)
         value = read(chain.source)
         if chain.convolution is None:
-            return fire_packed(neuron, value) if isinstance(value, Tensor) and can_be_packed(value) else None
+            return self.fire(chain.neuron, value)
         if not isinstance(value, Packed):
             return None
         addend = None if chain.addend is None else read(chain.addend)
         factors = None
         if chain.scaler is not None:
-            scale: Any = self._module(chain.scaler).scale  # type: ignore[union-attr]
-            if not isinstance(addend, PackedSpikes):
-                return None
-            factors = _by_channel(scale, addend.shape)
+            scaler: Any = self._module(chain.scaler)
+            factors = _by_channel(scaler.scale, addend.shape) if isinstance(addend, PackedSpikes) else None
             if factors is None:
-                return None
+                addend = scaler(addend.unpacked() if isinstance(addend, Packed) else addend)
         elif isinstance(addend, Packed):
             addend = addend.unpacked()
         if isinstance(addend, Tensor) and not can_be_packed(addend):

@@ -170,17 +170,31 @@ class Runner:
 
         found = self._packing.run(node, packed)
         if found is None:
-            parts = self._packing.parts(node)
-            for one in (*parts, node):
-                if one not in self._merged_into_sums:
-                    values[one] = self._sum(one, read) if one in self.flow.sums else self._call(one, read, "m")
-            for one in parts:
-                values.pop(one, None)
+            self._compute_in_numbers(node, values, read)
             return
         values[node] = found
         if self._watch is not None:
             for call in self._packing.calls(node, found, packed):
                 self._watch(call)
+
+    def _compute_in_numbers(self, node: fx.Node, values: dict[fx.Node, Any], read: Callable[[fx.Node], Any]) -> None:
+        """The same from numbers. A neuron behind a layer of its own may still write packed spikes."""
+        parts = self._packing.parts(node)
+        for one in (*parts, node):
+            if one in self._merged_into_sums:
+                continue
+            if parts and one is node:
+                currents = read(node.args[0])  # type: ignore[arg-type]
+                fired = self._packing.fire(node, currents)
+                if fired is not None:
+                    values[node] = fired
+                    if self._watch is not None:
+                        name = str(node.target)
+                        self._watch(Call(name, self.modules[name], (currents,), {}, fired, (0,)))
+                    break
+            values[one] = self._sum(one, read) if one in self.flow.sums else self._call(one, read, "m")
+        for one in parts:
+            values.pop(one, None)
 
     def _output(self, node: fx.Node, read: Callable[[fx.Node], Any], static: _Static) -> Any:
         moves = node in self.flow.varying or node in static.carrying

@@ -19,11 +19,14 @@ __all__ = [
     "add",
     "charge",
     "count",
+    "counts_at",
     "grow",
     "larger",
     "load",
     "load_like",
     "lowest",
+    "no_counts",
+    "ones_in",
     "scaled",
     "store",
     "store_word",
@@ -209,6 +212,30 @@ def count(typing_context: Any, totals: Any, spikes: Any, width: Any) -> Any:
         return found
 
     return Counts(size)(types.int64, types.int64, width), generate
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]  # numba is untyped
+def counts_at(typing_context: Any, address: Any, width: Any) -> Any:
+    """The 16-bit numbers at an address."""
+    if (size := _literal(width)) is None:
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _load(builder, arguments[0], ir.VectorType(HALF, size), 2)
+
+    return Counts(size)(types.int64, width), generate
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]  # numba is untyped
+def no_counts(typing_context: Any, width: Any) -> Any:
+    """16-bit zeros."""
+    if (size := _literal(width)) is None:
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return ir.Constant(ir.VectorType(HALF, size), None)
+
+    return Counts(size)(width), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]  # numba is untyped

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sj_ann2snn import Converter, evaluate, simulate
 from sj_ann2snn.conversion.round_weights import round_to_grid
+from sj_ann2snn.layers import CumulativeMaxPool
 from sj_ann2snn.simulation.engine import packed_layers, packing
 from sj_ann2snn.simulation.engine.packed import PackedCounts, PackedSpikes
 
@@ -137,6 +138,22 @@ def test_average_pools(
 
 
 @pytest.mark.parametrize(
+    ("window", "stride", "padding"), [(2, None, 0), (3, 2, 1), ((2, 3), (1, 2), (0, 1)), (2, 3, 0), (3, 3, 1)]
+)
+@pytest.mark.parametrize("channels", [8, 64])
+def test_cumulative_max_pools(channels: int, window: Any, stride: Any, padding: Any) -> None:
+    torch.manual_seed(channels)
+    pool, reference = (CumulativeMaxPool(2, window, stride, padding) for _ in range(2))
+    assert packed_layers.pools_packed(pool)
+    for _ in range(2):  # the second time, it goes on with what it has counted
+        spikes = random_spikes(channels, 7, 10)
+        found = packed_layers.pool_packed(pool, packed(spikes))
+        assert found is not None
+        reference.step_mode = "m"
+        assert torch.equal(found.unpacked(), reference(spikes))
+
+
+@pytest.mark.parametrize(
     "pool",
     [
         nn.AvgPool2d(3),
@@ -222,6 +239,25 @@ def test_weights_that_are_not_finite_stay_in_numbers() -> None:
     assert packed_layers.packed_convolution(conv) is None
 
 
+def stem() -> nn.Module:
+    """As ResNets for large images begin: windows of a max pool overlap, and its output is a shortcut."""
+    torch.manual_seed(5)
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2, 1),
+        Block(16, 16),
+        nn.Conv2d(16, 12, 1),
+        nn.ReLU(),
+        nn.MaxPool2d(2, 1),
+        Block(12, 16, 2),
+        Block(16, 16),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 5),
+    ).eval()
+
+
 def averaging() -> nn.Module:
     """Convolutions and a shortcut behind average pools."""
     torch.manual_seed(4)
@@ -297,7 +333,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("make", [network, averaging])
+@pytest.mark.parametrize("make", [network, averaging, stem])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=list(OPTIONS))
 def test_a_network_spikes_the_same(options: dict[str, Any], make: Any, x: Tensor, in_numbers: Any) -> None:
     snn = Converter([x], progress=False, **options)(make())
@@ -330,6 +366,9 @@ def test_bits_are_used(x: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     kinds.clear()
     simulate(Converter([x], progress=False)(averaging()), x, 4)
     assert {(16, 24, False), (24, 24, False)} <= set(kinds)
+    kinds.clear()
+    simulate(Converter([x], progress=False)(stem()), x, 4)
+    assert kinds == 2 * [(16, 16, False), (16, 16, True), (16, 16, False), (16, 16, False), (16, 16, True)]
 
 
 def test_samples_may_leave(x: Tensor, in_numbers: Any) -> None:
