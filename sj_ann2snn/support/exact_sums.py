@@ -29,14 +29,15 @@ def exact_grid(weights: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor | No
     tensor([-24.], dtype=torch.float64)
 
     Args:
-        weights: ``[rows, numbers]``, in double precision.
+        weights: ``[rows, numbers]``.
         bias: ``[rows]``, one more number, of either sign.
         dtype: Of the sums.
 
     Returns:
-        ``[rows]``; None if a sum is not finite.
+        ``[rows]``, in double precision; None if a sum is not finite.
     """
-    largest = torch.maximum(weights.clamp(min=0).sum(1), -weights.clamp(max=0).sum(1)) + bias.abs()
+    above, below = (weights.clamp(**part).sum(1, dtype=torch.float64) for part in ({"min": 0}, {"max": 0}))
+    largest = torch.maximum(above, -below) + bias.abs().double()
     if not bool(largest.isfinite().all()):
         return None
     return torch.exp2(torch.ceil(torch.log2(largest.clamp(min=TINIEST))) - DIGITS[dtype])

@@ -252,7 +252,8 @@ def convolve_by_rows(width: int, unit: int, fires: bool, addend: int) -> Callabl
         addend: What to add to the sums.
 
     The loop takes inputs ``[planes, T, N, ...]`` and the weights ``[blocks of outputs, planes, window height, window
-    columns, inputs, width]``.
+    columns, inputs, width]``. It lists the rows of so many `lines` of the output at a time, for which `rows` and
+    `starts` have room, ``[lines, steps, ...]``: one block of weights after the other then serves all of them.
     """
     row_bytes = width * FLOAT
 
@@ -267,6 +268,7 @@ def convolve_by_rows(width: int, unit: int, fires: bool, addend: int) -> Callabl
         out: Any,
         rows: Any,
         starts: Any,
+        lines: int,
         sizes: tuple[int, ...],
     ) -> None:
         steps, samples, inputs, outputs, height, columns, out_height, out_columns = sizes[:8]
@@ -281,56 +283,62 @@ def convolve_by_rows(width: int, unit: int, fires: bool, addend: int) -> Callabl
         block_bytes = planes * window_height * window_columns * inputs * row_bytes
         across = columns + 2 * before + 1  # starts of every step
         for sample in range(samples):
-            for y in range(out_height):
-                # The rows of weights that the spikes of a column select, for all columns and steps.
+            for first_line in range(0, out_height, lines):
+                end_line = min(out_height, first_line + lines)
+                # The rows of weights that the spikes of a column select, for all columns, steps and lines.
                 found = 0
-                for step in range(steps):
-                    image = step * samples + sample
-                    for x in range(columns + 2 * before):
-                        starts[step * across + x] = found
-                        if x < before or x >= columns + before:
-                            continue
-                        for part_of_window in range(planes * window_height):
-                            plane, down = part_of_window // window_height, part_of_window % window_height
-                            line = y * stride_down - above + down
-                            if line < 0 or line >= height:
-                                continue
-                            images = plane * steps * samples + image
-                            place = ((images * height + line) * columns + x - before) * inputs
-                            first = (part_of_window * window_columns + x) * inputs
-                            for part in range(0, inputs, unit * BITS):
-                                bits = word(spikes_at + (place + part) // BITS, unit)
-                                while bits != 0:
-                                    rows[found] = (first + part + lowest(bits)) * row_bytes
-                                    found += 1
-                                    bits &= bits - 1
-                    starts[step * across + across - 1] = found
-                for block in range(outputs // width):
+                for y in range(first_line, end_line):
                     for step in range(steps):
-                        here = weights_at + block * block_bytes
-                        kept = ((sample * out_height + y) * out_columns) * outputs + block * width
-                        place = (((step * samples + sample) * out_height + y) * out_columns) * outputs + block * width
-                        for x in range(out_columns):
-                            begin = starts[step * across + x * stride_across]
-                            end = starts[step * across + x * stride_across + window_columns]
-                            total = load(bias_at + block * row_bytes, width)
-                            for k in range(begin, end):
-                                total = add(total, load(here + rows[k], width))
-                            finish(
-                                total,
-                                fires,
-                                addend,
-                                place,
-                                kept,
-                                added_at,
-                                factors_at + block * row_bytes,
-                                threshold,
-                                v_at,
-                                out_at,
-                            )
-                            here -= stride_across * inputs * row_bytes
-                            kept += outputs
-                            place += outputs
+                        image = step * samples + sample
+                        starting = ((y - first_line) * steps + step) * across
+                        for x in range(columns + 2 * before):
+                            starts[starting + x] = found
+                            if x < before or x >= columns + before:
+                                continue
+                            for part_of_window in range(planes * window_height):
+                                plane, down = part_of_window // window_height, part_of_window % window_height
+                                line = y * stride_down - above + down
+                                if line < 0 or line >= height:
+                                    continue
+                                images = plane * steps * samples + image
+                                place = ((images * height + line) * columns + x - before) * inputs
+                                first = (part_of_window * window_columns + x) * inputs
+                                for part in range(0, inputs, unit * BITS):
+                                    bits = word(spikes_at + (place + part) // BITS, unit)
+                                    while bits != 0:
+                                        rows[found] = (first + part + lowest(bits)) * row_bytes
+                                        found += 1
+                                        bits &= bits - 1
+                        starts[starting + across - 1] = found
+                for block in range(outputs // width):
+                    for y in range(first_line, end_line):
+                        for step in range(steps):
+                            starting = ((y - first_line) * steps + step) * across
+                            here = weights_at + block * block_bytes
+                            kept = ((sample * out_height + y) * out_columns) * outputs + block * width
+                            place = (((step * samples + sample) * out_height + y) * out_columns) * outputs
+                            place += block * width
+                            for x in range(out_columns):
+                                begin = starts[starting + x * stride_across]
+                                end = starts[starting + x * stride_across + window_columns]
+                                total = load(bias_at + block * row_bytes, width)
+                                for k in range(begin, end):
+                                    total = add(total, load(here + rows[k], width))
+                                finish(
+                                    total,
+                                    fires,
+                                    addend,
+                                    place,
+                                    kept,
+                                    added_at,
+                                    factors_at + block * row_bytes,
+                                    threshold,
+                                    v_at,
+                                    out_at,
+                                )
+                                here -= stride_across * inputs * row_bytes
+                                kept += outputs
+                                place += outputs
 
     return loop
 

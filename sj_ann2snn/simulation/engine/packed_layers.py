@@ -44,6 +44,9 @@ FEW, MANY = 1 / 32, 1 / 8
 MOST_AVERAGED = 16
 """Largest window of an average pool whose spikes are counted in bits."""
 
+MOST_ROWS = 1 << 22
+"""Rows of weights to list at a time, for as many lines of an image as they are enough for if every input spikes."""
+
 TRIALS, TRIAL_STEPS = 4, 32
 """Times that a loop is timed, and the steps at a time: enough for the loop to take longer than the call around it."""
 
@@ -176,12 +179,13 @@ def sums_are_exact(weight: Tensor, bias: Tensor, averaged: int = 1) -> bool:
     >>> sums_are_exact(torch.tensor([[0.5, 0.25]]), torch.zeros(1)), sums_are_exact(torch.rand(1, 9), torch.ones(1))
     (True, False)
     """
-    numbers = weight.flatten(1).double(), bias.double()
-    grid = exact_grid(*numbers, torch.float32)
+    rows = weight.flatten(1)
+    grid = exact_grid(rows, bias, torch.float32)
     if grid is None:
         return False
-    multiples = numbers[0] / (grid[:, None] * averaged), numbers[1] / grid
-    return all(bool((steps == steps.round()).all()) for steps in multiples)
+    # A division by a power of two is exact in single precision, too.
+    multiples = rows / (grid[:, None] * averaged).to(rows), bias / grid.to(bias)
+    return all(torch.equal(steps, steps.round()) for steps in multiples)
 
 
 class PackedConvolution:
@@ -280,11 +284,13 @@ class PackedConvolution:
         steps, _, inputs, outputs, _, columns, *_ = sizes
         width = widest(outputs)
         padded = columns + 2 * sizes[13]
-        rows = torch.empty(steps * x.planes * sizes[8] * columns * inputs, dtype=torch.int64)
-        starts = torch.empty(steps * (padded + 1), dtype=torch.int64)
+        row = steps * x.planes * sizes[8] * columns * inputs
+        lines = min(sizes[6], max(1, MOST_ROWS // row)) if outputs > width else 1
+        rows = torch.empty(lines * row, dtype=torch.int64)
+        starts = torch.empty(lines * steps * (padded + 1), dtype=torch.int64)
         loop: Any = compiled_loop(convolve_by_rows(width, math.gcd(inputs // BITS, 8), fires, kind))
         weights = self._made_once(self._weights_in_rows, x)
-        loop(flat(x.bits), weights, *arrays, threshold, out, rows.numpy(), starts.numpy(), sizes)
+        loop(flat(x.bits), weights, *arrays, threshold, out, rows.numpy(), starts.numpy(), lines, sizes)
 
     def _lookup(
         self,

@@ -31,13 +31,16 @@ from .packed_layers import (
     pools_packed,
 )
 
-__all__ = ["Packing"]
+__all__ = ["KnownConvolutions", "Packing"]
 
 BITWISE = "bits"
 """The loop of a neuron or a pool on its own."""
 
 MOST_STEPS = (1 << 15) - 1
 """Cumulative pools count spikes in 16 bits."""
+
+
+KnownConvolutions = dict[tuple[str, int], PackedConvolution | None]
 
 
 @dataclass(frozen=True)
@@ -75,11 +78,22 @@ class Packing:
         flow: The network's graph.
         modules: The runner's modules.
         steps: Number of time steps.
+        known: The convolutions found so far, by name of the layer and by what is averaged in front of it; runners of
+            one network share it, and with it the tables.
         off: Pack nothing.
     """
 
-    def __init__(self, flow: Flow, modules: Mapping[str, nn.Module], steps: int, *, off: bool = False) -> None:
+    def __init__(
+        self,
+        flow: Flow,
+        modules: Mapping[str, nn.Module],
+        steps: int,
+        known: KnownConvolutions | None = None,
+        *,
+        off: bool = False,
+    ) -> None:
         self.modules = modules
+        self._known = {} if known is None else known
         self.chains: dict[fx.Node, Chain] = {}
         self.convolutions: dict[fx.Node, PackedConvolution] = {}
         self.pools: set[fx.Node] = set()
@@ -100,13 +114,19 @@ class Packing:
             elif averages_packed(module) and node.args[0] in binary:
                 self.averages[node] = averaged_by_halves(module)
             elif node.args and (node.args[0] in binary or node.args[0] in self.averages):
-                found = packed_convolution(module, self.averages.get(node.args[0], 1))
+                found = self._convolution(node, self.averages.get(node.args[0], 1))
                 if found is not None:
                     self.convolutions[node] = found
         for node in binary - self.pools:
             self.chains[node] = self._chain(node, flow)
         self._keep_those_that_are_read()
         self.merged = {one for chain in self.chains.values() for one in chain.merged}
+
+    def _convolution(self, node: fx.Node, averaged: int) -> PackedConvolution | None:
+        name = str(node.target)
+        if (name, averaged) not in self._known:
+            self._known[name, averaged] = packed_convolution(self.modules[name], averaged)
+        return self._known[name, averaged]
 
     def _chain(self, neuron: fx.Node, flow: Flow) -> Chain:
         """The neuron with what can be computed together with it."""

@@ -22,7 +22,7 @@ from .flow import Flow
 from .non_finite import Guard
 from .outputs import Constant
 from .packed import Packed
-from .packing import Packing
+from .packing import KnownConvolutions, Packing
 from .shortcuts import shortcut_of
 from .steady import Steady, steady_layer
 from .threads import Stopped
@@ -45,6 +45,7 @@ class Runner:
         shortcuts: Let layers use faster implementations, which propagate no gradients.
         channels_last: Store images as channels_last, unless a layer forbids it.
         guard: Looks for NaN and infinite values; runners of one network share it.
+        convolutions: See `Packing`.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Runner:
         shortcuts: bool = True,
         channels_last: bool = True,
         guard: Guard | None = None,
+        convolutions: KnownConvolutions | None = None,
     ) -> None:
         self.snn, self.flow, self.steps, self.tiling = snn, flow, steps, tiling
         self.modules = flow.modules if modules is None else modules
@@ -75,7 +77,9 @@ class Runner:
         self._channels_last = channels_last and flow.any_layout
         self._guard = guard or Guard(snn)
         nothing = not shortcuts or dtype is not None or not channels_last
-        self._packed, self._unpacked = (Packing(flow, self.modules, steps, off=off) for off in (nothing, True))
+        self._packed, self._unpacked = (
+            Packing(flow, self.modules, steps, convolutions, off=off) for off in (nothing, True)
+        )
         self._packing = self._unpacked
         self._merged_into_sums = {one.scaled for one in flow.sums.values()}
         self._memories = [module for module in self.modules.values() if isinstance(module, MemoryModule)]
@@ -164,6 +168,9 @@ class Runner:
 
     def _compute(self, node: fx.Node, values: dict[fx.Node, Any], read: Callable[[fx.Node], Any]) -> None:
         """Put the value of `node` among the `values`, packed where that is possible."""
+
+        if self._stop.is_set():
+            raise Stopped
 
         def packed(source: fx.Node) -> Any:
             return values[source] if source in values else read(source)

@@ -27,6 +27,7 @@ from .collectors import Collector
 from .flow import Flow
 from .non_finite import Guard, explain_non_finite
 from .own_copies import left_as_it_was, own_copies
+from .packing import KnownConvolutions
 from .precision import check_precision, likes_channels_last, product_precision, type_of_products
 from .runner import Runner
 from .threads import in_threads
@@ -66,6 +67,7 @@ class Simulator:
         self._guard = Guard(snn)
         self._template: Any = None if self.flow is None else open_nodes(_output_of(self.flow.graph))[1]
         self._runners: list[Runner] = []
+        self._convolutions: KnownConvolutions = {}
         self._stop = threading.Event()
 
     def run_all(self, inputs: tuple[Any, ...], collect: Callable[[slice], Collector]) -> list[Any]:
@@ -211,6 +213,7 @@ class Simulator:
                 dtype=type_of_products(self.precision),
                 channels_last=likes_channels_last(self.precision, self.device),
                 guard=self._guard,
+                convolutions=self._convolutions,
             )
             self._runners.append(runner)
         return self._runners[index]
