@@ -39,6 +39,7 @@ __all__ = [
     "average_bits",
     "convolve_by_bytes",
     "convolve_by_rows",
+    "convolve_depthwise",
     "count_bits",
     "fire_bits",
     "pool_bits",
@@ -451,5 +452,73 @@ def convolve_by_bytes(width: int, fires: bool, addend: int, planes: int, unit: i
                             )
                             kept += outputs
                             place += outputs
+
+    return loop
+
+
+@functools.cache
+def convolve_depthwise(width: int, fires: bool, addend: int) -> Callable[..., None]:
+    """A convolution that keeps channels apart.
+
+    Args:
+        width: Channels at a time.
+        fires: Charge neurons with the sums.
+        addend: What to add to the sums.
+
+    The loop takes inputs ``[planes, T, N, ...]`` and the weights ``[planes, window height, window columns, channels]``.
+    """
+
+    def loop(
+        spikes: Any,
+        weights: Any,
+        bias: Any,
+        added: Any,
+        factors: Any,
+        potential: Any,
+        threshold: Any,
+        out: Any,
+        sizes: tuple[int, ...],
+    ) -> None:
+        steps, samples, channels, _, height, columns, out_height, out_columns = sizes[:8]
+        window_height, window_columns, stride_down, stride_across, above, before, planes = sizes[8:]
+        spikes_at, weights_at, bias_at, added_at = (
+            spikes.ctypes.data,
+            weights.ctypes.data,
+            bias.ctypes.data,
+            added.ctypes.data,
+        )
+        factors_at, v_at, out_at = factors.ctypes.data, potential.ctypes.data, out.ctypes.data
+        for sample in range(samples):
+            for y in range(out_height):
+                top = y * stride_down - above
+                for step in range(steps):
+                    image = step * samples + sample
+                    for x in range(out_columns):
+                        left = x * stride_across - before
+                        for first in range(0, channels, width):
+                            total = load(bias_at + first * FLOAT, width)
+                            for part_of_window in range(planes * window_height):
+                                plane, down = part_of_window // window_height, part_of_window % window_height
+                                line = top + down
+                                if line < 0 or line >= height:
+                                    continue
+                                place = ((plane * steps * samples + image) * height + line) * columns
+                                for across in range(max(0, -left), min(window_columns, columns - left)):
+                                    weight = (part_of_window * window_columns + across) * channels + first
+                                    here = (place + left + across) * channels + first
+                                    row = load(weights_at + weight * FLOAT, width)
+                                    total = add(total, scaled(row, spikes_at + here // BITS))
+                            finish(
+                                total,
+                                fires,
+                                addend,
+                                ((image * out_height + y) * out_columns + x) * channels + first,
+                                ((sample * out_height + y) * out_columns + x) * channels + first,
+                                added_at,
+                                factors_at + first * FLOAT,
+                                threshold,
+                                v_at,
+                                out_at,
+                            )
 
     return loop

@@ -1,60 +1,33 @@
-"""Layers that read and write packed spikes: IF neurons, convolutions, linear layers and cumulative max pools."""
+"""Layers that read and write packed spikes: IF neurons, cumulative max pools and average pools."""
 
 from __future__ import annotations
 
-import functools
 import math
-import time
-from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...compat import layer
 from ...layers import CumulativeMaxPool
 from ...support.compiled import compiled_loop
-from ...support.exact_sums import averaged_by_halves, exact_grid
+from ...support.exact_sums import averaged_by_halves
 from ...support.shapes import pair
-from .loops import BITS, FLOAT
-from .packed import Packed, PackedCounts, PackedSpikes, channels_innermost, flat, widest
+from .loops import BITS
+from .packed import PackedCounts, PackedSpikes, channels_innermost, flat, widest
 
 __all__ = [
-    "PackedConvolution",
     "average_packed",
     "averages_packed",
     "fire_packed",
-    "packed_convolution",
+    "limit",
     "pool_packed",
     "pools_packed",
+    "potential_of",
 ]
-
-LARGEST = 3 << 20
-"""Largest tables of bytes of spikes, in bytes: they stay in a core's second-level cache, as far as they are used."""
-
-WIDEST_LOOKUP = 32
-"""Outputs to sum at a time by table lookup; more would fill the cache with rows that are not used."""
-
-FEW, MANY = 1 / 32, 1 / 8
-"""Firing rates at which the loops are timed, powers of two."""
 
 MOST_AVERAGED = 16
 """Largest window of an average pool whose spikes are counted in bits."""
-
-MOST_ROWS = 1 << 22
-"""Rows of weights to list at a time, for as many lines of an image as they are enough for if every input spikes."""
-
-TRIALS, TRIAL_STEPS = 4, 32
-"""Times that a loop is timed, and the steps at a time: enough for the loop to take longer than the call around it."""
-
-ROWS, LOOKUP = "rows of weights", "table lookup"
-"""The loops of a convolution."""
-
-NONE = torch.zeros(1)
-"""What a loop gets for an argument that it does not read."""
 
 
 def fire_packed(neuron: Any, x_seq: Tensor) -> PackedSpikes:
@@ -143,250 +116,3 @@ def average_packed(pool: Any, spikes: PackedSpikes) -> PackedCounts | None:
     loop: Any = compiled_loop(average_bits(len(out), math.gcd(channels // BITS, 8)))
     loop(flat(spikes.bits), flat(out), steps * samples, channels // BITS, (*places, *size, *window, *stride))
     return PackedCounts(out, 1 / taken)
-
-
-def packed_convolution(module: Any, averaged: int = 1) -> PackedConvolution | None:
-    """A convolution or linear layer for packed spikes; None if it is of another kind, or if its sums are not exact.
-
-    Args:
-        module: The layer.
-        averaged: How many spikes an average pool in front of it takes together.
-    """
-    if type(module) in (nn.Linear, layer.Linear):
-        weight = module.weight[:, :, None, None]
-        geometry = (1, 1, 0, 0)
-    elif type(module) in (nn.Conv2d, layer.Conv2d):  # a subclass may compute something else
-        plain = module.groups == 1 and module.dilation == (1, 1) and not isinstance(module.padding, str)
-        if not plain or module.padding_mode != "zeros":
-            return None
-        weight, geometry = module.weight, (*module.stride, *module.padding)
-    else:
-        return None
-    fits = weight.dtype == torch.float32 and weight.device.type == "cpu" and not module._forward_hooks
-    if not fits or module._forward_pre_hooks or weight.shape[0] % BITS or weight.shape[1] % BITS:
-        return None
-    bias = torch.zeros(len(weight)) if module.bias is None else module.bias.detach()
-    if not sums_are_exact(weight.detach(), bias, averaged):
-        return None
-    return PackedConvolution(weight.detach(), bias, geometry, module.weight.dim() - 2)
-
-
-def sums_are_exact(weight: Tensor, bias: Tensor, averaged: int = 1) -> bool:
-    """True if no sum of a channel's weights and its bias is rounded, so that their order does not matter.
-
-    It holds for multiples of the weights from 0 to 1 by one `averaged`-th, too.
-
-    >>> sums_are_exact(torch.tensor([[0.5, 0.25]]), torch.zeros(1)), sums_are_exact(torch.rand(1, 9), torch.ones(1))
-    (True, False)
-    """
-    rows = weight.flatten(1)
-    grid = exact_grid(rows, bias, torch.float32)
-    if grid is None:
-        return False
-    # A division by a power of two is exact in single precision, too.
-    multiples = rows / (grid[:, None] * averaged).to(rows), bias / grid.to(bias)
-    return all(torch.equal(steps, steps.round()) for steps in multiples)
-
-
-class PackedConvolution:
-    """A convolution of packed spikes or counts; several threads may share it. Linear layers see one position.
-
-    Args:
-        weight: ``[out, in, window height, window columns]``.
-        bias: ``[out]``.
-        geometry: Strides down and across, padding above and before.
-        dimensions: Of space: 2 or 0.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor, geometry: tuple[int, ...], dimensions: int = 2) -> None:
-        self._weight, self._bias, self._geometry, self._dimensions = weight, bias, geometry, dimensions
-        self.loop = ""
-        """The loop of the last call."""
-        self._has_tables = weight.numel() // BITS * 256 * FLOAT <= LARGEST
-        self._made: dict[tuple[str, int, float], Any] = {}
-        """Weights as the loops take them, by loop, number of planes and unit of the input."""
-
-    def __call__(
-        self,
-        spikes: Packed,
-        addend: PackedSpikes | Tensor | None = None,
-        factors: Tensor | None = None,
-        neuron: Any = None,
-        initial: Tensor | None = None,
-        by_rows: bool | None = None,
-    ) -> PackedSpikes | Tensor | None:
-        """The currents ``[T, N, C, ...]``, or the spikes of the `neuron` that they charge.
-
-        Args:
-            spikes: The input.
-            addend: What to add to the currents: numbers, or spikes times `factors`, one for each channel.
-            factors: ``[C]``.
-            neuron: An IF neuron.
-            initial: Its initial potential; it has none yet.
-            by_rows: Add rows of weights, or look up sums in tables; by default what is faster here.
-
-        Returns:
-            None if this does not apply.
-        """
-        steps, samples, inputs, *places = spikes.shape
-        outputs, wanted, *window = self._weight.shape
-        if inputs != wanted or len(places) != self._dimensions:
-            return None
-        height, columns = places or (1, 1)
-        down, across, above, before = self._geometry
-        size = (height + 2 * above - window[0]) // down + 1, (columns + 2 * before - window[1]) // across + 1
-        if min(size) < 1:
-            return None  # the module raises the error
-        shape = (steps, samples, outputs, *(size if places else ()))
-        if addend is not None and tuple(addend.shape) != shape:
-            return None
-        kind, added = _added(addend)
-        scale = NONE if factors is None else factors
-        if neuron is None:
-            potential, threshold = NONE, NONE.numpy()[0]
-            out = torch.empty(steps, samples, *shape[3:], outputs)
-        else:
-            potential, threshold = potential_of(neuron, shape[1:]), limit(neuron)
-            if initial is not None:
-                potential += initial.expand(shape[2:]).movedim(0, -1)
-            out = torch.empty(steps, samples, *shape[3:], outputs // BITS, dtype=torch.uint8)
-        sizes = (steps, samples, inputs, outputs, height, columns, *size, *window, *self._geometry, spikes.planes)
-        if by_rows is None:
-            by_rows = self._is_faster_by_rows(spikes, height, columns)
-        loop = self._rows if by_rows else self._lookup
-        self.loop = ROWS if by_rows else LOOKUP
-        arrays = [flat(one) for one in (self._bias, added, scale, potential)]
-        loop(spikes, arrays, threshold, flat(out), sizes, neuron is not None, kind)
-        if neuron is None:
-            return out.movedim(-1, 2)
-        neuron.v = potential.movedim(-1, 1)
-        return PackedSpikes(out)
-
-    def _is_faster_by_rows(self, spikes: Packed, height: int, columns: int) -> bool:
-        if not self._has_tables:
-            return True
-        shape = tuple(self._weight.shape)
-        most = _crossover(shape, self._geometry, self._dimensions, height, columns, spikes.planes)
-        return spikes.share() <= most
-
-    def _rows(
-        self,
-        x: Packed,
-        arrays: list[Any],
-        threshold: Any,
-        out: Any,
-        sizes: tuple[int, ...],
-        fires: bool,
-        kind: int,
-    ) -> None:
-        from .packed_kernels import convolve_by_rows
-
-        steps, _, inputs, outputs, _, columns, *_ = sizes
-        width = widest(outputs)
-        padded = columns + 2 * sizes[13]
-        row = steps * x.planes * sizes[8] * columns * inputs
-        lines = min(sizes[6], max(1, MOST_ROWS // row)) if outputs > width else 1
-        rows = torch.empty(lines * row, dtype=torch.int64)
-        starts = torch.empty(lines * steps * (padded + 1), dtype=torch.int64)
-        loop: Any = compiled_loop(convolve_by_rows(width, math.gcd(inputs // BITS, 8), fires, kind))
-        weights = self._made_once(self._weights_in_rows, x)
-        loop(flat(x.bits), weights, *arrays, threshold, out, rows.numpy(), starts.numpy(), lines, sizes)
-
-    def _lookup(
-        self,
-        x: Packed,
-        arrays: list[Any],
-        threshold: Any,
-        out: Any,
-        sizes: tuple[int, ...],
-        fires: bool,
-        kind: int,
-    ) -> None:
-        from .packed_kernels import convolve_by_bytes
-
-        padded = sizes[5] + 2 * sizes[13]
-        window = torch.zeros(x.planes * sizes[8] * padded * (sizes[2] // BITS), dtype=torch.uint8)
-        used = np.empty(padded, dtype=np.int64)
-        unit = math.gcd(sizes[2] // BITS, 8)
-        loop: Any = compiled_loop(convolve_by_bytes(self._lookup_width, fires, kind, x.planes, unit))
-        weights = self._made_once(self._tables, x)
-        loop(flat(x.bits), weights, *arrays, threshold, out, window.numpy(), used, sizes)
-
-    def _made_once(self, make: Callable[[int, float], Tensor], spikes: Packed) -> Any:
-        key = (make.__name__, spikes.planes, spikes.unit)
-        if key not in self._made:
-            self._made[key] = flat(make(spikes.planes, spikes.unit))
-        return self._made[key]
-
-    def _weights_in_rows(self, planes: int, unit: float) -> Tensor:
-        outputs, width = len(self._weight), widest(len(self._weight))
-        planewise = torch.stack([self._weight * (unit * 2**plane) for plane in range(planes)])
-        rows = planewise.permute(0, 3, 4, 2, 1).reshape(-1, outputs // width, width)
-        return rows.transpose(0, 1).contiguous()
-
-    @property
-    def _lookup_width(self) -> int:
-        return math.gcd(len(self._weight), WIDEST_LOOKUP)
-
-    def _tables(self, planes: int, unit: float) -> Tensor:
-        """The tables serve all planes: the loop doubles their sums."""
-        return tables(self._weight * unit, self._lookup_width)
-
-
-def tables(weight: Tensor, width: int) -> Tensor:
-    """The tables ``[blocks of outputs, bytes, 256 + PAD, width]`` of the weights ``[out, in, height, columns]``.
-
-    >>> tables(torch.arange(8.0).reshape(1, 8, 1, 1), 1)[0, 0, :4, 0]
-    tensor([0., 0., 1., 1.])
-    """
-    from .packed_kernels import PAD
-
-    outputs = len(weight)
-    by_byte = weight.permute(2, 3, 1, 0).reshape(-1, BITS, outputs)
-    bits = torch.tensor([[byte >> bit & 1 for bit in range(BITS)] for byte in range(256)]).to(weight)
-    rows = F.pad(bits @ by_byte, (0, 0, 0, PAD))
-    return rows.view(-1, 256 + PAD, outputs // width, width).permute(2, 0, 1, 3).contiguous()
-
-
-def _added(addend: PackedSpikes | Tensor | None) -> tuple[int, Tensor]:
-    from .packed_kernels import NOTHING, NUMBERS, SPIKES
-
-    if addend is None:
-        return NOTHING, NONE
-    if isinstance(addend, PackedSpikes):
-        return SPIKES, addend.bits
-    return NUMBERS, channels_innermost(addend, 2)
-
-
-@functools.cache
-def _crossover(
-    weights: tuple[int, ...], geometry: tuple[int, ...], dimensions: int, height: int, columns: int, planes: int
-) -> float:
-    """The firing rate up to which adding rows of weights is faster than table lookup, by a trial on this machine.
-
-    Args:
-        weights: The shape of a convolution's weights; the next two arguments are its others.
-        geometry: See `PackedConvolution`.
-        dimensions: See `PackedConvolution`.
-        height: Of the images; a few lines of them are tried.
-        columns: Of the images.
-        planes: Of the input.
-    """
-    conv = PackedConvolution(torch.zeros(weights), torch.zeros(weights[0]), geometry, dimensions)
-    places = (min(height, weights[2] + 4), columns) if dimensions else ()
-    generator = torch.Generator().manual_seed(0)
-
-    def seconds(rate: float, by_rows: bool) -> float:
-        bits = torch.full((planes, TRIAL_STEPS, 1, *places, weights[1] // BITS), 255, dtype=torch.uint8)
-        for _ in range(round(-math.log2(rate))):  # each time, half of the spikes go
-            bits &= torch.randint(256, bits.shape, generator=generator, dtype=torch.uint8)
-        found = []
-        for _ in range(TRIALS):
-            start = time.perf_counter()
-            conv(PackedCounts(bits, 1.0), neuron=SimpleNamespace(v=0.0, v_threshold=1.0), by_rows=by_rows)
-            found.append(time.perf_counter() - start)
-        return min(found)
-
-    lookup, few, many = seconds(MANY, False), seconds(FEW, True), seconds(MANY, True)
-    slope = (many - few) / (MANY - FEW)
-    return FEW + (lookup - few) / slope if slope > 0 else 1.0

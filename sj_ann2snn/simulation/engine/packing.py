@@ -21,15 +21,8 @@ from . import loops
 from .collectors import Call
 from .flow import SUMS, Flow
 from .packed import Packed, PackedCounts, PackedSpikes, can_be_packed
-from .packed_layers import (
-    PackedConvolution,
-    average_packed,
-    averages_packed,
-    fire_packed,
-    packed_convolution,
-    pool_packed,
-    pools_packed,
-)
+from .packed_convolutions import PackedConvolution, packed_convolution
+from .packed_layers import average_packed, averages_packed, fire_packed, pool_packed, pools_packed
 
 __all__ = ["KnownConvolutions", "Packing"]
 

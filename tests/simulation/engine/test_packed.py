@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sj_ann2snn import Converter, evaluate, simulate
 from sj_ann2snn.conversion.round_weights import round_to_grid
 from sj_ann2snn.layers import CumulativeMaxPool
-from sj_ann2snn.simulation.engine import packed_layers, packing
+from sj_ann2snn.simulation.engine import packed_convolutions, packed_layers, packing
 from sj_ann2snn.simulation.engine.packed import PackedCounts, PackedSpikes
 
 from ...helpers.networks import relative_error
@@ -90,7 +90,7 @@ def test_convolutions(
     conv: Any = round_to_grid(nn.Conv2d(inputs, outputs, window, stride, padding))
     x = random_spikes(inputs, *size)
     currents = conv(x.flatten(0, 1)).detach().unflatten(0, (STEPS, SAMPLES))
-    layer = packed_layers.packed_convolution(conv)
+    layer = packed_convolutions.packed_convolution(conv)
     assert layer is not None
     monkeypatch.setattr(layer, "_is_faster_by_rows", lambda *_: by_rows)
     assert torch.equal(layer(packed(x)), currents)  # type: ignore[arg-type]
@@ -174,6 +174,26 @@ def test_a_window_larger_than_the_image_is_left_to_the_pool() -> None:
     assert packed_layers.average_packed(nn.AvgPool2d(4), packed(random_spikes(8, 3, 5))) is None
 
 
+@pytest.mark.parametrize("averaged", [1, 4])
+@pytest.mark.parametrize(
+    ("channels", "window", "stride", "padding"), [(8, 3, 1, 1), (64, (2, 3), (1, 2), (1, 0)), (96, 5, 2, 2)]
+)
+def test_depthwise_convolutions(channels: int, window: Any, stride: Any, padding: Any, averaged: int) -> None:
+    torch.manual_seed(channels)
+    spikes = random_spikes(channels, 10, 12, rate=0.4)
+    x = packed(spikes) if averaged == 1 else counts(spikes, 2)
+    conv: Any = round_to_grid(nn.Conv2d(channels, channels, window, stride, padding, groups=channels), averaged)
+    layer = packed_convolutions.packed_convolution(conv, averaged)
+    assert layer is not None
+    currents, neuron = conv(x.unpacked().flatten(0, 1)).detach().unflatten(0, (STEPS, SAMPLES)), Neuron()
+    assert torch.equal(layer(x), currents)  # type: ignore[arg-type]
+    assert layer.loop == "masks"
+    shortcut = torch.randn(currents.shape)
+    found: Any = layer(x, shortcut, neuron=neuron)
+    assert torch.equal(found.unpacked(), fire(currents + shortcut)[0])
+    assert layer(packed(random_spikes(8 + channels, 10, 12))) is None
+
+
 @pytest.mark.parametrize("by_rows", [True, False])
 @pytest.mark.parametrize("rate", [0.02, 0.4, 1.0])
 @pytest.mark.parametrize(("inputs", "window"), [(16, 2), (64, 4), (8, (2, 1))])
@@ -184,9 +204,9 @@ def test_convolutions_behind_average_pools(
     x = counts(random_spikes(inputs, 12, 9, rate=rate), window)
     averaged = int(1 / x.unit)
     conv: Any = round_to_grid(nn.Conv2d(inputs, 24, 3, padding=1), averaged)
-    layer = packed_layers.packed_convolution(conv, averaged)
+    layer = packed_convolutions.packed_convolution(conv, averaged)
     assert layer is not None
-    assert packed_layers.packed_convolution(round_to_grid(nn.Conv2d(inputs, 24, 3)), averaged) is None
+    assert packed_convolutions.packed_convolution(round_to_grid(nn.Conv2d(inputs, 24, 3)), averaged) is None
     currents, neuron = conv(x.unpacked().flatten(0, 1)).detach().unflatten(0, (STEPS, SAMPLES)), Neuron()
     assert torch.equal(layer(x, by_rows=by_rows), currents)  # type: ignore[arg-type]
     found: Any = layer(x, neuron=neuron, by_rows=by_rows)
@@ -199,7 +219,7 @@ def test_linear_layers_and_the_initial_potential() -> None:
     linear: Any = round_to_grid(nn.Linear(16, 24, bias=False))
     x, initial, neuron = random_spikes(16, rate=0.5), torch.rand(24), Neuron()
     currents = linear(x).detach()
-    layer = packed_layers.packed_convolution(linear)
+    layer = packed_convolutions.packed_convolution(linear)
     assert layer is not None
     found: Any = layer(packed(x), None, None, neuron, initial)
     currents[0] += initial
@@ -220,6 +240,8 @@ class Doubled(nn.Conv2d):
         nn.Conv2d(16, 16, 3),  # sums are rounded
         round_to_grid(Doubled(16, 16, 3)),
         round_to_grid(nn.Conv2d(16, 16, 3, groups=2)),
+        round_to_grid(nn.Conv2d(16, 32, 3, groups=16)),
+        round_to_grid(nn.Conv2d(12, 12, 3, groups=12)),
         round_to_grid(nn.Conv2d(16, 16, 3, dilation=2)),
         round_to_grid(nn.Conv2d(16, 16, 3, padding="same")),
         round_to_grid(nn.Conv2d(16, 16, 3, padding=1, padding_mode="circular")),
@@ -230,13 +252,13 @@ class Doubled(nn.Conv2d):
     ],
 )
 def test_what_stays_in_numbers(layer: nn.Module) -> None:
-    assert packed_layers.packed_convolution(layer) is None
+    assert packed_convolutions.packed_convolution(layer) is None
 
 
 def test_weights_that_are_not_finite_stay_in_numbers() -> None:
     conv: Any = round_to_grid(nn.Conv2d(16, 16, 3))
     conv.weight.data[0, 0, 0, 0] = torch.inf
-    assert packed_layers.packed_convolution(conv) is None
+    assert packed_convolutions.packed_convolution(conv) is None
 
 
 def stem() -> nn.Module:
@@ -255,6 +277,27 @@ def stem() -> nn.Module:
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         nn.Linear(16, 5),
+    ).eval()
+
+
+def inverted() -> nn.Module:
+    """Depthwise convolutions between 1×1 ones, as in MobileNets."""
+    torch.manual_seed(6)
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, 2, 1),
+        nn.ReLU6(),
+        nn.Conv2d(16, 16, 3, 1, 1, groups=16),
+        nn.ReLU6(),
+        nn.Conv2d(16, 8, 1),
+        nn.Conv2d(8, 24, 1),
+        nn.ReLU6(),
+        nn.AvgPool2d(2, 1),
+        nn.Conv2d(24, 24, 3, 2, 1, groups=24),
+        nn.ReLU6(),
+        nn.Conv2d(24, 16, 1),
+        nn.ReLU6(),
+        nn.Flatten(),
+        nn.Linear(64, 5),
     ).eval()
 
 
@@ -333,7 +376,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("make", [network, averaging, stem])
+@pytest.mark.parametrize("make", [network, averaging, stem, inverted])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=list(OPTIONS))
 def test_a_network_spikes_the_same(options: dict[str, Any], make: Any, x: Tensor, in_numbers: Any) -> None:
     snn = Converter([x], progress=False, **options)(make())
@@ -352,7 +395,7 @@ def test_a_network_spikes_the_same(options: dict[str, Any], make: Any, x: Tensor
 def test_bits_are_used(x: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every convolution and linear layer that may read bits does, and the shortcuts are added as bits."""
     kinds: list[tuple[int, int, bool]] = []
-    original = packed_layers.PackedConvolution.__call__
+    original = packed_convolutions.PackedConvolution.__call__
 
     def seen(self: Any, spikes: Any, addend: Any = None, factors: Any = None, neuron: Any = None, *rest: Any) -> Any:
         found = original(self, spikes, addend, factors, neuron, *rest)
@@ -360,7 +403,7 @@ def test_bits_are_used(x: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
         kinds.append((spikes.shape[2], found.shape[2], isinstance(addend, PackedSpikes)))
         return found
 
-    monkeypatch.setattr(packed_layers.PackedConvolution, "__call__", seen)
+    monkeypatch.setattr(packed_convolutions.PackedConvolution, "__call__", seen)
     simulate(Converter([x], progress=False)(network()), x, 4)
     assert {(16, 16, False), (16, 16, True), (16, 32, False), (32, 32, False), (24, 16, False)} <= set(kinds)
     kinds.clear()
@@ -386,5 +429,5 @@ def test_the_choice_between_the_loops_changes_nothing(x: Tensor, monkeypatch: py
     snn = Converter([x], progress=False)(network())
     wanted = simulate(snn, x, 9)
     for rate in (0.0, 1.0):
-        monkeypatch.setattr(packed_layers, "_crossover", lambda *_, rate=rate: rate)
+        monkeypatch.setattr(packed_convolutions, "_crossover", lambda *_, rate=rate: rate)
         assert relative_error(simulate(snn, x, 9), wanted) < 1e-6
