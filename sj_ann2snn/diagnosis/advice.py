@@ -8,6 +8,7 @@ from typing import Any
 
 from ..support.calls import keywords
 from ..support.wording import listed
+from .delay import best_delay
 from .layer_arguments import NEGATIVE, arguments_at, carried_out, for_layers
 from .remedies import ActivationSample, Setting, best_setting
 from .result import Advice, LayerDiagnosis
@@ -243,24 +244,22 @@ def readout_advice(
 
     Args:
         divergence: Of the answer.
-        delayed: The divergence of the mean from a step on, by the number of steps left out.
+        delayed: The divergence of the mean without the first steps, by their number.
         readout: Name of the readout.
         steps: T.
         name: Name of the network's output, for the advice.
     """
-    possible = {delay: value for delay, value in delayed.items() if delay <= steps / 2}
-    if not possible or divergence < GOOD:
-        return None
-    delay = min(possible, key=lambda one: possible[one])
-    if possible[delay] > DELAY_HELPS * divergence:
+    # With fewer than half of the steps, the answer would be close to the ANN's, but coarse.
+    delay = best_delay(divergence, {delay: value for delay, value in delayed.items() if delay <= steps / 2})
+    if not delay or divergence < GOOD or delayed[delay] > DELAY_HELPS * divergence:
         return None
     arguments = {"readout": "delayed", "delay": delay}
     text = (
         f"the readout ({readout}) starts too early: without the first {delay} of {steps} steps, in which the spikes "
-        f"have not reached the output, the answer differs by {percent(possible[delay])} instead of "
+        f"have not reached the output, the answer differs by {percent(delayed[delay])} instead of "
         f"{percent(divergence)}"
     )
-    return Advice(name, "readout", text, arguments, call_of({}, arguments, steps), divergence - possible[delay])
+    return Advice(name, "readout", text, arguments, call_of({}, arguments, steps), divergence - delayed[delay])
 
 
 def call_of(call: Mapping[str, Any], arguments: Mapping[str, Any], steps: int | None = None) -> str:

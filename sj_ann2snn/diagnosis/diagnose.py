@@ -177,4 +177,5 @@ def _result(found: Examination, wanted: Wanted, own: list[Advice], costs: Costs)
         notes=(*found.notes(layers), *notes),
         metrics=metrics,
         costs=costs,
+        delay=found.delay,
     )

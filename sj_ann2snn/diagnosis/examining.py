@@ -17,6 +17,7 @@ from ..simulation.answers import ChosenReadout
 from .advice import Advisor, readout_advice
 from .comparing import compared
 from .data import Chunk, cut
+from .delay import best_delay
 from .network import SpikingNetwork
 from .passes import Passes
 from .remedies import ActivationSample
@@ -57,6 +58,15 @@ class Examination:
         found = [*self.mending, *self._advice(layers)]
         return sorted(found, key=lambda one: (one not in self.mending, -one.gain))
 
+    @property
+    def delay(self) -> int:
+        """The number of first steps without which the mean output is closest to the ANN's."""
+        passes = self.passes
+        return best_delay(passes.over_time[passes.steps].divergence, self._delayed())
+
+    def _delayed(self) -> dict[int, float]:
+        return {delay: sums.divergence for delay, sums in self.passes.delayed.items()}
+
     def notes(self, layers: Sequence[LayerDiagnosis]) -> Iterator[str]:
         """What is not known about the network."""
         if not self.passes.network.noted:
@@ -84,9 +94,8 @@ class Examination:
         neurons = {one.name for one in load_plugins(self.plugins).registered(NEURONS)}
         advisor = Advisor(layers, targets, samples, passes.steps, network.call, neurons, network.behind())
         found = list(advisor.advice(divergence))
-        delayed = {steps: sums.divergence for steps, sums in passes.delayed.items()}
         part = network.prefix.removesuffix(".")
-        first = None if self.mending else readout_advice(divergence, delayed, self.readout, passes.steps, part)
+        first = None if self.mending else readout_advice(divergence, self._delayed(), self.readout, passes.steps, part)
         return [*([] if first is None else [first]), *found]
 
 

@@ -269,6 +269,7 @@ def _joined(
         not_counted=tuple(dict.fromkeys(what for one in examined.values() for what in one.passes.measured.not_counted)),
         notes=(*notes, *said),
         metrics=metrics,
+        delay=max(one.delay for one in examined.values()),
     )
 
 

@@ -13,6 +13,8 @@ from torch import nn
 
 from ..contracts.readout import Readout
 from ..conversion.converter import Converter
+from ..diagnosis.diagnose import diagnose
+from ..diagnosis.result import Diagnosis
 from ..errors import Ann2SnnError, NoSpikesWarning, OptionError, QuietLayerWarning
 from ..evaluation.costs.costs import costs
 from ..evaluation.costs.energy import EnergyPerOperation, energy_per_operation
@@ -284,6 +286,30 @@ class Measurements:
                 plugins=self.plugins,
                 progress=False,
             )
+
+    def diagnose(
+        self, network: nn.Module, candidate: Candidate, steps: int, batches: list[Any], samples: int
+    ) -> Diagnosis:
+        """Why the network of a candidate loses the answer, by the metric of the search.
+
+        Raises:
+            Ann2SnnError: It cannot be diagnosed.
+        """
+        readout = self.readout
+        if candidate.readout is not None:
+            readout = self.readout_of(candidate.readout)
+        return diagnose(
+            self.ann,
+            network,
+            batches,
+            steps,
+            samples=samples,
+            metric=self.metric,
+            against_ann=self.judge is not None,
+            readout=readout,
+            plugins=self.plugins,
+            progress=False,
+        )
 
     def readout_of(self, named: tuple[str, Mapping[str, Any]]) -> Readout:
         """A readout by its name and options."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from ..diagnosis.diagnose import diagnose
+from ..diagnosis.result import Diagnosis, LayerDiagnosis
 from ..errors import Ann2SnnError
 from .candidates import Candidate
 from .data import Samples
@@ -259,15 +260,31 @@ class Search:
         candidate, steps = best.candidate, max(1, best.T - max(1, best.T // 4))
         try:
             network = self.measurements.convert(candidate, steps, self.calibration[number])
-            diagnosis = diagnose(self.measurements.ann, network, self.rounds[0], steps, samples=FIRST, progress=False)
+            diagnosis = self.measurements.diagnose(network, candidate, steps, self.rounds[0], FIRST)
         except Ann2SnnError:
             return []  # a network that cannot be diagnosed is good enough to be simulated
         found = [one for advice in diagnosis.advice for one in self.space.advised(candidate, advice.arguments)]
+        found += self.space.read_late(candidate, diagnosis.delay)
         if self.layers:
-            names = dict.fromkeys(one.name.removesuffix("_negative") for one in diagnosis.worst if one.kind == "neuron")
-            for name in list(names)[:LAYERS]:
+            for name in layers_that_matter(diagnosis)[:LAYERS]:
                 found += self.space.layer_modes(candidate, name)
         return list(dict.fromkeys(found))
+
+
+def layers_that_matter(diagnosis: Diagnosis) -> list[str]:
+    """The spiking layers, ranked by what they do to the answer; those that no metric notices come last.
+
+    A network may have outputs that are not measured.
+    """
+
+    def unnoticed(layer: LayerDiagnosis) -> bool:
+        return all(
+            not lost["alone"] and math.isclose(lost["all_but_this"], diagnosis.metrics[name].drop, abs_tol=1e-5)
+            for name, lost in layer.drops.items()
+        )
+
+    ranked = sorted(diagnosis.worst, key=unnoticed)
+    return list(dict.fromkeys(one.name.removesuffix("_negative") for one in ranked if one.kind == "neuron"))
 
 
 def _kind(candidate: Candidate) -> str:
