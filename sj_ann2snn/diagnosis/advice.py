@@ -140,7 +140,7 @@ class Advisor:
         )
         possible = [one for one in settings if cause != "clipping" or "initial_potential" not in one.arguments]
         found = _smallest_change(now, possible, own, everywhere=True)
-        if found is not None and self._most_helped(now, found[0]):
+        if found is not None and (self._suffer(layer, cause) or self._most_helped(now, found[0])):
             return self._placed(layer, found[1], most=True)
         here = _smallest_change(now, sorted(possible, key=_error_here), own, everywhere=False)
         if here is not None:

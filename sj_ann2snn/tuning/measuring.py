@@ -62,21 +62,25 @@ class Record:
     points: dict[int, Point] = field(default_factory=dict)
     failure: str = ""
 
-    def cheapest(self, allowed: float) -> Point | None:
-        """The cheapest point from which on no more than `allowed` is lost, give or take a standard error.
+    def cheapest(self, allowed: float, spare: float = 1.0) -> Point | None:
+        """The cheapest point from which on no more than `allowed` is lost, with standard errors to spare.
 
         None if there is none.
+
+        Args:
+            allowed: Points that may be lost.
+            spare: How many standard errors.
         """
         found = None
         for steps in sorted(self.points, reverse=True):
-            if self.points[steps].drop + self.points[steps].error > allowed:
+            if self.points[steps].drop + spare * self.points[steps].error > allowed:
                 break
             found = self.points[steps]
         return found
 
-    def rank(self, allowed: float) -> tuple[float, float, float]:
-        """Lower is better: what loses too much comes last."""
-        found = self.cheapest(allowed)
+    def rank(self, allowed: float, spare: float = 1.0) -> tuple[float, float, float]:
+        """Lower is better: what loses too much comes last; arguments as for `cheapest`."""
+        found = self.cheapest(allowed, spare)
         if found is not None:
             return (0, found.cost, found.spikes)
         return (1, min((point.drop for point in self.points.values()), default=float("inf")), 0)

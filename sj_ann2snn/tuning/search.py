@@ -10,6 +10,7 @@ from typing import Any
 from ..diagnosis.result import Diagnosis, LayerDiagnosis
 from ..errors import Ann2SnnError
 from .candidates import Candidate
+from .choosing import chosen, holds
 from .data import Samples
 from .measuring import Measurements, Point, Record
 from .space import Space
@@ -25,7 +26,7 @@ CALIBRATION = (128, 256)
 ENDS = (0.55, 0.75, 1.0)
 """Shares of the time after which the rounds end."""
 
-GROUPS = 6
+GROUPS = 12
 """Parts of the data in the last round, whose differences show how exact a drop is."""
 
 SLOW = 5.0
@@ -117,33 +118,26 @@ class Search:
         """Measure candidates on all samples, the cheapest first, until some of them lose little enough."""
         ranked = self._best(before, FINALISTS)
         for tried, candidate in enumerate(ranked):
-            best = self.best(last)
-            reached = best is not None and best.drop + best.error <= self.max_drop
-            if (reached and tried >= CANDIDATES) or (tried and self.stopped(last, candidate)):
+            if (tried >= CANDIDATES and self._reached(last)) or (tried and self.stopped(last, candidate)):
                 return
             self._measure([candidate], last)
         best = self.best(last)
-        if best is not None and best.drop + best.error > self.max_drop and not self.stopped(last, best.candidate):
+        if best is not None and not self._reached(last) and not self.stopped(last, best.candidate):
             # Some steps more than were thought to be enough, and be it all of them.
             del self.records[last][best.candidate]
             self._measure_up_to(self.steps, best.candidate, last)
 
-    def best(self, number: int | None = None) -> Point | None:
-        """The cheapest point of a round, by default of the last one with any, that loses little enough.
+    def _reached(self, number: int) -> bool:
+        """True if the best point of a round loses little enough, with what must be to spare."""
+        best, measured = self.best(number), sum(bool(record.points) for record in self.records[number].values())
+        return best is not None and holds(best, self.max_drop, measured)
 
-        If there is none by a standard error, then without it; and if there is none, the point that loses least.
-        """
+    def best(self, number: int | None = None) -> Point | None:
+        """The point of a round to choose, by default of the last round with any."""
         for index in range(len(self.records) - 1, -1, -1) if number is None else [number]:
-            records = [record for record in self.records[index].values() if record.points]
-            if records:
-                first = min(records, key=lambda record: record.rank(self.max_drop))
-                points = [point for record in records for point in record.points.values()]
-                enough = [point for point in points if point.drop <= self.max_drop]
-                return first.cheapest(self.max_drop) or (
-                    min(enough, key=lambda point: point.drop + point.error)
-                    if enough
-                    else min(points, key=lambda point: (point.drop, point.cost))
-                )
+            found = chosen(self.records[index].values(), self.max_drop)
+            if found is not None:
+                return found
         return None
 
     def _slack(self, number: int) -> float:
