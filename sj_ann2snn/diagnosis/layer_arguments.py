@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..conversion.layer_settings import LayerSettings
+from ..errors import OptionError
 
 __all__ = ["NEGATIVE", "arguments_at", "carried_out", "for_layers"]
 
@@ -47,7 +48,7 @@ def for_layers(call: Mapping[str, Any], layers: Iterable[str], arguments: Mappin
         layers: Their qualified names.
         arguments: Those that a single layer may have.
     """
-    found = dict(call.get("layers", {}))
+    found: dict[str, Any] = {**_given(call).by_pattern}
     for layer in layers:
         pattern = glob.escape(layer.removesuffix(NEGATIVE))
         own = _own({"layers": found}, layer) if pattern in found else {}
@@ -58,5 +59,13 @@ def for_layers(call: Mapping[str, Any], layers: Iterable[str], arguments: Mappin
 
 def _own(call: Mapping[str, Any], layer: str) -> dict[str, Any]:
     """The layer's own arguments."""
-    settings = LayerSettings(call.get("layers", {}))
+    settings = _given(call)
     return settings.merged(settings.matching(layer.removesuffix(NEGATIVE)))
+
+
+def _given(call: Mapping[str, Any]) -> LayerSettings:
+    """What the argument `layers` said; nothing, if a file was changed so that it says nothing that is allowed."""
+    try:
+        return LayerSettings(call.get("layers", {}))
+    except OptionError:
+        return LayerSettings({})

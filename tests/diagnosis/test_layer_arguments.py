@@ -51,6 +51,13 @@ def test_what_a_layer_has_of_its_own_is_not_hidden_by_a_remedy_for_all() -> None
     assert carried_out(call, "other", {"maxpool": "cumulative"}) == {"maxpool": "cumulative"}
 
 
+@pytest.mark.parametrize("given", [5, "a", None, {"a": 3}, {"a": {}}, {"a": {"T": 8}}, {3: {"mode": "max"}}])
+def test_what_a_changed_file_says_is_left_out(given: Any) -> None:
+    call = {"mode": "max", "layers": given}
+    assert arguments_at(call, "a") == {"mode": "max"}
+    assert for_layers(call, ["a"], {"mode": 0.5}) == {"layers": {"a": {"mode": 0.5}}}
+
+
 def several_forms() -> nn.Module:
     """Activations as modules, functions and methods, behind a pool, of both signs, with a hostile name."""
 
