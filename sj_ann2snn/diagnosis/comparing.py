@@ -10,6 +10,7 @@ from torch import nn
 from ..support.wording import listed
 from .advice import call_of
 from .data import Chunk, cut
+from .layer_arguments import carried_out
 from .mismatch import ALLOWED, find_mismatches, not_of_this_ann
 from .passes import Passes
 from .result import Advice
@@ -36,7 +37,7 @@ def compared(passes: Passes, ann: nn.Module, chunks: Sequence[Chunk]) -> tuple[f
     known = {layer.target for layer in network.layers}
     exchanged = [network.prefix + name for name in pools if name not in known]
     if exchanged:
-        arguments = {"maxpool": "cumulative"}
+        arguments = carried_out(network.call, exchanged[0], {"maxpool": "cumulative"})
         text = (
             f"average pools stand for the ANN's max pools ({listed(exchanged)}), which changes the answer by "
             f'{percent(error)} before a neuron spikes: maxpool="cumulative" computes the maximum'

@@ -87,7 +87,8 @@ def diagnose(
             ``"mse"`` the rise, which a metric says by `higher_is_better = False`.
         against_ann: Compare with the ANN's outputs in place of targets, by default by ``"agreement"``.
         readout: As for `evaluate`.
-        plugins: Plugin objects to use in addition to the installed ones, whose readouts you may name.
+        plugins: Plugin objects to use in addition to the installed ones: their readouts may be named, their neurons
+            advised.
         progress: Show a progress bar.
 
     Returns:
@@ -127,7 +128,7 @@ def diagnose(
     dense = DensePasses(copied, snn, signature)
     for chunk in chunks:
         dense.add(chunk.inputs, signature, chunk.inputs)
-    found = examine(network, copied, caller, chunks, steps, readouts, scores, progress=progress)
+    found = examine(network, copied, caller, chunks, steps, readouts, scores, plugins, progress=progress)
     own = statistics_advice(copied, signature, chunks, wanted.measures, restore, network.call)
     made = _result(found, wanted, [] if own is None else [own], _costs(found.passes, dense))
     return replace(made, observed=observed(found.passes, type(ann).__name__, plugins))
@@ -176,4 +177,5 @@ def _result(found: Examination, wanted: Wanted, own: list[Advice], costs: Costs)
         notes=(*found.notes(layers), *notes),
         metrics=metrics,
         costs=costs,
+        delay=found.delay,
     )

@@ -11,10 +11,13 @@ from torch import nn
 from ..compat import starting_potential
 from ..errors import InputError
 from ..evaluation.costs.result import Costs
+from ..hooks.discovery import load_plugins
+from ..hooks.kinds import NEURONS
 from ..simulation.answers import ChosenReadout
-from .advice import layer_advice, readout_advice
+from .advice import Advisor, readout_advice
 from .comparing import compared
 from .data import Chunk, cut
+from .delay import best_delay
 from .network import SpikingNetwork
 from .passes import Passes
 from .remedies import ActivationSample
@@ -37,12 +40,14 @@ class Examination:
         readout: Name of the readout.
         mismatch: Divergence of the network without time from the ANN.
         mending: Advice on parts that compute something else than the ANN.
+        plugins: Plugin objects in addition to the installed ones, whose neurons may be advised.
     """
 
     passes: Passes
     readout: str
     mismatch: float
     mending: tuple[Advice, ...]
+    plugins: Sequence[Any] = ()
 
     def layers(self, metrics: Mapping[str, MetricFigures], costs: Costs | None = None) -> tuple[LayerDiagnosis, ...]:
         """The figures of every layer, in order; what layers with weights cost is known of whole networks only."""
@@ -52,6 +57,15 @@ class Examination:
         """What to change, the most important first."""
         found = [*self.mending, *self._advice(layers)]
         return sorted(found, key=lambda one: (one not in self.mending, -one.gain))
+
+    @property
+    def delay(self) -> int:
+        """The number of first steps without which the mean output is closest to the ANN's."""
+        passes = self.passes
+        return best_delay(passes.over_time[passes.steps].divergence, self._delayed())
+
+    def _delayed(self) -> dict[int, float]:
+        return {delay: sums.divergence for delay, sums in self.passes.delayed.items()}
 
     def notes(self, layers: Sequence[LayerDiagnosis]) -> Iterator[str]:
         """What is not known about the network."""
@@ -76,12 +90,12 @@ class Examination:
                 samples[layer.target] = ActivationSample.of(
                     activations[layer.target], layer.unit, largest, layer.axis, start
                 )
-        ranked = sorted(layers, key=lambda one: -one.effect)
         targets = {layer.name: layer.target for layer in network.layers}
-        found = list(layer_advice(ranked, targets, samples, passes.steps, divergence, network.call))
-        delayed = {steps: sums.divergence for steps, sums in passes.delayed.items()}
+        neurons = {one.name for one in load_plugins(self.plugins).registered(NEURONS)}
+        advisor = Advisor(layers, targets, samples, passes.steps, network.call, neurons, network.behind())
+        found = list(advisor.advice(divergence))
         part = network.prefix.removesuffix(".")
-        first = None if self.mending else readout_advice(divergence, delayed, self.readout, passes.steps, part)
+        first = None if self.mending else readout_advice(divergence, self._delayed(), self.readout, passes.steps, part)
         return [*([] if first is None else [first]), *found]
 
 
@@ -93,6 +107,7 @@ def examine(
     steps: int,
     readouts: tuple[ChosenReadout, ChosenReadout],
     scores: Callable[[], Scores] | None,
+    plugins: Sequence[Any] = (),
     *,
     progress: bool,
 ) -> Examination:
@@ -106,6 +121,7 @@ def examine(
         steps: T.
         readouts: The readout, and the mean.
         scores: As for `Passes`.
+        plugins: Plugin objects in addition to the installed ones.
         progress: Show a progress bar.
 
     Raises:
@@ -115,7 +131,7 @@ def examine(
     pieces = _that_fit(passes, chunks)
     mismatch, mending = compared(passes, ann, pieces)
     passes.run(pieces, progress=progress)
-    return Examination(passes, readouts[0].readout.name, mismatch, tuple(mending))
+    return Examination(passes, readouts[0].readout.name, mismatch, tuple(mending), plugins)
 
 
 def _that_fit(passes: Passes, chunks: Sequence[Chunk]) -> list[Chunk]:

@@ -17,6 +17,8 @@ from ..simulation.answers import AnswerAtEnd, ChosenReadout
 from ..simulation.engine import Call, Collector
 from ..simulation.engine.firing import is_spiking
 from ..support.trees import map_tensors, tensors
+from .answers import real
+from .delay import EarlySums, longest_delay
 from .network import Layer
 from .probes import SpikingProbe, at_once
 from .split import TermSums, split
@@ -96,12 +98,15 @@ class TileResult:
         sums: The sums of the outputs after every checkpoint.
         wanted: For every layer, f(x̄) after the last step, in units of a spike and in the network's precision.
         missing: For every layer, f(x̄) − r.
+        early: For every output, the sums of some of its elements after the steps that may be left out,
+            ``[steps, n, elements]``.
     """
 
     answer: Any
     sums: list[Any]
     wanted: dict[str, Tensor]
     missing: dict[str, Tensor]
+    early: list[Tensor]
 
 
 class MeasuringCollector(Collector):
@@ -132,6 +137,7 @@ class MeasuringCollector(Collector):
         self._total: list[Tensor] = []
         self._done = 0
         self._totals: list[Any] = []
+        self._early = EarlySums(longest_delay(measured.checkpoints[-1]))
 
     def watch(self, call: Call) -> None:
         """Measure what the probes note, at once, and count the synaptic operations of everything else."""
@@ -148,6 +154,7 @@ class MeasuringCollector(Collector):
     def add(self, outputs: Any) -> None:
         self._answers.add(outputs)
         found, start = tensors(outputs), 0
+        self._early.add(real(outputs))
         steps = len(found[0])
         for checkpoint in (*self._measured.checkpoints, self._done + steps):
             end = min(checkpoint - self._done, steps)
@@ -168,7 +175,7 @@ class MeasuringCollector(Collector):
                 self._measured.sums[target].merge(sums)
         steps = self._done * (self._samples.stop - self._samples.start)
         self._measured.totals.add(self._synapses, self._updates, self._seen, steps)
-        return TileResult(self._answers.result(), self._totals, self._wanted, self._missing)
+        return TileResult(self._answers.result(), self._totals, self._wanted, self._missing, self._early.sums())
 
     def _measure(self, layer: Layer, probe: SpikingProbe, steps: int, current: Tensor, emitted: Tensor) -> None:
         """Take in the error of a layer after some steps, given the sums of its inputs and outputs."""

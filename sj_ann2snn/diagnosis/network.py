@@ -20,6 +20,7 @@ from ..simulation.engine.flow import Flow
 from ..simulation.engine.own_copies import own_copies
 from ..support.site_notes import ConversionNotes, SiteNote, notes_of
 from .fitting import require_fitting_layers
+from .layer_arguments import NEGATIVE
 from .probes import ActivationProbe, SpikingProbe
 
 __all__ = ["Layer", "SpikingNetwork", "run_once"]
@@ -144,6 +145,14 @@ class SpikingNetwork:
     def feeding(self, layer: Layer) -> list[Layer]:
         """The neurons whose spikes reach `layer` without passing another neuron."""
         return self._nearest(layer.node)
+
+    def behind(self) -> dict[str, list[str]]:
+        """By name of a neuron's layer, the names of those that its spikes reach without passing another neuron."""
+        found: dict[str, dict[str, None]] = {layer.name: {} for layer in self.layers if layer.is_neuron}
+        for layer in self.layers:
+            for source in self.feeding(layer) if layer.is_neuron else ():
+                found[source.name].setdefault(layer.name.removesuffix(NEGATIVE))
+        return {name: list(names) for name, names in found.items()}
 
     def sources(self, target: str) -> list[Layer]:
         """The neurons whose spikes reach the operation `target` without passing another neuron."""

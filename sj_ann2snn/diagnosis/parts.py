@@ -110,7 +110,7 @@ def diagnose_parts(
             caller = signature.caller(part)
             _require_callable(caller, received[name].chunks[0], part)
             found = received[name].chunks
-            examined[name] = examine(network, part, caller, found, steps, readouts, None, progress=progress)
+            examined[name] = examine(network, part, caller, found, steps, readouts, None, plugins, progress=progress)
     if not examined:
         raise InputError("The network calls none of its converted parts on the given data, so nothing spikes.")
     own = whole.statistics(signature, chunks, wanted, next(iter(examined.values())).passes.network.call)
@@ -269,6 +269,7 @@ def _joined(
         not_counted=tuple(dict.fromkeys(what for one in examined.values() for what in one.passes.measured.not_counted)),
         notes=(*notes, *said),
         metrics=metrics,
+        delay=max(one.delay for one in examined.values()),
     )
 
 

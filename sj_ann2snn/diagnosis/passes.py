@@ -17,6 +17,7 @@ from ..support.structures import open_values
 from ..support.trees import map_tensors
 from .answers import AnswerSums, real
 from .data import Chunk
+from .delay import longest_delay, some_elements
 from .fitting import require_fitting_shapes
 from .measuring import Measured, MeasuringCollector, TileResult
 from .network import Layer, SpikingNetwork, run_once
@@ -57,7 +58,7 @@ class Passes:
         folded: The answers of the ANN in the network's units.
         reference: The answers of the ANN itself.
         over_time: The answers of the mean after every checkpoint.
-        delayed: The answers of the mean from a checkpoint to T.
+        delayed: The answers of the mean without the first steps, by their number; of some elements.
         alone: The answers with only one layer spiking, by target.
         without: The answers with every layer but one spiking, by target.
         corrected: The answers with all layers spiking, and the mean output of one corrected to f(x̄), by target: its
@@ -86,7 +87,7 @@ class Passes:
         self.whole, self.folded, self.reference = (measured() for _ in range(3))
         self.spiking = AnswerSums()
         self.over_time = {steps: measured() for steps in self.checkpoints}
-        self.delayed = {steps: AnswerSums() for steps in self.checkpoints[:-1]}
+        self.delayed = {delay: AnswerSums() for delay in range(1, longest_delay(steps) + 1)}
         self.alone = {layer.target: measured() for layer in network.layers}
         self.without = {layer.target: measured() for layer in network.layers}
         self.corrected = {layer.target: AnswerSums() for layer in network.layers}
@@ -176,16 +177,20 @@ class Passes:
         sums = [plain(concatenate(list(parts))) for parts in zip(*(tile.sums for tile in tiles), strict=True)]
         for steps, found in zip(self.checkpoints, sums, strict=True):
             self.over_time[steps].add(map_tensors(found, partial(_mean, steps)), wanted, chunk)
-            if steps < self.steps:
-                rest = [
-                    (last - first) / (self.steps - steps)
-                    for last, first in zip(real(sums[-1]), real(found), strict=True)
-                ]
-                self.delayed[steps].add(rest, wanted)
+        self._delay(tiles, real(sums[-1]), wanted)
         targets = [layer.target for layer in self.network.layers]
         wanted_rates = {target: torch.cat([tile.wanted[target] for tile in tiles]) for target in targets}
         missing = {target: torch.cat([tile.missing[target] for tile in tiles]) for target in targets}
         return wanted_rates, missing
+
+    def _delay(self, tiles: Sequence[TileResult], total: Sequence[Tensor], wanted: Sequence[Tensor]) -> None:
+        """Compare the means without the first steps."""
+        early = [torch.cat(parts, 1) for parts in zip(*(tile.early for tile in tiles), strict=True)]
+        references = [some_elements(one) for one in wanted]
+        totals = [some_elements(one) for one in total]
+        for delay, sums in self.delayed.items():
+            left = self.steps - delay
+            sums.add([(a - b[delay - 1]) / left for a, b in zip(totals, early, strict=True)], references)
 
     def _observe(
         self,

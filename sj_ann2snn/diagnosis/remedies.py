@@ -56,11 +56,12 @@ class ActivationSample:
 
 @dataclass(frozen=True)
 class Setting:
-    """Arguments, and the predicted error of one layer and of all."""
+    """Arguments, and the predicted error of one layer, of all together, and of each by its target."""
 
     arguments: Mapping[str, Any]
     here: float
     everywhere: float
+    layers: Mapping[str, float]
 
 
 def predicted_error(sample: ActivationSample, scale: Tensor, steps: int, start: float) -> float:
@@ -133,10 +134,10 @@ def _errors(
     keep: float | None,
     channel_wise: bool | None,
     start: float | None,
-) -> tuple[float, float]:
+) -> tuple[float, float, dict[str, float]]:
     errors = {}
     for name, sample in samples.items():
         scale = sample.scale if keep is None else scale_of(sample, keep, channel_wise=bool(channel_wise))
         errors[name] = predicted_error(sample, scale, steps, sample.start if start is None else start)
     squares = [error**2 for error in errors.values()]
-    return errors[target], (sum(squares) / len(squares)) ** 0.5
+    return errors[target], (sum(squares) / len(squares)) ** 0.5, errors

@@ -215,6 +215,9 @@ class Diagnosis:
         notes: What is not known about this network.
         metrics: The figures of every metric, by name: `"top1"` for the accuracy.
         costs: Operations and energy of every layer, as `costs` counts them.
+        delay: The number of first steps without which the mean output is closest to the ANN's, at most three
+            quarters of T: a `Delayed` readout starts there. 0 if all steps count. Of several converted parts, the
+            largest.
         observed: What the pictures show besides: samples of rates and activations, some spikes, the graph.
     """
 
@@ -235,6 +238,7 @@ class Diagnosis:
     notes: tuple[str, ...] = ()
     metrics: Mapping[str, MetricFigures] = field(default_factory=dict)
     costs: Costs | None = None
+    delay: int = 0
     observed: Observed | None = field(default=None, repr=False)
 
     @property

@@ -13,6 +13,8 @@ from torch import nn
 
 from ..contracts.readout import Readout
 from ..conversion.converter import Converter
+from ..diagnosis.diagnose import diagnose
+from ..diagnosis.result import Diagnosis
 from ..errors import Ann2SnnError, NoSpikesWarning, OptionError, QuietLayerWarning
 from ..evaluation.costs.costs import costs
 from ..evaluation.costs.energy import EnergyPerOperation, energy_per_operation
@@ -60,21 +62,25 @@ class Record:
     points: dict[int, Point] = field(default_factory=dict)
     failure: str = ""
 
-    def cheapest(self, allowed: float) -> Point | None:
-        """The cheapest point from which on no more than `allowed` is lost, give or take a standard error.
+    def cheapest(self, allowed: float, spare: float = 1.0) -> Point | None:
+        """The cheapest point from which on no more than `allowed` is lost, with standard errors to spare.
 
         None if there is none.
+
+        Args:
+            allowed: Points that may be lost.
+            spare: How many standard errors.
         """
         found = None
         for steps in sorted(self.points, reverse=True):
-            if self.points[steps].drop + self.points[steps].error > allowed:
+            if self.points[steps].drop + spare * self.points[steps].error > allowed:
                 break
             found = self.points[steps]
         return found
 
-    def rank(self, allowed: float) -> tuple[float, float, float]:
-        """Lower is better: what loses too much comes last."""
-        found = self.cheapest(allowed)
+    def rank(self, allowed: float, spare: float = 1.0) -> tuple[float, float, float]:
+        """Lower is better: what loses too much comes last; arguments as for `cheapest`."""
+        found = self.cheapest(allowed, spare)
         if found is not None:
             return (0, found.cost, found.spikes)
         return (1, min((point.drop for point in self.points.values()), default=float("inf")), 0)
@@ -284,6 +290,30 @@ class Measurements:
                 plugins=self.plugins,
                 progress=False,
             )
+
+    def diagnose(
+        self, network: nn.Module, candidate: Candidate, steps: int, batches: list[Any], samples: int
+    ) -> Diagnosis:
+        """Why the network of a candidate loses the answer, by the metric of the search.
+
+        Raises:
+            Ann2SnnError: It cannot be diagnosed.
+        """
+        readout = self.readout
+        if candidate.readout is not None:
+            readout = self.readout_of(candidate.readout)
+        return diagnose(
+            self.ann,
+            network,
+            batches,
+            steps,
+            samples=samples,
+            metric=self.metric,
+            against_ann=self.judge is not None,
+            readout=readout,
+            plugins=self.plugins,
+            progress=False,
+        )
 
     def readout_of(self, named: tuple[str, Mapping[str, Any]]) -> Readout:
         """A readout by its name and options."""

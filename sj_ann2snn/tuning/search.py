@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from ..diagnosis.diagnose import diagnose
+from ..diagnosis.result import Diagnosis, LayerDiagnosis
 from ..errors import Ann2SnnError
 from .candidates import Candidate
+from .choosing import chosen, holds
 from .data import Samples
 from .measuring import Measurements, Point, Record
 from .space import Space
@@ -24,7 +26,7 @@ CALIBRATION = (128, 256)
 ENDS = (0.55, 0.75, 1.0)
 """Shares of the time after which the rounds end."""
 
-GROUPS = 6
+GROUPS = 12
 """Parts of the data in the last round, whose differences show how exact a drop is."""
 
 SLOW = 5.0
@@ -116,33 +118,26 @@ class Search:
         """Measure candidates on all samples, the cheapest first, until some of them lose little enough."""
         ranked = self._best(before, FINALISTS)
         for tried, candidate in enumerate(ranked):
-            best = self.best(last)
-            reached = best is not None and best.drop + best.error <= self.max_drop
-            if (reached and tried >= CANDIDATES) or (tried and self.stopped(last, candidate)):
+            if (tried >= CANDIDATES and self._reached(last)) or (tried and self.stopped(last, candidate)):
                 return
             self._measure([candidate], last)
         best = self.best(last)
-        if best is not None and best.drop + best.error > self.max_drop and not self.stopped(last, best.candidate):
+        if best is not None and not self._reached(last) and not self.stopped(last, best.candidate):
             # Some steps more than were thought to be enough, and be it all of them.
             del self.records[last][best.candidate]
             self._measure_up_to(self.steps, best.candidate, last)
 
-    def best(self, number: int | None = None) -> Point | None:
-        """The cheapest point of a round, by default of the last one with any, that loses little enough.
+    def _reached(self, number: int) -> bool:
+        """True if the best point of a round loses little enough, with what must be to spare."""
+        best, measured = self.best(number), sum(bool(record.points) for record in self.records[number].values())
+        return best is not None and holds(best, self.max_drop, measured)
 
-        If there is none by a standard error, then without it; and if there is none, the point that loses least.
-        """
+    def best(self, number: int | None = None) -> Point | None:
+        """The point of a round to choose, by default of the last round with any."""
         for index in range(len(self.records) - 1, -1, -1) if number is None else [number]:
-            records = [record for record in self.records[index].values() if record.points]
-            if records:
-                first = min(records, key=lambda record: record.rank(self.max_drop))
-                points = [point for record in records for point in record.points.values()]
-                enough = [point for point in points if point.drop <= self.max_drop]
-                return first.cheapest(self.max_drop) or (
-                    min(enough, key=lambda point: point.drop + point.error)
-                    if enough
-                    else min(points, key=lambda point: (point.drop, point.cost))
-                )
+            found = chosen(self.records[index].values(), self.max_drop)
+            if found is not None:
+                return found
         return None
 
     def _slack(self, number: int) -> float:
@@ -259,15 +254,31 @@ class Search:
         candidate, steps = best.candidate, max(1, best.T - max(1, best.T // 4))
         try:
             network = self.measurements.convert(candidate, steps, self.calibration[number])
-            diagnosis = diagnose(self.measurements.ann, network, self.rounds[0], steps, samples=FIRST, progress=False)
+            diagnosis = self.measurements.diagnose(network, candidate, steps, self.rounds[0], FIRST)
         except Ann2SnnError:
             return []  # a network that cannot be diagnosed is good enough to be simulated
         found = [one for advice in diagnosis.advice for one in self.space.advised(candidate, advice.arguments)]
+        found += self.space.read_late(candidate, diagnosis.delay)
         if self.layers:
-            names = dict.fromkeys(one.name.removesuffix("_negative") for one in diagnosis.worst if one.kind == "neuron")
-            for name in list(names)[:LAYERS]:
+            for name in layers_that_matter(diagnosis)[:LAYERS]:
                 found += self.space.layer_modes(candidate, name)
         return list(dict.fromkeys(found))
+
+
+def layers_that_matter(diagnosis: Diagnosis) -> list[str]:
+    """The spiking layers, ranked by what they do to the answer; those that no metric notices come last.
+
+    A network may have outputs that are not measured.
+    """
+
+    def unnoticed(layer: LayerDiagnosis) -> bool:
+        return all(
+            not lost["alone"] and math.isclose(lost["all_but_this"], diagnosis.metrics[name].drop, abs_tol=1e-5)
+            for name, lost in layer.drops.items()
+        )
+
+    ranked = sorted(diagnosis.worst, key=unnoticed)
+    return list(dict.fromkeys(one.name.removesuffix("_negative") for one in ranked if one.kind == "neuron"))
 
 
 def _kind(candidate: Candidate) -> str:

@@ -83,6 +83,10 @@ class Space:
             for value in values
         ]
 
+    def read_late(self, like: Candidate, delay: int) -> list[Candidate]:
+        """`like` without its first steps, whose number was estimated from the data."""
+        return [] if self.readout_is_fixed or not delay else [like.read_by("delayed", delay=delay)]
+
     def layer_modes(self, like: Candidate, layer: str) -> list[Candidate]:
         """`like` with another mode, of those that take no T, in one layer."""
         if "layers" in self.fixed:

@@ -67,8 +67,8 @@ def tune(
     options that their classes declare as `tunable`, and other modes in the layers that `diagnose` ranks first. One run
     of a network tells about every number of steps; where a mode or a correction depends on T, the steps are bisected.
     All candidates are measured on few samples, the best of them on more, and the last ones on all. The result is the
-    cheapest that loses at most `max_drop` with a standard error to spare, if there is one. It is measured again on
-    samples that no choice depended on.
+    cheapest that loses at most `max_drop` with a standard error to spare, more if many compete, if there is one. It is
+    measured again on samples that no choice depended on.
 
     Args:
         ann: The ANN.

@@ -166,20 +166,20 @@ class DeadChannels(Planted):
 
 
 class _Late(InPlaceNeuron):
-    """Every other neuron waits for some steps, and then emits up to two spikes in a step."""
+    """Every other neuron waits for some steps, and then emits up to `most` spikes in a step."""
 
     t: int
 
-    def __init__(self, wait: int) -> None:
+    def __init__(self, wait: int, most: int) -> None:
         super().__init__(initial_potential=0.5)
-        self.wait = wait
+        self.wait, self.most = wait, most
         self.register_memory("t", 0)
 
     def step(self, x: Tensor, out: Tensor) -> None:
         assert self.v is not None
         self.v += x
         self.t = self.t + 1
-        emitted = self.v.floor().clamp_(0, 2)
+        emitted = self.v.floor().clamp_(0, self.most)
         if self.t <= self.wait:
             emitted.clamp_(max=1)
             emitted[:, ::2] = 0
@@ -192,8 +192,9 @@ class LateMaker(NeuronMaker):
 
     name: ClassVar[str] = "late"
 
-    def __init__(self, layer: str, wait: int, T: int) -> None:  # noqa: N803
-        self.layer, self.wait, self.T = layer, wait, T
+    def __init__(self, layer: str, wait: int, most: int = 2) -> None:
+        self.layer, self.wait, self.most = layer, wait, most
 
     def make(self, site: NeuronSite) -> nn.Module:
-        return _Late(self.wait) if site.name == self.layer else make_if_neuron(initial_potential=0.5)
+        late = site.name == self.layer
+        return _Late(self.wait, self.most) if late else make_if_neuron(initial_potential=0.5)

@@ -15,6 +15,7 @@ from sj_ann2snn import (
     ConversionError,
     Converter,
     Correction,
+    Delayed,
     InputError,
     Max,
     ModeError,
@@ -28,8 +29,11 @@ from sj_ann2snn import (
     simulate,
     tune,
 )
+from sj_ann2snn.tuning import measuring
 from sj_ann2snn.tuning.data import read_samples
+from sj_ann2snn.tuning.space import Space
 
+from ..diagnosis.test_delay import SlowMaker
 from ..helpers.networks import GradedMaker
 
 STEPS = 24
@@ -198,6 +202,86 @@ def test_of_several_outputs_the_worst_counts(ann: nn.Module, data: list[Any]) ->
     assert found.reached
     assert 1 - result.values["scores"][-1] < 0.08
     assert result.values["boxes"][-1] < 0.08
+
+
+class Unmeasured(nn.Module):
+    """The second output depends on a layer of its own, whose few large activations a percentile clips."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.relu = nn.Linear(8, 24), nn.ReLU()
+        self.inner, self.seen, self.head = nn.Linear(24, 24), nn.ReLU(), nn.Linear(24, 4)
+        self.other, self.unseen, self.last = nn.Linear(24, 24), nn.ReLU(), nn.Linear(24, 2)
+        with torch.no_grad():
+            self.other.weight[0] *= 50
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        x = self.relu(self.stem(x))
+        return {"scores": self.head(self.seen(self.inner(x))), "boxes": self.last(self.unseen(self.other(x)))}
+
+
+def test_the_diagnosis_is_by_the_metric_of_the_search(images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    ann = Unmeasured().eval()
+    with torch.no_grad():
+        batches = [(x, {"scores": ann(x)["scores"].argmax(1)}) for x in images.split(60)]
+    given: list[Any] = []
+    tried: list[str] = []
+    real, modes = measuring.diagnose, Space.layer_modes
+
+    def spied(*args: Any, **options: Any) -> Any:
+        given.append((real(*args, **options), options))
+        return given[-1][0]
+
+    def watched(space: Space, like: Any, layer: str) -> Any:
+        tried.append(layer)
+        return modes(space, like, layer)
+
+    monkeypatch.setattr(measuring, "diagnose", spied)
+    monkeypatch.setattr(Space, "layer_modes", watched)
+    monkeypatch.setattr("sj_ann2snn.tuning.search.LAYERS", 2)
+    metric = {"scores": "top1"}
+    search(ann, batches, 4.0, metric=metric, mode=0.5, channel_wise=False, readout=Delayed(delay=1), T=16)
+    assert given
+    for diagnosis, options in given:
+        assert options["metric"] == metric
+        assert isinstance(options["readout"], Delayed)
+        assert set(diagnosis.metrics) == {"scores"}
+        assert diagnosis.worst[0].name == "unseen"
+    assert set(tried) == {"relu", "seen"}
+
+
+def test_the_diagnosis_counts_the_answers_of_the_ann_where_the_search_does(
+    ann: nn.Module, data: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+    real = measuring.diagnose
+
+    def spied(*args: Any, **options: Any) -> Any:
+        given.append(real(*args, **options))
+        return given[-1]
+
+    monkeypatch.setattr(measuring, "diagnose", spied)
+    search(ann, data, against_ann=True, mode="max", layers=False)
+    assert given
+    assert all(set(one.metrics) == {"agreement"} for one in given)
+
+
+def test_a_delay_is_estimated_from_the_data(ann: nn.Module, images: Tensor) -> None:
+    """The last layer waits for 13 steps: no delay that readouts declare fits."""
+    with torch.no_grad():
+        batches = [(x, ann(x)) for x in images.split(60)]
+    options: dict[str, Any] = {"neuron": SlowMaker({"1": 4, "3": 8, "5": 13}), "mode": "max", "layers": False, "T": 40}
+    found = search(ann, batches, 3.0, metric="mse", **options)
+    assert found.reached
+    assert found.readout is not None
+    name, chosen = found.readout
+    assert name == "delayed"
+    assert 12 <= chosen["delay"] < found.T
+    assert f"readout=Delayed(delay={chosen['delay']})" in found.evaluate_call
+    longest = search(ann, batches, 3.0, metric="mse", readout=Delayed(delay=8), **options)
+    assert not longest.reached or found.T < longest.T
+    assert search(ann, batches, 3.0, metric="mse", readout="mean", **options).readout is None
 
 
 class Fine(GradedMaker):
