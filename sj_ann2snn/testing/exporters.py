@@ -69,6 +69,7 @@ class ExporterTests(PluginTests):
             Without it, `diagnose` knows neither λ nor bounds in a network that was read back.
         replays: Its `replay` runs a file in another program, whose spikes are the network's own. Without it, `replay`
             raises an `ExportError`.
+        not_replayed: Names of networks whose numbers the other program rounds, so that it may emit other spikes.
         refused: Names of the kit's networks, `NETWORKS`, that the format cannot hold; it refuses them with an
             `ExportError`.
         networks: Networks of your own by name, for images of 1x8x8, that the format holds; the tests run on them, too.
@@ -79,6 +80,7 @@ class ExporterTests(PluginTests):
     reads_back: ClassVar[bool] = True
     keeps_notes: ClassVar[bool] = True
     replays: ClassVar[bool] = False
+    not_replayed: ClassVar[Collection[str]] = ()
     refused: ClassVar[Collection[str]] = ()
     networks: ClassVar[Mapping[str, Callable[[], nn.Module]]] = {}
 
@@ -181,7 +183,7 @@ class ExporterTests(PluginTests):
                 check_export(snn, path, x, STEPS, self.make())
             return
         found = check_export(snn, path, x, STEPS, self.make())
-        assert found.agrees, str(found)
+        assert found.agrees or name in self.not_replayed, str(found)
         assert found.spikes > 0, "the network never fires, so nothing was compared"
 
     def test_what_the_format_cannot_hold_is_refused(self, refused_name: str, tmp_path: Path) -> None:
