@@ -77,7 +77,8 @@ class Exporter(abc.ABC):
 
         Returns:
             What the neurons of each layer emit at every step, ``[T, N, ...]``, by the label that their node has in the
-            description; ``...`` may have another shape with the neurons in the same order.
+            description; ``...`` may have another shape with the neurons in the same order. Under ``"output"`` the
+            network's output at every step, if the other program shows it.
 
         Raises:
             ExportError: The format has no check, or the other program is missing or cannot run the file.

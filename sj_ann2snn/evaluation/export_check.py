@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,6 +23,13 @@ from ..support.paths import AnyPath, checked_path
 from ..support.wording import listed, shown
 
 __all__ = ["ExportCheck", "SpikeDifference", "check_export"]
+
+
+OUTPUT = "output"
+"""The key under which `replay` may return the outputs."""
+
+ROUNDING = 1e-4
+"""Outputs that differ by a smaller share are equal: their last layer may add in another order."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,8 @@ class ExportCheck:
         spikes: The network's own spikes, over all samples, steps and layers.
         differences: The layers that differ, in the order of the network.
         missing: Labels of neurons that the other program did not show.
+        output_error: The largest difference between the outputs at a step, as a share of the largest output; None if
+            the other program did not show its output.
     """
 
     layers: tuple[str, ...]
@@ -69,11 +78,13 @@ class ExportCheck:
     spikes: int
     differences: tuple[SpikeDifference, ...]
     missing: tuple[str, ...] = ()
+    output_error: float | None = None
 
     @property
     def agrees(self) -> bool:
-        """True if every neuron of every layer emits the same at every step."""
-        return not self.differences and not self.missing
+        """True if every neuron emits the same at every step, and the outputs are equal but for rounding."""
+        same_output = self.output_error is None or self.output_error <= ROUNDING
+        return not self.differences and not self.missing and same_output
 
     @property
     def first(self) -> SpikeDifference | None:
@@ -86,6 +97,11 @@ class ExportCheck:
         if self.differences:
             lines.append(f"{len(self.differences)} of {len(self.layers)} layers differ ({over})")
             lines.append(f"  {self.first}")
+        elif self.output_error is not None and self.output_error > ROUNDING:
+            lines.append(
+                f"all {len(self.layers)} layers of neurons agree ({over}), but the outputs differ by up to "
+                f"{self.output_error:.3g} of the largest one"
+            )
         if self.missing:
             lines.append(f"not shown by the other program: {listed(map(shown, self.missing))}")
         return "\n".join(lines) if lines else f"all {len(self.layers)} layers agree spike for spike ({over})"
@@ -137,25 +153,28 @@ def check_export(
         raise InputError(f"check_export compares the spikes for a tensor [N, ...] of samples, not for {shown(x)}.")
     source = checked_path(path, ExportError, "checked")
     exporter = find_exporter(source, format, options)
-    own = _spikes(snn, x, steps)
+    own, outputs = _spikes(snn, x, steps)
     who = culprit(EXPORTERS, exporter.name)
     with blame(who, f"asked to check {source}", exporter, "replay"):
         try:
             found: Any = exporter.replay(source, x, steps)
         except OSError as error:
             raise ExportError(f"{source} cannot be checked: {error.strerror or error}.") from error
-    return _compared(own, _checked(found, own, who), len(x), steps)
+    theirs = _checked(found, own if outputs is None else {**own, OUTPUT: outputs}, who)
+    off = None if outputs is None or OUTPUT not in theirs else _error(outputs, theirs[OUTPUT])
+    return replace(_compared(own, theirs, len(x), steps), output_error=off)
 
 
-def _spikes(snn: nn.Module, x: Tensor, steps: int) -> dict[str, Tensor]:
-    """What every layer of neurons emits, ``[T, N, ...]``, by label."""
+def _spikes(snn: nn.Module, x: Tensor, steps: int) -> tuple[dict[str, Tensor], Tensor | None]:
+    """What every layer of neurons emits, ``[T, N, ...]``, by label; and the outputs, if they are one tensor."""
     tiles = Simulator(snn, steps).run_all((x,), lambda _: _Recorder())
-    joined = {label: torch.cat([tile[label] for tile in tiles], 1) for label in tiles[0]}
+    joined = {label: torch.cat([spikes[label] for spikes, _ in tiles], 1) for label in tiles[0][0]}
+    outputs = [one for _, one in tiles if one is not None]
     if not joined:
         raise InputError(
             f"This {type(snn).__name__} has no neurons to compare; give the network that Converter(...)(ann) returned."
         )
-    return joined
+    return joined, torch.cat(outputs, 1) if outputs and OUTPUT not in joined else None
 
 
 class _Recorder(Collector):
@@ -163,6 +182,7 @@ class _Recorder(Collector):
 
     def __init__(self) -> None:
         self._seen: dict[str, list[Tensor]] = {}
+        self._outputs: list[Tensor] = []
 
     def watch(self, call: Call) -> None:
         """Keep the spikes, which the next layer may overwrite."""
@@ -171,10 +191,13 @@ class _Recorder(Collector):
             self._seen.setdefault(call.name, []).append(spikes.detach().cpu().clone())
 
     def add(self, outputs: Any) -> None:
-        """The answer does not matter."""
+        """Keep the outputs, if they are one tensor."""
+        if isinstance(outputs, Tensor):
+            self._outputs.append(outputs.detach().cpu().clone())
 
-    def result(self) -> dict[str, Tensor]:
-        return {label: torch.cat(stretches) for label, stretches in self._seen.items()}
+    def result(self) -> tuple[dict[str, Tensor], Tensor | None]:
+        spikes = {label: torch.cat(stretches) for label, stretches in self._seen.items()}
+        return spikes, torch.cat(self._outputs) if self._outputs else None
 
 
 def _checked(found: Any, own: Mapping[str, Tensor], who: Culprit) -> Mapping[str, Tensor]:
@@ -200,6 +223,12 @@ def _checked(found: Any, own: Mapping[str, Tensor], who: Culprit) -> Mapping[str
 def _size(shape: Sequence[int]) -> tuple[int, ...]:
     """Steps, samples and neurons: a program may keep neurons in another shape, in the same order."""
     return (*shape[:2], torch.Size(shape[2:]).numel())
+
+
+def _error(ours: Tensor, theirs: Tensor) -> float:
+    ours, theirs = ours.flatten(2).double(), theirs.detach().cpu().flatten(2).double()
+    largest = max(float(ours.abs().max()), float(theirs.abs().max()))
+    return float((ours - theirs).abs().max()) / largest if largest else 0.0
 
 
 def _compared(own: Mapping[str, Tensor], found: Mapping[str, Tensor], samples: int, steps: int) -> ExportCheck:

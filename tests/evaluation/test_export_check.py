@@ -44,8 +44,7 @@ class Replayed(Archive):
                     lambda module, args, result, name=name: seen.setdefault(name, []).append(result.clone())
                 )
         with torch.no_grad():
-            for _ in range(T):
-                network(x)
+            seen["output"] = [network(x) for _ in range(T)]
         return self.change({name: torch.stack(values) for name, values in seen.items()})
 
 
@@ -69,13 +68,25 @@ def test_a_program_that_emits_the_same_agrees(network: tuple[nn.Module, Tensor],
     assert found.layers == ("1", "4")
     assert (found.samples, found.steps, found.first) == (20, STEPS, None)
     own = Replayed().replay(tmp_path / "net", network[1], STEPS)
-    assert found.spikes == sum(int(spikes.sum()) for spikes in own.values()) > 0
+    assert found.spikes == sum(int(spikes.sum()) for name, spikes in own.items() if name != "output") > 0
+    assert found.output_error is not None
+    assert found.output_error < 1e-6
     assert str(found) == f"all 2 layers agree spike for spike (20 samples, {STEPS} steps, {found.spikes:,} spikes)"
 
 
 def test_neurons_may_have_another_shape(network: tuple[nn.Module, Tensor], tmp_path: Path) -> None:
     flat = Replayed(lambda spikes: {name: value.flatten(2).double() for name, value in spikes.items()})
     assert checked(network, tmp_path / "net", flat).agrees
+
+
+def test_other_outputs_are_told(network: tuple[nn.Module, Tensor], tmp_path: Path) -> None:
+    found = checked(network, tmp_path / "net", Replayed(lambda spikes: {**spikes, "output": spikes["output"] * 1.5}))
+    assert (found.agrees, found.differences) == (False, ())
+    assert "all 2 layers of neurons agree" in str(found)
+    assert f"the outputs differ by up to {1 / 3:.3g} of the largest one" in str(found)
+    alone = checked(network, tmp_path / "net", Replayed(lambda spikes: {key: spikes[key] for key in ("1", "4")}))
+    assert alone.agrees
+    assert alone.output_error is None
 
 
 def test_the_first_layer_and_step_that_differ_are_told(network: tuple[nn.Module, Tensor], tmp_path: Path) -> None:

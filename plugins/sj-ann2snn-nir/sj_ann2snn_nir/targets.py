@@ -8,11 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sj_ann2snn import Ann2SnnError
+
 __all__ = ["PLAIN", "READERS", "Reader", "ReaderWarning"]
 
 
-class ReaderWarning(UserWarning):
-    """The reader that a file is meant for makes something else of it unless it is told to."""
+class ReaderWarning(Ann2SnnError, UserWarning):  # noqa: N818 - it is a warning
+    """The reader that a file is meant for makes something else of it unless it is told to.
+
+    Where warnings are errors, it is an error of sj-ann2snn, and nothing is written.
+    """
 
 
 @dataclass(frozen=True)

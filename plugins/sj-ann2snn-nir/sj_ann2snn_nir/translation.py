@@ -196,6 +196,8 @@ class _Translator:
         if self.signals.get(returned.name) is None:
             return None  # its own problem is known
         value = self._plain(self._signal(returned), "output")
+        if len(value.sources) > 1:  # nirtorch returns the inputs of an output without a sum
+            value = self._scaled(value, "output_sum", np.float32(1))
         self._put("output", "Output", {"output_type": {"output": np.array(value.held)}}, value)
         return value
 

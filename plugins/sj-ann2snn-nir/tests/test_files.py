@@ -206,6 +206,31 @@ def test_warnings_say_what_a_reader_makes_of_a_file(tmp_path: Path) -> None:
         export(converted(ann)[0], tmp_path / "net.nir", Nir(input_shape=(3, 8, 8)))
 
 
+def test_warnings_as_errors_write_nothing(tmp_path: Path) -> None:
+    snn, _ = exact("vectors")
+    # pytest.ini makes them errors.
+    with pytest.raises(ReaderWarning, match=r"spikingjelly 2\.0\.0 reads net\.nir"):
+        export(snn, tmp_path / "net.nir", Nir(target="spikingjelly"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_sums_that_are_outputs_or_of_one_value(tmp_path: Path) -> None:
+    class Sums(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.relu(self.a(x))
+            x = torch.relu(x + x - self.b(x))
+            return -x + self.b(x)
+
+    snn, _ = converted(Sums(), (4,))
+    found = graph(snn, tmp_path / "net.nir", target="sinabs")
+    assert len(sources(found, "output")) == 1
+    assert len(set(found.edges)) == len(found.edges)
+
+
 def test_options(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"target='sinab' is not known. Allowed are 'sinabs', 'spikingjelly'"):
         Nir(target="sinab")

@@ -47,7 +47,7 @@ def missing(reader: str) -> str:
 
 
 def replay(path: Path, x: Tensor, steps: int, target: str | None) -> dict[str, Tensor]:
-    """What the neurons in a file emit in another program, ``[T, N, ...]``, by the labels of the layers.
+    """What the neurons in a file emit in another program, ``[T, N, ...]``, by the labels of the layers; and the output.
 
     Raises:
         ExportError: The reader cannot be run or is not installed, or cannot read the file.
@@ -84,4 +84,5 @@ def replay(path: Path, x: Tensor, steps: int, target: str | None) -> dict[str, T
         raise ExportError(
             f"{READERS[reader].release} cannot run {path} ({type(error).__name__}: {str(error)[:300]})"
         ) from error
-    return {str(neurons[name].metadata.get("label", name)): one for name, one in spikes.items()}
+    labels = {name: str(node.metadata.get("label", name)) for name, node in neurons.items()}
+    return {labels.get(name, name): one for name, one in spikes.items()}

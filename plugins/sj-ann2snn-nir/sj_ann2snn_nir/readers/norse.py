@@ -27,5 +27,6 @@ def run(graph: Any, starts: Mapping[str, Any], x: Tensor, steps: int) -> dict[st
             )
     state: Any = None
     for _ in range(steps):
-        _, state = model(x, state)
+        output, state = model(x, state)
+        seen.setdefault("output", []).append(output)
     return {name: torch.stack(spikes) for name, spikes in seen.items()}

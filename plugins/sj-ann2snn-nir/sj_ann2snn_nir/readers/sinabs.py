@@ -32,9 +32,11 @@ def run(graph: Any, starts: Mapping[str, Any], x: Tensor, steps: int, *, setting
             shape = (len(x), *module.spike_threshold.shape)
             module.v_mem = torch.from_numpy(starts[name]).expand(shape).clone()
         module.register_forward_hook(
-            lambda module, args, result, name=name: seen.update(
-                {name: result.reshape(len(x), steps, *result.shape[1:]).transpose(0, 1)}
-            )
+            lambda module, args, result, name=name: seen.update({name: _by_steps(result, steps)})
         )
-    model(x.repeat_interleave(steps, 0))  # [N * T, ...], the steps of a sample side by side
-    return seen
+    output, _ = model(x.repeat_interleave(steps, 0))  # [N * T, ...], the steps of a sample side by side
+    return {**seen, "output": _by_steps(output, steps)}
+
+
+def _by_steps(values: Tensor, steps: int) -> Tensor:
+    return values.reshape(-1, steps, *values.shape[1:]).transpose(0, 1)

@@ -37,7 +37,8 @@ def run(graph: Any, starts: Mapping[str, Any], x: Tensor, steps: int, *, setting
         module.register_forward_hook(lambda module, args, result, name=name: seen.setdefault(name, []).append(result))
     state: Any = None
     for _ in range(steps):
-        _, state = model(x, state)
+        output, state = model(x, state)
+        seen.setdefault("output", []).append(output)
     return {name: torch.stack(spikes) for name, spikes in seen.items()}
 
 

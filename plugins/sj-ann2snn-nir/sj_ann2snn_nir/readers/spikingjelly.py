@@ -36,5 +36,6 @@ def run(graph: Any, starts: Mapping[str, Any], x: Tensor, steps: int, *, setting
             with_kwargs=True,
         )
     for _ in range(steps):
-        _, state = model(x, state)
+        output, state = model(x, state)
+        seen.setdefault("output", []).append(output)
     return {name: torch.stack(spikes) for name, spikes in seen.items()}

@@ -42,9 +42,8 @@ def run(graph: Any, starts: Mapping[str, Any], x: Tensor, steps: int, *, setting
             values = jnp.concatenate([values, jnp.zeros_like(values[:1])])
         _, fired = jax.lax.scan(lambda v, current, layer=layer: layer(current, v)[::-1], start, values)
         values = fired[1:] if settings else fired
-        spikes = torch.from_numpy(np.array(values))
-        seen[name] = spikes.permute(0, 1, 4, 2, 3) if spikes.dim() == 5 else spikes
-    return seen
+        seen[name] = _channels_first(values)
+    return {**seen, "output": _channels_first(values)}
 
 
 def _chain(graph: Any) -> list[str]:
@@ -54,6 +53,11 @@ def _chain(graph: Any) -> list[str]:
     while found[-1] in following:
         found.append(following[found[-1]])
     return found
+
+
+def _channels_first(values: Any) -> Tensor:
+    found = torch.from_numpy(np.array(values))
+    return found.permute(0, 1, 4, 2, 3) if found.dim() == 5 else found
 
 
 def _channels_last(x: Tensor) -> Tensor:
