@@ -80,6 +80,8 @@ def read_document(path: Path) -> NetworkDescription:
 
 def _value(dataset: Any, most: int) -> Any:
     """The content of a dataset that claims at most so many bytes."""
+    if dataset.external or dataset.is_virtual:
+        raise ValueError(f"{dataset.name} is stored in another file")
     if dataset.size is None or dataset.size * dataset.dtype.itemsize > most:
         raise ValueError(f"{dataset.name} claims to hold more than {most:,} bytes")
     value = dataset[()]

@@ -241,6 +241,7 @@ class _Translator:
             raise _NoNodeError(
                 f"NIR's Affine takes vectors, and this linear layer reads samples of the shape {value.shape}"
             )
+        self._require(weight.shape[1], value.shape[0], value)
         name = self._name(node.label)
         arrays = self._arrays(name, value.factor, weight, bias)
         outputs = len(weight)
@@ -269,6 +270,7 @@ class _Translator:
             )
         if len(value.held) != dims + 1:
             raise _NoNodeError(f"it reads samples of the shape {value.shape}, without channels")
+        self._require(options["in_channels"], value.held[0], value)
         window = _windows(options, dims)
         name = self._name(node.label)
         arrays = self._arrays(name, value.factor, node.tensors["weight"], node.tensors.get("bias"))
@@ -290,9 +292,17 @@ class _Translator:
             self._forget(name, "weight")
         return self._convolution(name, arrays, window, value, label=node.label)
 
+    @staticmethod
+    def _require(wanted: int, given: int, value: Signal) -> None:
+        if wanted != given:
+            raise _NoNodeError(
+                f"it reads {wanted} channels, and samples have the shape {value.shape} here. Is input_shape that of "
+                "a sample?"
+            )
+
     def _convolution(self, name: str, arrays: dict[str, Any], window: Window, value: Signal, **metadata: Any) -> Signal:
         sizes = value.held[1:]
-        after = tuple(output_size(window, place, size) for place, size in enumerate(sizes))
+        after = _sizes_behind(window, sizes)
         one = len(sizes) == 1
         self._put(
             name,
@@ -540,7 +550,7 @@ class _Translator:
             bias = np.zeros(value.held[0], np.float32)
             done = self._convolution(name, {"weight": made[0], "bias": bias}, made[1], value, label=label)
             return replace(done, factor=factor)
-        after = tuple(output_size(window, place, size) for place, size in enumerate(value.held[1:]))
+        after = _sizes_behind(window, value.held[1:])
         kernel, stride, padding = (np.array(one) for one in (window.kernel, window.stride, window.padding))
         arguments = {"kernel_size": kernel, "stride": stride, "padding": padding}
         self._put(name, "AvgPool2d" if average else "SumPool2d", arguments, value, label=label)
@@ -597,6 +607,15 @@ def _why_not(node: NodeDescription) -> str:
         )
     what = node.operation or node.kind
     return f"NIR has no node for {what}; the nodes are linear layers, convolutions, pools, sums, Flatten and IF neurons"
+
+
+def _sizes_behind(window: Window, sizes: Sequence[int]) -> tuple[int, ...]:
+    after = tuple(output_size(window, place, size) for place, size in enumerate(sizes))
+    if min(after) < 1:
+        raise _NoNodeError(
+            f"its window of {window.kernel} does not fit into {tuple(sizes)}. Is input_shape that of a sample?"
+        )
+    return after
 
 
 def _array(tensor: Tensor) -> Any:

@@ -171,6 +171,16 @@ def test_everything_without_a_node_is_named_before_anything_is_written(tmp_path:
     ("ann", "options", "told"),
     [
         (nn.Sequential(nn.Conv2d(3, 4, (2, 3)), nn.ReLU()), {}, r"0: NIR 1\.0\.8 computes the size .* square kernels"),
+        (
+            nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()),
+            {"input_shape": "1x8x8"},
+            r"0: it reads 3 channels, .*\(1, 8, 8\)",
+        ),
+        (
+            nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()),
+            {"input_shape": "3x2x8"},
+            r"0: its window of \(3, 3\) does not fit",
+        ),
         (nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), {"input_shape": None}, r"input_shape=\(3, 32, 32\)"),
         (nn.Sequential(nn.Linear(8, 4), nn.ReLU()), {}, r"0: NIR's Affine takes vectors"),
         (nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AvgPool2d(4, ceil_mode=True)), {}, "2: with ceil_mode"),

@@ -80,6 +80,20 @@ def test_every_neuron_fires_at_the_same_steps(reader: str, name: str, potential:
     assert found.output_error == 0
 
 
+@pytest.mark.parametrize("reader", [installed("spikingjelly")])
+def test_signals_in_time(reader: str, tmp_path: Path) -> None:
+    """Conv1d, which only SpikingJelly reads."""
+    torch.manual_seed(0)
+    x = (torch.rand(20, 2, 9) * 64).round() / 64
+    ann = nn.Sequential(nn.Conv1d(2, 6, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(24, 3), nn.ReLU())
+    snn = Converter([x], progress=False)(ann)
+    exporter = written(snn, tmp_path / "net.nir", reader, x)
+    found = check_export(snn, tmp_path / "net.nir", x, STEPS, exporter)
+    assert found.agrees, str(found)
+    with pytest.raises(ExportError, match=r"0: sinabs 3\.1\.3 does not read Conv1d"):
+        export(snn, tmp_path / "net.nir", Nir(target="sinabs", input_shape=(2, 9)))
+
+
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("reader", [installed("sinabs"), installed("spikingjelly"), installed("snntorch")])
 def test_random_networks(reader: str, seed: int, tmp_path: Path) -> None:
