@@ -14,8 +14,8 @@ from torch import Tensor
 
 from sj_ann2snn import ExportError, FormatError, NetworkDescription
 
+from .signals import Translation
 from .targets import Reader
-from .translation import Translation
 
 __all__ = ["read_document", "write_document"]
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Window", "dense", "diagonal", "dilated", "output_size", "square"]
+from .signals import NoNodeError
+
+__all__ = ["Window", "dense", "diagonal", "dilated", "output_size", "pair", "sizes_behind", "square", "window_of"]
 
 
 @dataclass(frozen=True)
@@ -90,3 +93,33 @@ def square(weight: Any, window: Window) -> tuple[Any, Window] | None:
     made = np.pad(weight, [(0, 0), (0, 0), *((side, side) for side in sides)])
     padding = tuple(p + side * d for p, side, d in zip(window.padding, sides, window.dilation, strict=True))
     return made, Window((largest, largest), window.stride, padding, window.dilation)
+
+
+def window_of(options: Mapping[str, Any], dims: int) -> Window:
+    kernel, stride, dilation = (sizes_of(options[name], dims) for name in ("kernel_size", "stride", "dilation"))
+    padding = options["padding"]
+    if padding == "valid":
+        padding = 0
+    if padding == "same":
+        spans = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+        if any(span % 2 for span in spans):
+            raise NoNodeError("padding='same' of an even kernel pads one side more, for which NIR has no node")
+        padding = [span // 2 for span in spans]
+    return Window(kernel, stride, sizes_of(padding, dims), dilation)
+
+
+def sizes_behind(window: Window, sizes: Sequence[int]) -> tuple[int, ...]:
+    after = tuple(output_size(window, place, size) for place, size in enumerate(sizes))
+    if min(after) < 1:
+        raise NoNodeError(
+            f"its window of {window.kernel} does not fit into {tuple(sizes)}. Is input_shape that of a sample?"
+        )
+    return after
+
+
+def sizes_of(given: Any, dims: int) -> tuple[int, ...]:
+    return (int(given),) * dims if isinstance(given, int) else tuple(int(one) for one in given)
+
+
+def pair(given: Any) -> tuple[Any, ...]:
+    return (given, given) if isinstance(given, int) or given is None else tuple(given)

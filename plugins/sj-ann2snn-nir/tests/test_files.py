@@ -216,6 +216,30 @@ def test_warnings_say_what_a_reader_makes_of_a_file(tmp_path: Path) -> None:
         export(converted(ann)[0], tmp_path / "net.nir", Nir(input_shape=(3, 8, 8)))
 
 
+def test_parts_and_constants_are_refused(tmp_path: Path) -> None:
+    class Part(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.offset = nn.Linear(4, 6), nn.Parameter(torch.ones(6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (torch.relu(self.a(x)) + self.offset)[:, :2]
+
+    snn, _ = converted(Part(), (4,))
+    with pytest.raises(ExportError, match=r"add: it reads a constant tensor, which has no node"):
+        export(snn, tmp_path / "net.nir", Nir())
+
+    class Sliced(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = super().forward(x)[:, :2]
+            return out
+
+    snn, _ = converted(Sliced(nn.Linear(4, 6), nn.ReLU()), (4,))
+    with pytest.raises(ExportError, match=r"getitem: it takes a part of a tensor"):
+        export(snn, tmp_path / "net.nir", Nir())
+    assert not list(tmp_path.iterdir())
+
+
 def test_warnings_as_errors_write_nothing(tmp_path: Path) -> None:
     snn, _ = exact("vectors")
     # pytest.ini makes them errors.
