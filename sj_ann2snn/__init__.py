@@ -77,6 +77,7 @@ from .errors import (
     VersionError,
 )
 from .evaluation.evaluate import evaluate
+from .evaluation.export_check import ExportCheck, SpikeDifference, check_export
 from .evaluation.metrics.classes import Accuracy, Agreement
 from .evaluation.metrics.regions import Dice, IoU
 from .evaluation.metrics.regression import MeanAbsoluteError, MeanSquaredError, R2Score
@@ -152,6 +153,7 @@ __all__ = [
     "EvaluationResult",
     "ExitRule",
     "Exponential",
+    "ExportCheck",
     "ExportError",
     "Exporter",
     "FormatError",
@@ -212,6 +214,7 @@ __all__ = [
     "Site",
     "SiteNote",
     "Spike",
+    "SpikeDifference",
     "Stateful",
     "Stepwise",
     "Sum",
@@ -232,6 +235,7 @@ __all__ = [
     "call_operation",
     "channels_first_2d",
     "channels_last_2d",
+    "check_export",
     "costs",
     "diagnose",
     "evaluate",

@@ -5,11 +5,21 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from ..contracts.exporter import Exporter
+from ..errors import InputError, OptionError
+from ..evaluation.export_check import ExportCheck, check_export
+from ..hooks.options import declared_options
 from ..interchange.files import export, find_exporter
-from .arguments import Subparsers, add_trained_network, steps
-from .one_mode import OneMode, add_place_arguments
+from ..support.batches import forward_signature
+from .arguments import Subparsers, add_trained_network, named_value, positive, steps
+from .one_mode import Conversion, OneMode, add_place_arguments
 from .users_code import users_code
 
 __all__ = ["add_parser", "run"]
@@ -19,9 +29,22 @@ examples:
 
     sj-ann2snn export models:trained --data models:loaders --out network.zip
     sj-ann2snn export models:trained --data models:loaders --mode 99.9% --out network.pt --format torch
+    sj-ann2snn export models:trained --data models:loaders --out network.nir --to nir target=sinabs --check
+
+The last one needs the plugin sj-ann2snn-nir.
 
 In Python, sj_ann2snn.load_network("network.zip") reads it back.
 """
+
+
+CHECKED = 4
+"""Samples that ``--check`` compares by default."""
+
+STEPS = 16
+"""Time steps that ``--check`` compares by default."""
+
+SHAPE = "input_shape"
+"""The option of formats that depend on the size of the inputs; see `Exporter`."""
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -38,8 +61,21 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")
     parser.add_argument(
         "--format",
-        metavar="NAME",
-        help="archive, torch, or any that `sj-ann2snn plugins` lists (default: the format of the file's suffix)",
+        "--to",
+        nargs="+",
+        metavar=("NAME", "OPTION=VALUE"),
+        help="archive, torch, or any that `sj-ann2snn plugins` lists, with its options (default: the format of the "
+        "file's suffix)",
+    )
+    parser.add_argument(
+        "--check",
+        nargs="?",
+        type=positive,
+        const=CHECKED,
+        metavar="SAMPLES",
+        help="run the file in another program that its format knows, on the first samples of the test data (default: "
+        f"{CHECKED}) for --T steps (default: {STEPS}); print the first layer and step that differ, and return 1, or "
+        "that all agree",
     )
     parser.add_argument("--mode", default="max", help="mode of the conversion: max, 99.9%%, 0.5 (default: max)")
     parser.add_argument(
@@ -51,13 +87,18 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert the network, write the file and print a summary."""
-    conversion, exporter = OneMode(args), find_exporter(args.out, args.format, {})
+    """Convert the network, write the file, check it if asked to, and print a summary."""
+    name, options = _format(args.format)
+    conversion, exporter = OneMode(args), find_exporter(args.out, name, options)
     with users_code():
         made = conversion.convert(progress=sys.stderr.isatty())
+    if SHAPE in declared_options(type(exporter)) and SHAPE not in options:
+        shape = tuple(_first_samples(made, 1).shape[1:])
+        exporter = find_exporter(args.out, exporter.name, {**options, SHAPE: shape})
     export(made.snn, args.out, exporter)
+    checked = None if args.check is None else _check(made, exporter, args)
     report = made.converter.report
-    found = {
+    found: dict[str, Any] = {
         "command": "export",
         "network": args.network,
         "data": args.data,
@@ -68,9 +109,58 @@ def run(args: argparse.Namespace) -> int:
         "bytes": args.out.stat().st_size,
         "spiking_layers": len(report.scales),
     }
+    if checked is not None:
+        found["check"] = {**asdict(checked), "agrees": checked.agrees}
     if args.json:
         print(json.dumps(found, indent=2, ensure_ascii=False))
     else:
         print(report)
         print(f"\nwrote {args.out} ({exporter.name}, {found['bytes']:,} bytes)")
-    return 0
+        if checked is not None:
+            print(f"check: {checked}")
+    return 0 if checked is None or checked.agrees else 1
+
+
+def _format(given: list[str] | None) -> tuple[str | None, dict[str, Any]]:
+    """The name and the options that ``--format NAME OPTION=VALUE ...`` means.
+
+    Raises:
+        OptionError: An option is not written NAME=VALUE.
+    """
+    if given is None:
+        return None, {}
+    name, *options = given
+    try:
+        return name, dict(named_value(option) for option in options)
+    except argparse.ArgumentTypeError as error:
+        raise OptionError(f"--format {' '.join(given)}: {error}.") from error
+
+
+def _check(made: Conversion, exporter: Exporter, args: argparse.Namespace) -> ExportCheck:
+    return check_export(made.snn, args.out, _first_samples(made, args.check), args.T or STEPS, exporter)
+
+
+def _first_samples(made: Conversion, most: int) -> Tensor:
+    """The first samples of the test data, for networks with one input.
+
+    Raises:
+        InputError: The network takes something else than one tensor, or there is no data.
+    """
+    found: list[Tensor] = []
+    with users_code():
+        for batch in made.test:
+            inputs = forward_signature(made.ann, batch).inputs_of(batch)
+            if len(inputs) != 1 or not isinstance(inputs[0], Tensor):
+                raise InputError(
+                    "This format, or --check, needs a network with one input, a tensor of samples; this network takes "
+                    f"{len(inputs)} inputs."
+                )
+            found.append(inputs[0][:most])
+            most -= len(found[-1])
+            if most <= 0:
+                break
+    if not found:
+        raise InputError("The test data of --data are empty, so there is no sample for --check or the format.")
+    weights = [t for t in made.snn.parameters() if t.is_floating_point()]
+    samples = torch.cat(found)
+    return samples.to(weights[0].device, weights[0].dtype) if weights else samples

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..contracts.notes_document import write_notes
 from ..conversion.converter import Converter
 from ..errors import ExportError, FormatError, OptionError
+from ..evaluation.export_check import check_export
 from ..hooks.discovery import load_plugins, using
 from ..hooks.registry import CALLER
 from ..hooks.validation import register_plugin
@@ -66,6 +67,9 @@ class ExporterTests(PluginTests):
         reads_back: It can load the files that it writes.
         keeps_notes: Its files hold what the network notes about its conversion, `NetworkDescription.conversion`.
             Without it, `diagnose` knows neither λ nor bounds in a network that was read back.
+        replays: Its `replay` runs a file in another program, whose spikes are the network's own. Without it, `replay`
+            raises an `ExportError`.
+        not_replayed: Names of networks whose numbers the other program rounds, so that it may emit other spikes.
         refused: Names of the kit's networks, `NETWORKS`, that the format cannot hold; it refuses them with an
             `ExportError`.
         networks: Networks of your own by name, for images of 1x8x8, that the format holds; the tests run on them, too.
@@ -75,6 +79,8 @@ class ExporterTests(PluginTests):
     hook = "ann2snn_exporters"
     reads_back: ClassVar[bool] = True
     keeps_notes: ClassVar[bool] = True
+    replays: ClassVar[bool] = False
+    not_replayed: ClassVar[Collection[str]] = ()
     refused: ClassVar[Collection[str]] = ()
     networks: ClassVar[Mapping[str, Callable[[], nn.Module]]] = {}
 
@@ -167,6 +173,19 @@ class ExporterTests(PluginTests):
         assert written[0] == written[1]
         assert all(map(torch.equal, found.tensors, wanted.tensors)), "load() returned other tensors of `conversion`"
 
+    def test_another_program_emits_the_same_spikes(self, name: str, tmp_path: Path) -> None:
+        """Every neuron at every step. Without another program, an `ExportError`."""
+        snn, x = self.converted(name)
+        path = tmp_path / self.file
+        export(snn, path, self.make())
+        if not self.replays:
+            with pytest.raises(ExportError):
+                check_export(snn, path, x, STEPS, self.make())
+            return
+        found = check_export(snn, path, x, STEPS, self.make())
+        assert found.agrees or name in self.not_replayed, str(found)
+        assert found.spikes > 0, "the network never fires, so nothing was compared"
+
     def test_what_the_format_cannot_hold_is_refused(self, refused_name: str, tmp_path: Path) -> None:
         """With an `ExportError`, and without a file that looks like a network."""
         snn, _ = self.converted(refused_name)
@@ -198,7 +217,8 @@ class ExporterTests(PluginTests):
         """A changed bit gives a `FormatError`, or the same network where nothing reads it; never another network."""
         self.require("reads_back")
         path = tmp_path / self.file
-        export(self.converted("leaky")[0], path, self.make())
+        held = self._held()
+        export(self.converted("leaky" if "leaky" in held else held[-1])[0], path, self.make())
         content = path.read_bytes()
         wanted = describe(load_network(path, self.make()), {}).as_document()[0]
         for number in range(FLIPS):

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import types
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
-from sj_ann2snn import Converter, load_network, simulate
+from sj_ann2snn import Converter, NetworkDescription, hookimpl, load_network, simulate
+from sj_ann2snn.builtin.exporters import Archive
 from sj_ann2snn.cli import main
+from sj_ann2snn.hooks.discovery import load_plugins, using
+from sj_ann2snn.hooks.registry import CALLER
+from sj_ann2snn.hooks.validation import register_plugin
 
 from ..helpers.command_line import failing
 
@@ -48,3 +55,54 @@ def test_export_says_what_is_wrong_before_anything_runs(workplace: Path, capsys:
         capsys, "export", "usercode:network", "--data", "usercode:data", "--out", "no/net.zip"
     )
     assert not Path("net.zip").exists()
+
+
+class Shaped(Archive):
+    """Needs the shape of a sample; its other program is SpikingJelly's loop, which may change a step."""
+
+    name = "shaped"
+    suffixes = ()
+
+    def __init__(self, *, flip: int = -1, input_shape: tuple[int, ...] | None = None) -> None:
+        super().__init__()
+        self.flip, self.input_shape = flip, input_shape
+
+    def export(self, network: NetworkDescription, path: Path) -> None:
+        super().export(network, path)
+        path.with_suffix(".json").write_text(json.dumps(self.input_shape))
+
+    def replay(self, path: Path, x: Tensor, T: int) -> Mapping[str, Tensor]:  # noqa: N803
+        network = load_network(path, Archive())
+        seen: dict[str, list[Tensor]] = {}
+        for name, module in network.named_modules():
+            if type(module).__name__ == "IFNode":
+                module.register_forward_hook(
+                    lambda module, args, result, name=name: seen.setdefault(name, []).append(result.clone())
+                )
+        with torch.no_grad():
+            for _ in range(T):
+                network(x)
+        spikes = {name: torch.stack(values) for name, values in seen.items()}
+        if self.flip >= 0:
+            next(iter(spikes.values()))[self.flip] += 1
+        return spikes
+
+
+def test_options_of_the_format_and_its_check(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["export", "usercode:network", "--data", "usercode:data", "--T", "6", "--out", "net.file"]
+    plugin = types.SimpleNamespace(ann2snn_exporters=hookimpl(lambda: [Shaped]), __name__="shaped")
+    registry = load_plugins().copy()
+    register_plugin(registry, plugin, CALLER)
+    with using(registry):
+        assert main([*arguments, "--to", "shaped", "flip=-1", "--check", "3"]) == 0
+        out = capsys.readouterr().out
+        assert "check: all " in out
+        assert "agree spike for spike (3 samples, 6 steps" in out
+        _, test = importlib.import_module("usercode").data()
+        assert json.loads(Path("net.json").read_text()) == list(next(iter(test))[0].shape[1:])
+        assert main([*arguments, "--to", "shaped", "flip=4", "--check", "--json"]) == 1
+        found = json.loads(capsys.readouterr().out)["check"]
+        assert (found["agrees"], found["samples"], found["steps"], found["differences"][0]["step"]) == (False, 4, 6, 5)
+        assert "--format shaped flip: 'flip'" in failing(capsys, *arguments, "--to", "shaped", "flip")
+        assert "unknown option no" in failing(capsys, *arguments, "--to", "shaped", "no=1")
+    assert "the format 'archive' has no check" in failing(capsys, *arguments, "--to", "archive", "--check")

@@ -46,8 +46,8 @@ def test_the_format_follows_from_the_suffix_or_the_name(tmp_path: Path) -> None:
     known = r"'archive' \(.zip\), 'torch' \(.pt, .pth\)"
     with pytest.raises(OptionError, match=rf"The suffix of 'a.dat' belongs to no format. Known formats: {known}"):
         load_network(tmp_path / "a.dat")
-    with pytest.raises(OptionError, match=r"format='nir' is not known. Known formats: 'archive' \(sj-ann2snn"):
-        export(snn, tmp_path / "a.zip", "nir")
+    with pytest.raises(OptionError, match=r"format='onyx' is not known. Known formats: 'archive' \(sj-ann2snn"):
+        export(snn, tmp_path / "a.zip", "onyx")
     with pytest.raises(OptionError, match=r"format=3 is not allowed: give the name of a format \('archive', 'torch'\)"):
         export(snn, tmp_path / "a.zip", 3)  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="Format 'archive' got the unknown option compres. Did you mean 'compress'"):

@@ -41,6 +41,7 @@ BROUGHT = {
     '"low-latency"': "sj-ann2snn-calibration",
     '"ltb"': "sj-ann2snn-ltb",
     '"signed"': "sj-ann2snn-signed",
+    '"nir"': "sj-ann2snn-nir",
     '"sigma"': "sj-ann2snn-sigma",
     '"spike-norm"': "sj-ann2snn-spikenorm",
     '"staircase"': "sj-ann2snn-calibration",

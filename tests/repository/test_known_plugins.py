@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import re
 import tomllib
@@ -13,9 +14,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sj_ann2snn import Converter, FormatError, ModeError, OptionError, UnsupportedError, evaluate, simulate
+from sj_ann2snn import (
+    Converter,
+    FormatError,
+    ModeError,
+    OptionError,
+    UnsupportedError,
+    evaluate,
+    load_network,
+    simulate,
+)
 from sj_ann2snn.hooks import discovery
-from sj_ann2snn.hooks.kinds import LAYER_MAPPERS, MODES
+from sj_ann2snn.hooks.kinds import EXPORTERS, LAYER_MAPPERS, MODES
 from sj_ann2snn.hooks.known_plugins import KNOWN_PLUGINS, KnownPlugin, operation_key
 from sj_ann2snn.hooks.registry import Owner, Registry
 from sj_ann2snn.hooks.validation import register_plugin
@@ -146,8 +156,10 @@ def test_an_unknown_name_names_the_plugin_that_it_comes_with(one: KnownPlugin) -
     for hook, names in one.names.items():
         for name in names:
             given = {"1": name} if hook == LAYER_MAPPERS.hook else name.upper()
+            convert = functools.partial(Converter, **{arguments.get(hook, "mode"): given})
+            name_it = functools.partial(load_network, "network", given) if hook == EXPORTERS.hook else convert
             with pytest.raises((ModeError, OptionError), match=f"It comes with {one.distribution} "):
-                Converter(**{arguments[hook]: given})
+                name_it()
 
 
 @pytest.mark.usefixtures("builtins_only")

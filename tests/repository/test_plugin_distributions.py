@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,8 @@ class Distribution:
     entry_point: str
     script: str
     fails_with: str
+    needs: tuple[str, ...] = ()
+    """What it depends on besides the core."""
 
     @property
     def package(self) -> str:
@@ -149,8 +152,31 @@ print(json.dumps({{"mode": converter.report.mode, "owner": converter.report.mode
 JOINT = "assert converter.report.corrections == (f\"Correction 'joint' ({converter.report.mode_owner})\",)"
 CALIBRATION = mode_distribution("calibration", "low-latency", 8, JOINT)
 LTB, SPIKENORM = mode_distribution("ltb", "ltb", 16), mode_distribution("spikenorm", "spike-norm", 64)
+NIR = Distribution(
+    name="sj-ann2snn-nir",
+    entry_point="nir",
+    script="""
+import json
+import torch
+from sj_ann2snn import Converter, export, load_network, simulate
+from sj_ann2snn.hooks import kinds
+from sj_ann2snn.hooks.discovery import load_plugins
+
+torch.manual_seed(0)
+ann = torch.nn.Sequential(torch.nn.Linear(6, 12), torch.nn.ReLU(), torch.nn.Linear(12, 3))
+images = torch.rand(100, 6)
+snn = Converter(dataloader=[images], progress=False)(ann)
+export(snn, "network.nir", "nir")
+loaded = load_network("network.nir", "nir")
+error = simulate(loaded, images, T=30).sub(simulate(snn, images, T=30)).abs().max().item()
+(owner,) = [str(one.owner) for one in load_plugins().registered(kinds.EXPORTERS) if one.name == "nir"]
+print(json.dumps({"owner": owner, "error": error}))
+""",
+    fails_with="OptionError: format='nir' is not known.",
+    needs=("h5py", "nir", "numpy"),
+)
 BURST, SIGNED, DIFFERENTIAL = (neuron_distribution(name) for name in ("burst", "signed", "differential"))
-ALL = (SIGMA, ADAPTIVE_MAXPOOL, ANALOG, BURST, SIGNED, DIFFERENTIAL, CALIBRATION, LTB, SPIKENORM)
+ALL = (SIGMA, ADAPTIVE_MAXPOOL, ANALOG, BURST, SIGNED, DIFFERENTIAL, CALIBRATION, LTB, SPIKENORM, NIR)
 DISTRIBUTIONS = [pytest.param(one, id=one.name) for one in ALL]
 
 
@@ -265,7 +291,7 @@ def test_the_wheel_holds_the_package_its_types_and_the_entry_point(
     assert metadata["License-Expression"] == "MIT"
     assert metadata["Requires-Python"] == ">=3.11"
     required = [line.split(";")[0] for line in metadata.get_all("Requires-Dist") if "extra" not in line]
-    assert [name for name in required if name.startswith("sj-ann2snn")] == required
+    assert sorted(re.split(r"[<>=]", name)[0] for name in required) == sorted(("sj-ann2snn", *distribution.needs))
     assert f"pip install . ./plugins/{distribution.name}" in metadata.get_payload()
 
 

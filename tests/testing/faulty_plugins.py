@@ -45,6 +45,7 @@ from sj_ann2snn import (
     along_axis,
     channels_first_2d,
     fill_dead_channels,
+    load_network,
 )
 from sj_ann2snn.testing import (
     CorrectionTests,
@@ -1536,6 +1537,45 @@ class TestWritesOnlyByIntention(FormatTests):
     meant = None
     plugin_class = TestWritesOnlyBySilence.plugin_class
     reads_back = False
+
+
+class Replayed(Lists):
+    """Its other program is a loop over the steps."""
+
+    def replay(self, path: Path, x: Tensor, T: int) -> dict[str, Tensor]:  # noqa: N803
+        network = load_network(path, Lists())
+        seen: dict[str, list[Tensor]] = {}
+        for name, module in network.named_modules():
+            if type(module).__name__ == "IFNode":
+                module.register_forward_hook(
+                    lambda module, args, result, name=name: seen.setdefault(name, []).append(result.clone())
+                )
+        with torch.no_grad():
+            for _ in range(T):
+                network(x)
+        return {name: torch.stack(spikes) for name, spikes in seen.items()}
+
+
+class TestSoundReplay(FormatTests):
+    meant = None
+    plugin_class = Replayed
+    replays = True
+
+
+class TestReplayIsNotTold(FormatTests):
+    meant = "test_another_program_emits_the_same_spikes"
+    plugin_class = Replayed
+
+
+class TestAnotherProgramIsAStepLate(FormatTests):
+    meant = "test_another_program_emits_the_same_spikes"
+    replays = True
+
+    class plugin_class(Replayed):  # noqa: N801
+        """A format."""
+
+        def replay(self, path: Path, x: Tensor, T: int) -> dict[str, Tensor]:  # noqa: N803
+            return {name: spikes.roll(1, 0) for name, spikes in super().replay(path, x, T).items()}
 
 
 class TestOtherFilesGiveOtherErrors(FormatTests):
