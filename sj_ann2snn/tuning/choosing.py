@@ -18,14 +18,14 @@ def spare_errors(conversions: int) -> float:
 
     One for a single conversion: its drop is that much too low with a chance of 16 %. Of several, one is, with a larger
     chance, and the cheapest that seems to hold is likely to be the one. Conversions of one network are measured on the
-    same samples and err alike, so that k of them do not count as k independent ones, but as the fourth root of k. That
-    is a compromise: with the planted noise of `tests/tuning/test_choosing.py` and 700 samples, it halves what is lost
-    beyond the allowed points, and costs a fifth more; with k, a quarter is left, and the cost rises by four fifths.
+    same samples and err alike, so that k of them do not count as k independent ones, but as √k. With the planted noise
+    of `tests/tuning/test_choosing.py` and 700 samples, that leaves a third of what is lost beyond the allowed points
+    with one standard error to spare, for a quarter more cost.
 
     >>> [round(spare_errors(count), 2) for count in (1, 4, 12)]
-    [1.0, 1.21, 1.37]
+    [1.0, 1.41, 1.69]
     """
-    return -NormalDist().inv_cdf(BY_LUCK / max(1, conversions) ** 0.25)
+    return -NormalDist().inv_cdf(BY_LUCK / max(1, conversions) ** 0.5)
 
 
 def holds(point: Point, allowed: float, conversions: int) -> bool:

@@ -63,9 +63,9 @@ class Record:
     failure: str = ""
 
     def cheapest(self, allowed: float, spare: float = 1.0) -> Point | None:
-        """The cheapest point from which on no more than `allowed` is lost, with standard errors to spare.
+        """The cheapest point that loses at most `allowed`, with standard errors to spare; None if there is none.
 
-        None if there is none.
+        No point after more steps may lose more than `allowed`: its number of steps would be a lucky one.
 
         Args:
             allowed: Points that may be lost.
@@ -73,9 +73,11 @@ class Record:
         """
         found = None
         for steps in sorted(self.points, reverse=True):
-            if self.points[steps].drop + spare * self.points[steps].error > allowed:
+            point = self.points[steps]
+            if point.drop > allowed:
                 break
-            found = self.points[steps]
+            if point.drop + spare * point.error <= allowed:
+                found = point
         return found
 
     def rank(self, allowed: float, spare: float = 1.0) -> tuple[float, float, float]:

@@ -36,10 +36,10 @@ def test_more_is_to_spare_where_more_conversions_compete() -> None:
     assert spare_errors(0) == spare_errors(1) == pytest.approx(1)
     needed = [spare_errors(count) for count in range(1, 40)]
     assert needed == sorted(needed)
-    assert needed[-1] < 1.6
+    assert needed[-1] < 2.1
     assert holds(point(0.4, 0.5), ALLOWED, 1)
     assert not holds(point(0.45, 0.5), ALLOWED, 4)
-    assert holds(point(0.35, 0.5), ALLOWED, 4)
+    assert holds(point(0.25, 0.5), ALLOWED, 4)
 
 
 def test_the_cheapest_with_enough_to_spare_is_chosen() -> None:
@@ -56,21 +56,29 @@ def test_the_cheapest_with_enough_to_spare_is_chosen() -> None:
     assert chosen([Record(Candidate())], ALLOWED) is None
 
 
-def test_a_lucky_number_of_steps_is_not_enough() -> None:
-    drops = {1: 5.0, 2: 0.1, 3: 1.5, 4: 0.2}
-    found = chosen([record(*(point(drop, cost=steps, steps=steps) for steps, drop in drops.items()))], ALLOWED)
+@pytest.mark.parametrize(
+    ("drops", "error", "expected"),
+    [
+        ({1: 5.0, 2: 0.1, 3: 1.5, 4: 0.2}, 0.0, 4),
+        # More steps need not have as much to spare: they are not the ones to choose.
+        ({1: 5.0, 2: 0.2, 3: 0.9, 4: 0.8}, 0.5, 2),
+        ({1: 5.0, 2: 0.2, 3: 1.1, 4: 0.1}, 0.5, 4),
+    ],
+)
+def test_a_lucky_number_of_steps_is_not_enough(drops: dict[int, float], error: float, expected: int) -> None:
+    found = chosen([record(*(point(drop, error, steps, steps) for steps, drop in drops.items()))], ALLOWED)
     assert found is not None
-    assert found.T == 4
+    assert expected == found.T
 
 
 def one_error(records: list[Record]) -> Point:
     """The choice with one standard error to spare, however many conversions there are."""
-    first = min(records, key=lambda one: one.rank(ALLOWED)).cheapest(ALLOWED)
-    if first is not None:
-        return first
+    found = [first for one in records if (first := one.cheapest(ALLOWED)) is not None]
+    if found:
+        return min(found, key=lambda one: one.cost)
     points = [found for one in records for found in one.points.values()]
     enough = [found for found in points if found.drop <= ALLOWED]
-    return min(enough or points, key=lambda found: found.drop + found.error)
+    return min(enough or points, key=lambda one: one.drop + one.error)
 
 
 def planted(samples: int, draw: torch.Generator) -> tuple[list[Record], dict[tuple[str, int], float]]:
@@ -103,7 +111,7 @@ def planted(samples: int, draw: torch.Generator) -> tuple[list[Record], dict[tup
     return records, truth
 
 
-@pytest.mark.parametrize(("samples", "dearer"), [(150, 1.3), (700, 1.3), (3000, 1.1)])
+@pytest.mark.parametrize(("samples", "dearer"), [(150, 1.4), (700, 1.3), (3000, 1.15)])
 def test_less_is_lost_than_was_measured_by_luck(samples: int, dearer: float) -> None:
     draw = torch.Generator().manual_seed(0)
     excess, cost = {"one": 0.0, "rule": 0.0}, {"one": 0.0, "rule": 0.0}
@@ -117,5 +125,5 @@ def test_less_is_lost_than_was_measured_by_luck(samples: int, dearer: float) -> 
             excess[name] += max(0.0, true - ALLOWED) / repeats
             cost[name] += found.cost / repeats
     assert excess["one"] > 0  # the noise misleads
-    assert excess["rule"] < 0.75 * excess["one"]
+    assert excess["rule"] < 0.5 * excess["one"]
     assert cost["rule"] < dearer * cost["one"]
