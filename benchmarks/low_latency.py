@@ -171,8 +171,10 @@ class Store:
     def networks(self) -> list[str]:
         return list(dict.fromkeys(key.partition("|")[0] for key in self.found))
 
-    def steps(self) -> list[int]:
-        return sorted({int(key.rpartition("|")[2]) for key in self.found} - {0})
+    def steps(self, network: str) -> list[int]:
+        """The numbers of steps that were measured with a network."""
+        keys = (key.split("|") for key in self.found)
+        return sorted({int(key[-1]) for key in keys if key[0] == network} - {0})
 
 
 def measure(
@@ -217,9 +219,9 @@ def measure(
 
 def tables(store: Store) -> str:
     """Points lost against the ANN, spikes and times, for every network."""
-    steps = store.steps()
     lines = [f"SpikingJelly {spikingjelly_version()}, torch {torch.__version__}.", ""]
     for network in store.networks():
+        steps = store.steps(network)
         ann = store.get(network, "ANN", 0)
         assert ann is not None
         lines += [
@@ -260,14 +262,14 @@ def draw(store: Store, out: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    steps, networks = store.steps(), store.networks()
+    networks = store.networks()
     for file, across in (
         ("accuracy_over_steps.png", "time steps T"),
         ("accuracy_over_spikes.png", "spikes per neuron"),
     ):
         figure, panels = plt.subplots(1, len(networks), figsize=(4.8 * len(networks), 4.2), squeeze=False)
         for panel, network in zip(panels[0], networks, strict=True):
-            ann = store.get(network, "ANN", 0)
+            ann, steps = store.get(network, "ANN", 0), store.steps(network)
             assert ann is not None
             for group, colours in COLOURS.items():
                 names = [name for name, way in WAYS.items() if way.group == group]
