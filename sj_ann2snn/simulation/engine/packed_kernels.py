@@ -16,6 +16,7 @@ from .loops import BITS, FLOAT
 from .vectors import (
     add,
     charge,
+    charge_within,
     count,
     grow,
     larger,
@@ -44,20 +45,37 @@ PAD = 1
 """Unused rows behind a table of 256, without which equal entries of many tables would share a line of the cache."""
 
 
-@functools.cache
-def fire_bits(width: int) -> Callable[..., None]:
-    """Integrates currents ``[T, neurons]`` and writes the spikes ``[T, neurons]``; `stride` is 0 for the same currents
-    at every step."""
+SILENT, FREE, BOUNDED = 0, 1, 2
+"""What sums charge: no neurons, neurons, or neurons whose potential saturates."""
 
-    def loop(currents: Any, stride: int, potential: Any, threshold: Any, spikes: Any, steps: int) -> None:
-        neurons = potential.shape[0]
+
+@functools.cache
+def fire_bits(width: int, fires: int) -> Callable[..., None]:
+    """Integrates currents ``[T, neurons]`` and writes the spikes ``[T, neurons]``; `stride` is 0 for the same currents
+    at every step. There is a threshold for each neuron of a period."""
+
+    def loop(
+        currents: Any,
+        stride: int,
+        potential: Any,
+        thresholds: Any,
+        ends: tuple[Any, Any],
+        spikes: Any,
+        steps: int,
+    ) -> None:
+        neurons, period = potential.shape[0], thresholds.shape[0]
         x_at, v_at, out_at = currents.ctypes.data, potential.ctypes.data, spikes.ctypes.data
+        limits_at = thresholds.ctypes.data
         for first in range(0, neurons, width):
             v = load(v_at + first * FLOAT, width)
+            limits = load(limits_at + first % period * FLOAT, width)
             out = out_at + first // BITS
             here = x_at + first * FLOAT
             for _ in range(steps):
-                v = charge(v, load(here, width), threshold, out)
+                if fires == BOUNDED:
+                    v = charge_within(v, load(here, width), limits, ends[0], ends[1], out)
+                else:
+                    v = charge(v, load(here, width), limits, out)
                 here += stride * FLOAT
                 out += neurons // BITS
             store(v, v_at + first * FLOAT)
@@ -166,13 +184,14 @@ times a factor for each channel."""
 @register_jitable(inline="always")  # type: ignore[untyped-decorator]  # numba is untyped
 def finish(
     total: Any,
-    fires: bool,
+    fires: int,
     addend: int,
     place: int,
     kept: int,
     added: int,
     factors: int,
-    threshold: Any,
+    thresholds: int,
+    ends: tuple[Any, Any],
     potential: int,
     out: int,
 ) -> None:
@@ -185,21 +204,24 @@ def finish(
         total = add(total, load_like(total, added + place * FLOAT))
     elif addend == SPIKES:
         total = add(total, scaled(load_like(total, factors), added + place // BITS))
-    if fires:
+    if fires == BOUNDED:
+        v, limits = potential + kept * FLOAT, load_like(total, thresholds)
+        store(charge_within(load_like(total, v), total, limits, ends[0], ends[1], out + place // BITS), v)
+    elif fires == FREE:
         v = potential + kept * FLOAT
-        store(charge(load_like(total, v), total, threshold, out + place // BITS), v)
+        store(charge(load_like(total, v), total, load_like(total, thresholds), out + place // BITS), v)
     else:
         store(total, out + place * FLOAT)
 
 
 @functools.cache
-def convolve_by_rows(width: int, unit: int, fires: bool, addend: int) -> Callable[..., None]:
+def convolve_by_rows(width: int, unit: int, fires: int, addend: int) -> Callable[..., None]:
     """A convolution that adds the weights of the inputs that spike.
 
     Args:
         width: Outputs at a time.
         unit: Bytes of spikes to look at at a time, 1, 2, 4 or 8.
-        fires: Charge neurons with the sums.
+        fires: Which neurons the sums charge.
         addend: What to add to the sums.
 
     The loop takes the weights ``[blocks of outputs, window height, window columns, inputs, width]``.
@@ -213,7 +235,8 @@ def convolve_by_rows(width: int, unit: int, fires: bool, addend: int) -> Callabl
         added: Any,
         factors: Any,
         potential: Any,
-        threshold: Any,
+        thresholds: Any,
+        ends: tuple[Any, Any],
         out: Any,
         rows: Any,
         starts: Any,
@@ -228,6 +251,7 @@ def convolve_by_rows(width: int, unit: int, fires: bool, addend: int) -> Callabl
             added.ctypes.data,
         )
         factors_at, v_at, out_at = factors.ctypes.data, potential.ctypes.data, out.ctypes.data
+        limits_at = thresholds.ctypes.data
         block_bytes = window_height * window_columns * inputs * row_bytes
         across = columns + 2 * before + 1  # starts of every step
         for sample in range(samples):
@@ -272,7 +296,8 @@ def convolve_by_rows(width: int, unit: int, fires: bool, addend: int) -> Callabl
                                 kept,
                                 added_at,
                                 factors_at + block * row_bytes,
-                                threshold,
+                                limits_at + block * row_bytes,
+                                ends,
                                 v_at,
                                 out_at,
                             )
@@ -284,12 +309,12 @@ def convolve_by_rows(width: int, unit: int, fires: bool, addend: int) -> Callabl
 
 
 @functools.cache
-def convolve_by_bytes(width: int, fires: bool, addend: int) -> Callable[..., None]:
+def convolve_by_bytes(width: int, fires: int, addend: int) -> Callable[..., None]:
     """A convolution by table lookup: every byte of spikes selects one of 256 sums of weights.
 
     Args:
         width: Outputs at a time.
-        fires: Charge neurons with the sums.
+        fires: Which neurons the sums charge.
         addend: What to add to the sums.
 
     The loop takes the tables ``[blocks of outputs, bytes of the window, 256 + PAD, width]``. `window` is memory for
@@ -305,7 +330,8 @@ def convolve_by_bytes(width: int, fires: bool, addend: int) -> Callable[..., Non
         added: Any,
         factors: Any,
         potential: Any,
-        threshold: Any,
+        thresholds: Any,
+        ends: tuple[Any, Any],
         out: Any,
         window: Any,
         sizes: tuple[int, ...],
@@ -319,6 +345,7 @@ def convolve_by_bytes(width: int, fires: bool, addend: int) -> Callable[..., Non
             out.ctypes.data,
             window.ctypes.data,
         )
+        limits_at = thresholds.ctypes.data
         position = inputs // BITS
         line_bytes = (columns + 2 * before) * position
         at_a_time = window_columns * position
@@ -359,7 +386,8 @@ def convolve_by_bytes(width: int, fires: bool, addend: int) -> Callable[..., Non
                                 kept,
                                 added_at,
                                 factors_at + block * row_bytes,
-                                threshold,
+                                limits_at + block * row_bytes,
+                                ends,
                                 v_at,
                                 out_at,
                             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import time
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,15 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...compat import layer
-from ...layers import CumulativeMaxPool
+from ...compat import is_plain_if, layer
+from ...layers import CumulativeMaxPool, IntegerIF
 from ...support.compiled import compiled_loop
 from ...support.exact_sums import exact_grid
 from ...support.shapes import pair
 from .loops import BITS, FLOAT
 from .packed import PackedSpikes, channels_innermost, flat, widest
 
-__all__ = ["PackedConvolution", "fire_packed", "packed_convolution", "pool_packed", "pools_packed"]
+__all__ = ["PackedConvolution", "fire_packed", "fires_packed", "packed_convolution", "pool_packed", "pools_packed"]
 
 LARGEST = 3 << 20
 """Largest tables of bytes of spikes, in bytes: they stay in a core's second-level cache, as far as they are used."""
@@ -47,8 +48,19 @@ def fire_packed(neuron: Any, x_seq: Tensor) -> PackedSpikes:
     currents = channels_innermost(x_seq[:1] if same else x_seq, 2)
     potential = potential_of(neuron, x_seq.shape[1:])
     bits = torch.empty(steps, *currents.shape[1:-1], currents.shape[-1] // BITS, dtype=torch.uint8)
-    loop: Any = compiled_loop(fire_bits(widest(potential.numel())))
-    loop(flat(currents), 0 if same else potential.numel(), flat(potential), limit(neuron), flat(bits), steps)
+    found = limits(neuron, potential.shape[-1])
+    width = widest(potential.numel() if found.same else potential.shape[-1])
+    loop: Any = compiled_loop(fire_bits(width, found.fires))
+    thresholds = found.thresholds[:1].expand(width).contiguous() if found.same else found.thresholds
+    loop(
+        flat(currents),
+        0 if same else potential.numel(),
+        flat(potential),
+        flat(thresholds),
+        found.ends,
+        flat(bits),
+        steps,
+    )
     neuron.v = potential.movedim(-1, 1)
     return PackedSpikes(bits)
 
@@ -59,13 +71,56 @@ def potential_of(neuron: Any, shape: tuple[int, ...]) -> Tensor:
     v = neuron.v
     if isinstance(v, Tensor) and v.shape == shape:
         return channels_innermost(v, 1)
+    if isinstance(neuron, IntegerIF):
+        return torch.empty(shape).copy_(neuron.potential.expand(shape)).movedim(1, -1).contiguous()
     samples, channels, *places = shape
     return torch.full((samples, *places, channels), float(v) if isinstance(v, (int, float)) else 0.0)
 
 
-def limit(neuron: Any) -> Any:
-    """The threshold in single precision."""
-    return torch.tensor(float(neuron.v_threshold)).numpy()[()]
+@dataclass(frozen=True)
+class Limits:
+    """Where the neurons of a layer fire, and where their potentials end.
+
+    Attributes:
+        thresholds: ``[channels]``, in single precision.
+        same: They are all the same.
+        fires: How the loops charge the neurons.
+        ends: The smallest and the largest potential, for loops that heed them.
+    """
+
+    thresholds: Tensor
+    same: bool
+    fires: int
+    ends: tuple[Any, Any]
+
+
+def limits(neuron: Any, channels: int) -> Limits:
+    """The thresholds of a neuron with so many channels."""
+    from .packed_kernels import BOUNDED, FREE
+
+    if isinstance(neuron, IntegerIF):
+        thresholds = neuron.threshold.reshape(-1).expand(channels).contiguous()
+        return Limits(thresholds, neuron.threshold.numel() == 1, BOUNDED, (_single(neuron.low), _single(neuron.high)))
+    return Limits(torch.full((channels,), float(neuron.v_threshold)), True, FREE, (_single(0), _single(0)))
+
+
+def _single(number: float) -> Any:
+    return torch.tensor(float(number), dtype=torch.float32).numpy()[()]
+
+
+def fires_packed(neuron: Any) -> bool:
+    """True for a neuron that `fire_packed` can stand for: SpikingJelly's IF, or one of integers with a threshold for
+    each channel."""
+    if isinstance(neuron, IntegerIF):
+        shape = tuple(neuron.threshold.shape)
+        by_channel = neuron.threshold.numel() == 1 or (len(shape) in (1, 3) and all(size == 1 for size in shape[1:]))
+        return by_channel and neuron.threshold.dtype == torch.float32 and not is_watched(neuron)
+    return is_plain_if(neuron) and neuron.v_threshold > 0
+
+
+def is_watched(module: nn.Module) -> bool:
+    """True for a module with hooks."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def pools_packed(pool: nn.Module) -> bool:
@@ -166,6 +221,8 @@ class PackedConvolution:
         Returns:
             None if this does not apply.
         """
+        from .packed_kernels import SILENT
+
         steps, samples, inputs, *places = spikes.shape
         outputs, wanted, *window = self._weight.shape
         if inputs != wanted or len(places) != self._dimensions:
@@ -181,10 +238,10 @@ class PackedConvolution:
         kind, added = _added(addend)
         scale = NONE if factors is None else factors
         if neuron is None:
-            potential, threshold = NONE, NONE.numpy()[0]
+            potential, found = NONE, Limits(NONE, True, SILENT, (_single(0), _single(0)))
             out = torch.empty(steps, samples, *shape[3:], outputs)
         else:
-            potential, threshold = potential_of(neuron, shape[1:]), limit(neuron)
+            potential, found = potential_of(neuron, shape[1:]), limits(neuron, outputs)
             if initial is not None:
                 potential += initial.expand(shape[2:]).movedim(0, -1)
             out = torch.empty(steps, samples, *shape[3:], outputs // BITS, dtype=torch.uint8)
@@ -192,8 +249,8 @@ class PackedConvolution:
         if by_rows is None:
             by_rows = self._is_faster_by_rows(spikes, height, columns)
         loop = self._rows if by_rows else self._lookup
-        arrays = [flat(one) for one in (self._bias, added, scale, potential)]
-        loop(flat(spikes.bits), arrays, threshold, flat(out), sizes, neuron is not None, kind)
+        arrays = [flat(one) for one in (self._bias, added, scale, potential, found.thresholds)]
+        loop(flat(spikes.bits), arrays, found, flat(out), sizes, kind)
         if neuron is None:
             return out.movedim(-1, 2)
         neuron.v = potential.movedim(-1, 1)
@@ -205,9 +262,7 @@ class PackedConvolution:
         most = _crossover(tuple(self._weight.shape), self._geometry, self._dimensions, height, columns)
         return spikes.share() <= most
 
-    def _rows(
-        self, spikes: Any, arrays: list[Any], threshold: Any, out: Any, sizes: tuple[int, ...], fires: bool, kind: int
-    ) -> None:
+    def _rows(self, spikes: Any, arrays: list[Any], found: Limits, out: Any, sizes: tuple[int, ...], kind: int) -> None:
         from .packed_kernels import convolve_by_rows
 
         steps, _, inputs, outputs, _, columns, *_ = sizes
@@ -215,18 +270,18 @@ class PackedConvolution:
         padded = columns + 2 * sizes[-1]
         rows = torch.empty(steps * sizes[8] * columns * inputs, dtype=torch.int64)
         starts = torch.empty(steps * (padded + 1), dtype=torch.int64)
-        loop: Any = compiled_loop(convolve_by_rows(width, math.gcd(inputs // BITS, 8), fires, kind))
-        loop(spikes, self._weights_in_rows, *arrays, threshold, out, rows.numpy(), starts.numpy(), sizes)
+        loop: Any = compiled_loop(convolve_by_rows(width, math.gcd(inputs // BITS, 8), found.fires, kind))
+        loop(spikes, self._weights_in_rows, *arrays, found.ends, out, rows.numpy(), starts.numpy(), sizes)
 
     def _lookup(
-        self, spikes: Any, arrays: list[Any], threshold: Any, out: Any, sizes: tuple[int, ...], fires: bool, kind: int
+        self, spikes: Any, arrays: list[Any], found: Limits, out: Any, sizes: tuple[int, ...], kind: int
     ) -> None:
         from .packed_kernels import convolve_by_bytes
 
         padded = sizes[5] + 2 * sizes[-1]
         window = torch.zeros(sizes[8] * padded * (sizes[2] // BITS), dtype=torch.uint8)
-        loop: Any = compiled_loop(convolve_by_bytes(self._lookup_width, fires, kind))
-        loop(spikes, self._tables, *arrays, threshold, out, window.numpy(), sizes)
+        loop: Any = compiled_loop(convolve_by_bytes(self._lookup_width, found.fires, kind))
+        loop(spikes, self._tables, *arrays, found.ends, out, window.numpy(), sizes)
 
     @functools.cached_property
     def _weights_in_rows(self) -> Any:

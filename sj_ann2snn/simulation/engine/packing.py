@@ -13,14 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ...compat import is_plain_if
 from ...layers import InitialPotential, Scaler, Stepwise
 from ...support.compiled import compiled_loop
 from . import loops
 from .collectors import Call
 from .flow import SUMS, Flow
 from .packed import PackedSpikes, can_be_packed
-from .packed_layers import PackedConvolution, fire_packed, packed_convolution, pool_packed, pools_packed
+from .packed_layers import PackedConvolution, fire_packed, fires_packed, packed_convolution, pool_packed, pools_packed
 
 __all__ = ["Packing"]
 
@@ -79,7 +78,7 @@ class Packing:
             if node.op != "call_module" or node not in flow.varying:
                 continue
             module = modules[str(node.target)]
-            if is_plain_if(module) and module.v_threshold > 0:  # type: ignore[operator]
+            if fires_packed(module):
                 binary.add(node)
             elif pools_packed(module) and node.args[0] in binary:
                 binary.add(node)

@@ -18,6 +18,7 @@ from numba.extending import intrinsic, models, register_model
 __all__ = [
     "add",
     "charge",
+    "charge_within",
     "count",
     "grow",
     "larger",
@@ -184,14 +185,36 @@ def charge(typing_context: Any, potential: Any, current: Any, threshold: Any, ou
         return None
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        v, x, limit, address = arguments
-        charged = builder.fadd(v, x)
-        limits = _repeated(builder, limit, v.type)
-        fires = builder.fcmp_ordered(">=", charged, limits)
-        _store_bits(builder, fires, address, v.type.count)
-        return builder.select(fires, builder.fsub(charged, limits), charged)
+        v, x, limits, address = arguments
+        return _fired(builder, builder.fadd(v, x), limits, address)
 
-    return potential(potential, current, types.float32, types.int64), generate
+    return potential(potential, current, threshold, types.int64), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]  # numba is untyped
+def charge_within(
+    typing_context: Any, potential: Any, current: Any, threshold: Any, low: Any, high: Any, out: Any
+) -> Any:
+    """Like `charge`, but the sum of potential and current saturates at `low` and `high`."""
+    if not isinstance(potential, Floats):
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        v, x, limits, low, high, address = arguments
+        charged = builder.fadd(v, x)
+        for order, end in (("<", low), (">", high)):
+            ends = _repeated(builder, end, v.type)
+            charged = builder.select(builder.fcmp_ordered(order, charged, ends), ends, charged)
+        return _fired(builder, charged, limits, address)
+
+    return potential(potential, current, threshold, types.float32, types.float32, types.int64), generate
+
+
+def _fired(builder: Any, charged: Any, limits: Any, address: Any) -> Any:
+    """The potentials after firing; writes the spikes to an address."""
+    fires = builder.fcmp_ordered(">=", charged, limits)
+    _store_bits(builder, fires, address, charged.type.count)
+    return builder.select(fires, builder.fsub(charged, limits), charged)
 
 
 @intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]  # numba is untyped
