@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+from ..conversion.quantize import BITS
 from ..interchange.files import export, find_exporter
 from .arguments import Subparsers, add_trained_network, steps
 from .one_mode import OneMode, add_place_arguments
@@ -18,9 +19,10 @@ EXAMPLE = """\
 examples:
 
     sj-ann2snn export models:trained --data models:loaders --out network.zip
-    sj-ann2snn export models:trained --data models:loaders --mode 99.9% --out network.pt --format torch
+    sj-ann2snn export models:trained --data models:loaders --mode 99.9% --out network.pt --to torch
+    sj-ann2snn export models:trained --data models:loaders --mode 99.9% --weights int8 --out network.c --to c
 
-In Python, sj_ann2snn.load_network("network.zip") reads it back.
+In Python, sj_ann2snn.load_network("network.zip") reads it back; C is only written.
 """
 
 
@@ -37,9 +39,14 @@ def add_parser(commands: Subparsers) -> None:
     add_trained_network(parser, used="; the first loader is used")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")
     parser.add_argument(
+        "--to",
         "--format",
+        dest="format",
         metavar="NAME",
-        help="archive, torch, or any that `sj-ann2snn plugins` lists (default: the format of the file's suffix)",
+        help="archive, torch, c, or any that `sj-ann2snn plugins` lists (default: the format of the file's suffix)",
+    )
+    parser.add_argument(
+        "--weights", choices=tuple(BITS), help="compute with integers only, with weights of that width (needed by c)"
     )
     parser.add_argument("--mode", default="max", help="mode of the conversion: max, 99.9%%, 0.5 (default: max)")
     parser.add_argument(
@@ -52,6 +59,8 @@ def add_parser(commands: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert the network, write the file and print a summary."""
+    if args.weights is not None:
+        args.option = [*args.option, ("weights", args.weights)]
     conversion, exporter = OneMode(args), find_exporter(args.out, args.format, {})
     with users_code():
         made = conversion.convert(progress=sys.stderr.isatty())
@@ -67,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
         "file": str(args.out),
         "bytes": args.out.stat().st_size,
         "spiking_layers": len(report.scales),
+        "weights": args.weights,
     }
     if args.json:
         print(json.dumps(found, indent=2, ensure_ascii=False))

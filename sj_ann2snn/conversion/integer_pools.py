@@ -11,6 +11,7 @@ from torch import fx, nn
 from torch.nn.modules.pooling import _AdaptiveAvgPoolNd
 
 from ..integers.reading import reduced_dims
+from ..integers.windows import spatial_of
 from ..layers import Stepwise, SumPool
 from ..layers.integer import along
 
@@ -49,9 +50,9 @@ def sums_for(node: fx.Node, module: Any, shape: tuple[int, ...]) -> tuple[nn.Mod
     if not isinstance(operation, nn.Module) and operation in AVERAGES:
         operation = AVERAGES[operation](*node.args[1:], **{k: v for k, v in node.kwargs.items() if k != "input"})
     if isinstance(operation, _AdaptiveAvgPoolNd):
-        return _adaptive(operation, shape[1:])
+        return _adaptive(operation, shape[-spatial_of(operation) :])
     if isinstance(operation, (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)):
-        return _plain(operation, len(shape) - 1)
+        return _plain(operation, spatial_of(operation))
     return None
 
 

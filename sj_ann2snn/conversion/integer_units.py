@@ -19,6 +19,7 @@ from torch.nn.modules.pooling import _AdaptiveMaxPoolNd, _MaxPoolNd
 from ..compat import MemoryModule, is_neuron, is_plain_if
 from ..integers.reading import SIGNS
 from ..integers.recording import Recording
+from ..integers.windows import spatial_of
 from ..layers import (
     ChannelAffine,
     CumulativeMax,
@@ -39,6 +40,9 @@ from .round_weights import by_output
 __all__ = ["Units", "is_whole"]
 
 ELSEWHERE = "Compute it before the data reaches the network, or convert without weights="
+ALL = 1 << 10
+"""More dimensions than a value has."""
+
 RETRAIN = "Retrain the network with ReLU there, or convert without weights="
 
 
@@ -119,8 +123,10 @@ class Units:
             self._neuron(node, module, operands[0])
         elif isinstance(module, (Scaler, ChannelAffine)):
             self._factors(node, module, operands[0])
-        elif isinstance(module, InitialPotential) or _takes_maxima(operation):
+        elif isinstance(module, InitialPotential):
             self._same(node, operands[0])
+        elif (pool := _maxima(operation)) is not None:
+            self._same(node, operands[0], mixed=spatial_of(pool))
         elif isinstance(module, MomentumMaxPool):
             self._refuse(
                 node, module, "it compares averages over time, which are no integers", "Use maxpool='cumulative'"
@@ -133,7 +139,7 @@ class Units:
             else:
                 self._average(node, operands[0], sums)
         elif not isinstance(operation, nn.Module) and operation in (torch.sum, "sum"):
-            self._same(node, operands[0], times=self._ratio(operands[0], node))
+            self._same(node, operands[0], times=self._ratio(operands[0], node), mixed=ALL)
         elif not isinstance(operation, nn.Module) and operation in SIGNS:
             self._sum(node, operation, operands)
         else:
@@ -203,16 +209,14 @@ class Units:
         self.neurons[node] = potentials
         self.known[node] = self.largest[node] = 1.0
 
-    def _same(self, node: fx.Node, source: fx.Node, times: float = 1.0) -> None:
-        """The node's value has the unit of its source."""
+    def _same(self, node: fx.Node, source: fx.Node, times: float = 1.0, mixed: int = 0) -> None:
+        """The node's value has the unit of its source; it mixes so many of the last dimensions."""
         if source in self.known:
             self.known[node] = self.known[source]
         else:
             group, share = self.group(source)
             self.currents[node] = group, share
-            mixes = times != 1.0 or self.recording.shape(node) != self.recording.shape(source)
-            if isinstance(group.place, Place) and mixes and (times != 1.0 or group.place.axis != 0):
-                group.put(None)
+            self._mix(group, mixed)
         self.largest[node] = self.largest[source] * times
 
     def _ratio(self, source: fx.Node, node: fx.Node) -> float:
@@ -229,14 +233,21 @@ class Units:
         else:
             group, share = self.group(source)
             self.currents[node] = group, share / divisor
-            if isinstance(group.place, Place) and (group.place.axis != 0 or keeps_arguments):
-                group.put(None)
+            self._mix(group, ALL if keeps_arguments else replacement.spatial)  # type: ignore[arg-type]
         self.largest[node] = self.largest[source]
+
+    @staticmethod
+    def _mix(group: Group, dimensions: int) -> None:
+        """An operation mixes so many of the last dimensions, so channels there cannot have units of their own."""
+        if isinstance(group.place, Place) and group.place.axis >= group.place.ndim - dimensions:
+            group.put(None)
 
     def _sum(self, node: fx.Node, operation: Any, operands: list[fx.Node]) -> None:
         signs = SIGNS[operation]
         if len(operands) != len(signs) or node.kwargs or len(node.args) != len(signs):
-            self._refuse(node, operation, "it adds something that is not a value of the network", RETRAIN)
+            self._refuse(
+                node, operation, "it adds a constant", "Add it by the bias of a layer, or convert without weights="
+            )
             return
         if operation in (operator.neg, torch.neg, "neg"):
             why = "it negates a current, for an activation of both signs (LeakyReLU, abs), whose spikes have a sign"
@@ -328,10 +339,11 @@ def is_whole(value: float) -> bool:
     return abs(value - round(value)) < 1e-9 * abs(value)
 
 
-def _takes_maxima(operation: Any) -> bool:
+def _maxima(operation: Any) -> nn.Module | None:
+    """The max pool that an operation is, or holds."""
     if isinstance(operation, CumulativeMax):
         operation = operation.maximum
-    return isinstance(operation, (CumulativeMaxPool, _MaxPoolNd, _AdaptiveMaxPoolNd))
+    return operation if isinstance(operation, (CumulativeMaxPool, _MaxPoolNd, _AdaptiveMaxPoolNd)) else None
 
 
 def _keeps_channels(index: Any, shape: tuple[int, ...]) -> bool:

@@ -27,6 +27,7 @@ from ..layers import (
     SumPool,
 )
 from ..layers.integer import along
+from ..support.names import NAME
 from ..support.structures import is_built
 from ..support.trees import leaves
 from .network import IntegerNetwork
@@ -83,13 +84,7 @@ class _Reader:
                     self._result(leaf, number)
             elif node in self.recording.carrying and not is_built(node):
                 self._read(node)
-        if self.problems:
-            listed = "".join(f"\n  - {name}: {why}" for name, why in self.problems)
-            raise IntegerError(
-                f"The network does not compute with integers only:{listed}\nConvert with weights='int8', which lists "
-                "what to change.",
-                tuple(self.problems),
-            )
+        self._require_integers()
         return IntegerNetwork(type(self.network).__name__, tuple(self.operations))
 
     def _samples(self) -> list[Any]:
@@ -104,12 +99,39 @@ class _Reader:
             elif node.args:
                 found.append(node.args[0])
             else:
-                raise IntegerError(
-                    f"The input {node.target!r} is not rounded to integers, so the network does not compute with "
-                    "integers. Convert with weights='int8'.",
-                    ((str(node.target), "it is not rounded to integers"),),
-                )
+                self.problems.append((str(node.meta.get(NAME, node.target)), "this input is not rounded to integers"))
+        if self.problems:
+            self._look_at_modules()
+            self._require_integers()
         return found
+
+    def _look_at_modules(self) -> None:
+        """Find what is not of integers by looking, in a network that cannot be run on integers."""
+        for node in self.network.graph.nodes:
+            module = self._module(node)
+            operation = module.operation if isinstance(module, Stepwise) else module
+            if isinstance(module, (IntegerIF, CumulativeMax, CumulativeMaxPool)):
+                continue
+            if isinstance(module, MemoryModule):
+                self.problems.append((str(node.target), _why(module)))
+            elif isinstance(operation, nn.Module):
+                try:
+                    for name, value in operation.named_parameters(recurse=False):
+                        _integers(value, name)
+                except _Refused as refused:
+                    self.problems.append((str(node.target), str(refused)))
+
+    def _require_integers(self) -> None:
+        """Raises:
+        IntegerError: There are problems.
+        """
+        if self.problems:
+            listed = "".join(f"\n  - {name}: {why}" for name, why in self.problems)
+            raise IntegerError(
+                f"The network does not compute with integers only:{listed}\nConvert with weights='int8', which lists "
+                "what to change.",
+                tuple(self.problems),
+            )
 
     def _dtype(self) -> torch.dtype:
         return next((one.dtype for one in self.network.parameters() if one.is_floating_point()), torch.float32)
@@ -156,7 +178,7 @@ class _Reader:
             shape = self.recording.shape(node)
             varies = self._varies(operands) or reduce == "growth"
             sources = tuple(self._one(one) for one in operands)
-            channels = shape[0] if len(shape) > 1 or reduce == "growth" else 1
+            channels = int(np.prod(shape)) // len(windows)
             self._add(node, Pool(name, sources, shape, varies, windows, channels, reduce))
         elif operation in (torch.sum, "sum") and not isinstance(operation, nn.Module):
             self._reduction(node, name, operands[0])
@@ -175,7 +197,21 @@ class _Reader:
         """The windows of a pool, and what becomes of them; None for other operations."""
         if not isinstance(operation, nn.Module) or not isinstance(self.recording.values[node], Tensor):
             return None
-        return _windows_of(operation, self.recording.shape(operand)[1:], self.recording.shape(node)[1:])
+        inner = operation.maximum if isinstance(operation, CumulativeMax) else operation
+        if not isinstance(inner, (SumPool, CumulativeMaxPool, _MaxPoolNd, _AdaptiveMaxPoolNd)):
+            return None
+        spatial = spatial_of(inner)
+        reduce = "growth" if isinstance(operation, (CumulativeMax, CumulativeMaxPool)) else "largest"
+        size, results = (self.recording.shape(one)[-spatial:] for one in (operand, node))
+        if isinstance(inner, _AdaptiveMaxPoolNd):
+            return adaptive_windows(size, results), reduce
+        around = [(one, one) for one in along(spatial, inner.padding)]
+        kernel, stride = along(spatial, inner.kernel_size), along(spatial, inner.stride)
+        if isinstance(inner, SumPool):
+            return sliding_windows(size, kernel, stride, around, [1] * spatial), "sum"
+        # With ceil_mode, there are more windows than fit.
+        dilation = along(spatial, inner.dilation)
+        return sliding_windows(size, kernel, stride, around, dilation, results=results), reduce
 
     def _gather(self, node: fx.Node, name: str, operation: Any, operands: list[fx.Node]) -> None:
         if isinstance(operation, MemoryModule) or is_neuron(operation):
@@ -333,28 +369,6 @@ def _shifted(weight: Any) -> tuple[Any, Any]:
         rows = np.where(even[:, None], rows // 2, rows)
         shift += even
     return rows.reshape(weight.shape), shift
-
-
-def _windows_of(operation: Any, size: tuple[int, ...], results: tuple[int, ...]) -> tuple[Any, str] | None:
-    """The windows of a pool of images of a size, and what becomes of them; None for other operations."""
-    reduce = "growth" if isinstance(operation, (CumulativeMax, CumulativeMaxPool)) else "largest"
-    if isinstance(operation, CumulativeMax):
-        operation = operation.maximum
-    if isinstance(operation, SumPool):
-        around = [(one, one) for one in operation.padding]
-        return sliding_windows(size, operation.kernel_size, operation.stride, around, [1] * len(size)), "sum"
-    if isinstance(operation, (_MaxPoolNd, CumulativeMaxPool)):
-        spatial = operation.spatial if isinstance(operation, CumulativeMaxPool) else spatial_of(operation)
-        kernel, stride, padding, dilation = (
-            along(spatial, one)
-            for one in (operation.kernel_size, operation.stride, operation.padding, operation.dilation)
-        )
-        around = [(one, one) for one in padding]
-        # With ceil_mode, there are more windows than fit.
-        return sliding_windows(size, kernel, stride, around, dilation, results=results), reduce
-    if isinstance(operation, _AdaptiveMaxPoolNd):
-        return adaptive_windows(size, results), reduce
-    return None
 
 
 def reduced_dims(node: fx.Node, ndim: int) -> list[int]:

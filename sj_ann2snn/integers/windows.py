@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 __all__ = ["Windows", "adaptive_windows", "sliding_windows", "transposed_windows"]
 
@@ -112,6 +111,11 @@ def padding_of(layer: Any) -> list[tuple[int, int]]:
     return [(one, one) for one in layer.padding]
 
 
-def spatial_of(layer: nn.Module) -> int:
-    """Number of spatial dimensions of a layer called ``...1d``, ``...2d`` or ``...3d``."""
-    return int(type(layer).__name__[-2])
+def spatial_of(layer: Any) -> int:
+    """Number of spatial dimensions of a pool, which come last: what it says, or its class, called ``...2d``.
+
+    >>> spatial_of(nn.AvgPool2d(2))
+    2
+    """
+    found: int | None = getattr(layer, "spatial", None)
+    return int(type(layer).__name__[-2]) if found is None else found

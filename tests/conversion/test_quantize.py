@@ -103,6 +103,17 @@ def test_unknown_weights_are_refused(weights: Any) -> None:
 REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "both signs": (lambda: perceptron(nn.LeakyReLU(0.1)), {}, r"activation of both signs"),
     "graded spikes": (perceptron, {"neuron": GradedMaker()}, r"(?s)1 \(Graded\).*3 \(Graded\).*neuron='if'"),
+    "a constant": (
+        lambda: Written(
+            lambda net, x: net.second(torch.relu(net.first(x) + net.other(x) + net.constant)),
+            first=nn.Linear(6, 6),
+            other=nn.Linear(6, 6),
+            second=nn.Linear(6, 2),
+            constant=nn.Parameter(torch.rand(6)),
+        ),
+        {},
+        r"adds a constant.*by the bias of a layer",
+    ),
     "a sine in front": (
         lambda: Written(
             lambda net, x: net.second(torch.relu(net.first(x.sin()))), first=nn.Linear(6, 4), second=nn.Linear(4, 2)

@@ -62,6 +62,12 @@ NETWORKS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "max pools": (lambda: randomized(vgg()), (3, 16, 16)),
     "transposed": (decoder, (3, 8, 8)),
     "one-dimensional": (one_dimensional, (2, 32)),
+    "pools without channels": (
+        lambda: nn.Sequential(
+            nn.Linear(6, 20), nn.ReLU(), nn.MaxPool1d(2), nn.Linear(10, 8), nn.ReLU(), nn.AvgPool1d(4)
+        ),
+        (6,),
+    ),
     "linear over tokens": (tokens, (5, 6)),
 }
 
@@ -151,7 +157,9 @@ def test_the_network_is_left_as_it_is() -> None:
 
 
 def test_a_float_network_is_refused_with_its_layers() -> None:
-    with pytest.raises(IntegerError, match=r"input 'input' is not rounded.*weights='int8'"):
+    with pytest.raises(
+        IntegerError, match=r"(?s)input: this input is not rounded.*6: the neuron IFNode.*weights='int8'"
+    ):
         integer_network(convert(cnn().eval(), images()))
 
 
