@@ -14,11 +14,14 @@ from torch import Tensor, nn
 
 from sj_ann2snn import (
     Converter,
+    InputError,
     IntegerError,
     IntegerIF,
     IntegerInput,
     OptionError,
     Scaler,
+    diagnose,
+    evaluate,
     export,
     integer_network,
     load_network,
@@ -226,6 +229,20 @@ def test_the_report_has_widths_and_obstacles() -> None:
     assert json.loads(json.dumps(converter.report.as_dict()))["integers"]["weights"] == "int8"
     converter.normalize(cnn().eval())
     assert converter.report.integers is None
+
+
+def test_diagnose_says_that_it_needs_floating_point() -> None:
+    x, ann = images(), cnn().eval()
+    with pytest.raises(InputError, match=r"computes with integers \(2 is an IntegerIF\).*without weights="):
+        diagnose(ann, convert(ann, x, weights="int8"), [(x, ann(x).argmax(1))], T=4)
+
+
+def test_evaluate_counts_the_spikes_of_the_reference() -> None:
+    x, ann = images(6), cnn().eval()
+    snn = convert(ann, images(), weights="int8")
+    found = evaluate(snn, [(x, ann(x).argmax(1))], T=8, progress=False)
+    run = integer_network(snn).run(x, T=8)
+    assert found.spikes_per_sample == pytest.approx(sum(int(one.sum()) for one in run.spikes.values()) / 6)
 
 
 def test_parts_of_a_network_become_integers() -> None:

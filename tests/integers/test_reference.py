@@ -31,6 +31,9 @@ from ..helpers.integers import assert_agrees
 from ..helpers.networks import convert, randomized
 from ..helpers.random_networks import Network, networks
 
+pytestmark = pytest.mark.filterwarnings("ignore::sj_ann2snn.NotConvertedWarning")
+"""A random network may begin with operations that no mapper claims."""
+
 SHARED = os.environ.get("SJ_ANN2SNN_SHARED")
 """Folder with the trained reference networks; see benchmarks/simulation_speed.py."""
 
