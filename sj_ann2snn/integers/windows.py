@@ -114,7 +114,8 @@ def padding_of(layer: Any) -> list[tuple[int, int]]:
 def spatial_of(layer: Any) -> int:
     """Number of spatial dimensions of a pool, which come last: what it says, or its class, called ``...2d``.
 
-    >>> spatial_of(nn.AvgPool2d(2))
+    >>> import torch
+    >>> spatial_of(torch.nn.AvgPool2d(2))
     2
     """
     found: int | None = getattr(layer, "spatial", None)

@@ -15,6 +15,7 @@ from numba.extending import register_jitable
 from .loops import BITS, FLOAT
 from .vectors import (
     add,
+    as_floats,
     charge,
     charge_within,
     count,
@@ -22,13 +23,14 @@ from .vectors import (
     larger,
     load,
     load_like,
+    load_row,
     lowest,
     ones_in,
     scaled,
     store,
     unpacked,
     word,
-    zeros,
+    zero_row,
 )
 
 __all__ = [
@@ -215,7 +217,7 @@ def finish(
 
 
 @functools.cache
-def convolve_by_rows(width: int, unit: int, fires: int, addend: int) -> Callable[..., None]:
+def convolve_by_rows(width: int, unit: int, fires: int, addend: int, size: int = FLOAT) -> Callable[..., None]:
     """A convolution that adds the weights of the inputs that spike.
 
     Args:
@@ -223,10 +225,11 @@ def convolve_by_rows(width: int, unit: int, fires: int, addend: int) -> Callable
         unit: Bytes of spikes to look at at a time, 1, 2, 4 or 8.
         fires: Which neurons the sums charge.
         addend: What to add to the sums.
+        size: Bytes of a weight: 2 for small integers whose sums fit into 16 bits, 4 for single precision.
 
     The loop takes the weights ``[blocks of outputs, window height, window columns, inputs, width]``.
     """
-    row_bytes = width * FLOAT
+    row_bytes, weight_bytes = width * FLOAT, width * size
 
     def loop(
         spikes: Any,
@@ -252,7 +255,7 @@ def convolve_by_rows(width: int, unit: int, fires: int, addend: int) -> Callable
         )
         factors_at, v_at, out_at = factors.ctypes.data, potential.ctypes.data, out.ctypes.data
         limits_at = thresholds.ctypes.data
-        block_bytes = window_height * window_columns * inputs * row_bytes
+        block_bytes = window_height * window_columns * inputs * weight_bytes
         across = columns + 2 * before + 1  # starts of every step
         for sample in range(samples):
             for y in range(out_height):
@@ -273,7 +276,7 @@ def convolve_by_rows(width: int, unit: int, fires: int, addend: int) -> Callable
                             for part in range(0, inputs, unit * BITS):
                                 bits = word(spikes_at + (place + part) // BITS, unit)
                                 while bits != 0:
-                                    rows[found] = (first + part + lowest(bits)) * row_bytes
+                                    rows[found] = (first + part + lowest(bits)) * weight_bytes
                                     found += 1
                                     bits &= bits - 1
                     starts[step * across + across - 1] = found
@@ -285,11 +288,11 @@ def convolve_by_rows(width: int, unit: int, fires: int, addend: int) -> Callable
                         for x in range(out_columns):
                             begin = starts[step * across + x * stride_across]
                             end = starts[step * across + x * stride_across + window_columns]
-                            total = load(bias_at + block * row_bytes, width)
+                            total = zero_row(width, size)
                             for k in range(begin, end):
-                                total = add(total, load(here + rows[k], width))
+                                total = add(total, load_row(here + rows[k], width, size))
                             finish(
-                                total,
+                                add(as_floats(total), load(bias_at + block * row_bytes, width)),
                                 fires,
                                 addend,
                                 place,
@@ -301,7 +304,7 @@ def convolve_by_rows(width: int, unit: int, fires: int, addend: int) -> Callable
                                 v_at,
                                 out_at,
                             )
-                            here -= stride_across * inputs * row_bytes
+                            here -= stride_across * inputs * weight_bytes
                             kept += outputs
                             place += outputs
 
@@ -309,19 +312,20 @@ def convolve_by_rows(width: int, unit: int, fires: int, addend: int) -> Callable
 
 
 @functools.cache
-def convolve_by_bytes(width: int, fires: int, addend: int) -> Callable[..., None]:
+def convolve_by_bytes(width: int, fires: int, addend: int, size: int = FLOAT) -> Callable[..., None]:
     """A convolution by table lookup: every byte of spikes selects one of 256 sums of weights.
 
     Args:
         width: Outputs at a time.
         fires: Which neurons the sums charge.
         addend: What to add to the sums.
+        size: As for `convolve_by_rows`.
 
     The loop takes the tables ``[blocks of outputs, bytes of the window, 256 + PAD, width]``. `window` is memory for
     ``[window height, columns + 2 * before, bytes of a position]``.
     """
-    row_bytes = width * FLOAT
-    table_bytes = (256 + PAD) * row_bytes
+    row_bytes, entry_bytes = width * FLOAT, width * size
+    table_bytes = (256 + PAD) * entry_bytes
 
     def loop(
         spikes: Any,
@@ -366,20 +370,25 @@ def convolve_by_bytes(width: int, fires: int, addend: int) -> Callable[..., None
                         kept = ((sample * out_height + y) * out_columns) * outputs + block * width
                         place = ((image * out_height + y) * out_columns) * outputs + block * width
                         for x in range(out_columns):
-                            total, other = load(bias_at + block * row_bytes, width), zeros(width)
+                            total, other = zero_row(width, size), zero_row(width, size)
                             table = first_table
                             for down in range(window_height):
                                 here = window_at + down * line_bytes + x * stride_across * position
                                 for k in range(0, at_a_time - 1, 2):
-                                    total = add(total, load(table + word(here + k, 1) * row_bytes, width))
+                                    total = add(total, load_row(table + word(here + k, 1) * entry_bytes, width, size))
                                     table += table_bytes
-                                    other = add(other, load(table + word(here + k + 1, 1) * row_bytes, width))
+                                    other = add(
+                                        other, load_row(table + word(here + k + 1, 1) * entry_bytes, width, size)
+                                    )
                                     table += table_bytes
                                 if at_a_time % 2:
-                                    total = add(total, load(table + word(here + at_a_time - 1, 1) * row_bytes, width))
+                                    total = add(
+                                        total,
+                                        load_row(table + word(here + at_a_time - 1, 1) * entry_bytes, width, size),
+                                    )
                                     table += table_bytes
                             finish(
-                                add(total, other),
+                                add(as_floats(add(total, other)), load(bias_at + block * row_bytes, width)),
                                 fires,
                                 addend,
                                 place,

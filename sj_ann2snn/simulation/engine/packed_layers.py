@@ -185,6 +185,17 @@ def sums_are_exact(weight: Tensor, bias: Tensor) -> bool:
     return all(bool((steps == steps.round()).all()) for steps in (numbers[0] / grid[:, None], numbers[1] / grid))
 
 
+def fits_short(weight: Tensor) -> bool:
+    """True for integers ``[out, ...]`` whose sums fit into 16 bits, whichever of them are added.
+
+    >>> fits_short(torch.tensor([[30000.0, 2767.0]])), fits_short(torch.tensor([[30000.0, 2768.0]]))
+    (True, False)
+    """
+    rows = weight.flatten(1)
+    most = torch.maximum(rows.clamp(min=0).sum(1), -rows.clamp(max=0).sum(1)).max()
+    return bool((rows == rows.round()).all()) and float(most) < 1 << 15
+
+
 class PackedConvolution:
     """A convolution of packed spikes; several threads may share it. Linear layers have images of one position.
 
@@ -193,11 +204,16 @@ class PackedConvolution:
         bias: ``[out]``.
         geometry: Strides down and across, padding above and before.
         dimensions: Of space: 2 or 0.
+        short: Add up in integers of 16 bits; by default if the sums fit into them.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor, geometry: tuple[int, ...], dimensions: int = 2) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor, geometry: tuple[int, ...], dimensions: int = 2, short: bool | None = None
+    ) -> None:
         self._weight, self._bias, self._geometry, self._dimensions = weight, bias, geometry, dimensions
-        self._has_tables = weight.numel() // BITS * 256 * FLOAT <= LARGEST
+        short = fits_short(weight) if short is None else short
+        self._dtype, self._size = (torch.int16, 2) if short else (torch.float32, FLOAT)
+        self._has_tables = weight.numel() // BITS * 256 * self._size <= LARGEST
 
     def __call__(
         self,
@@ -259,7 +275,8 @@ class PackedConvolution:
     def _is_faster_by_rows(self, spikes: PackedSpikes, height: int, columns: int) -> bool:
         if not self._has_tables:
             return True
-        most = _crossover(tuple(self._weight.shape), self._geometry, self._dimensions, height, columns)
+        short = self._dtype is torch.int16
+        most = _crossover(tuple(self._weight.shape), self._geometry, self._dimensions, height, columns, short)
         return spikes.share() <= most
 
     def _rows(self, spikes: Any, arrays: list[Any], found: Limits, out: Any, sizes: tuple[int, ...], kind: int) -> None:
@@ -270,7 +287,7 @@ class PackedConvolution:
         padded = columns + 2 * sizes[-1]
         rows = torch.empty(steps * sizes[8] * columns * inputs, dtype=torch.int64)
         starts = torch.empty(steps * (padded + 1), dtype=torch.int64)
-        loop: Any = compiled_loop(convolve_by_rows(width, math.gcd(inputs // BITS, 8), found.fires, kind))
+        loop: Any = compiled_loop(convolve_by_rows(width, math.gcd(inputs // BITS, 8), found.fires, kind, self._size))
         loop(spikes, self._weights_in_rows, *arrays, found.ends, out, rows.numpy(), starts.numpy(), sizes)
 
     def _lookup(
@@ -280,22 +297,22 @@ class PackedConvolution:
 
         padded = sizes[5] + 2 * sizes[-1]
         window = torch.zeros(sizes[8] * padded * (sizes[2] // BITS), dtype=torch.uint8)
-        loop: Any = compiled_loop(convolve_by_bytes(self._lookup_width, found.fires, kind))
+        loop: Any = compiled_loop(convolve_by_bytes(self._lookup_width, found.fires, kind, self._size))
         loop(spikes, self._tables, *arrays, found.ends, out, window.numpy(), sizes)
 
     @functools.cached_property
     def _weights_in_rows(self) -> Any:
         outputs, width = len(self._weight), widest(len(self._weight))
         rows = self._weight.permute(2, 3, 1, 0).reshape(-1, outputs // width, width)
-        return flat(rows.transpose(0, 1).contiguous())
+        return flat(rows.transpose(0, 1).to(self._dtype).contiguous())
 
     @property
     def _lookup_width(self) -> int:
-        return math.gcd(len(self._weight), WIDEST_LOOKUP)
+        return math.gcd(len(self._weight), WIDEST_LOOKUP * FLOAT // self._size)
 
     @functools.cached_property
     def _tables(self) -> Any:
-        return flat(tables(self._weight, self._lookup_width))
+        return flat(tables(self._weight, self._lookup_width).to(self._dtype))
 
 
 def tables(weight: Tensor, width: int) -> Tensor:
@@ -325,7 +342,7 @@ def _added(addend: PackedSpikes | Tensor | None) -> tuple[int, Tensor]:
 
 @functools.cache
 def _crossover(
-    weights: tuple[int, ...], geometry: tuple[int, ...], dimensions: int, height: int, columns: int
+    weights: tuple[int, ...], geometry: tuple[int, ...], dimensions: int, height: int, columns: int, short: bool
 ) -> float:
     """The firing rate up to which adding rows of weights is faster than table lookup, by a trial on this machine.
 
@@ -335,8 +352,9 @@ def _crossover(
         dimensions: See `PackedConvolution`.
         height: Of the images; a few lines of them are tried.
         columns: Of the images.
+        short: See `PackedConvolution`.
     """
-    conv = PackedConvolution(torch.zeros(weights), torch.zeros(weights[0]), geometry, dimensions)
+    conv = PackedConvolution(torch.zeros(weights), torch.zeros(weights[0]), geometry, dimensions, short)
     places = (min(height, weights[2] + 4), columns) if dimensions else ()
     generator = torch.Generator().manual_seed(0)
 

@@ -16,7 +16,9 @@ from numba import types
 from numba.extending import intrinsic, models, register_model
 
 __all__ = [
+    "SHORT",
     "add",
+    "as_floats",
     "charge",
     "charge_within",
     "count",
@@ -24,11 +26,13 @@ __all__ = [
     "larger",
     "load",
     "load_like",
+    "load_row",
     "lowest",
     "scaled",
     "store",
     "unpacked",
     "word",
+    "zero_row",
     "zeros",
 ]
 
@@ -104,6 +108,55 @@ def zeros(typing_context: Any, width: Any) -> Any:
     return Floats(size)(width), generate
 
 
+SHORT = 2
+"""Bytes of a small integer."""
+
+
+def _kind(size: Any, width: Any) -> tuple[Any, Any] | None:
+    """The types, for numba and LLVM, of a vector of numbers of that many bytes."""
+    if _literal(size) is None or (count := _literal(width)) is None:
+        return None
+    short = _literal(size) == SHORT
+    return (Counts(count) if short else Floats(count)), ir.VectorType(HALF if short else FLOAT, count)
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]  # numba is untyped
+def zero_row(typing_context: Any, width: Any, size: Any) -> Any:
+    """Zeros of `size` bytes: 2 for small integers, 4 for single precision."""
+    if (found := _kind(size, width)) is None:
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return ir.Constant(found[1], None)
+
+    return found[0](width, size), generate
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]  # numba is untyped
+def load_row(typing_context: Any, address: Any, width: Any, size: Any) -> Any:
+    """The numbers of `size` bytes at an address."""
+    if (found := _kind(size, width)) is None:
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _load(builder, arguments[0], found[1], 2)
+
+    return found[0](types.int64, width, size), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]  # numba is untyped
+def as_floats(typing_context: Any, numbers: Any) -> Any:
+    """The numbers in single precision."""
+    if not isinstance(numbers, (Floats, Counts)):
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        (found,) = arguments
+        return found if isinstance(numbers, Floats) else builder.sitofp(found, ir.VectorType(FLOAT, numbers.width))
+
+    return Floats(numbers.width)(numbers), generate
+
+
 @intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]  # numba is untyped
 def load(typing_context: Any, address: Any, width: Any) -> Any:
     """The numbers at an address."""
@@ -144,11 +197,11 @@ def store(typing_context: Any, numbers: Any, address: Any) -> Any:
 @intrinsic  # type: ignore[untyped-decorator]  # numba is untyped
 def add(typing_context: Any, one: Any, other: Any) -> Any:
     """The sums of the elements."""
-    if not isinstance(one, Floats):
+    if not isinstance(one, (Floats, Counts)):
         return None
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.fadd(*arguments)
+        return builder.fadd(*arguments) if isinstance(one, Floats) else builder.add(*arguments)
 
     return one(one, other), generate
 

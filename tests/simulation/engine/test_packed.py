@@ -120,20 +120,21 @@ def integers(neuron: IntegerIF, currents: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("by_rows", [True, False])
-@pytest.mark.parametrize("bits", [25, 8])
+@pytest.mark.parametrize(("bits", "times"), [(25, 1), (8, 1), (25, 1000)])
 @pytest.mark.parametrize("channels", [8, 24, 64])
-def test_integer_neurons(monkeypatch: pytest.MonkeyPatch, channels: int, bits: int, by_rows: bool) -> None:
+def test_integer_neurons(monkeypatch: pytest.MonkeyPatch, channels: int, bits: int, times: int, by_rows: bool) -> None:
     torch.manual_seed(channels)
     conv: Any = nn.Conv2d(16, channels, 3, padding=1)
     with torch.no_grad():
         for value in conv.parameters():
-            value.copy_(torch.randint(-40, 50, value.shape))
+            value.copy_(torch.randint(-40, 50, value.shape) * times)
     thresholds = torch.randint(20, 128, (channels, 1, 1)).float()
     x, shortcut = random_spikes(16, 5, 6), random_spikes(channels, 5, 6)
     factors = torch.randint(1, 100, (channels,)).float()
     currents = conv(x.flatten(0, 1)).detach().unflatten(0, (STEPS, SAMPLES))
     layer = packed_layers.packed_convolution(conv)
     assert layer is not None
+    assert packed_layers.fits_short(conv.weight.detach()) == (times == 1)  # both kinds of sums
     monkeypatch.setattr(layer, "_is_faster_by_rows", lambda *_: by_rows)
     for threshold in (thresholds, torch.tensor(30.0)):
         for addend, scale, wanted in (
@@ -160,7 +161,7 @@ def test_integer_networks_are_packed() -> None:
     flow = Flow.of(snn)
     assert flow is not None
     found = packing.Packing(flow, flow.modules, 8)
-    assert [str(node.target) for node in found.chains] == ["1", "3"]
+    assert {str(node.target) for node in found.chains} == {"1", "3"}
     off = IntegerIF(torch.ones(5, 6), bits=16)  # thresholds of single neurons
     assert not packed_layers.fires_packed(off)
 
