@@ -58,6 +58,7 @@ from .errors import (
     ExportError,
     FormatError,
     InputError,
+    IntegerError,
     LegacyArgumentWarning,
     MemoryWarning,
     ModeError,
@@ -83,7 +84,11 @@ from .evaluation.metrics.regions import Dice, IoU
 from .evaluation.metrics.regression import MeanAbsoluteError, MeanSquaredError, R2Score
 from .evaluation.result import EvaluationResult, LayerActivity
 from .hooks.specs import API_VERSION, hookimpl
+from .integers.network import IntegerNetwork, IntegerRun
+from .integers.purity import Obstacle
+from .integers.widths import LayerWidths
 from .interchange.files import export, load_network
+from .interchange.integers import integer_network, saturated
 from .interchange.onnx import from_onnx
 from .layers import (
     ChannelAffine,
@@ -91,10 +96,13 @@ from .layers import (
     CumulativeMaxPool,
     InitialPotential,
     InPlaceNeuron,
+    IntegerIF,
+    IntegerInput,
     MemoryLayer,
     MomentumMaxPool,
     Scaler,
     Stepwise,
+    SumPool,
     call_operation,
 )
 from .simulation.simulate import simulate
@@ -162,12 +170,18 @@ __all__ = [
     "InPlaceNeuron",
     "InitialPotential",
     "InputError",
+    "IntegerError",
+    "IntegerIF",
+    "IntegerInput",
+    "IntegerNetwork",
+    "IntegerRun",
     "IoU",
     "Last",
     "LayerActivity",
     "LayerCosts",
     "LayerDiagnosis",
     "LayerMapper",
+    "LayerWidths",
     "LegacyArgumentWarning",
     "Linear",
     "Margin",
@@ -192,6 +206,7 @@ __all__ = [
     "Normalization",
     "NotConvertedWarning",
     "Observer",
+    "Obstacle",
     "OperationDescription",
     "OptionError",
     "OutOfMemoryError",
@@ -218,6 +233,7 @@ __all__ = [
     "Stateful",
     "Stepwise",
     "Sum",
+    "SumPool",
     "TracingError",
     "Trial",
     "TrialOutput",
@@ -244,6 +260,7 @@ __all__ = [
     "from_onnx",
     "hookimpl",
     "html_report",
+    "integer_network",
     "load_network",
     "make_if_neuron",
     "map_tensors",
@@ -252,6 +269,7 @@ __all__ = [
     "require_flag",
     "require_integer",
     "require_number",
+    "saturated",
     "simulate",
     "tensors",
     "tune",

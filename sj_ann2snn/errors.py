@@ -21,6 +21,7 @@ __all__ = [
     "ExportError",
     "FormatError",
     "InputError",
+    "IntegerError",
     "LegacyArgumentWarning",
     "MemoryWarning",
     "ModeError",
@@ -111,6 +112,18 @@ class DeadLayerError(CalibrationError):
 
 class ScaleError(PluginError):
     """A normalization returned a scale that is not finite, not positive or of the wrong shape."""
+
+
+class IntegerError(ConversionError):
+    """A network cannot compute with integers only; the message lists what stands in the way.
+
+    Attributes:
+        problems: For every part that cannot, the name of the layer and the reason.
+    """
+
+    def __init__(self, message: str, problems: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(message)
+        self.problems = problems
 
 
 class InputError(Ann2SnnError, ValueError):

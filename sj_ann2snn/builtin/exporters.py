@@ -1,4 +1,4 @@
-"""The built-in formats: an archive that any program can read, and a torch file."""
+"""The built-in formats: an archive that any program can read, a torch file, and C."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sj_ann2snn import Exporter, ExportError, FormatError, NetworkDescription, hookimpl, replacing
 
+from .c_exporter import C
 from .zip_members import checked_members, most_unpacked
 
 ANN2SNN_API = 1
@@ -205,4 +206,4 @@ def _read_tensor(archive: zipfile.ZipFile, member: zipfile.ZipInfo, dtype: str, 
 
 @hookimpl
 def ann2snn_exporters() -> list[type[Exporter]]:
-    return [Archive, Torch]
+    return [Archive, C, Torch]

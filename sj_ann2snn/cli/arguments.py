@@ -53,6 +53,7 @@ CONVERTER_KEYWORDS = (
     "neuron",
     "prefer",
     "verify",
+    "weights",
 )
 """The converter's own keywords that can be given as options."""
 

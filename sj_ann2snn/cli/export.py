@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..contracts.exporter import Exporter
+from ..conversion.quantize import BITS
 from ..errors import InputError, OptionError
 from ..evaluation.export_check import ExportCheck, check_export
 from ..hooks.options import declared_options
@@ -28,12 +29,13 @@ EXAMPLE = """\
 examples:
 
     sj-ann2snn export models:trained --data models:loaders --out network.zip
-    sj-ann2snn export models:trained --data models:loaders --mode 99.9% --out network.pt --format torch
-    sj-ann2snn export models:trained --data models:loaders --out network.nir --to nir target=sinabs --check
+    sj-ann2snn export models:trained --data models:loaders --mode 99.9% --out network.pt --to torch
+    sj-ann2snn export models:trained --data models:loaders --mode 99.9% --weights int8 --out network.c --to c
+    sj-ann2snn export models:trained --data models:loaders --mode 99.9% --out network.nir --to nir target=sinabs --check
 
 The last one needs the plugin sj-ann2snn-nir.
 
-In Python, sj_ann2snn.load_network("network.zip") reads it back.
+In Python, sj_ann2snn.load_network("network.zip") reads it back; C is only written.
 """
 
 
@@ -60,12 +62,16 @@ def add_parser(commands: Subparsers) -> None:
     add_trained_network(parser, used="; the first loader is used")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")
     parser.add_argument(
-        "--format",
         "--to",
+        "--format",
+        dest="format",
         nargs="+",
         metavar=("NAME", "OPTION=VALUE"),
-        help="archive, torch, or any that `sj-ann2snn plugins` lists, with its options (default: the format of the "
+        help="archive, torch, c, or any that `sj-ann2snn plugins` lists, with its options (default: the format of the "
         "file's suffix)",
+    )
+    parser.add_argument(
+        "--weights", choices=tuple(BITS), help="compute with integers only, with weights of that width (needed by c)"
     )
     parser.add_argument(
         "--check",
@@ -88,6 +94,8 @@ def add_parser(commands: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert the network, write the file, check it if asked to, and print a summary."""
+    if args.weights is not None:
+        args.option = [*args.option, ("weights", args.weights)]
     name, options = _format(args.format)
     conversion, exporter = OneMode(args), find_exporter(args.out, name, options)
     with users_code():
@@ -108,6 +116,7 @@ def run(args: argparse.Namespace) -> int:
         "file": str(args.out),
         "bytes": args.out.stat().st_size,
         "spiking_layers": len(report.scales),
+        "weights": args.weights,
     }
     if checked is not None:
         found["check"] = {**asdict(checked), "agrees": checked.agrees}

@@ -23,10 +23,12 @@ from .channel_finder import find_channels
 from .correct import correct
 from .draft import Draft
 from .expected_rates import note_quiet_layers
+from .integer_inputs import samples_for
 from .legacy_arguments import UNSET, warn_of_momentum
 from .neurons import Neurons
 from .plan import make_plan
 from .prepare import prepare
+from .quantize import quantize, weight_bits
 from .report import ConversionCheck, ConversionReport, joined_checks, joined_reports
 from .reporting import make_check, make_report
 from .rewrite import build_network, rewrite_normalized
@@ -91,13 +93,16 @@ class Converter:
             of them over time, wherever the network calls it, and hand its mean output to the rest of the network.
         progress: Show a progress bar.
         verify: Check on two samples that the network with folded scales computes what the ANN computes.
+        weights: `"int4"`, `"int8"` or `"int16"` for a network that computes with integers only: weights of that width
+            and integer biases, an integer threshold for each channel, binary spikes. The input is rounded to 8 bits.
+            By default, floating point.
         options: Options of the mode, the mappers, the corrections and the neuron; an unknown one is an error that lists
             the known ones.
 
     Raises:
         ModeError: The mode is unknown or out of range.
-        OptionError: A keyword is unknown, `layers` holds anything but patterns and arguments, or `leaf_modules` or
-            `convert_only` anything but names.
+        OptionError: A keyword or `weights` is unknown, `layers` holds anything but patterns and arguments, or
+            `leaf_modules` or `convert_only` anything but names.
         ConflictError: Several plugins claim the same thing.
 
     Source: Rueckauer et al. 2017, "Conversion of continuous-valued deep networks to efficient event-driven
@@ -124,6 +129,7 @@ class Converter:
         convert_only: str | Sequence[str] | None = None,
         progress: bool = True,
         verify: bool = True,
+        weights: str | None = None,
         **options: Any,
     ) -> None:
         if momentum is not UNSET:
@@ -138,6 +144,8 @@ class Converter:
         self.convert_only = None if convert_only is None else module_names("convert_only", convert_only)
         self.progress = progress
         self.verify = verify
+        self.weights = weights
+        self._bits = weight_bits(weights)
         with neutral():
             self._selection = Selection(
                 mode=mode,
@@ -212,6 +220,9 @@ class Converter:
 
         network = build_network(draft, make_neuron, chosen.who)
         note_quiet_layers(draft, network, neurons)
+        if self._bits is not None:
+            samples = samples_for(draft, part.data, part.data.first)
+            quantize(network, draft.samples, samples, self._bits)
         if self.steps is not None:
             warn_of_quiet_layers(network, self.steps)
         return network, draft
@@ -270,7 +281,8 @@ class Converter:
             with part.named():
                 made, draft = build(part, planned)
             built[part.name] = made
-            reports.append(make_report(draft, self._selection, made, part.prefix))
+            weights = self.weights if build == self._spiking else None
+            reports.append(make_report(draft, self._selection, made, part.prefix, weights=weights, steps=self.steps))
             note_call(made, reports[-1])
         self._report = joined_reports(reports)
         return built[""] if network is None else put_back(network, built)

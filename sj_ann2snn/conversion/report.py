@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..support.wording import listed, shown
+from .integer_report import IntegerReport, joined_integers
 
 __all__ = ["ConversionCheck", "ConversionReport", "ReportEntry", "format_table", "joined_checks", "joined_reports"]
 
@@ -61,6 +62,7 @@ class ConversionReport:
         notes: What the corrections say about this network, each behind the correction's name.
         settings: What else reproduces the conversion: `channel_wise`, T if it was given, and the options of the mode,
             the neuron, the corrections and the mappers that were given or suggested by the mode.
+        integers: The widths of a network of integers, and what is not pure in it; None for floating point.
     """
 
     mode: str
@@ -72,6 +74,7 @@ class ConversionReport:
     scalers: tuple[str, ...]
     notes: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    integers: IntegerReport | None = None
 
     def __iter__(self) -> Iterator[ReportEntry]:
         return iter(self.entries)
@@ -121,6 +124,8 @@ class ConversionReport:
         unknown = [entry.name for entry in self.entries if entry.channels_unknown]
         if unknown:
             lines.append(f"one λ for all channels, whose dimension is not known: {', '.join(unknown)}")
+        if self.integers is not None:
+            lines += self.integers.lines()
         return "\n".join([*lines, *self.notes])
 
 
@@ -177,6 +182,7 @@ def joined_reports(reports: Sequence[ConversionReport]) -> ConversionReport:
         entries=tuple(entry for report in reports for entry in report.entries),
         scalers=tuple(name for report in reports for name in report.scalers),
         notes=tuple(dict.fromkeys(note for report in reports for note in report.notes)),
+        integers=joined_integers([report.integers for report in reports]),
     )
 
 

@@ -12,13 +12,22 @@ from ..contracts.replacements import Analog, Spike
 from ..layers import ChannelAffine, Scaler
 from .draft import APPROXIMATED, Decision, Draft
 from .graph.canonical import ORIGIN
+from .integer_report import integer_report
 from .report import ConversionCheck, ConversionReport, ReportEntry
 from .selection import Selection
 
 __all__ = ["make_check", "make_report"]
 
 
-def make_report(draft: Draft, selection: Selection, network: fx.GraphModule, prefix: str = "") -> ConversionReport:
+def make_report(
+    draft: Draft,
+    selection: Selection,
+    network: fx.GraphModule,
+    prefix: str = "",
+    *,
+    weights: str | None = None,
+    steps: int | None = None,
+) -> ConversionReport:
     """The report of the conversion that turned `draft` into `network`.
 
     Args:
@@ -26,7 +35,12 @@ def make_report(draft: Draft, selection: Selection, network: fx.GraphModule, pre
         selection: The caller's choice.
         network: The result.
         prefix: What the names of the layers begin with in the whole network.
+        weights: What `network` computes with, if that is integers.
+        steps: The number of time steps that it is meant for.
     """
+    settings = dict(selection.settings)
+    if weights is not None:
+        settings["weights"] = weights
     return ConversionReport(
         mode=str(selection.normalization),
         mode_owner=str(selection.mode_owner),
@@ -36,7 +50,8 @@ def make_report(draft: Draft, selection: Selection, network: fx.GraphModule, pre
         entries=tuple(_entries(draft, selection, prefix)),
         scalers=tuple(prefix + name for name, module in network.named_modules() if isinstance(module, Scaler)),
         notes=draft.notes,
-        settings=selection.settings,
+        settings=settings,
+        integers=None if weights is None else integer_report(network, weights, steps, prefix),
     )
 
 

@@ -11,7 +11,7 @@ from ..layers import InPlaceNeuron, Stepwise
 from ..support.exact_sums import DIGITS, averaged_by_halves, exact_grid
 from .graph.weights import output_factor, with_parameters
 
-__all__ = ["round_to_grid", "round_weights"]
+__all__ = ["by_output", "round_to_grid", "round_weights"]
 
 
 def round_weights(snn: fx.GraphModule) -> None:
@@ -63,16 +63,16 @@ def round_to_grid(layer: nn.Module, averaged: int = 1) -> nn.Module:
     if not isinstance(layer, (nn.Linear, _ConvNd)) or layer.weight.dtype not in DIGITS:
         return layer
     weight = layer.weight.detach().double()
-    by_output = _by_output(layer, weight)
-    bias = torch.zeros(len(by_output)).to(weight) if layer.bias is None else layer.bias.detach().double()
-    grid = exact_grid(by_output, bias, layer.weight.dtype)
+    rows = by_output(layer, weight)
+    bias = torch.zeros(len(rows)).to(weight) if layer.bias is None else layer.bias.detach().double()
+    grid = exact_grid(rows, bias, layer.weight.dtype)
     if grid is None:
         return layer  # running the network reports it
     weights = _round(layer.weight, output_factor(layer, weight, grid * averaged))
     return with_parameters(layer, weights, None if layer.bias is None else _round(layer.bias, grid))
 
 
-def _by_output(layer: nn.Module, weight: Tensor) -> Tensor:
+def by_output(layer: nn.Module, weight: Tensor) -> Tensor:
     """The weights ``[out, everything that may be added up there]``."""
     if not isinstance(layer, _ConvTransposeNd):
         return weight.flatten(1)

@@ -20,6 +20,7 @@ from ..evaluation.costs.layers import Layers
 from ..evaluation.costs.result import Costs
 from ..evaluation.costs.summary import summed_up
 from ..evaluation.given_networks import require_ann
+from ..layers import IntegerIF
 from ..simulation.answers import readout_for
 from ..simulation.partwise import converted_parts
 from ..support.batches import explain_rejection
@@ -96,8 +97,8 @@ def diagnose(
 
     Raises:
         InputError: `T` or `samples` is not a positive integer; the data is empty, does not fit the network, or has no
-            labels although `labels` is true; `snn` is no converted network, has no spiking layer, or is not made of
-            `ann`.
+            labels although `labels` is true; `snn` is no converted network, has no spiking layer, computes with
+            integers, or is not made of `ann`.
         OptionError: `readout` is unknown, or has no answer after `T` steps; `metric` is no metric; or `labels` is given
             together with `metric` or `against_ann`.
         PluginError: The metric fails.
@@ -109,6 +110,7 @@ def diagnose(
         "diagnose(ann, snn, data, T) takes the ANN first",
         "Give the network that was converted, and behind it what the converter returned.",
     )
+    _require_floating_point(snn)
     parts = converted_parts(snn) if isinstance(snn, nn.Module) else {}
     wanted = Wanted.of(metric, labels, against_ann)
     if parts:
@@ -179,3 +181,17 @@ def _result(found: Examination, wanted: Wanted, own: list[Advice], costs: Costs)
         costs=costs,
         delay=found.delay,
     )
+
+
+def _require_floating_point(snn: object) -> None:
+    """Raises:
+    InputError: `snn` computes with integers, in which no value has the ANN's units.
+    """
+    modules = snn.named_modules() if isinstance(snn, nn.Module) else ()
+    found = next((name for name, module in modules if isinstance(module, IntegerIF)), None)
+    if found is not None:
+        raise InputError(
+            f"The network computes with integers ({found} is an IntegerIF), and diagnose compares values in the ANN's "
+            "units. Diagnose the same conversion without weights=: its spikes differ by what rounding the weights "
+            "changes, and evaluate tells how much accuracy that costs."
+        )

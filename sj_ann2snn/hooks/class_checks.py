@@ -36,6 +36,7 @@ CONVERTER_KEYWORDS = (
     "convert_only",
     "progress",
     "verify",
+    "weights",
 )
 """The converter's own keywords, except T, which it passes on."""
 

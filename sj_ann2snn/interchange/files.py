@@ -56,8 +56,9 @@ def export(
             without hooks.
         path: The file to write. An existing file is replaced once the new one is complete, and keeps its permissions; a
             symbolic link stays; a device or pipe is written to.
-        format: `"archive"` (a zip of JSON and .npy files), `"torch"` (a file for `torch.load`), the name of any
-            plugin's format, or an instance of `Exporter`; by default the format of the path's suffix.
+        format: `"archive"` (a zip of JSON and .npy files), `"torch"` (a file for `torch.load`), `"c"` (C99, for
+            networks of integers; only written), the name of any plugin's format, or an instance of `Exporter`; by
+            default the format of the path's suffix.
         plugins: Plugin objects to use in addition to the installed ones, for their formats and layers.
         options: Options for a format given by name.
 

@@ -24,9 +24,12 @@ from ..layers import (
     CumulativeMax,
     CumulativeMaxPool,
     InitialPotential,
+    IntegerIF,
+    IntegerInput,
     MomentumMaxPool,
     NormalizedReLU,
     Scaler,
+    SumPool,
 )
 from ..support.blame import Culprit, blame
 from ..support.wording import described, listed
@@ -56,9 +59,12 @@ OWN: dict[str, type[nn.Module]] = {
         CumulativeMax,
         CumulativeMaxPool,
         InitialPotential,
+        IntegerIF,
+        IntegerInput,
         MomentumMaxPool,
         NormalizedReLU,
         Scaler,
+        SumPool,
     )
 }
 

@@ -2,6 +2,7 @@
 
 from .activation import NormalizedReLU
 from .affine import ChannelAffine, Scaler
+from .integer import IntegerIF, IntegerInput, SumPool
 from .maxpool import CumulativeMax, CumulativeMaxPool, MomentumMaxPool
 from .memory import MemoryLayer
 from .neuron import InPlaceNeuron
@@ -14,11 +15,14 @@ __all__ = [
     "CumulativeMaxPool",
     "InPlaceNeuron",
     "InitialPotential",
+    "IntegerIF",
+    "IntegerInput",
     "MemoryLayer",
     "MomentumMaxPool",
     "NormalizedReLU",
     "Scaler",
     "Stepwise",
+    "SumPool",
     "call_operation",
     "to_step_module",
 ]

@@ -7,7 +7,19 @@ from typing import Any
 
 from torch import fx
 
-__all__ = ["ConvertedNetwork"]
+__all__ = ["ConvertedNetwork", "tell_obstacles_by"]
+
+_FINDERS: list[Callable[[fx.GraphModule], tuple[Any, ...] | None]] = []
+
+
+def tell_obstacles_by(find: Callable[[fx.GraphModule], tuple[Any, ...] | None]) -> None:
+    """Let `find` answer what stands in a network's way; this part of the package knows nothing of spikes."""
+    _FINDERS[:] = [find]
+
+
+def obstacles_of(network: fx.GraphModule) -> tuple[Any, ...] | None:
+    """What keeps a network from being pure; None if it is not of integers."""
+    return _FINDERS[0](network) if _FINDERS else None
 
 
 class ConvertedNetwork(fx.GraphModule):
@@ -24,6 +36,16 @@ class ConvertedNetwork(fx.GraphModule):
     torch drops `meta` from what it pickles. It holds the readout for which corrections adjusted the network, without
     which its answers are others.
     """
+
+    @property
+    def is_pure(self) -> bool:
+        """True for a network of integers in which nothing but binary spikes passes between the layers."""
+        return self.obstacles == ()
+
+    @property
+    def obstacles(self) -> tuple[Any, ...] | None:
+        """What keeps a network of integers from being pure, each with the remedy; None for any other network."""
+        return obstacles_of(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         restore, arguments, *_ = super().__reduce__()

@@ -72,6 +72,7 @@ class ExporterTests(PluginTests):
         not_replayed: Names of networks whose numbers the other program rounds, so that it may emit other spikes.
         refused: Names of the kit's networks, `NETWORKS`, that the format cannot hold; it refuses them with an
             `ExportError`.
+        weights: The `weights` of `Converter` for a format that holds networks of integers only.
         networks: Networks of your own by name, for images of 1x8x8, that the format holds; the tests run on them, too.
             A format that refuses all of the kit's networks needs one.
     """
@@ -82,6 +83,7 @@ class ExporterTests(PluginTests):
     replays: ClassVar[bool] = False
     not_replayed: ClassVar[Collection[str]] = ()
     refused: ClassVar[Collection[str]] = ()
+    weights: ClassVar[str | None] = None
     networks: ClassVar[Mapping[str, Callable[[], nn.Module]]] = {}
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
@@ -107,7 +109,8 @@ class ExporterTests(PluginTests):
         """One of the networks, with samples."""
         ann = {**NETWORKS, **self.networks}[name]()
         x = torch.rand(20, 1, 8, 8, dtype=next(ann.parameters()).dtype)
-        return Converter([x], progress=False)(ann), x
+        weights = None if name in self.refused else self.weights
+        return Converter([x], weights=weights, progress=False)(ann), x
 
     @contextmanager
     def offered(self) -> Iterator[None]:

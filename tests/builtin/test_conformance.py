@@ -90,6 +90,15 @@ class TestCompressedArchive(ExporterTests):
     options: ClassVar = {"compress": True}
 
 
+class TestC(ExporterTests):
+    plugin_class = exporters.C
+    plugin = exporters
+    reads_back = False
+    keeps_notes = False
+    refused = ("leaky", "residual")
+    weights = "int8"
+
+
 class TestTorch(ExporterTests):
     plugin_class = exporters.Torch
     plugin = exporters

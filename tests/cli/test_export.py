@@ -44,6 +44,18 @@ def test_export_writes_the_network_that_the_converter_makes(
         assert torch.equal(simulate(loaded, images, T=12), simulate(snn, images, T=12))
 
 
+def test_export_to_c(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["export", "usercode:network", "--data", "usercode:data", "--mode", "99%", "--out", "net.c"]
+    assert main([*arguments, "--to", "c", "--weights", "int8"]) == 0
+    out = capsys.readouterr().out
+    assert "weights int8: sums take" in out
+    assert f"wrote net.c (c, {Path('net.c').stat().st_size:,} bytes)" in out
+    assert "void network_step(" in Path("net.c").read_text(encoding="ascii")
+    before = Path("net.c").read_bytes()
+    assert "this input is not rounded to integers" in failing(capsys, *arguments)
+    assert Path("net.c").read_bytes() == before
+
+
 def test_export_says_what_is_wrong_before_anything_runs(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["export", "usercode:failing", "--data", "usercode:data"]
     assert "belongs to no format. Known formats: 'archive' (.zip)" in failing(capsys, *arguments, "--out", "net.dat")

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from spikingjelly.activation_based import base, functional
 from torch import Tensor, nn
 
-from sj_ann2snn import ChannelAffine, Scaler
+from sj_ann2snn import ChannelAffine, IntegerInput, Scaler, SumPool
 from sj_ann2snn.layers import NormalizedReLU, to_step_module
 
 
@@ -36,6 +36,10 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "NormalizedReLU": (NormalizedReLU, (3, 4)),
     "NormalizedReLU, bounded": (lambda: NormalizedReLU(torch.rand(3, 1)), (3, 4)),
     "NormalizedReLU, leaky": (lambda: NormalizedReLU(negative_slope=torch.rand(3, 1)), (3, 4)),
+    "IntegerInput": (lambda: IntegerInput(scale=0.1, low=-5, high=5, shape=(3, 4)), (3, 4)),
+    "SumPool 1d": (lambda: SumPool(1, 3, 2, 1), (3, 7)),
+    "SumPool 2d": (lambda: SumPool(2, (2, 3)), (3, 6, 6)),
+    "SumPool 3d": (lambda: SumPool(3, 2), (3, 4, 4, 4)),
     "Linear": (lambda: to_step_module(nn.Linear(4, 2)), (3, 4)),
     "Conv1d": (lambda: to_step_module(nn.Conv1d(3, 2, 3)), (3, 6)),
     "Conv2d": (lambda: to_step_module(nn.Conv2d(3, 2, 3, padding=1, padding_mode="circular")), (3, 6, 6)),

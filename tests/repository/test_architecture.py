@@ -26,7 +26,7 @@ LEVELS = (
     {"errors", "_version"},
     {"support", "compat"},
     {"contracts", "layers"},
-    {"hooks"},
+    {"hooks", "integers"},
     {"interchange", "simulation"},
     {"conversion", "evaluation", "report"},
     {"diagnosis"},
@@ -54,7 +54,7 @@ WITHIN = {
 """What a piece of a part may import besides itself, and why."""
 
 
-HELPERS_OF_BUILTINS = {f"{NAME}.builtin.zip_members"}
+HELPERS_OF_BUILTINS = {f"{NAME}.builtin.{name}" for name in ("c_code", "c_exporter", "zip_members")}
 """Parts of built-in plugins that contain no hook; such a part sees public names only as well."""
 
 BRIDGE = ("ann2snn", "spikingjelly_recipe")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ...compat import is_neuron, is_plain_if
-from ...layers import InPlaceNeuron
+from ...layers import InPlaceNeuron, IntegerIF
 from ...layers.neuron import active_per_step, sum_per_step
 from ...support.compiled import compiled_loop
 from . import loops
@@ -102,6 +102,8 @@ def fire(neuron: nn.Module, x_seq: Tensor, *, overwrite: bool) -> Tensor:
     overwrite = overwrite or laid_out is not x_seq
     x_seq = laid_out
     spikes = x_seq if overwrite else _empty_like_steps(x_seq)
+    if isinstance(neuron, IntegerIF) and _fire_integers(neuron, x_seq, spikes):
+        return spikes
     if isinstance(neuron, InPlaceNeuron):
         neuron.fire(x_seq, spikes)
         return spikes
@@ -113,6 +115,23 @@ def fire(neuron: nn.Module, x_seq: Tensor, *, overwrite: bool) -> Tensor:
     _integrate(x_seq, spikes, potential, float(neuron.v_threshold))  # type: ignore[arg-type]
     neuron.v = potential
     return spikes
+
+
+def _fire_integers(neuron: IntegerIF, x_seq: Tensor, spikes: Tensor) -> bool:
+    """Fire in one pass through memory, if that is possible."""
+    loop = compiled_loop(loops.fire_integers)
+    if loop is None or x_seq.device.type != "cpu" or not x_seq.numel():
+        return False
+    if not isinstance(neuron.v, Tensor) or neuron.v.shape != x_seq.shape[1:]:
+        neuron.start(x_seq[0])
+    potential: Any = neuron.v
+    if not potential.stride() == x_seq.stride()[1:] == spikes.stride()[1:] or not is_dense(potential):
+        return False
+    thresholds = torch.empty_like(potential).copy_(neuron.threshold.expand(potential.shape))
+    ends = torch.tensor([neuron.low, neuron.high], dtype=potential.dtype).numpy()
+    v, limits = flat(potential.unsqueeze(0)), flat(thresholds.unsqueeze(0))
+    loop(flat(x_seq), flat(spikes), v, limits, ends, len(x_seq), x_seq.stride(0), spikes.stride(0))
+    return True
 
 
 def _integrate(x_seq: Tensor, spikes: Tensor, potential: Tensor, threshold: float) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["BITS", "CODE", "ENTRIES", "FLOAT", "encode", "fire", "fire_in_place", "flat", "is_dense"]
+__all__ = ["BITS", "CODE", "ENTRIES", "FLOAT", "encode", "fire", "fire_in_place", "fire_integers", "flat", "is_dense"]
 
 BITS = 8
 """Packed spikes in a byte."""
@@ -69,6 +69,24 @@ def fire_in_place(x: Any, potential: Any, threshold: Any, steps: int, stride: in
                 fires = charged >= threshold
                 currents[i] = fires
                 v[i] = charged - threshold if fires else charged
+
+
+def fire_integers(
+    x: Any, spikes: Any, potential: Any, thresholds: Any, ends: Any, steps: int, x_stride: int, spikes_stride: int
+) -> None:
+    """Like `fire`, with a threshold for each neuron, and potentials that saturate at `ends`; may overwrite `x`."""
+    low, high = ends[0], ends[1]
+    for start in range(0, potential.shape[0], BLOCK):
+        v = potential[start : start + BLOCK]
+        limits = thresholds[start : start + BLOCK]
+        for t in range(steps):
+            currents = x[t * x_stride + start : t * x_stride + start + v.shape[0]]
+            out = spikes[t * spikes_stride + start : t * spikes_stride + start + v.shape[0]]
+            for i in range(v.shape[0]):
+                charged = min(max(v[i] + currents[i], low), high)
+                fires = charged >= limits[i]
+                out[i] = fires
+                v[i] = charged - limits[i] if fires else charged
 
 
 def encode(

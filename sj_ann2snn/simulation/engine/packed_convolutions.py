@@ -19,7 +19,7 @@ from ...support.compiled import compiled_loop
 from ...support.exact_sums import exact_grid
 from .loops import BITS, FLOAT
 from .packed import Packed, PackedCounts, PackedSpikes, channels_innermost, flat, widest
-from .packed_layers import limit, potential_of
+from .packed_layers import Limits, is_watched, limits, no_limits, potential_of
 
 __all__ = ["PackedConvolution", "PackedDepthwise", "packed_convolution"]
 
@@ -40,6 +40,9 @@ TRIALS, TRIAL_STEPS = 4, 32
 
 ROWS, LOOKUP, MASKS = "rows of weights", "table lookup", "masks"
 """The loops of a convolution."""
+
+SHORT = 2
+"""Bytes of a small integer."""
 
 NONE = torch.zeros(1)
 """What a loop gets for an argument that it does not read."""
@@ -64,8 +67,8 @@ def packed_convolution(module: Any, averaged: int = 1) -> PackedConvolution | No
         return None
     depthwise = getattr(module, "groups", 1) > 1
     inputs = len(weight) if depthwise else weight.shape[1]
-    fits = weight.dtype == torch.float32 and weight.device.type == "cpu" and not module._forward_hooks
-    if not fits or module._forward_pre_hooks or weight.shape[0] % BITS or inputs % BITS:
+    fits = weight.dtype == torch.float32 and weight.device.type == "cpu" and not is_watched(module)
+    if not fits or weight.shape[0] % BITS or inputs % BITS:
         return None
     if depthwise and module.in_channels != module.out_channels:
         return None
@@ -93,7 +96,18 @@ def sums_are_exact(weight: Tensor, bias: Tensor, averaged: int = 1) -> bool:
     return all(torch.equal(steps, steps.round()) for steps in multiples)
 
 
-Loop = Callable[[Packed, list[Any], Any, Any, tuple[int, ...], bool, int], None]
+def fits_short(weight: Tensor) -> bool:
+    """True for integers ``[out, ...]`` whose sums fit into 16 bits, whichever of them are added.
+
+    >>> fits_short(torch.tensor([[30000.0, 2767.0]])), fits_short(torch.tensor([[30000.0, 2768.0]]))
+    (True, False)
+    """
+    rows = weight.flatten(1)
+    most = torch.maximum(rows.clamp(min=0).sum(1), -rows.clamp(max=0).sum(1)).max()
+    return bool((rows == rows.round()).all()) and float(most) < 1 << 15
+
+
+Loop = Callable[[Packed, list[Any], Limits, Any, tuple[int, ...], int], None]
 
 
 class PackedConvolution:
@@ -104,13 +118,17 @@ class PackedConvolution:
         bias: ``[out]``.
         geometry: Strides down and across, padding above and before.
         dimensions: Of space: 2 or 0.
+        short: Add up in integers of 16 bits; by default if the sums fit into them.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor, geometry: tuple[int, ...], dimensions: int = 2) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor, geometry: tuple[int, ...], dimensions: int = 2, short: bool | None = None
+    ) -> None:
         self._weight, self._bias, self._geometry, self._dimensions = weight, bias, geometry, dimensions
+        self._short = fits_short(weight) if short is None else short
         self.loop = ""
         """The loop of the last call."""
-        self._has_tables = weight.numel() // BITS * 256 * FLOAT <= LARGEST
+        self._has_tables = weight.numel() // BITS * 256 * (SHORT if self._short else FLOAT) <= LARGEST
         self._made: dict[tuple[str, int, float], Any] = {}
         """Weights as the loops take them, by loop, number of planes and unit of the input."""
 
@@ -151,17 +169,17 @@ class PackedConvolution:
         kind, added = _added(addend)
         scale = NONE if factors is None else factors
         if neuron is None:
-            potential, threshold = NONE, NONE.numpy()[0]
+            potential, found = NONE, no_limits()
             out = torch.empty(steps, samples, *shape[3:], outputs)
         else:
-            potential, threshold = potential_of(neuron, shape[1:]), limit(neuron)
+            potential, found = potential_of(neuron, shape[1:]), limits(neuron, outputs)
             if initial is not None:
                 potential += initial.expand(shape[2:]).movedim(0, -1)
             out = torch.empty(steps, samples, *shape[3:], outputs // BITS, dtype=torch.uint8)
         sizes = (steps, samples, inputs, outputs, height, columns, *size, *window, *self._geometry, spikes.planes)
         self.loop, loop = self._chosen(spikes, height, columns, by_rows)
-        arrays = [flat(one) for one in (self._bias, added, scale, potential)]
-        loop(spikes, arrays, threshold, flat(out), sizes, neuron is not None, kind)
+        arrays = [flat(one) for one in (self._bias, added, scale, potential, found.thresholds)]
+        loop(spikes, arrays, found, flat(out), sizes, kind)
         if neuron is None:
             return out.movedim(-1, 2)
         neuron.v = potential.movedim(-1, 1)
@@ -182,17 +200,17 @@ class PackedConvolution:
         if not self._has_tables:
             return True
         shape = tuple(self._weight.shape)
-        most = _crossover(shape, self._geometry, self._dimensions, height, columns, spikes.planes)
+        short = self._short and spikes.planes == 1
+        most = _crossover(shape, self._geometry, self._dimensions, height, columns, spikes.planes, short)
         return spikes.share() <= most
 
     def _rows(
         self,
         x: Packed,
         arrays: list[Any],
-        threshold: Any,
+        found: Limits,
         out: Any,
         sizes: tuple[int, ...],
-        fires: bool,
         kind: int,
     ) -> None:
         from .packed_kernels import convolve_by_rows
@@ -204,18 +222,19 @@ class PackedConvolution:
         lines = min(sizes[6], max(1, MOST_ROWS // row)) if outputs > width else 1
         rows = torch.empty(lines * row, dtype=torch.int64)
         starts = torch.empty(lines * steps * (padded + 1), dtype=torch.int64)
-        loop: Any = compiled_loop(convolve_by_rows(width, math.gcd(inputs // BITS, 8), fires, kind))
+        loop: Any = compiled_loop(
+            convolve_by_rows(width, math.gcd(inputs // BITS, 8), found.fires, kind, self._size(x))
+        )
         weights = self._made_once(self._weights_in_rows, x)
-        loop(flat(x.bits), weights, *arrays, threshold, out, rows.numpy(), starts.numpy(), lines, sizes)
+        loop(flat(x.bits), weights, *arrays, found.ends, out, rows.numpy(), starts.numpy(), lines, sizes)
 
     def _lookup(
         self,
         x: Packed,
         arrays: list[Any],
-        threshold: Any,
+        found: Limits,
         out: Any,
         sizes: tuple[int, ...],
-        fires: bool,
         kind: int,
     ) -> None:
         from .packed_kernels import convolve_by_bytes
@@ -223,15 +242,20 @@ class PackedConvolution:
         padded = sizes[5] + 2 * sizes[13]
         window = torch.zeros(x.planes * sizes[8] * padded * (sizes[2] // BITS), dtype=torch.uint8)
         used = np.empty(padded, dtype=np.int64)
-        unit = math.gcd(sizes[2] // BITS, 8)
-        loop: Any = compiled_loop(convolve_by_bytes(self._lookup_width, fires, kind, x.planes, unit))
+        width, unit = self._lookup_width(self._size(x)), math.gcd(sizes[2] // BITS, 8)
+        loop: Any = compiled_loop(convolve_by_bytes(width, found.fires, kind, x.planes, unit, self._size(x)))
         weights = self._made_once(self._tables, x)
-        loop(flat(x.bits), weights, *arrays, threshold, out, window.numpy(), used, sizes)
+        loop(flat(x.bits), weights, *arrays, found.ends, out, window.numpy(), used, sizes)
 
-    def _made_once(self, make: Callable[[int, float], Tensor], spikes: Packed) -> Any:
-        key = (make.__name__, spikes.planes, spikes.unit)
+    def _size(self, x: Packed) -> int:
+        """Bytes of a weight."""
+        return SHORT if self._short and x.planes == 1 else FLOAT
+
+    def _made_once(self, make: Callable[[int, float], Tensor], x: Packed) -> Any:
+        key = (make.__name__, x.planes, x.unit)
         if key not in self._made:
-            self._made[key] = flat(make(spikes.planes, spikes.unit))
+            dtype = torch.int16 if self._size(x) == SHORT else torch.float32
+            self._made[key] = flat(make(x.planes, x.unit).to(dtype))
         return self._made[key]
 
     def _weights_in_rows(self, planes: int, unit: float) -> Tensor:
@@ -240,13 +264,13 @@ class PackedConvolution:
         rows = planewise.permute(0, 3, 4, 2, 1).reshape(-1, outputs // width, width)
         return rows.transpose(0, 1).contiguous()
 
-    @property
-    def _lookup_width(self) -> int:
-        return math.gcd(len(self._weight), WIDEST_LOOKUP)
+    def _lookup_width(self, size: int) -> int:
+        return math.gcd(len(self._weight), WIDEST_LOOKUP * FLOAT // size)
 
     def _tables(self, planes: int, unit: float) -> Tensor:
         """The tables serve all planes: the loop doubles their sums."""
-        return tables(self._weight * unit, self._lookup_width)
+        size = SHORT if self._short and planes == 1 else FLOAT
+        return tables(self._weight * unit, self._lookup_width(size))
 
 
 class PackedDepthwise(PackedConvolution):
@@ -267,20 +291,22 @@ class PackedDepthwise(PackedConvolution):
     def _chosen(self, spikes: Packed, height: int, columns: int, by_rows: bool | None) -> tuple[str, Loop]:
         return MASKS, self._masks
 
+    def _size(self, x: Packed) -> int:
+        return FLOAT
+
     def _masks(
         self,
         x: Packed,
         arrays: list[Any],
-        threshold: Any,
+        found: Limits,
         out: Any,
         sizes: tuple[int, ...],
-        fires: bool,
         kind: int,
     ) -> None:
         from .packed_kernels import convolve_depthwise
 
-        loop: Any = compiled_loop(convolve_depthwise(widest(self.inputs), fires, kind))
-        loop(flat(x.bits), self._made_once(self._weights_by_place, x), *arrays, threshold, out, sizes)
+        loop: Any = compiled_loop(convolve_depthwise(widest(self.inputs), found.fires, kind))
+        loop(flat(x.bits), self._made_once(self._weights_by_place, x), *arrays, found.ends, out, sizes)
 
     def _weights_by_place(self, planes: int, unit: float) -> Tensor:
         planewise = torch.stack([self._weight[:, 0] * (unit * 2**plane) for plane in range(planes)])
@@ -314,7 +340,13 @@ def _added(addend: PackedSpikes | Tensor | None) -> tuple[int, Tensor]:
 
 @functools.cache
 def _crossover(
-    weights: tuple[int, ...], geometry: tuple[int, ...], dimensions: int, height: int, columns: int, planes: int
+    weights: tuple[int, ...],
+    geometry: tuple[int, ...],
+    dimensions: int,
+    height: int,
+    columns: int,
+    planes: int,
+    short: bool,
 ) -> float:
     """The firing rate up to which adding rows of weights is faster than table lookup, by a trial on this machine.
 
@@ -325,8 +357,9 @@ def _crossover(
         height: Of the images; a few lines of them are tried.
         columns: Of the images.
         planes: Of the input.
+        short: See `PackedConvolution`.
     """
-    conv = PackedConvolution(torch.zeros(weights), torch.zeros(weights[0]), geometry, dimensions)
+    conv = PackedConvolution(torch.zeros(weights), torch.zeros(weights[0]), geometry, dimensions, short)
     places = (min(height, weights[2] + 4), columns) if dimensions else ()
     generator = torch.Generator().manual_seed(0)
 

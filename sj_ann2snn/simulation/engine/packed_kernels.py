@@ -15,13 +15,16 @@ from numba.extending import register_jitable
 from .loops import BITS, FLOAT
 from .vectors import (
     add,
+    as_floats,
     charge,
+    charge_within,
     count,
     counts_at,
     grow,
     larger,
     load,
     load_like,
+    load_row,
     lowest,
     no_counts,
     ones_in,
@@ -30,7 +33,7 @@ from .vectors import (
     store_word,
     unpacked,
     word,
-    zeros,
+    zero_row,
 )
 
 __all__ = [
@@ -50,20 +53,37 @@ PAD = 1
 """Unused rows behind a table of 256, without which equal entries of many tables would share a line of the cache."""
 
 
-@functools.cache
-def fire_bits(width: int) -> Callable[..., None]:
-    """Integrates currents ``[T, neurons]`` and writes the spikes ``[T, neurons]``; `stride` is 0 for the same currents
-    at every step."""
+SILENT, FREE, BOUNDED = 0, 1, 2
+"""What sums charge: no neurons, neurons, or neurons whose potential saturates."""
 
-    def loop(currents: Any, stride: int, potential: Any, threshold: Any, spikes: Any, steps: int) -> None:
-        neurons = potential.shape[0]
+
+@functools.cache
+def fire_bits(width: int, fires: int) -> Callable[..., None]:
+    """Integrates currents ``[T, neurons]`` and writes the spikes ``[T, neurons]``; `stride` is 0 for the same currents
+    at every step. There is a threshold for each neuron of a period."""
+
+    def loop(
+        currents: Any,
+        stride: int,
+        potential: Any,
+        thresholds: Any,
+        ends: tuple[Any, Any],
+        spikes: Any,
+        steps: int,
+    ) -> None:
+        neurons, period = potential.shape[0], thresholds.shape[0]
         x_at, v_at, out_at = currents.ctypes.data, potential.ctypes.data, spikes.ctypes.data
+        limits_at = thresholds.ctypes.data
         for first in range(0, neurons, width):
             v = load(v_at + first * FLOAT, width)
+            limits = load(limits_at + first % period * FLOAT, width)
             out = out_at + first // BITS
             here = x_at + first * FLOAT
             for _ in range(steps):
-                v = charge(v, load(here, width), threshold, out)
+                if fires == BOUNDED:
+                    v = charge_within(v, load(here, width), limits, ends[0], ends[1], out)
+                else:
+                    v = charge(v, load(here, width), limits, out)
                 here += stride * FLOAT
                 out += neurons // BITS
             store(v, v_at + first * FLOAT)
@@ -216,13 +236,14 @@ times a factor for each channel."""
 @register_jitable(inline="always")  # type: ignore[untyped-decorator]  # numba is untyped
 def finish(
     total: Any,
-    fires: bool,
+    fires: int,
     addend: int,
     place: int,
     kept: int,
     added: int,
     factors: int,
-    threshold: Any,
+    thresholds: int,
+    ends: tuple[Any, Any],
     potential: int,
     out: int,
 ) -> None:
@@ -235,28 +256,32 @@ def finish(
         total = add(total, load_like(total, added + place * FLOAT))
     elif addend == SPIKES:
         total = add(total, scaled(load_like(total, factors), added + place // BITS))
-    if fires:
+    if fires == BOUNDED:
+        v, limits = potential + kept * FLOAT, load_like(total, thresholds)
+        store(charge_within(load_like(total, v), total, limits, ends[0], ends[1], out + place // BITS), v)
+    elif fires == FREE:
         v = potential + kept * FLOAT
-        store(charge(load_like(total, v), total, threshold, out + place // BITS), v)
+        store(charge(load_like(total, v), total, load_like(total, thresholds), out + place // BITS), v)
     else:
         store(total, out + place * FLOAT)
 
 
 @functools.cache
-def convolve_by_rows(width: int, unit: int, fires: bool, addend: int) -> Callable[..., None]:
+def convolve_by_rows(width: int, unit: int, fires: int, addend: int, size: int = FLOAT) -> Callable[..., None]:
     """A convolution that adds the weights of the inputs that spike.
 
     Args:
         width: Outputs at a time.
         unit: Bytes of spikes to look at at a time, 1, 2, 4 or 8.
-        fires: Charge neurons with the sums.
+        fires: Which neurons the sums charge.
         addend: What to add to the sums.
+        size: Bytes of a weight: 2 for small integers whose sums fit into 16 bits, 4 for single precision.
 
     The loop takes inputs ``[planes, T, N, ...]`` and the weights ``[blocks of outputs, planes, window height, window
     columns, inputs, width]``. It lists the rows of so many `lines` of the output at a time, for which `rows` and
     `starts` have room, ``[lines, steps, ...]``: one block of weights after the other then serves all of them.
     """
-    row_bytes = width * FLOAT
+    row_bytes, weight_bytes = width * FLOAT, width * size
 
     def loop(
         spikes: Any,
@@ -265,7 +290,8 @@ def convolve_by_rows(width: int, unit: int, fires: bool, addend: int) -> Callabl
         added: Any,
         factors: Any,
         potential: Any,
-        threshold: Any,
+        thresholds: Any,
+        ends: tuple[Any, Any],
         out: Any,
         rows: Any,
         starts: Any,
@@ -281,7 +307,8 @@ def convolve_by_rows(width: int, unit: int, fires: bool, addend: int) -> Callabl
             added.ctypes.data,
         )
         factors_at, v_at, out_at = factors.ctypes.data, potential.ctypes.data, out.ctypes.data
-        block_bytes = planes * window_height * window_columns * inputs * row_bytes
+        limits_at = thresholds.ctypes.data
+        block_bytes = planes * window_height * window_columns * inputs * weight_bytes
         across = columns + 2 * before + 1  # starts of every step
         for sample in range(samples):
             for first_line in range(0, out_height, lines):
@@ -307,7 +334,7 @@ def convolve_by_rows(width: int, unit: int, fires: bool, addend: int) -> Callabl
                                 for part in range(0, inputs, unit * BITS):
                                     bits = word(spikes_at + (place + part) // BITS, unit)
                                     while bits != 0:
-                                        rows[found] = (first + part + lowest(bits)) * row_bytes
+                                        rows[found] = (first + part + lowest(bits)) * weight_bytes
                                         found += 1
                                         bits &= bits - 1
                         starts[starting + across - 1] = found
@@ -322,22 +349,23 @@ def convolve_by_rows(width: int, unit: int, fires: bool, addend: int) -> Callabl
                             for x in range(out_columns):
                                 begin = starts[starting + x * stride_across]
                                 end = starts[starting + x * stride_across + window_columns]
-                                total = load(bias_at + block * row_bytes, width)
+                                total = zero_row(width, size)
                                 for k in range(begin, end):
-                                    total = add(total, load(here + rows[k], width))
+                                    total = add(total, load_row(here + rows[k], width, size))
                                 finish(
-                                    total,
+                                    add(as_floats(total), load(bias_at + block * row_bytes, width)),
                                     fires,
                                     addend,
                                     place,
                                     kept,
                                     added_at,
                                     factors_at + block * row_bytes,
-                                    threshold,
+                                    limits_at + block * row_bytes,
+                                    ends,
                                     v_at,
                                     out_at,
                                 )
-                                here -= stride_across * inputs * row_bytes
+                                here -= stride_across * inputs * weight_bytes
                                 kept += outputs
                                 place += outputs
 
@@ -345,21 +373,24 @@ def convolve_by_rows(width: int, unit: int, fires: bool, addend: int) -> Callabl
 
 
 @functools.cache
-def convolve_by_bytes(width: int, fires: bool, addend: int, planes: int, unit: int) -> Callable[..., None]:
+def convolve_by_bytes(
+    width: int, fires: int, addend: int, planes: int, unit: int, size: int = FLOAT
+) -> Callable[..., None]:
     """A convolution by table lookup: every byte of spikes selects one of 256 sums of weights.
 
     Args:
         width: Outputs at a time.
-        fires: Charge neurons with the sums.
+        fires: Which neurons the sums charge.
         addend: What to add to the sums.
         planes: Of the inputs ``[planes, T, N, ...]``, of which each counts twice as much as the one before.
         unit: Bytes of spikes to look at at a time, 1, 2, 4 or 8, where there are several planes.
+        size: As for `convolve_by_rows`.
 
     The loop takes the tables ``[blocks of outputs, bytes of the window, 256 + PAD, width]``. `window` is memory for
     ``[planes, window height, columns + 2 * before, bytes of a position]``, `used` for ``[columns + 2 * before]``.
     """
-    row_bytes = width * FLOAT
-    table_bytes = (256 + PAD) * row_bytes
+    row_bytes, entry_bytes = width * FLOAT, width * size
+    table_bytes = (256 + PAD) * entry_bytes
 
     def loop(
         spikes: Any,
@@ -368,7 +399,8 @@ def convolve_by_bytes(width: int, fires: bool, addend: int, planes: int, unit: i
         added: Any,
         factors: Any,
         potential: Any,
-        threshold: Any,
+        thresholds: Any,
+        ends: tuple[Any, Any],
         out: Any,
         window: Any,
         used: Any,
@@ -383,6 +415,7 @@ def convolve_by_bytes(width: int, fires: bool, addend: int, planes: int, unit: i
             out.ctypes.data,
             window.ctypes.data,
         )
+        limits_at = thresholds.ctypes.data
         position = inputs // BITS
         line_bytes = (columns + 2 * before) * position
         plane_bytes = window_height * line_bytes
@@ -418,35 +451,38 @@ def convolve_by_bytes(width: int, fires: bool, addend: int, planes: int, unit: i
                         kept = ((sample * out_height + y) * out_columns) * outputs + block * width
                         place = ((image * out_height + y) * out_columns) * outputs + block * width
                         for x in range(out_columns):
-                            total, highest = zeros(width), planes
+                            total, highest = zero_row(width, size), planes
                             if planes > 1:
                                 highest = 0
                                 for k in range(x * stride_across, x * stride_across + window_columns):
                                     highest = max(highest, used[k])
                             for plane in range(highest - 1, -1, -1):
-                                total, other, table = add(total, total), zeros(width), first_table
+                                total, other, table = add(total, total), zero_row(width, size), first_table
                                 for down in range(window_height):
                                     here_at = window_at + plane * plane_bytes + down * line_bytes
                                     here_at += x * stride_across * position
                                     for k in range(0, at_a_time - 1, 2):
-                                        total = add(total, load(table + word(here_at + k, 1) * row_bytes, width))
+                                        entry = table + word(here_at + k, 1) * entry_bytes
+                                        total = add(total, load_row(entry, width, size))
                                         table += table_bytes
-                                        other = add(other, load(table + word(here_at + k + 1, 1) * row_bytes, width))
+                                        entry = table + word(here_at + k + 1, 1) * entry_bytes
+                                        other = add(other, load_row(entry, width, size))
                                         table += table_bytes
                                     if at_a_time % 2:
-                                        last = word(here_at + at_a_time - 1, 1)
-                                        total = add(total, load(table + last * row_bytes, width))
+                                        entry = table + word(here_at + at_a_time - 1, 1) * entry_bytes
+                                        total = add(total, load_row(entry, width, size))
                                         table += table_bytes
                                 total = add(total, other)
                             finish(
-                                add(total, load(bias_at + block * row_bytes, width)),
+                                add(as_floats(total), load(bias_at + block * row_bytes, width)),
                                 fires,
                                 addend,
                                 place,
                                 kept,
                                 added_at,
                                 factors_at + block * row_bytes,
-                                threshold,
+                                limits_at + block * row_bytes,
+                                ends,
                                 v_at,
                                 out_at,
                             )
@@ -457,12 +493,12 @@ def convolve_by_bytes(width: int, fires: bool, addend: int, planes: int, unit: i
 
 
 @functools.cache
-def convolve_depthwise(width: int, fires: bool, addend: int) -> Callable[..., None]:
+def convolve_depthwise(width: int, fires: int, addend: int) -> Callable[..., None]:
     """A convolution that keeps channels apart.
 
     Args:
         width: Channels at a time.
-        fires: Charge neurons with the sums.
+        fires: Which neurons the sums charge.
         addend: What to add to the sums.
 
     The loop takes inputs ``[planes, T, N, ...]`` and the weights ``[planes, window height, window columns, channels]``.
@@ -475,7 +511,8 @@ def convolve_depthwise(width: int, fires: bool, addend: int) -> Callable[..., No
         added: Any,
         factors: Any,
         potential: Any,
-        threshold: Any,
+        thresholds: Any,
+        ends: tuple[Any, Any],
         out: Any,
         sizes: tuple[int, ...],
     ) -> None:
@@ -488,6 +525,7 @@ def convolve_depthwise(width: int, fires: bool, addend: int) -> Callable[..., No
             added.ctypes.data,
         )
         factors_at, v_at, out_at = factors.ctypes.data, potential.ctypes.data, out.ctypes.data
+        limits_at = thresholds.ctypes.data
         for sample in range(samples):
             for y in range(out_height):
                 top = y * stride_down - above
@@ -516,7 +554,8 @@ def convolve_depthwise(width: int, fires: bool, addend: int) -> Callable[..., No
                                 ((sample * out_height + y) * out_columns + x) * channels + first,
                                 added_at,
                                 factors_at + first * FLOAT,
-                                threshold,
+                                limits_at + first * FLOAT,
+                                ends,
                                 v_at,
                                 out_at,
                             )

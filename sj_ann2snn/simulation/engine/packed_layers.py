@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ...compat import layer
-from ...layers import CumulativeMaxPool
+from ...compat import is_plain_if, layer
+from ...layers import CumulativeMaxPool, IntegerIF
 from ...support.compiled import compiled_loop
 from ...support.exact_sums import averaged_by_halves
 from ...support.shapes import pair
@@ -17,10 +18,14 @@ from .loops import BITS
 from .packed import PackedCounts, PackedSpikes, channels_innermost, flat, widest
 
 __all__ = [
+    "Limits",
     "average_packed",
     "averages_packed",
     "fire_packed",
-    "limit",
+    "fires_packed",
+    "is_watched",
+    "limits",
+    "no_limits",
     "pool_packed",
     "pools_packed",
     "potential_of",
@@ -39,8 +44,19 @@ def fire_packed(neuron: Any, x_seq: Tensor) -> PackedSpikes:
     currents = channels_innermost(x_seq[:1] if same else x_seq, 2)
     potential = potential_of(neuron, x_seq.shape[1:])
     bits = torch.empty(steps, *currents.shape[1:-1], currents.shape[-1] // BITS, dtype=torch.uint8)
-    loop: Any = compiled_loop(fire_bits(widest(potential.numel())))
-    loop(flat(currents), 0 if same else potential.numel(), flat(potential), limit(neuron), flat(bits), steps)
+    found = limits(neuron, potential.shape[-1])
+    width = widest(potential.numel() if found.same else potential.shape[-1])
+    loop: Any = compiled_loop(fire_bits(width, found.fires))
+    thresholds = found.thresholds[:1].expand(width).contiguous() if found.same else found.thresholds
+    loop(
+        flat(currents),
+        0 if same else potential.numel(),
+        flat(potential),
+        flat(thresholds),
+        found.ends,
+        flat(bits),
+        steps,
+    )
     neuron.v = potential.movedim(-1, 1)
     return PackedSpikes(bits)
 
@@ -51,13 +67,63 @@ def potential_of(neuron: Any, shape: tuple[int, ...]) -> Tensor:
     v = neuron.v
     if isinstance(v, Tensor) and v.shape == shape:
         return channels_innermost(v, 1)
+    if isinstance(neuron, IntegerIF):
+        return torch.empty(shape).copy_(neuron.potential.expand(shape)).movedim(1, -1).contiguous()
     samples, channels, *places = shape
     return torch.full((samples, *places, channels), float(v) if isinstance(v, (int, float)) else 0.0)
 
 
-def limit(neuron: Any) -> Any:
-    """The threshold in single precision."""
-    return torch.tensor(float(neuron.v_threshold)).numpy()[()]
+@dataclass(frozen=True)
+class Limits:
+    """Where the neurons of a layer fire, and where their potentials end.
+
+    Attributes:
+        thresholds: ``[channels]``, in single precision.
+        same: They are all the same.
+        fires: How the loops charge the neurons.
+        ends: The smallest and the largest potential, for loops that heed them.
+    """
+
+    thresholds: Tensor
+    same: bool
+    fires: int
+    ends: tuple[Any, Any]
+
+
+def limits(neuron: Any, channels: int) -> Limits:
+    """The thresholds of a neuron with so many channels."""
+    from .packed_kernels import BOUNDED, FREE
+
+    if isinstance(neuron, IntegerIF):
+        thresholds = neuron.threshold.reshape(-1).expand(channels).contiguous()
+        return Limits(thresholds, neuron.threshold.numel() == 1, BOUNDED, (_single(neuron.low), _single(neuron.high)))
+    return Limits(torch.full((channels,), float(neuron.v_threshold)), True, FREE, (_single(0), _single(0)))
+
+
+def no_limits() -> Limits:
+    """Where there are no neurons."""
+    from .packed_kernels import SILENT
+
+    return Limits(torch.zeros(1), True, SILENT, (_single(0), _single(0)))
+
+
+def _single(number: float) -> Any:
+    return torch.tensor(float(number), dtype=torch.float32).numpy()[()]
+
+
+def fires_packed(neuron: Any) -> bool:
+    """True for a neuron that `fire_packed` can stand for: SpikingJelly's IF, or one of integers with a threshold for
+    each channel."""
+    if isinstance(neuron, IntegerIF):
+        shape = tuple(neuron.threshold.shape)
+        by_channel = neuron.threshold.numel() == 1 or (len(shape) in (1, 3) and all(size == 1 for size in shape[1:]))
+        return by_channel and neuron.threshold.dtype == torch.float32 and not is_watched(neuron)
+    return is_plain_if(neuron) and neuron.v_threshold > 0
+
+
+def is_watched(module: nn.Module) -> bool:
+    """True for a module with hooks."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def pools_packed(pool: nn.Module) -> bool:
@@ -95,7 +161,7 @@ def pool_packed(pool: Any, spikes: PackedSpikes) -> PackedSpikes | None:
 def averages_packed(pool: nn.Module) -> bool:
     """True for an average pool that `average_packed` can stand for: of images, within them, of a power of two of
     spikes."""
-    if type(pool) not in (nn.AvgPool2d, layer.AvgPool2d) or pool._forward_hooks or pool._forward_pre_hooks:
+    if type(pool) not in (nn.AvgPool2d, layer.AvgPool2d) or is_watched(pool):
         return False
     return 1 < averaged_by_halves(pool) <= MOST_AVERAGED and pair(pool.padding) == (0, 0) and not pool.ceil_mode
 

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ...compat import is_plain_if
 from ...layers import InitialPotential, Scaler, Stepwise
 from ...support.compiled import compiled_loop
 from ...support.exact_sums import averaged_by_halves
@@ -22,7 +21,7 @@ from .collectors import Call
 from .flow import SUMS, Flow
 from .packed import Packed, PackedCounts, PackedSpikes, can_be_packed
 from .packed_convolutions import PackedConvolution, packed_convolution
-from .packed_layers import average_packed, averages_packed, fire_packed, pool_packed, pools_packed
+from .packed_layers import average_packed, averages_packed, fire_packed, fires_packed, pool_packed, pools_packed
 
 __all__ = ["KnownConvolutions", "Packing"]
 
@@ -99,7 +98,7 @@ class Packing:
             if node.op != "call_module" or node not in flow.varying:
                 continue
             module = modules[str(node.target)]
-            if is_plain_if(module) and module.v_threshold > 0:  # type: ignore[operator]
+            if fires_packed(module):
                 binary.add(node)
             elif pools_packed(module) and node.args[0] in binary:
                 binary.add(node)

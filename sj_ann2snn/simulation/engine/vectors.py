@@ -16,14 +16,18 @@ from numba import types
 from numba.extending import intrinsic, models, register_model
 
 __all__ = [
+    "SHORT",
     "add",
+    "as_floats",
     "charge",
+    "charge_within",
     "count",
     "counts_at",
     "grow",
     "larger",
     "load",
     "load_like",
+    "load_row",
     "lowest",
     "no_counts",
     "ones_in",
@@ -32,6 +36,7 @@ __all__ = [
     "store_word",
     "unpacked",
     "word",
+    "zero_row",
     "zeros",
 ]
 
@@ -107,6 +112,55 @@ def zeros(typing_context: Any, width: Any) -> Any:
     return Floats(size)(width), generate
 
 
+SHORT = 2
+"""Bytes of a small integer."""
+
+
+def _kind(size: Any, width: Any) -> tuple[Any, Any] | None:
+    """The types, for numba and LLVM, of a vector of numbers of that many bytes."""
+    if _literal(size) is None or (count := _literal(width)) is None:
+        return None
+    short = _literal(size) == SHORT
+    return (Counts(count) if short else Floats(count)), ir.VectorType(HALF if short else FLOAT, count)
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]  # numba is untyped
+def zero_row(typing_context: Any, width: Any, size: Any) -> Any:
+    """Zeros of `size` bytes: 2 for small integers, 4 for single precision."""
+    if (found := _kind(size, width)) is None:
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return ir.Constant(found[1], None)
+
+    return found[0](width, size), generate
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]  # numba is untyped
+def load_row(typing_context: Any, address: Any, width: Any, size: Any) -> Any:
+    """The numbers of `size` bytes at an address."""
+    if (found := _kind(size, width)) is None:
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _load(builder, arguments[0], found[1], 2)
+
+    return found[0](types.int64, width, size), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]  # numba is untyped
+def as_floats(typing_context: Any, numbers: Any) -> Any:
+    """The numbers in single precision."""
+    if not isinstance(numbers, (Floats, Counts)):
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        (found,) = arguments
+        return found if isinstance(numbers, Floats) else builder.sitofp(found, ir.VectorType(FLOAT, numbers.width))
+
+    return Floats(numbers.width)(numbers), generate
+
+
 @intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]  # numba is untyped
 def load(typing_context: Any, address: Any, width: Any) -> Any:
     """The numbers at an address."""
@@ -147,11 +201,11 @@ def store(typing_context: Any, numbers: Any, address: Any) -> Any:
 @intrinsic  # type: ignore[untyped-decorator]  # numba is untyped
 def add(typing_context: Any, one: Any, other: Any) -> Any:
     """The sums of the elements."""
-    if not isinstance(one, Floats):
+    if not isinstance(one, (Floats, Counts)):
         return None
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.fadd(*arguments)
+        return builder.fadd(*arguments) if isinstance(one, Floats) else builder.add(*arguments)
 
     return one(one, other), generate
 
@@ -188,14 +242,36 @@ def charge(typing_context: Any, potential: Any, current: Any, threshold: Any, ou
         return None
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        v, x, limit, address = arguments
-        charged = builder.fadd(v, x)
-        limits = _repeated(builder, limit, v.type)
-        fires = builder.fcmp_ordered(">=", charged, limits)
-        _store_bits(builder, fires, address, v.type.count)
-        return builder.select(fires, builder.fsub(charged, limits), charged)
+        v, x, limits, address = arguments
+        return _fired(builder, builder.fadd(v, x), limits, address)
 
-    return potential(potential, current, types.float32, types.int64), generate
+    return potential(potential, current, threshold, types.int64), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]  # numba is untyped
+def charge_within(
+    typing_context: Any, potential: Any, current: Any, threshold: Any, low: Any, high: Any, out: Any
+) -> Any:
+    """Like `charge`, but the sum of potential and current saturates at `low` and `high`."""
+    if not isinstance(potential, Floats):
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        v, x, limits, low, high, address = arguments
+        charged = builder.fadd(v, x)
+        for order, end in (("<", low), (">", high)):
+            ends = _repeated(builder, end, v.type)
+            charged = builder.select(builder.fcmp_ordered(order, charged, ends), ends, charged)
+        return _fired(builder, charged, limits, address)
+
+    return potential(potential, current, threshold, types.float32, types.float32, types.int64), generate
+
+
+def _fired(builder: Any, charged: Any, limits: Any, address: Any) -> Any:
+    """The potentials after firing; writes the spikes to an address."""
+    fires = builder.fcmp_ordered(">=", charged, limits)
+    _store_bits(builder, fires, address, charged.type.count)
+    return builder.select(fires, builder.fsub(charged, limits), charged)
 
 
 @intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]  # numba is untyped

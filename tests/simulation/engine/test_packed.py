@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sj_ann2snn import Converter, evaluate, simulate
+from sj_ann2snn import Converter, IntegerIF, evaluate, simulate
 from sj_ann2snn.conversion.round_weights import round_to_grid
 from sj_ann2snn.layers import CumulativeMaxPool
 from sj_ann2snn.simulation.engine import packed_convolutions, packed_layers, packing
+from sj_ann2snn.simulation.engine.flow import Flow
 from sj_ann2snn.simulation.engine.packed import PackedCounts, PackedSpikes
 
 from ...helpers.networks import relative_error
@@ -212,6 +213,63 @@ def test_convolutions_behind_average_pools(
     found: Any = layer(x, neuron=neuron, by_rows=by_rows)
     assert torch.equal(found.unpacked(), fire(currents)[0])
     assert torch.equal(neuron.v, fire(currents)[1])
+
+
+def integers(neuron: IntegerIF, currents: Tensor) -> tuple[Tensor, Tensor]:
+    """The spikes of integer neurons, and their potentials at the end."""
+    v, spikes = neuron.potential.expand(currents.shape[1:]), []
+    for x in currents:
+        v = (v + x).clamp(neuron.low, neuron.high)
+        spikes.append((v >= neuron.threshold).float())
+        v = v - spikes[-1] * neuron.threshold
+    return torch.stack(spikes), v
+
+
+@pytest.mark.parametrize("by_rows", [True, False])
+@pytest.mark.parametrize(("bits", "times"), [(25, 1), (8, 1), (25, 1000)])
+@pytest.mark.parametrize("channels", [8, 24, 64])
+def test_integer_neurons(monkeypatch: pytest.MonkeyPatch, channels: int, bits: int, times: int, by_rows: bool) -> None:
+    torch.manual_seed(channels)
+    conv: Any = nn.Conv2d(16, channels, 3, padding=1)
+    with torch.no_grad():
+        for value in conv.parameters():
+            value.copy_(torch.randint(-40, 50, value.shape) * times)
+    thresholds = torch.randint(20, 128, (channels, 1, 1)).float()
+    x, shortcut = random_spikes(16, 5, 6), random_spikes(channels, 5, 6)
+    factors = torch.randint(1, 100, (channels,)).float()
+    currents = conv(x.flatten(0, 1)).detach().unflatten(0, (STEPS, SAMPLES))
+    layer = packed_convolutions.packed_convolution(conv)
+    assert layer is not None
+    assert packed_convolutions.fits_short(conv.weight.detach()) == (times == 1)  # both kinds of sums
+    monkeypatch.setattr(layer, "_is_faster_by_rows", lambda *_: by_rows)
+    for threshold in (thresholds, torch.tensor(30.0)):
+        for addend, scale, wanted in (
+            (None, None, currents),
+            (packed(shortcut), factors, torch.addcmul(currents, shortcut, factors[:, None, None])),
+        ):
+            neuron = IntegerIF(threshold, (threshold / 2).round(), bits=bits)
+            assert packed_layers.fires_packed(neuron)
+            spikes, potential = integers(neuron, wanted)
+            found: Any = layer(packed(x), addend, scale, neuron)
+            assert torch.equal(found.unpacked(), spikes)
+            assert torch.equal(neuron.v, potential)  # type: ignore[arg-type]
+            neuron.reset()
+            alone = packed_layers.fire_packed(neuron, wanted)
+            assert torch.equal(alone.unpacked(), spikes)
+            assert torch.equal(neuron.v, potential)  # type: ignore[arg-type]
+
+
+def test_integer_networks_are_packed() -> None:
+    ann = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(256, 4)
+    )
+    snn = Converter([torch.rand(20, 3, 8, 8)], weights="int8", progress=False)(ann.eval())
+    flow = Flow.of(snn)
+    assert flow is not None
+    found = packing.Packing(flow, flow.modules, 8)
+    assert {str(node.target) for node in found.chains} == {"1", "3"}
+    off = IntegerIF(torch.ones(5, 6), bits=16)  # thresholds of single neurons
+    assert not packed_layers.fires_packed(off)
 
 
 def test_linear_layers_and_the_initial_potential() -> None:
