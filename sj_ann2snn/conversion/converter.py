@@ -269,11 +269,11 @@ class Converter:
                 draft.plan.require_exact()
                 require_spikes(draft.plan)
         self._selection.check_sites(
-            {
-                part.prefix + decision.site.name: decision
+            [
+                (part.prefix + decision.site.name, decision)
                 for part, draft in zip(parts, drafts, strict=True)
-                for decision in draft.plan.decisions.values()
-            }
+                for decision in (*draft.plan.decisions.values(), *draft.plan.exchanged)
+            ]
         )
         built: dict[str, nn.Module] = {}
         reports = []

@@ -71,6 +71,8 @@ class Plan:
     raw: frozenset[fx.Node] = frozenset()
     """Nodes whose values are made of the network's inputs without any weights."""
     problems: tuple[Problem, ...] = ()
+    exchanged: tuple[Decision, ...] = ()
+    """What was decided about pools before others took their places; `decisions` tells of these others."""
 
     @cached_property
     def unclaimed(self) -> list[Decision]:

@@ -71,7 +71,7 @@ class LayerSettings:
         """Raises:
         OptionError: `pattern` matches none of `names`, the layers for which its arguments have an effect.
         """
-        every = list(names)
+        every = list(dict.fromkeys(names))
         if any(fnmatchcase(name, pattern) for name in every):
             return
         hint = did_you_mean(pattern, every)

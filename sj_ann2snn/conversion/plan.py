@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any
 
 from torch import fx, nn
@@ -29,7 +30,7 @@ from .graph.records import Record, TensorRecord
 from .graph.refusals import explain
 from .graph.snapshot import Snapshot
 from .graph.tracing import LEAF, SOURCE
-from .pools import exchange_pools
+from .pools import exchange_pools, exchanged_pools
 from .prepare import record_of
 from .problems import Problem
 
@@ -60,7 +61,10 @@ def make_plan(
     if folded is not planned:
         planned = _run_planner(folded, find, claimed)
     exchanged = exchange_pools(planned)
-    return planned if exchanged is planned else _run_planner(exchanged, find, claimed)
+    if exchanged is planned:
+        return planned
+    final = _run_planner(exchanged, find, claimed)
+    return final.evolve(plan=replace(final.plan, exchanged=tuple(exchanged_pools(planned.plan).values())))
 
 
 def _run_planner(draft: Draft, find: MapperFinder, claimed: Collection[type[nn.Module]]) -> Draft:

@@ -7,10 +7,20 @@ from torch import fx, nn
 from ..contracts.replacements import Average, NeuronAfterPool
 from ..support.blame import blame
 from ..support.names import NAME, usable_target
-from .draft import APPROXIMATED, COMMUTED, Draft
+from .draft import APPROXIMATED, COMMUTED, Decision, Draft, Plan
 from .graph.copies import copied_graph
 
-__all__ = ["exchange_pools"]
+__all__ = ["exchange_pools", "exchanged_pools"]
+
+
+def exchanged_pools(plan: Plan) -> dict[fx.Node, Decision]:
+    """The pools that `exchange_pools` replaces or moves."""
+    return {
+        node: one
+        for node, one in plan.decisions.items()
+        if isinstance(one.replacement, NeuronAfterPool)
+        or (isinstance(one.replacement, Average) and one.replacement.make is not None)
+    }
 
 
 def exchange_pools(draft: Draft) -> Draft:
@@ -19,27 +29,23 @@ def exchange_pools(draft: Draft) -> Draft:
     Returns:
         The draft itself if the plan exchanges nothing; otherwise an unplanned draft with another module.
     """
-    decisions = draft.plan.decisions
-    averages = {
-        node: one
-        for node, one in decisions.items()
-        if isinstance(one.replacement, Average) and one.replacement.make is not None
-    }
-    moving = [node for node, one in decisions.items() if isinstance(one.replacement, NeuronAfterPool)]
-    if not averages and not moving:
+    pools = exchanged_pools(draft.plan)
+    if not pools:
         return draft
     module, copies = copied_graph(draft.module)
-    for node, decision in averages.items():
+    for node, decision in pools.items():
         replacement = decision.replacement
-        assert isinstance(replacement, Average)
+        if not isinstance(replacement, Average):
+            continue
         assert replacement.make is not None
         with blame(decision.culprit, f"asked for the module at {decision.site.name}", replacement, "make"):
             made = replacement.make()
         _put_module(module, copies[node], f"{decision.site.name}_average", made)
         if not replacement.exact:
             copies[node].meta[APPROXIMATED] = decision.site.operation_name
-    for node in moving:
-        _move_in_front(copies[node.all_input_nodes[0]], copies[node])
+    for node, decision in pools.items():
+        if isinstance(decision.replacement, NeuronAfterPool):
+            _move_in_front(copies[node.all_input_nodes[0]], copies[node])
     module.graph.lint()
     module.recompile()
     return Draft(module, draft.signature, draft.device, draft.samples, draft.more, draft.answer, draft.problems)

@@ -176,11 +176,11 @@ class Selection:
         own = {claim for mapper in self._own_mappers.values() for claim in mapper.claims if isinstance(claim, type)}
         return self._registry.claimed_types() | own
 
-    def check_sites(self, sites: Mapping[str, Decision]) -> None:
+    def check_sites(self, sites: Sequence[tuple[str, Decision]]) -> None:
         """Check the names and patterns of layers against the network.
 
         Args:
-            sites: What was decided for every site of the network, by qualified name.
+            sites: What was decided for every site of the network, with its qualified name.
 
         Raises:
             OptionError: The caller named a mapper for something that is not a site, or a pattern of `layers` has no
@@ -188,7 +188,7 @@ class Selection:
         """
         for pattern, arguments in self._layers.by_pattern.items():
             self._check_pattern(pattern, arguments, sites)
-        names = list(sites)
+        names = list(dict.fromkeys(name for name, _ in sites))
         for name, mapper in self._own_mappers.items():
             if name not in names:
                 hint = did_you_mean(name, names)
@@ -198,14 +198,14 @@ class Selection:
                     f"if its mapper claims its type; {shown(mapper.name)} claims {_claimed(mapper)}."
                 )
 
-    def _check_pattern(self, pattern: str, arguments: Mapping[str, Any], sites: Mapping[str, Decision]) -> None:
+    def _check_pattern(self, pattern: str, arguments: Mapping[str, Any], sites: Sequence[tuple[str, Decision]]) -> None:
         declared = {type(mapper).name: set(declared_options(type(mapper))) for mapper in self._mappers.values()}
         of_mappers = set(arguments) & set().union(*declared.values())
         for option in sorted(of_mappers):
-            taking = [name for name, one in sites.items() if option in declared.get(one.mapper, ())]
+            taking = [name for name, one in sites if option in declared.get(one.mapper, ())]
             self._layers.require_effect(pattern, taking, f"layer whose mapper takes {option}")
         if set(arguments) - of_mappers:
-            spiking = [name for name, one in sites.items() if isinstance(one.replacement, (Spike, NeuronAfterPool))]
+            spiking = [name for name, one in sites if isinstance(one.replacement, (Spike, NeuronAfterPool))]
             self._layers.require_effect(pattern, spiking, "layer that becomes a spiking neuron")
 
     def find_replacement(self, site: Site, prefix: str = "") -> tuple[Replacement | None, str, str]:

@@ -111,6 +111,16 @@ def test_options_of_a_mapper_apply_to_its_layers(ann: nn.Module, images: Tensor)
         match=r"the pattern matches no layer whose mapper takes maxpool\..* There are first\.2, second\.2\.",
     ):
         converter(images, layers={"first.1": {"maxpool": "momentum"}})(Pools().eval())
+    for way in ("avg", "pre-spike"):  # these put another layer in the place of the pool, or move it
+        other = converter(images, layers={"first.2": {"maxpool": way}})(Pools().eval())
+        found = [
+            type(one).__name__
+            for one in other.modules()
+            if "Pool2d" in type(one).__name__ or "MaxPool" in type(one).__name__
+        ]
+        assert found == [{"avg": "AvgPool2d", "pre-spike": "MaxPool2d"}[way], "CumulativeMaxPool"]
+        with pytest.raises(OptionError, match=r"There are first\.2, second\.2\.$"):
+            converter(images, maxpool=way, layers={"first.1": {"maxpool": way}})(Pools().eval())
     named = converter(images, mappers={"first.2": "max-pool"}, layers={"first.2": {"maxpool": "momentum"}})
     assert type(named(Pools().eval()).get_submodule("first.2")).__name__ == kinds[0]
 
