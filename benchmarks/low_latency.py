@@ -171,10 +171,10 @@ class Store:
     def networks(self) -> list[str]:
         return list(dict.fromkeys(key.partition("|")[0] for key in self.found))
 
-    def steps(self, network: str) -> list[int]:
-        """The numbers of steps that were measured with a network."""
+    def steps(self, network: str | None = None) -> list[int]:
+        """The numbers of steps that were measured, with one network or with any."""
         keys = (key.split("|") for key in self.found)
-        return sorted({int(key[-1]) for key in keys if key[0] == network} - {0})
+        return sorted({int(key[-1]) for key in keys if network in (None, key[0])} - {0})
 
 
 def measure(

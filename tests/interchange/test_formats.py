@@ -43,12 +43,12 @@ def test_the_format_follows_from_the_suffix_or_the_name(tmp_path: Path) -> None:
     export(snn, tmp_path / "b.dat", format=Archive(compress=True))
     for file, format in (("a.dat", "archive"), ("b.dat", Archive())):
         assert len(list(load_network(tmp_path / file, format).graph.nodes)) == len(list(snn.graph.nodes))
-    known = r"'archive' \(.zip\), 'torch' \(.pt, .pth\)"
+    known = r"'archive' \(.zip\), 'c' \(.c\), 'torch' \(.pt, .pth\)"
     with pytest.raises(OptionError, match=rf"The suffix of 'a.dat' belongs to no format. Known formats: {known}"):
         load_network(tmp_path / "a.dat")
     with pytest.raises(OptionError, match=r"format='onyx' is not known. Known formats: 'archive' \(sj-ann2snn"):
         export(snn, tmp_path / "a.zip", "onyx")
-    with pytest.raises(OptionError, match=r"format=3 is not allowed: give the name of a format \('archive', 'torch'\)"):
+    with pytest.raises(OptionError, match=r"format=3 is not allowed: give the name of a format \('archive', 'c', 'torch'\)"):
         export(snn, tmp_path / "a.zip", 3)  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="Format 'archive' got the unknown option compres. Did you mean 'compress'"):
         export(snn, tmp_path / "a.zip", compres=True)
