@@ -48,7 +48,9 @@ def test_the_format_follows_from_the_suffix_or_the_name(tmp_path: Path) -> None:
         load_network(tmp_path / "a.dat")
     with pytest.raises(OptionError, match=r"format='onyx' is not known. Known formats: 'archive' \(sj-ann2snn"):
         export(snn, tmp_path / "a.zip", "onyx")
-    with pytest.raises(OptionError, match=r"format=3 is not allowed: give the name of a format \('archive', 'c', 'torch'\)"):
+    with pytest.raises(
+        OptionError, match=r"format=3 is not allowed: give the name of a format \('archive', 'c', 'torch'\)"
+    ):
         export(snn, tmp_path / "a.zip", 3)  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="Format 'archive' got the unknown option compres. Did you mean 'compress'"):
         export(snn, tmp_path / "a.zip", compres=True)
