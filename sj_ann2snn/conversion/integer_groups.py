@@ -43,6 +43,9 @@ class Group:
         members: The layers that make these currents.
         charges: Neurons read them.
         bound: Largest magnitude of any of them, in units of a threshold or of the ANN's.
+        reach: Largest magnitude of a sum in one with weights of at most 1, in the integers that they multiply.
+        in_a_row: Weighted layers without an activation between them, up to these currents.
+        least: The unit must be as coarse as this, or readers that multiply these currents once more have no bits left.
         unit: ``[channels]`` or a scalar, float64, once it is chosen.
         shifts: Its only member is a factor for each channel, which is a power of two in this unit.
     """
@@ -51,6 +54,9 @@ class Group:
     members: list[Member] = field(default_factory=list)
     charges: bool = False
     bound: float = 0.0
+    reach: float = 1.0
+    in_a_row: int = 0
+    least: float = 0.0
     unit: Tensor | None = None
     shifts: bool = False
     _into: tuple[Group, float] | None = None
@@ -71,6 +77,9 @@ class Group:
         self.members += [Member(one.node, one.share * ratio, one.raised_for) for one in other.members]
         self.charges |= other.charges
         self.bound = max(self.bound, other.bound)
+        self.reach = max(self.reach, other.reach)
+        self.in_a_row = max(self.in_a_row, other.in_a_row)
+        self.least = max(self.least, other.least / ratio)
         self.put(other.place)
 
     def put(self, place: Place | str | None) -> None:

@@ -37,11 +37,18 @@ from .integer_pools import sums_for
 from .problems import Problem
 from .round_weights import by_output
 
-__all__ = ["Units", "is_whole"]
+__all__ = ["LARGEST_SUM", "Units", "is_whole"]
 
 ELSEWHERE = "Compute it before the data reaches the network, or convert without weights="
 ALL = 1 << 10
 """More dimensions than a value has."""
+
+LARGEST_SUM = 1 << 22
+"""Of the integers of a network. All whole numbers up to 2**24 are exact in single precision, which leaves room for the
+potential."""
+
+FEWEST_LEVELS = 16
+"""Integers of either sign that the weights of two layers in a row must have, unless they are to have fewer."""
 
 RETRAIN = "Retrain the network with ReLU there, or convert without weights="
 
@@ -52,6 +59,7 @@ class Units:
 
     Attributes:
         recording: The network on two samples.
+        most: Largest integer of a weight.
         inputs: The value of one unit of every input, and its largest magnitude in such units.
         known: Nodes whose unit is given.
         currents: Nodes whose unit is `share` times that of a group.
@@ -66,6 +74,7 @@ class Units:
     """
 
     recording: Recording
+    most: int
     inputs: dict[fx.Node, tuple[float, int]]
     known: dict[fx.Node, float] = field(default_factory=dict)
     currents: dict[fx.Node, tuple[Group, float]] = field(default_factory=dict)
@@ -153,8 +162,36 @@ class Units:
         bias = torch.zeros(len(weight)) if layer.bias is None else layer.bias.detach().double().cpu()
         bound = weight.abs().sum(1).cpu() * self.largest[source] + bias.abs()
         axis = channel_axis(layer, len(self.recording.shape(node)) + 1) - 1
+        largest = float(weight.abs().max()) if weight.numel() else 0.0
+        width = float(bound.max()) / (largest * self.largest[source]) if largest else 1.0
+        if source in self.currents:
+            integers, in_a_row = 1.0, self.group(source)[0].in_a_row + 1
+            self._share_bits(node, layer, source, width)
+        else:
+            integers, in_a_row = self.largest[source] / self.known[source], 1
         self._make(node, Place(axis, len(weight), len(self.recording.shape(node))), float(bound.max()))
+        self.currents[node][0].reach, self.currents[node][0].in_a_row = integers * width, in_a_row
         self.weighted.append(node)
+
+    def _share_bits(self, node: fx.Node, layer: Any, source: fx.Node, width: float) -> None:
+        """The node multiplies what are sums of products already: both layers' weights share the bits of its sums.
+
+        Its sums are `width` times as large as its largest product. With weights of up to w in both layers they reach
+        w² times that times the reach of the layer before, which must stay in the range of sums.
+        """
+        group, share = self.group(source)
+        levels = (LARGEST_SUM / (group.reach * width)) ** 0.5
+        if group.in_a_row > 1 or levels < min(self.most, FEWEST_LEVELS):
+            bits = LARGEST_SUM.bit_length() - 1
+            why = (
+                "it reads the sums of another layer without an activation between them, and the weights of "
+                f"{'three layers' if group.in_a_row > 1 else 'both'} would share the {bits} bits of a sum"
+            )
+            self._refuse(node, layer, why, "Put an activation between them, or make one layer of them")
+            return
+        # The weights of this layer have as many bits as they are to have, if that leaves as many for those before it.
+        own = min(float(self.most), levels)
+        group.least = max(group.least, self.largest[source] * own * width / LARGEST_SUM / share)
 
     def _factors(self, node: fx.Node, module: Any, source: fx.Node) -> None:
         if isinstance(module, Scaler) and self.is_result(node):

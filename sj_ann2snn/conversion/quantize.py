@@ -21,7 +21,7 @@ from .graph.weights import output_factor, scaled_layer, with_parameters
 from .integer_corrections import RoundedLayer, correct_rounding
 from .integer_groups import Group, Member, by_channel
 from .integer_inputs import InputRange, Samples
-from .integer_units import Units
+from .integer_units import LARGEST_SUM, Units
 from .problems import lines_of
 from .round_weights import by_output
 
@@ -38,9 +38,6 @@ LEAST_THRESHOLD = 256
 
 MOST_THRESHOLD = (1 << 15) - 1
 """Thresholds fit into 16 bits."""
-
-EXACT = 1 << 22
-"""Largest sum. All whole numbers up to 2**24 are exact in single precision, which leaves room for the potential."""
 
 FINEST_RESULT = 1024
 """Steps of a result's unit in the largest weight of the last layer, at least: its bias is rounded to them."""
@@ -82,7 +79,7 @@ def quantize(network: fx.GraphModule, two_samples: tuple[Any, ...], samples: Sam
     _reset(network)
     inputs = [node for node in network.graph.nodes if node.op == "placeholder" and node in recording.carrying]
     ranges = dict(zip(inputs, samples.ranges, strict=False))
-    units = Units(recording, {node: (one.scale, one.most) for node, one in ranges.items()})
+    units = Units(recording, (1 << (bits - 1)) - 1, {node: (one.scale, one.most) for node, one in ranges.items()})
     units.find()
     if units.problems:
         count = len(units.problems)
@@ -208,13 +205,14 @@ class _Quantizer:
         coarsest = torch.where(step > 0, step, torch.ones_like(step)) / main.member.share
         if group.charges:
             shift = torch.ceil(torch.log2(LEAST_THRESHOLD * coarsest)).clamp(min=0)
-            highest = max(1.0, min(MOST_THRESHOLD, EXACT / max(group.bound, 1e-30)))
+            highest = max(1.0, min(MOST_THRESHOLD, 1 / max(group.bound / LARGEST_SUM, group.least, 1e-30)))
             threshold = (torch.exp2(shift) / coarsest).round().clamp(1, math.floor(highest))
             unused = float(math.floor(min(LEAST_THRESHOLD, highest)))
             unit = 1 / torch.where(step > 0, threshold, torch.full_like(threshold, unused))
         else:
             unit = coarsest / 2.0 ** max(0, math.ceil(math.log2(FINEST_RESULT / most)))
-            unit = torch.where(step > 0, unit, unit.min()).clamp(min=group.bound / EXACT)
+            unit = torch.where(step > 0, unit, torch.full_like(unit, group.bound / LARGEST_SUM))
+            unit = unit.clamp(min=max(group.bound / LARGEST_SUM, group.least, 1e-30))
         return unit if group.channels is not None else unit.reshape(())
 
     def _rows(self, member: Member, group: Group) -> _Rows:

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from ..contracts.option_checks import require_integer
 from ..errors import InputError
 from .operations import Input, Neuron, Operation, Result, Weighted
 from .purity import Obstacle, obstacles_in
@@ -52,13 +55,15 @@ class IntegerNetwork:
         """Run it in plain integers, sample by sample and step by step.
 
         Args:
-            inputs: As for the network, ``[N, ...]`` each: tensors or arrays of floating-point numbers.
+            inputs: As for the network, ``[N, ...]`` each: tensors or arrays.
             T: Number of time steps.
 
         Raises:
-            InputError: The inputs have other shapes than those for which the network was made.
+            InputError: The inputs have other shapes than those for which the network was made, or hold NaN.
+            OptionError: `T` is not an integer of at least 1.
         """
-        given = [np.asarray(x) for x in inputs]
+        require_integer("T", T, what="the number of time steps")
+        given = [_numbers(x) for x in inputs]
         wanted = list(self.of(Input))
         if [x.shape[1:] for x in given] != [one.shape for one in wanted]:
             raise InputError(
@@ -88,7 +93,12 @@ class IntegerNetwork:
         )
 
     def widths(self, T: int) -> tuple[LayerWidths, ...]:  # noqa: N803 - the field's name for the number of time steps
-        """How wide the sums and potentials of every layer may become within T steps, whatever the input is."""
+        """How wide the sums and potentials of every layer may become within T steps, whatever the input is.
+
+        Raises:
+            OptionError: `T` is not an integer of at least 1.
+        """
+        require_integer("T", T, what="the number of time steps")
         return widths_of(self.operations, T)
 
     @property
@@ -106,3 +116,15 @@ class IntegerNetwork:
     def parameters(self) -> int:
         """Number of weights."""
         return sum(one.weight.size for one in self.of(Weighted))
+
+
+def _numbers(x: Any) -> Any:
+    """An input as an array of floating-point numbers; integers are taken in single precision, as by `simulate`."""
+    if isinstance(x, Tensor):
+        x = x.detach().cpu()
+        x = x.numpy() if x.dtype == torch.float64 else x.float().numpy()
+    found = np.asarray(x)
+    found = found if found.dtype == np.float64 else found.astype(np.float32)
+    if np.isnan(found).any():  # infinite ones are clamped
+        raise InputError("The inputs hold NaN, which is no integer.")
+    return found

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.pooling import _AdaptiveMaxPoolNd, _MaxPoolNd
 
-from ..compat import MemoryModule, is_neuron
+from ..compat import MemoryModule, is_neuron, set_step_mode
 from ..errors import IntegerError
 from ..layers import (
     ChannelAffine,
@@ -74,10 +74,15 @@ class _Reader:
         self.recording: Recording
 
     def run(self) -> IntegerNetwork:
+        if self._dtype() not in (torch.float32, torch.float64):
+            raise IntegerError(
+                f"The network's numbers are in {self._dtype()}, which does not hold all its integers exactly. "
+                "Take the network as it was converted, in single or double precision."
+            )
+        set_step_mode(self.network, "s")
+        self._reset()
         self.recording = recorded(self.network, self._samples())
-        for module in self.network.modules():
-            if isinstance(module, MemoryModule):
-                module.reset()
+        self._reset()
         for node in self.network.graph.nodes:
             if node.op == "output":
                 for number, leaf in enumerate(_read_by(node)):
@@ -86,6 +91,11 @@ class _Reader:
                 self._read(node)
         self._require_integers()
         return IntegerNetwork(type(self.network).__name__, tuple(self.operations))
+
+    def _reset(self) -> None:
+        for module in self.network.modules():
+            if isinstance(module, MemoryModule):
+                module.reset()
 
     def _samples(self) -> list[Any]:
         found: list[Any] = []

@@ -71,12 +71,13 @@ class Reference:
         """Sums or maxima over windows."""
         if one.reduce == "sum":
             return _windows(x, one.windows, 0).sum(-1).ravel()
+        outside = np.iinfo(np.int64).min  # never the largest, whatever the sign of the others
         if one.reduce == "largest":
-            return _windows(x, one.windows, np.iinfo(np.int64).min).max(-1).ravel()
+            return _windows(x, one.windows, outside).max(-1).ravel()
         total = self.memory.get(number, np.zeros_like(x)) + x
-        before = _windows(total - x, one.windows, -1).max(-1)
+        before = _windows(total - x, one.windows, outside).max(-1)
         self.memory[number] = total
-        return (_windows(total, one.windows, -1).max(-1) - before).ravel()
+        return (_windows(total, one.windows, outside).max(-1) - before).ravel()
 
     def fire(self, number: int, one: Neuron, x: Array) -> Array:
         """The spikes of a layer, 0 or 1."""

@@ -30,7 +30,7 @@ from sj_ann2snn import (
 
 from ..helpers.cnn import cnn, images
 from ..helpers.integers import assert_agrees
-from ..helpers.networks import GradedMaker, Written, convert
+from ..helpers.networks import GradedMaker, Written, convert, relative_error
 
 
 def perceptron(activation: nn.Module | None = None) -> nn.Sequential:
@@ -271,3 +271,40 @@ def test_several_inputs_and_outputs() -> None:
 def test_what_reads_the_network_may_be_given_a_float_network_of_double_precision() -> None:
     snn = convert(cnn().eval().double(), images().double(), weights="int8")
     assert_agrees(snn, images(2).double(), steps=5)
+
+
+def two_in_a_row(middle: list[nn.Module]) -> nn.Module:
+    torch.manual_seed(0)
+    first = nn.Conv2d(3, 16, 3), nn.ReLU()
+    return nn.Sequential(*first, nn.Conv2d(16, 16, 3, groups=16), *middle, nn.Flatten(), nn.LazyLinear(8), nn.ReLU())
+
+
+@pytest.mark.parametrize("weights", ["int4", "int8", "int16"])
+@pytest.mark.parametrize("middle", [[], [nn.AvgPool2d(2)]], ids=["at once", "through a pool"])
+def test_two_layers_without_an_activation_share_the_bits(middle: list[nn.Module], weights: str) -> None:
+    ann, x = two_in_a_row(middle), torch.rand(40, 3, 8, 8)
+    ann(x)
+    snn = Converter([x], weights=weights, progress=False)(ann.eval())
+    layers = [one for one in snn.modules() if isinstance(one, (nn.Conv2d, nn.Linear))]
+    assert all(float(one.weight.detach().abs().max()) >= 3 for one in layers)
+    assert relative_error(simulate(snn, x, 256), ann(x).detach()) < {"int4": 0.08, "int8": 0.02, "int16": 0.02}[weights]
+
+
+def test_layers_in_a_row_that_leave_each_other_no_bits_are_refused() -> None:
+    x = torch.rand(20, 64)
+    wide = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64), nn.ReLU()).eval()
+    with pytest.raises(IntegerError, match=r"1 \(Linear\).* the weights of both would share the 22 bits of a sum"):
+        Converter([x], weights="int8", progress=False)(wide)
+    layers = nn.Linear(64, 4), nn.ReLU(), nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4), nn.ReLU()
+    with pytest.raises(IntegerError, match=r"4 \(Linear\).* the weights of three layers would share"):
+        Converter([x], weights="int4", progress=False)(nn.Sequential(*layers).eval())
+
+
+def test_a_last_layer_without_weights_keeps_its_bias() -> None:
+    torch.manual_seed(0)
+    ann = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    x = torch.rand(20, 6)
+    with torch.no_grad():
+        ann[2].weight.zero_()  # type: ignore[operator]
+    snn = Converter([x], weights="int8", progress=False)(ann)
+    assert relative_error(simulate(snn, x, 4), ann(x).detach()) < 1e-3

@@ -20,15 +20,17 @@ from sj_ann2snn import (
     IntegerError,
     IntegerIF,
     IntegerNetwork,
+    OptionError,
     integer_network,
     simulate,
 )
+from sj_ann2snn.compat import set_step_mode
 
 from ..behaviour.test_random_graphs import graphs
 from ..behaviour.test_same_spikes import Block, vgg
 from ..helpers.cnn import cnn, images
 from ..helpers.integers import assert_agrees
-from ..helpers.networks import convert, randomized
+from ..helpers.networks import convert, randomized, relative_error
 from ..helpers.random_networks import Network, networks
 
 pytestmark = pytest.mark.filterwarnings("ignore::sj_ann2snn.NotConvertedWarning")
@@ -200,3 +202,49 @@ def test_trained_reference_networks(name: str, shape: tuple[int, ...], weights: 
     run = assert_agrees(snn, x[:2], steps=6)
     assert np.mean([spikes.any() for spikes in run.spikes.values()]) == 1
     assert all(isinstance(one, IntegerIF) for path, one in snn.named_modules() if path in run.spikes)
+
+
+def test_padded_max_pools_over_negative_currents() -> None:
+    torch.manual_seed(0)
+    first = nn.Conv2d(3, 8, 1), nn.ReLU()
+    second: Any = nn.Conv2d(8, 8, 1)
+    with torch.no_grad():
+        second.bias -= 1.0  # most of its currents are negative
+    ann = nn.Sequential(*first, second, nn.MaxPool2d(3, 2, 1), nn.Flatten()).eval()
+    x = torch.rand(6, 3, 5, 5)
+    snn = Converter([x], weights="int8", progress=False)(ann)
+    wanted = simulate(snn, x, T=8)
+    assert (wanted < 0).float().mean() > 0.5
+    assert relative_error(torch.from_numpy(integer_network(snn).run(x, T=8).answers[0]).float(), wanted) < 1e-5
+
+
+def test_the_network_may_be_in_any_state() -> None:
+    torch.manual_seed(0)
+    ann = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(32, 3)).eval()
+    x = torch.rand(5, 3, 6, 6)
+    snn = Converter([x], weights="int8", progress=False)(ann)
+    wanted = integer_network(snn).run(x, T=4).answers[0]
+    snn(x)  # it remembers another number of samples
+    assert np.array_equal(integer_network(snn).run(x, T=4).answers[0], wanted)
+    set_step_mode(snn, "m")
+    assert np.array_equal(integer_network(snn).run(x, T=4).answers[0], wanted)
+    with pytest.raises(IntegerError, match=r"in torch\.float16, which does not hold all its integers exactly"):
+        integer_network(snn.half())
+
+
+def test_kinds_of_inputs() -> None:
+    torch.manual_seed(0)
+    ann = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    pictures = torch.randint(0, 255, (6, 3, 2, 2), dtype=torch.uint8)
+    snn = Converter([pictures.float()], weights="int8", progress=False)(ann)
+    network = integer_network(snn)
+    wanted = network.run(pictures.float(), T=4).answers[0]
+    for x in (pictures, pictures.long(), pictures.numpy(), pictures.bfloat16(), pictures.float().requires_grad_()):
+        assert np.array_equal(network.run(x, T=4).answers[0], wanted)
+    with pytest.raises(InputError, match="hold NaN, which is no integer"):
+        network.run(pictures * float("nan"), T=4)
+    for steps in (0, -1, 2.5, True):
+        with pytest.raises(OptionError, match=r"T=.* is not allowed"):
+            network.run(pictures, T=steps)  # type: ignore[arg-type]
+        with pytest.raises(OptionError, match=r"T=.* is not allowed"):
+            network.widths(steps)  # type: ignore[arg-type]
