@@ -72,7 +72,7 @@ def main() -> int:
     parser.add_argument("--spikingjelly-14", type=Path, metavar="DIR", help="where 0.0.0.0.14 is installed")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, help="default: all there are")
     parser.add_argument("--threads", nargs="+", type=int, default=[torch.get_num_threads()])
-    parser.add_argument("--mode", default="99.9%%", help="of all conversions (default: %(default)s)")
+    parser.add_argument("--mode", default="99.9%", help="of all conversions (default: %(default)s)")
     parser.add_argument("--ways", nargs="+", metavar="WAY", help="default: all that run here")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
