@@ -42,6 +42,7 @@ __all__ = [
     "memories",
     "own_ann2snn",
     "recipe_base",
+    "reset_memories",
     "reset_net",
     "set_step_mode",
     "spikingjelly_figure",
@@ -54,6 +55,14 @@ StepModule = base.StepModule
 MemoryModule = base.MemoryModule
 reset_net = functional.reset_net
 set_step_mode = functional.set_step_mode
+
+
+def reset_memories(network: nn.Module) -> None:
+    """Reset a network whose modules are still exchanged: `reset_net` of SpikingJelly 2.0 keeps a list of them."""
+    for module in network.modules():
+        if isinstance(module, MemoryModule):
+            module.reset()
+
 
 NEURONS_TAKE_BACKEND = "backend" in inspect.signature(neuron.IFNode.__init__).parameters
 """True on the 0.0.0.0.14 line, whose neurons take `backend="torch"` or `"cupy"`."""

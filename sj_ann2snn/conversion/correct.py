@@ -14,6 +14,7 @@ from ..contracts.trial import Trial
 from ..contracts.trial_site import TrialSite
 from ..errors import CorrectionError
 from ..support.blame import Culprit, blame
+from ..support.names import NEGATIVE
 from .absorb import absorb_bias
 from .channel_layout import ChannelLayout
 from .draft import Adjustment, Draft, NegativeNeuron
@@ -121,7 +122,7 @@ def _make_site(
     like = torch.zeros((), dtype=found.dtype, device=draft.device)
     name, shape = draft.plan.decisions[node].site.name, _layout(draft, node).shape(found.shape[1:])
     if negative:
-        name += "_negative"
+        name += NEGATIVE
         while name in names:
             name += "_"
         names.add(name)

@@ -42,13 +42,8 @@ class InputRange:
 
     @property
     def high(self) -> int:
-        """The largest integer."""
+        """The largest integer, and the largest magnitude."""
         return (1 << (INPUT_BITS - 1)) - 1 if self.smallest < 0 else (1 << INPUT_BITS) - 1
-
-    @property
-    def most(self) -> int:
-        """The largest magnitude of the integers."""
-        return self.high
 
     @property
     def scale(self) -> float:

@@ -11,9 +11,8 @@ from torch import fx, nn
 from torch.nn.modules.pooling import _AdaptiveAvgPoolNd
 
 from ..integers.reading import reduced_dims
-from ..integers.windows import spatial_of
 from ..layers import Stepwise, SumPool
-from ..layers.integer import along
+from ..support.shapes import along, spatial_of
 
 __all__ = ["sums_for"]
 

@@ -19,7 +19,6 @@ from torch.nn.modules.pooling import _AdaptiveMaxPoolNd, _MaxPoolNd
 from ..compat import MemoryModule, is_neuron, is_plain_if
 from ..integers.reading import SIGNS
 from ..integers.recording import Recording
-from ..integers.windows import spatial_of
 from ..layers import (
     ChannelAffine,
     CumulativeMax,
@@ -30,6 +29,7 @@ from ..layers import (
     Scaler,
     Stepwise,
 )
+from ..support.shapes import spatial_of
 from .graph.naming import operation_name
 from .graph.weights import channel_axis
 from .integer_groups import Group, Member, Place

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ..compat import MemoryModule, fresh_memories
+from ..compat import fresh_memories, reset_memories
 from ..errors import IntegerError, OptionError
 from ..integers.recording import recorded
 from ..layers import ChannelAffine, IntegerIF, IntegerInput, Scaler, Stepwise
@@ -76,10 +76,10 @@ def quantize(network: fx.GraphModule, two_samples: tuple[Any, ...], samples: Sam
     """
     plain = copy.deepcopy(network)
     recording = recorded(network, two_samples)
-    _reset(network)
+    reset_memories(network)
     inputs = [node for node in network.graph.nodes if node.op == "placeholder" and node in recording.carrying]
     ranges = dict(zip(inputs, samples.ranges, strict=False))
-    units = Units(recording, (1 << (bits - 1)) - 1, {node: (one.scale, one.most) for node, one in ranges.items()})
+    units = Units(recording, (1 << (bits - 1)) - 1, {node: (one.scale, one.high) for node, one in ranges.items()})
     units.find()
     if units.problems:
         count = len(units.problems)
@@ -91,13 +91,7 @@ def quantize(network: fx.GraphModule, two_samples: tuple[Any, ...], samples: Sam
     made = _Quantizer(network, units, ranges, bits)
     made.run()
     correct_rounding(network, plain, samples.kept, made.layers)
-    _reset(network)
-
-
-def _reset(network: nn.Module) -> None:
-    for module in network.modules():
-        if isinstance(module, MemoryModule):
-            module.reset()
+    reset_memories(network)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from ..contracts.site import Varies
 from ..errors import PluginError
 from ..layers import ChannelAffine, InitialPotential, NormalizedReLU, Scaler, Stepwise, to_step_module
 from ..support.blame import Culprit, blame
+from ..support.names import NEGATIVE
 from ..support.shapes import along_axis
 from ..support.wording import shown
 from .draft import Adjustment, Decision, Draft, NegativeNeuron
@@ -230,8 +231,8 @@ class _Spiking(_Rewriter):
             negated = self._affine(node, -1 / ratio, bias)
         below = self.builder.call_on(f"{name}_negated", negated, current)
         self.notes.affine(below, negated)
-        started = self._started(node, f"{name}_negative", below, adjusted.potential)
-        call = self.builder.call_on(f"{name}_negative", neuron, started)
+        started = self._started(node, name + NEGATIVE, below, adjusted.potential)
+        call = self.builder.call_on(name + NEGATIVE, neuron, started)
         emitted = self.builder.made_by(call, self.maker(self.draft, node))
         self.notes.neuron(node, emitted, negative=True)
         return emitted

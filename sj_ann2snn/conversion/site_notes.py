@@ -10,6 +10,7 @@ from torch import Tensor, fx
 
 from ..contracts.replacements import Spike
 from ..layers import ChannelAffine, Stepwise
+from ..support.names import NEGATIVE
 from ..support.shapes import along_axis
 from ..support.site_notes import ConversionNotes, SiteNote, note_conversion, notes_of
 from .draft import APPROXIMATED, COMMUTED, Adjustment, Draft
@@ -42,7 +43,7 @@ class NoteTaker:
             unit = adjusted.unit
         unit = unit.detach().double().cpu()
         maximum = draft.plan.spikes[node].maximum
-        name = draft.plan.decisions[node].site.name + ("_negative" if negative else "")
+        name = draft.plan.decisions[node].site.name + (NEGATIVE if negative else "")
         shaped = along_axis(unit, dimensions, (axis or 1) - 1)
         self._sites[str(made.target)] = SiteNote(
             name, shaped, None if maximum is None else maximum / shaped, None if axis is None else axis - 1

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..support.calls import keywords
+from ..support.names import NEGATIVE
 from ..support.wording import listed
 from .delay import best_delay
-from .layer_arguments import NEGATIVE, arguments_at, carried_out, for_layers
+from .layer_arguments import arguments_at, carried_out, for_layers
 from .remedies import ActivationSample, Setting, best_setting
 from .result import Advice, LayerDiagnosis
 from .table import GOOD, percent

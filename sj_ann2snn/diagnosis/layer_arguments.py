@@ -8,11 +8,9 @@ from typing import Any
 
 from ..conversion.layer_settings import LayerSettings
 from ..errors import OptionError
+from ..support.names import NEGATIVE
 
-__all__ = ["NEGATIVE", "arguments_at", "carried_out", "for_layers"]
-
-NEGATIVE = "_negative"
-"""Behind the name of a layer, the second neuron of an activation of both signs."""
+__all__ = ["arguments_at", "carried_out", "for_layers"]
 
 
 def arguments_at(call: Mapping[str, Any], layer: str) -> dict[str, Any]:

@@ -18,9 +18,9 @@ from ..layers import InitialPotential, MomentumMaxPool, NormalizedReLU, Stepwise
 from ..simulation.engine.firing import is_spiking
 from ..simulation.engine.flow import Flow
 from ..simulation.engine.own_copies import own_copies
+from ..support.names import NEGATIVE
 from ..support.site_notes import ConversionNotes, SiteNote, notes_of
 from .fitting import require_fitting_layers
-from .layer_arguments import NEGATIVE
 from .probes import ActivationProbe, SpikingProbe
 
 __all__ = ["Layer", "SpikingNetwork", "run_once"]

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.pooling import _AdaptiveMaxPoolNd, _MaxPoolNd
 
-from ..compat import MemoryModule, is_neuron, set_step_mode
+from ..compat import MemoryModule, is_neuron, reset_memories, set_step_mode
 from ..errors import IntegerError
 from ..layers import (
     ChannelAffine,
@@ -26,14 +26,14 @@ from ..layers import (
     Stepwise,
     SumPool,
 )
-from ..layers.integer import along
 from ..support.names import NAME
+from ..support.shapes import along, spatial_of
 from ..support.structures import is_built
 from ..support.trees import leaves
 from .network import IntegerNetwork
 from .operations import Gather, Input, Neuron, Operation, Pool, Product, Result, Sum, Weighted
 from .recording import Recording, recorded
-from .windows import adaptive_windows, padding_of, sliding_windows, spatial_of, transposed_windows
+from .windows import adaptive_windows, padding_of, sliding_windows, transposed_windows
 
 __all__ = ["SIGNS", "read_network"]
 
@@ -80,9 +80,9 @@ class _Reader:
                 "Take the network as it was converted, in single or double precision."
             )
         set_step_mode(self.network, "s")
-        self._reset()
+        reset_memories(self.network)
         self.recording = recorded(self.network, self._samples())
-        self._reset()
+        reset_memories(self.network)
         for node in self.network.graph.nodes:
             if node.op == "output":
                 for number, leaf in enumerate(_read_by(node)):
@@ -91,11 +91,6 @@ class _Reader:
                 self._read(node)
         self._require_integers()
         return IntegerNetwork(type(self.network).__name__, tuple(self.operations))
-
-    def _reset(self) -> None:
-        for module in self.network.modules():
-            if isinstance(module, MemoryModule):
-                module.reset()
 
     def _samples(self) -> list[Any]:
         found: list[Any] = []

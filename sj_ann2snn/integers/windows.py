@@ -109,14 +109,3 @@ def padding_of(layer: Any) -> list[tuple[int, int]]:
         totals = [apart * (width - 1) for apart, width in zip(layer.dilation, layer.kernel_size, strict=True)]
         return [(total // 2, total - total // 2) for total in totals]
     return [(one, one) for one in layer.padding]
-
-
-def spatial_of(layer: Any) -> int:
-    """Number of spatial dimensions of a pool, which come last: what it says, or its class, called ``...2d``.
-
-    >>> import torch
-    >>> spatial_of(torch.nn.AvgPool2d(2))
-    2
-    """
-    found: int | None = getattr(layer, "spatial", None)
-    return int(type(layer).__name__[-2]) if found is None else found

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..compat import StepModule
 from ..errors import OptionError
+from ..support.shapes import along
 from ..support.wording import shown
 from .neuron import InPlaceNeuron
 
@@ -177,12 +178,3 @@ class SumPool(nn.Module, StepModule):  # type: ignore[misc]  # SpikingJelly is u
         return (
             f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, step_mode={self.step_mode}"
         )
-
-
-def along(spatial: int, size: int | Sequence[int]) -> tuple[int, ...]:
-    """A size for each dimension.
-
-    >>> along(2, 3)
-    (3, 3)
-    """
-    return (int(size),) * spatial if isinstance(size, int) else tuple(map(int, size))

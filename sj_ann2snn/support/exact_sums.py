@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["DIGITS", "averaged_by_halves", "exact_grid"]
+from .shapes import along, spatial_of
+
+__all__ = ["DIGITS", "averaged_by_halves", "exact_grid", "largest_sums"]
 
 DIGITS = {torch.float32: 24, torch.float64: 53}
 """Significant binary digits of a number."""
@@ -18,8 +20,6 @@ TINIEST = 2.0**-100
 
 MOST_AVERAGED = 64
 """Largest window of an average pool behind which sums are kept exact; it costs the weights as many units."""
-
-AVERAGES: dict[type[Any], int] = {nn.AvgPool1d: 1, nn.AvgPool2d: 2, nn.AvgPool3d: 3}
 
 
 def exact_grid(weights: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor | None:
@@ -36,11 +36,20 @@ def exact_grid(weights: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor | No
     Returns:
         ``[rows]``, in double precision; None if a sum is not finite.
     """
-    above, below = (weights.clamp(**part).sum(1, dtype=torch.float64) for part in ({"min": 0}, {"max": 0}))
-    largest = torch.maximum(above, -below) + bias.abs().double()
+    largest = largest_sums(weights) + bias.abs().double()
     if not bool(largest.isfinite().all()):
         return None
     return torch.exp2(torch.ceil(torch.log2(largest.clamp(min=TINIEST))) - DIGITS[dtype])
+
+
+def largest_sums(weights: Tensor) -> Tensor:
+    """The largest magnitude of a sum of some of the numbers in each row ``[rows, numbers]``, in double precision.
+
+    >>> largest_sums(torch.tensor([[0.75, -0.5, 0.25]]))
+    tensor([1.], dtype=torch.float64)
+    """
+    above, below = (weights.clamp(**part).sum(1, dtype=torch.float64) for part in ({"min": 0}, {"max": 0}))
+    return torch.maximum(above, -below)
 
 
 def averaged_by_halves(pool: Any) -> int:
@@ -51,11 +60,7 @@ def averaged_by_halves(pool: Any) -> int:
 
     An average over so many is a division without rounding.
     """
-    for kind, dimensions in AVERAGES.items():
-        if isinstance(pool, kind):
-            size = pool.kernel_size
-            window = (size,) * dimensions if isinstance(size, int) else tuple(size) * (dimensions // len(size))
-            taken = math.prod(window)
-            other = getattr(pool, "divisor_override", None)
-            return taken if taken.bit_count() == 1 and taken <= MOST_AVERAGED and not other else 1
-    return 1
+    if not isinstance(pool, (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)) or getattr(pool, "divisor_override", None):
+        return 1
+    taken = math.prod(along(spatial_of(pool), pool.kernel_size))
+    return taken if taken.bit_count() == 1 and taken <= MOST_AVERAGED else 1

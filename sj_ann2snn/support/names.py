@@ -8,7 +8,10 @@ import unicodedata
 
 from torch import fx, nn
 
-__all__ = ["NAME", "is_usable", "usable", "usable_class_name", "usable_input", "usable_target"]
+__all__ = ["NAME", "NEGATIVE", "is_usable", "usable", "usable_class_name", "usable_input", "usable_target"]
+
+NEGATIVE = "_negative"
+"""Behind the name of a layer, the second neuron of an activation of both signs."""
 
 NAME = "ann2snn_name"
 """Key of a node's meta: the user's name of a layer, parameter or input, where the node has another one."""

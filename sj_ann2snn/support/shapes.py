@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
-__all__ = ["along_axis", "pair"]
+__all__ = ["along", "along_axis", "pair", "spatial_of"]
+
+
+ENDS = ("1d", "2d", "3d")
+"""Of the names of torch's pools."""
 
 
 def along_axis(values: Tensor, ndim: int, axis: int = 0) -> Tensor:
@@ -35,4 +40,28 @@ def pair(size: Any) -> tuple[int, int]:
     >>> pair(2), pair([2, 3])
     ((2, 2), (2, 3))
     """
-    return (size, size) if isinstance(size, int) else tuple(size)
+    height, width = along(2, size)
+    return height, width
+
+
+def along(spatial: int, size: int | Sequence[int]) -> tuple[int, ...]:
+    """A size for each dimension of space, as torch's layers take them.
+
+    >>> along(3, 2), along(2, (3,)), along(2, (1, 2))
+    ((2, 2, 2), (3, 3), (1, 2))
+    """
+    sizes = (size,) if isinstance(size, int) else tuple(map(int, size))
+    return sizes * spatial if len(sizes) == 1 else sizes
+
+
+def spatial_of(layer: Any) -> int:
+    """Number of spatial dimensions of a pool, which come last: what it says, or the class of torch's that it is, called
+    ``...2d``.
+
+    >>> import torch
+    >>> spatial_of(torch.nn.AvgPool2d(2)), spatial_of(type("Pool", (torch.nn.MaxPool1d,), {})(2))
+    (2, 1)
+    """
+    if (found := getattr(layer, "spatial", None)) is not None:
+        return int(found)
+    return next(int(name[-2]) for name in (kind.__name__ for kind in type(layer).__mro__) if name[-2:] in ENDS)

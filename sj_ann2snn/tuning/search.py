@@ -9,6 +9,7 @@ from typing import Any
 
 from ..diagnosis.result import Diagnosis, LayerDiagnosis
 from ..errors import Ann2SnnError
+from ..support.names import NEGATIVE
 from .candidates import Candidate
 from .choosing import chosen, holds
 from .data import Samples
@@ -278,7 +279,7 @@ def layers_that_matter(diagnosis: Diagnosis) -> list[str]:
         )
 
     ranked = sorted(diagnosis.worst, key=unnoticed)
-    return list(dict.fromkeys(one.name.removesuffix("_negative") for one in ranked if one.kind == "neuron"))
+    return list(dict.fromkeys(one.name.removesuffix(NEGATIVE) for one in ranked if one.kind == "neuron"))
 
 
 def _kind(candidate: Candidate) -> str:

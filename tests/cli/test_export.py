@@ -20,6 +20,7 @@ from sj_ann2snn.hooks.registry import CALLER
 from sj_ann2snn.hooks.validation import register_plugin
 
 from ..helpers.command_line import failing
+from ..helpers.replaying import spikes_by_hand
 
 
 def test_export_writes_the_network_that_the_converter_makes(
@@ -84,17 +85,8 @@ class Shaped(Archive):
         path.with_suffix(".json").write_text(json.dumps(self.input_shape))
 
     def replay(self, path: Path, x: Tensor, T: int) -> Mapping[str, Tensor]:  # noqa: N803
-        network = load_network(path, Archive())
-        seen: dict[str, list[Tensor]] = {}
-        for name, module in network.named_modules():
-            if type(module).__name__ == "IFNode":
-                module.register_forward_hook(
-                    lambda module, args, result, name=name: seen.setdefault(name, []).append(result.clone())
-                )
-        with torch.no_grad():
-            for _ in range(T):
-                network(x)
-        spikes = {name: torch.stack(values) for name, values in seen.items()}
+        spikes = spikes_by_hand(load_network(path, Archive()), x, T)
+        del spikes["output"]
         if self.flip >= 0:
             next(iter(spikes.values()))[self.flip] += 1
         return spikes

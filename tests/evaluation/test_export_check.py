@@ -23,6 +23,8 @@ from sj_ann2snn import (
 )
 from sj_ann2snn.builtin.exporters import Archive
 
+from ..helpers.replaying import spikes_by_hand
+
 STEPS = 9
 
 
@@ -36,16 +38,7 @@ class Replayed(Archive):
         self.change = change
 
     def replay(self, path: Path, x: Tensor, T: int) -> Mapping[str, Tensor]:  # noqa: N803
-        network = load_network(path, Archive())
-        seen: dict[str, list[Tensor]] = {}
-        for name, module in network.named_modules():
-            if type(module).__name__ == "IFNode":
-                module.register_forward_hook(
-                    lambda module, args, result, name=name: seen.setdefault(name, []).append(result.clone())
-                )
-        with torch.no_grad():
-            seen["output"] = [network(x) for _ in range(T)]
-        return self.change({name: torch.stack(values) for name, values in seen.items()})
+        return self.change(spikes_by_hand(load_network(path, Archive()), x, T))
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["BITS", "CODE", "ENTRIES", "FLOAT", "encode", "fire", "fire_in_place", "fire_integers", "flat", "is_dense"]
+__all__ = [
+    "BITS",
+    "CODE",
+    "ENTRIES",
+    "FLOAT",
+    "SHORT",
+    "encode",
+    "fire",
+    "fire_in_place",
+    "fire_integers",
+    "flat",
+    "is_dense",
+]
 
 BITS = 8
 """Packed spikes in a byte."""
@@ -20,6 +32,9 @@ ENTRIES = 1 << CODE
 
 FLOAT = 4
 """Bytes of a number in single precision."""
+
+SHORT = 2
+"""Bytes of a small integer."""
 
 ONE_BITS = 0x3F800000
 """The number 1.0 in single precision; 0.0 has no bit set, -0.0 only the sign's."""

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from ...compat import layer
 from ...support.compiled import compiled_loop
-from ...support.exact_sums import exact_grid
-from .loops import BITS, FLOAT
+from ...support.exact_sums import exact_grid, largest_sums
+from .loops import BITS, FLOAT, SHORT
 from .packed import Packed, PackedCounts, PackedSpikes, channels_innermost, flat, widest
-from .packed_layers import Limits, is_watched, limits, no_limits, potential_of
+from .packed_layers import is_watched, limits, no_limits, potential_of
 
 __all__ = ["PackedConvolution", "PackedDepthwise", "packed_convolution"]
 
@@ -41,8 +41,8 @@ TRIALS, TRIAL_STEPS = 4, 32
 ROWS, LOOKUP, MASKS = "rows of weights", "table lookup", "masks"
 """The loops of a convolution."""
 
-SHORT = 2
-"""Bytes of a small integer."""
+DTYPES = {SHORT: torch.int16, FLOAT: torch.float32}
+"""Of weights, by their bytes."""
 
 NONE = torch.zeros(1)
 """What a loop gets for an argument that it does not read."""
@@ -103,11 +103,48 @@ def fits_short(weight: Tensor) -> bool:
     (True, False)
     """
     rows = weight.flatten(1)
-    most = torch.maximum(rows.clamp(min=0).sum(1), -rows.clamp(max=0).sum(1)).max()
-    return bool((rows == rows.round()).all()) and float(most) < 1 << 15
+    return torch.equal(rows, rows.round()) and float(largest_sums(rows).max()) < 1 << 15
 
 
-Loop = Callable[[Packed, list[Any], Limits, Any, tuple[int, ...], int], None]
+class Sizes(NamedTuple):
+    """What the loops of a convolution are told of its shapes, in their order."""
+
+    steps: int
+    samples: int
+    inputs: int
+    outputs: int
+    height: int
+    columns: int
+    out_height: int
+    out_columns: int
+    window_height: int
+    window_columns: int
+    stride_down: int
+    stride_across: int
+    above: int
+    before: int
+    planes: int
+
+
+class Work(NamedTuple):
+    """One call of a convolution.
+
+    Attributes:
+        x: The input.
+        sizes: All shapes.
+        variant: Which neurons the sums charge, and what is added to them.
+        behind: The arrays that the sums meet: what is added, its factors, potentials, thresholds and the result.
+        ends: The smallest and the largest potential.
+    """
+
+    x: Packed
+    sizes: Sizes
+    variant: tuple[int, int]
+    behind: tuple[Any, ...]
+    ends: tuple[Any, Any]
+
+
+Loop = Callable[[Work], None]
 
 
 class PackedConvolution:
@@ -128,7 +165,7 @@ class PackedConvolution:
         self._short = fits_short(weight) if short is None else short
         self.loop = ""
         """The loop of the last call."""
-        self._has_tables = weight.numel() // BITS * 256 * (SHORT if self._short else FLOAT) <= LARGEST
+        self._has_tables = weight.numel() // BITS * 256 * self._size(planes=1) <= LARGEST
         self._made: dict[tuple[str, int, float], Any] = {}
         """Weights as the loops take them, by loop, number of planes and unit of the input."""
 
@@ -176,10 +213,10 @@ class PackedConvolution:
             if initial is not None:
                 potential += initial.expand(shape[2:]).movedim(0, -1)
             out = torch.empty(steps, samples, *shape[3:], outputs // BITS, dtype=torch.uint8)
-        sizes = (steps, samples, inputs, outputs, height, columns, *size, *window, *self._geometry, spikes.planes)
+        shapes = (steps, samples, inputs, outputs, height, columns, *size, *window, *self._geometry, spikes.planes)
+        behind = tuple(map(flat, (added, scale, potential, found.thresholds, out)))
         self.loop, loop = self._chosen(spikes, height, columns, by_rows)
-        arrays = [flat(one) for one in (self._bias, added, scale, potential, found.thresholds)]
-        loop(spikes, arrays, found, flat(out), sizes, kind)
+        loop(Work(spikes, Sizes(*shapes), (found.fires, kind), behind, found.ends))
         if neuron is None:
             return out.movedim(-1, 2)
         neuron.v = potential.movedim(-1, 1)
@@ -199,78 +236,60 @@ class PackedConvolution:
     def _is_faster_by_rows(self, spikes: Packed, height: int, columns: int) -> bool:
         if not self._has_tables:
             return True
-        shape = tuple(self._weight.shape)
-        short = self._short and spikes.planes == 1
+        shape, short = tuple(self._weight.shape), self._size(spikes.planes) == SHORT
         most = _crossover(shape, self._geometry, self._dimensions, height, columns, spikes.planes, short)
         return spikes.share() <= most
 
-    def _rows(
-        self,
-        x: Packed,
-        arrays: list[Any],
-        found: Limits,
-        out: Any,
-        sizes: tuple[int, ...],
-        kind: int,
-    ) -> None:
+    def _rows(self, work: Work) -> None:
         from .packed_kernels import convolve_by_rows
 
-        steps, _, inputs, outputs, _, columns, *_ = sizes
-        width = widest(outputs)
-        padded = columns + 2 * sizes[13]
-        row = steps * x.planes * sizes[8] * columns * inputs
-        lines = min(sizes[6], max(1, MOST_ROWS // row)) if outputs > width else 1
-        rows = torch.empty(lines * row, dtype=torch.int64)
-        starts = torch.empty(lines * steps * (padded + 1), dtype=torch.int64)
-        loop: Any = compiled_loop(
-            convolve_by_rows(width, math.gcd(inputs // BITS, 8), found.fires, kind, self._size(x))
-        )
-        weights = self._made_once(self._weights_in_rows, x)
-        loop(flat(x.bits), weights, *arrays, found.ends, out, rows.numpy(), starts.numpy(), lines, sizes)
+        sizes = work.sizes
+        width, unit = widest(sizes.outputs), math.gcd(sizes.inputs // BITS, 8)
+        row = sizes.steps * sizes.planes * sizes.window_height * sizes.columns * sizes.inputs
+        lines = min(sizes.out_height, max(1, MOST_ROWS // row)) if sizes.outputs > width else 1
+        rows = np.empty(lines * row, dtype=np.int64)
+        starts = np.empty(lines * sizes.steps * (sizes.columns + 2 * sizes.before + 1), dtype=np.int64)
+        loop = convolve_by_rows(width, unit, *work.variant, self._size(sizes.planes))
+        self._run(loop, self._weights_in_rows, work, rows, starts, lines)
 
-    def _lookup(
-        self,
-        x: Packed,
-        arrays: list[Any],
-        found: Limits,
-        out: Any,
-        sizes: tuple[int, ...],
-        kind: int,
-    ) -> None:
+    def _lookup(self, work: Work) -> None:
         from .packed_kernels import convolve_by_bytes
 
-        padded = sizes[5] + 2 * sizes[13]
-        window = torch.zeros(x.planes * sizes[8] * padded * (sizes[2] // BITS), dtype=torch.uint8)
-        used = np.empty(padded, dtype=np.int64)
-        width, unit = self._lookup_width(self._size(x)), math.gcd(sizes[2] // BITS, 8)
-        loop: Any = compiled_loop(convolve_by_bytes(width, found.fires, kind, x.planes, unit, self._size(x)))
-        weights = self._made_once(self._tables, x)
-        loop(flat(x.bits), weights, *arrays, found.ends, out, window.numpy(), used, sizes)
+        sizes = work.sizes
+        width, unit = self._lookup_width(sizes.planes), math.gcd(sizes.inputs // BITS, 8)
+        padded = sizes.columns + 2 * sizes.before
+        window = np.zeros(sizes.planes * sizes.window_height * padded * (sizes.inputs // BITS), dtype=np.uint8)
+        loop = convolve_by_bytes(width, *work.variant, sizes.planes, unit, self._size(sizes.planes))
+        self._run(loop, self._tables, work, window, np.empty(padded, dtype=np.int64))
 
-    def _size(self, x: Packed) -> int:
-        """Bytes of a weight."""
-        return SHORT if self._short and x.planes == 1 else FLOAT
-
-    def _made_once(self, make: Callable[[int, float], Tensor], x: Packed) -> Any:
-        key = (make.__name__, x.planes, x.unit)
+    def _run(self, loop: Callable[..., None], make: Callable[[int, float], Tensor], work: Work, *memory: Any) -> None:
+        """Call a loop with the weights as `make` makes them, and with memory of its own."""
+        x, key = work.x, (make.__name__, work.x.planes, work.x.unit)
         if key not in self._made:
-            dtype = torch.int16 if self._size(x) == SHORT else torch.float32
-            self._made[key] = flat(make(x.planes, x.unit).to(dtype))
-        return self._made[key]
+            self._made[key] = flat(make(x.planes, x.unit))
+        compiled: Any = compiled_loop(loop)
+        weights, bias = self._made[key], flat(self._bias)
+        compiled(flat(x.bits), weights, bias, work.behind, work.ends, *memory, tuple(work.sizes))
+
+    def _size(self, planes: int) -> int:
+        """Bytes of a weight for inputs of so many planes."""
+        return SHORT if self._short and planes == 1 else FLOAT
+
+    def _weights(self, planes: int, unit: float) -> Tensor:
+        """The weights for each plane, ``[planes, out, in, window height, window columns]``."""
+        return torch.stack([self._weight * (unit * 2**plane) for plane in range(planes)])
 
     def _weights_in_rows(self, planes: int, unit: float) -> Tensor:
         outputs, width = len(self._weight), widest(len(self._weight))
-        planewise = torch.stack([self._weight * (unit * 2**plane) for plane in range(planes)])
-        rows = planewise.permute(0, 3, 4, 2, 1).reshape(-1, outputs // width, width)
-        return rows.transpose(0, 1).contiguous()
+        rows = self._weights(planes, unit).permute(0, 3, 4, 2, 1).reshape(-1, outputs // width, width)
+        return rows.transpose(0, 1).to(DTYPES[self._size(planes)]).contiguous()
 
-    def _lookup_width(self, size: int) -> int:
-        return math.gcd(len(self._weight), WIDEST_LOOKUP * FLOAT // size)
+    def _lookup_width(self, planes: int) -> int:
+        return math.gcd(len(self._weight), WIDEST_LOOKUP * FLOAT // self._size(planes))
 
     def _tables(self, planes: int, unit: float) -> Tensor:
         """The tables serve all planes: the loop doubles their sums."""
-        size = SHORT if self._short and planes == 1 else FLOAT
-        return tables(self._weight * unit, self._lookup_width(size))
+        return tables(self._weight * unit, self._lookup_width(planes)).to(DTYPES[self._size(planes)])
 
 
 class PackedDepthwise(PackedConvolution):
@@ -291,26 +310,13 @@ class PackedDepthwise(PackedConvolution):
     def _chosen(self, spikes: Packed, height: int, columns: int, by_rows: bool | None) -> tuple[str, Loop]:
         return MASKS, self._masks
 
-    def _size(self, x: Packed) -> int:
-        return FLOAT
-
-    def _masks(
-        self,
-        x: Packed,
-        arrays: list[Any],
-        found: Limits,
-        out: Any,
-        sizes: tuple[int, ...],
-        kind: int,
-    ) -> None:
+    def _masks(self, work: Work) -> None:
         from .packed_kernels import convolve_depthwise
 
-        loop: Any = compiled_loop(convolve_depthwise(widest(self.inputs), found.fires, kind))
-        loop(flat(x.bits), self._made_once(self._weights_by_place, x), *arrays, found.ends, out, sizes)
+        self._run(convolve_depthwise(widest(self.inputs), *work.variant), self._weights_by_place, work)
 
     def _weights_by_place(self, planes: int, unit: float) -> Tensor:
-        planewise = torch.stack([self._weight[:, 0] * (unit * 2**plane) for plane in range(planes)])
-        return planewise.permute(0, 2, 3, 1).contiguous()
+        return self._weights(planes, unit)[:, :, 0].permute(0, 2, 3, 1).contiguous()
 
 
 def tables(weight: Tensor, width: int) -> Tensor:

@@ -12,28 +12,25 @@ from typing import Any
 
 from numba.extending import register_jitable
 
-from .loops import BITS, FLOAT
+from .loops import BITS, FLOAT, SHORT
 from .vectors import (
     add,
     as_floats,
     charge,
     charge_within,
     count,
-    counts_at,
     grow,
     larger,
     load,
     load_like,
-    load_row,
     lowest,
-    no_counts,
     ones_in,
     scaled,
     store,
     store_word,
     unpacked,
     word,
-    zero_row,
+    zeros,
 )
 
 __all__ = [
@@ -75,15 +72,15 @@ def fire_bits(width: int, fires: int) -> Callable[..., None]:
         x_at, v_at, out_at = currents.ctypes.data, potential.ctypes.data, spikes.ctypes.data
         limits_at = thresholds.ctypes.data
         for first in range(0, neurons, width):
-            v = load(v_at + first * FLOAT, width)
-            limits = load(limits_at + first % period * FLOAT, width)
+            v = load(v_at + first * FLOAT, width, FLOAT)
+            limits = load(limits_at + first % period * FLOAT, width, FLOAT)
             out = out_at + first // BITS
             here = x_at + first * FLOAT
             for _ in range(steps):
                 if fires == BOUNDED:
-                    v = charge_within(v, load(here, width), limits, ends[0], ends[1], out)
+                    v = charge_within(v, load(here, width, FLOAT), limits, ends[0], ends[1], out)
                 else:
-                    v = charge(v, load(here, width), limits, out)
+                    v = charge(v, load(here, width, FLOAT), limits, out)
                 here += stride * FLOAT
                 out += neurons // BITS
             store(v, v_at + first * FLOAT)
@@ -162,7 +159,7 @@ def pool_bits(width: int, apart: bool) -> Callable[..., None]:
                             left = max(0, x * stride_across - before)
                             right = min(columns, x * stride_across - before + window_columns)
                             for first in range(0, channels, width):
-                                largest = no_counts(width)
+                                largest = zeros(width, SHORT)
                                 for line in range(top, bottom):
                                     for place in range(line * columns + left, line * columns + right):
                                         total = total_at + ((sample * height * columns + place) * channels + first) * 2
@@ -170,7 +167,7 @@ def pool_bits(width: int, apart: bool) -> Callable[..., None]:
                                             at = (image * height * columns + place) * channels + first
                                             largest = larger(largest, count(total, spikes_at + at // BITS, width))
                                         else:
-                                            largest = larger(largest, counts_at(total, width))
+                                            largest = larger(largest, load(total, width, SHORT))
                                 place = y * out_columns + x
                                 grow(
                                     largest,
@@ -233,6 +230,13 @@ NOTHING, NUMBERS, SPIKES = 0, 1, 2
 times a factor for each channel."""
 
 
+@register_jitable  # type: ignore[untyped-decorator]  # numba is untyped
+def addresses(behind: tuple[Any, ...]) -> tuple[int, int, int, int, int]:
+    """Those of the arrays that sums meet; see `finish`."""
+    added, factors, potential, thresholds, out = behind
+    return added.ctypes.data, factors.ctypes.data, potential.ctypes.data, thresholds.ctypes.data, out.ctypes.data
+
+
 @register_jitable(inline="always")  # type: ignore[untyped-decorator]  # numba is untyped
 def finish(
     total: Any,
@@ -240,30 +244,29 @@ def finish(
     addend: int,
     place: int,
     kept: int,
-    added: int,
-    factors: int,
-    thresholds: int,
+    first: int,
+    behind: tuple[int, int, int, int, int],
     ends: tuple[Any, Any],
-    potential: int,
-    out: int,
 ) -> None:
     """The sums of a position charge neurons, or are written as they are.
 
-    `place` counts the numbers of all steps, `kept` those of one step, from which the potential is taken. The other
-    whole numbers are addresses.
+    `place` counts the numbers of all steps, `kept` those of one step, from which the potential is taken, and `first`
+    the channels. `behind` are the addresses of what is added, its factors, the potentials, the thresholds and the
+    result.
     """
+    added, factors, potential, thresholds, out = behind
     if addend == NUMBERS:
         total = add(total, load_like(total, added + place * FLOAT))
     elif addend == SPIKES:
-        total = add(total, scaled(load_like(total, factors), added + place // BITS))
-    if fires == BOUNDED:
-        v, limits = potential + kept * FLOAT, load_like(total, thresholds)
-        store(charge_within(load_like(total, v), total, limits, ends[0], ends[1], out + place // BITS), v)
-    elif fires == FREE:
-        v = potential + kept * FLOAT
-        store(charge(load_like(total, v), total, load_like(total, thresholds), out + place // BITS), v)
-    else:
+        total = add(total, scaled(load_like(total, factors + first * FLOAT), added + place // BITS))
+    if fires == SILENT:
         store(total, out + place * FLOAT)
+        return
+    v, limits = potential + kept * FLOAT, load_like(total, thresholds + first * FLOAT)
+    if fires == BOUNDED:
+        store(charge_within(load_like(total, v), total, limits, ends[0], ends[1], out + place // BITS), v)
+    else:
+        store(charge(load_like(total, v), total, limits, out + place // BITS), v)
 
 
 @functools.cache
@@ -287,12 +290,8 @@ def convolve_by_rows(width: int, unit: int, fires: int, addend: int, size: int =
         spikes: Any,
         weights: Any,
         bias: Any,
-        added: Any,
-        factors: Any,
-        potential: Any,
-        thresholds: Any,
+        behind: tuple[Any, ...],
         ends: tuple[Any, Any],
-        out: Any,
         rows: Any,
         starts: Any,
         lines: int,
@@ -300,14 +299,8 @@ def convolve_by_rows(width: int, unit: int, fires: int, addend: int, size: int =
     ) -> None:
         steps, samples, inputs, outputs, height, columns, out_height, out_columns = sizes[:8]
         window_height, window_columns, stride_down, stride_across, above, before, planes = sizes[8:]
-        spikes_at, weights_at, bias_at, added_at = (
-            spikes.ctypes.data,
-            weights.ctypes.data,
-            bias.ctypes.data,
-            added.ctypes.data,
-        )
-        factors_at, v_at, out_at = factors.ctypes.data, potential.ctypes.data, out.ctypes.data
-        limits_at = thresholds.ctypes.data
+        spikes_at, weights_at, bias_at = spikes.ctypes.data, weights.ctypes.data, bias.ctypes.data
+        behind_at = addresses(behind)
         block_bytes = planes * window_height * window_columns * inputs * weight_bytes
         across = columns + 2 * before + 1  # starts of every step
         for sample in range(samples):
@@ -349,22 +342,11 @@ def convolve_by_rows(width: int, unit: int, fires: int, addend: int, size: int =
                             for x in range(out_columns):
                                 begin = starts[starting + x * stride_across]
                                 end = starts[starting + x * stride_across + window_columns]
-                                total = zero_row(width, size)
+                                total = zeros(width, size)
                                 for k in range(begin, end):
-                                    total = add(total, load_row(here + rows[k], width, size))
-                                finish(
-                                    add(as_floats(total), load(bias_at + block * row_bytes, width)),
-                                    fires,
-                                    addend,
-                                    place,
-                                    kept,
-                                    added_at,
-                                    factors_at + block * row_bytes,
-                                    limits_at + block * row_bytes,
-                                    ends,
-                                    v_at,
-                                    out_at,
-                                )
+                                    total = add(total, load(here + rows[k], width, size))
+                                sums = add(as_floats(total), load(bias_at + block * row_bytes, width, FLOAT))
+                                finish(sums, fires, addend, place, kept, block * width, behind_at, ends)
                                 here -= stride_across * inputs * weight_bytes
                                 kept += outputs
                                 place += outputs
@@ -396,26 +378,16 @@ def convolve_by_bytes(
         spikes: Any,
         tables: Any,
         bias: Any,
-        added: Any,
-        factors: Any,
-        potential: Any,
-        thresholds: Any,
+        behind: tuple[Any, ...],
         ends: tuple[Any, Any],
-        out: Any,
         window: Any,
         used: Any,
         sizes: tuple[int, ...],
     ) -> None:
         steps, samples, inputs, outputs, height, columns, out_height, out_columns = sizes[:8]
         window_height, window_columns, stride_down, stride_across, above, before = sizes[8:14]
-        tables_at, bias_at, added_at = tables.ctypes.data, bias.ctypes.data, added.ctypes.data
-        factors_at, v_at, out_at, window_at = (
-            factors.ctypes.data,
-            potential.ctypes.data,
-            out.ctypes.data,
-            window.ctypes.data,
-        )
-        limits_at = thresholds.ctypes.data
+        tables_at, bias_at, window_at = tables.ctypes.data, bias.ctypes.data, window.ctypes.data
+        behind_at = addresses(behind)
         position = inputs // BITS
         line_bytes = (columns + 2 * before) * position
         plane_bytes = window_height * line_bytes
@@ -451,41 +423,30 @@ def convolve_by_bytes(
                         kept = ((sample * out_height + y) * out_columns) * outputs + block * width
                         place = ((image * out_height + y) * out_columns) * outputs + block * width
                         for x in range(out_columns):
-                            total, highest = zero_row(width, size), planes
+                            total, highest = zeros(width, size), planes
                             if planes > 1:
                                 highest = 0
                                 for k in range(x * stride_across, x * stride_across + window_columns):
                                     highest = max(highest, used[k])
                             for plane in range(highest - 1, -1, -1):
-                                total, other, table = add(total, total), zero_row(width, size), first_table
+                                total, other, table = add(total, total), zeros(width, size), first_table
                                 for down in range(window_height):
                                     here_at = window_at + plane * plane_bytes + down * line_bytes
                                     here_at += x * stride_across * position
                                     for k in range(0, at_a_time - 1, 2):
                                         entry = table + word(here_at + k, 1) * entry_bytes
-                                        total = add(total, load_row(entry, width, size))
+                                        total = add(total, load(entry, width, size))
                                         table += table_bytes
                                         entry = table + word(here_at + k + 1, 1) * entry_bytes
-                                        other = add(other, load_row(entry, width, size))
+                                        other = add(other, load(entry, width, size))
                                         table += table_bytes
                                     if at_a_time % 2:
                                         entry = table + word(here_at + at_a_time - 1, 1) * entry_bytes
-                                        total = add(total, load_row(entry, width, size))
+                                        total = add(total, load(entry, width, size))
                                         table += table_bytes
                                 total = add(total, other)
-                            finish(
-                                add(as_floats(total), load(bias_at + block * row_bytes, width)),
-                                fires,
-                                addend,
-                                place,
-                                kept,
-                                added_at,
-                                factors_at + block * row_bytes,
-                                limits_at + block * row_bytes,
-                                ends,
-                                v_at,
-                                out_at,
-                            )
+                            sums = add(as_floats(total), load(bias_at + block * row_bytes, width, FLOAT))
+                            finish(sums, fires, addend, place, kept, block * width, behind_at, ends)
                             kept += outputs
                             place += outputs
 
@@ -508,24 +469,14 @@ def convolve_depthwise(width: int, fires: int, addend: int) -> Callable[..., Non
         spikes: Any,
         weights: Any,
         bias: Any,
-        added: Any,
-        factors: Any,
-        potential: Any,
-        thresholds: Any,
+        behind: tuple[Any, ...],
         ends: tuple[Any, Any],
-        out: Any,
         sizes: tuple[int, ...],
     ) -> None:
         steps, samples, channels, _, height, columns, out_height, out_columns = sizes[:8]
         window_height, window_columns, stride_down, stride_across, above, before, planes = sizes[8:]
-        spikes_at, weights_at, bias_at, added_at = (
-            spikes.ctypes.data,
-            weights.ctypes.data,
-            bias.ctypes.data,
-            added.ctypes.data,
-        )
-        factors_at, v_at, out_at = factors.ctypes.data, potential.ctypes.data, out.ctypes.data
-        limits_at = thresholds.ctypes.data
+        spikes_at, weights_at, bias_at = spikes.ctypes.data, weights.ctypes.data, bias.ctypes.data
+        behind_at = addresses(behind)
         for sample in range(samples):
             for y in range(out_height):
                 top = y * stride_down - above
@@ -534,30 +485,20 @@ def convolve_depthwise(width: int, fires: int, addend: int) -> Callable[..., Non
                     for x in range(out_columns):
                         left = x * stride_across - before
                         for first in range(0, channels, width):
-                            total = load(bias_at + first * FLOAT, width)
+                            total = load(bias_at + first * FLOAT, width, FLOAT)
                             for part_of_window in range(planes * window_height):
                                 plane, down = part_of_window // window_height, part_of_window % window_height
                                 line = top + down
                                 if line < 0 or line >= height:
                                     continue
-                                place = ((plane * steps * samples + image) * height + line) * columns
+                                row_start = ((plane * steps * samples + image) * height + line) * columns
                                 for across in range(max(0, -left), min(window_columns, columns - left)):
                                     weight = (part_of_window * window_columns + across) * channels + first
-                                    here = (place + left + across) * channels + first
-                                    row = load(weights_at + weight * FLOAT, width)
+                                    here = (row_start + left + across) * channels + first
+                                    row = load(weights_at + weight * FLOAT, width, FLOAT)
                                     total = add(total, scaled(row, spikes_at + here // BITS))
-                            finish(
-                                total,
-                                fires,
-                                addend,
-                                ((image * out_height + y) * out_columns + x) * channels + first,
-                                ((sample * out_height + y) * out_columns + x) * channels + first,
-                                added_at,
-                                factors_at + first * FLOAT,
-                                limits_at + first * FLOAT,
-                                ends,
-                                v_at,
-                                out_at,
-                            )
+                            place = ((image * out_height + y) * out_columns + x) * channels + first
+                            kept = ((sample * out_height + y) * out_columns + x) * channels + first
+                            finish(total, fires, addend, place, kept, first, behind_at, ends)
 
     return loop

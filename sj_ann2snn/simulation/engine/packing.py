@@ -184,16 +184,13 @@ class Packing:
         """
         if node in self.chains:
             return self._fire(self.chains[node], read)
-        if node in self.pools:
-            spikes = read(node.args[0])  # type: ignore[arg-type]
-            return pool_packed(self._module(node), spikes) if isinstance(spikes, PackedSpikes) else None
-        if node in self.averages:
-            spikes = read(node.args[0])  # type: ignore[arg-type]
-            return average_packed(self._module(node), spikes) if isinstance(spikes, PackedSpikes) else None
+        if node not in self.convolutions and node not in self.pools and node not in self.averages:
+            return None
+        x = read(node.args[0])  # type: ignore[arg-type]
         if node in self.convolutions:
-            spikes = read(node.args[0])  # type: ignore[arg-type]
-            return self.convolutions[node](spikes) if isinstance(spikes, Packed) else None
-        return None
+            return self.convolutions[node](x) if isinstance(x, Packed) else None
+        pooled = pool_packed if node in self.pools else average_packed
+        return pooled(self._module(node), x) if isinstance(x, PackedSpikes) else None
 
     def fire(self, node: fx.Node, currents: Any) -> PackedSpikes | None:
         """The spikes of the neuron `node` alone, whose currents are known; None if they must be numbers."""
@@ -213,15 +210,16 @@ class Packing:
         chain = self.chains.get(node)
         if chain is None or chain.convolution is None:
             loop = self.convolutions[node].loop if node in self.convolutions else BITWISE
-            yield self._call(node, read(node.args[0]), value, loop)  # type: ignore[arg-type]
+            yield self.call(node, read(node.args[0]), value, loop)  # type: ignore[arg-type]
             return
         loop = self.convolutions[chain.convolution].loop
-        yield self._call(chain.convolution, read(chain.source), currents, loop)
+        yield self.call(chain.convolution, read(chain.source), currents, loop)
         if chain.scaler is not None:
-            yield self._call(chain.scaler, read(chain.addend), None, loop)  # type: ignore[arg-type]
-        yield self._call(node, currents, value, loop)
+            yield self.call(chain.scaler, read(chain.addend), None, loop)  # type: ignore[arg-type]
+        yield self.call(node, currents, value, loop)
 
-    def _call(self, node: fx.Node, x: Any, result: Any, loop: str) -> Call:
+    def call(self, node: fx.Node, x: Any, result: Any, loop: str = BITWISE) -> Call:
+        """A call of the module at `node`, for a collector that watches spikes."""
         if isinstance(x, PackedCounts):
             x = x.active()  # a collector asks what is zero
         return Call(str(node.target), self.modules[str(node.target)], (x,), {}, result, (0,), loop=loop)

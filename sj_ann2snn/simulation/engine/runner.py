@@ -168,7 +168,6 @@ class Runner:
 
     def _compute(self, node: fx.Node, values: dict[fx.Node, Any], read: Callable[[fx.Node], Any]) -> None:
         """Put the value of `node` among the `values`, packed where that is possible."""
-
         if self._stop.is_set():
             raise Stopped
 
@@ -186,20 +185,19 @@ class Runner:
 
     def _compute_in_numbers(self, node: fx.Node, values: dict[fx.Node, Any], read: Callable[[fx.Node], Any]) -> None:
         """The same from numbers. A neuron behind a layer of its own may still write packed spikes."""
+
+        def compute(one: fx.Node) -> Any:
+            return self._sum(one, read) if one in self.flow.sums else self._call(one, read, "m")
+
         parts = self._packing.parts(node)
-        for one in (*parts, node):
-            if one in self._merged_into_sums:
-                continue
-            if parts and one is node:
-                currents = read(node.args[0])  # type: ignore[arg-type]
-                fired = self._packing.fire(node, currents)
-                if fired is not None:
-                    values[node] = fired
-                    if self._watch is not None:
-                        name = str(node.target)
-                        self._watch(Call(name, self.modules[name], (currents,), {}, fired, (0,)))
-                    break
-            values[one] = self._sum(one, read) if one in self.flow.sums else self._call(one, read, "m")
+        for one in parts:
+            if one not in self._merged_into_sums:
+                values[one] = compute(one)
+        currents = read(node.args[0]) if parts else None  # type: ignore[arg-type]
+        fired = self._packing.fire(node, currents)
+        values[node] = compute(node) if fired is None else fired
+        if fired is not None and self._watch is not None:
+            self._watch(self._packing.call(node, currents, fired))
         for one in parts:
             values.pop(one, None)
 

@@ -15,28 +15,25 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, models, register_model
 
+from .loops import SHORT
+
 __all__ = [
-    "SHORT",
     "add",
     "as_floats",
     "charge",
     "charge_within",
     "count",
-    "counts_at",
     "grow",
     "larger",
     "load",
     "load_like",
-    "load_row",
     "lowest",
-    "no_counts",
     "ones_in",
     "scaled",
     "store",
     "store_word",
     "unpacked",
     "word",
-    "zero_row",
     "zeros",
 ]
 
@@ -100,22 +97,6 @@ def _store_bits(builder: Any, truths: Any, address: Any, width: int) -> None:
     builder.store(builder.bitcast(truths, word), _at(builder, address, word), align=1)
 
 
-@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]  # numba is untyped
-def zeros(typing_context: Any, width: Any) -> Any:
-    """A vector of zeros."""
-    if (size := _literal(width)) is None:
-        return None
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return ir.Constant(ir.VectorType(FLOAT, size), None)
-
-    return Floats(size)(width), generate
-
-
-SHORT = 2
-"""Bytes of a small integer."""
-
-
 def _kind(size: Any, width: Any) -> tuple[Any, Any] | None:
     """The types, for numba and LLVM, of a vector of numbers of that many bytes."""
     if _literal(size) is None or (count := _literal(width)) is None:
@@ -125,7 +106,7 @@ def _kind(size: Any, width: Any) -> tuple[Any, Any] | None:
 
 
 @intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]  # numba is untyped
-def zero_row(typing_context: Any, width: Any, size: Any) -> Any:
+def zeros(typing_context: Any, width: Any, size: Any) -> Any:
     """Zeros of `size` bytes: 2 for small integers, 4 for single precision."""
     if (found := _kind(size, width)) is None:
         return None
@@ -137,7 +118,7 @@ def zero_row(typing_context: Any, width: Any, size: Any) -> Any:
 
 
 @intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]  # numba is untyped
-def load_row(typing_context: Any, address: Any, width: Any, size: Any) -> Any:
+def load(typing_context: Any, address: Any, width: Any, size: Any) -> Any:
     """The numbers of `size` bytes at an address."""
     if (found := _kind(size, width)) is None:
         return None
@@ -159,18 +140,6 @@ def as_floats(typing_context: Any, numbers: Any) -> Any:
         return found if isinstance(numbers, Floats) else builder.sitofp(found, ir.VectorType(FLOAT, numbers.width))
 
     return Floats(numbers.width)(numbers), generate
-
-
-@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]  # numba is untyped
-def load(typing_context: Any, address: Any, width: Any) -> Any:
-    """The numbers at an address."""
-    if (size := _literal(width)) is None:
-        return None
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _load(builder, arguments[0], ir.VectorType(FLOAT, size), 4)
-
-    return Floats(size)(types.int64, width), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]  # numba is untyped
@@ -288,30 +257,6 @@ def count(typing_context: Any, totals: Any, spikes: Any, width: Any) -> Any:
         return found
 
     return Counts(size)(types.int64, types.int64, width), generate
-
-
-@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]  # numba is untyped
-def counts_at(typing_context: Any, address: Any, width: Any) -> Any:
-    """The 16-bit numbers at an address."""
-    if (size := _literal(width)) is None:
-        return None
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _load(builder, arguments[0], ir.VectorType(HALF, size), 2)
-
-    return Counts(size)(types.int64, width), generate
-
-
-@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]  # numba is untyped
-def no_counts(typing_context: Any, width: Any) -> Any:
-    """16-bit zeros."""
-    if (size := _literal(width)) is None:
-        return None
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return ir.Constant(ir.VectorType(HALF, size), None)
-
-    return Counts(size)(width), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]  # numba is untyped
