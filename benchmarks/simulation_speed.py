@@ -1,6 +1,7 @@
 """Time to simulate a converted network: `simulate` beside SpikingJelly's own converters and plain passes of the ANN.
 
     python benchmarks/simulation_speed.py [--shared DIR] [--spikingjelly-14 DIR] [--threads 1 2]
+    python benchmarks/simulation_speed.py --neuron signed --levels 8 --ways ours ann
     python benchmarks/simulation_speed.py --device cuda --networks resnet20 resnet34 [--precision tf32]
 
 DIR of `--shared` (or the environment variable SJ_ANN2SNN_SHARED) holds models/reference_models.py with the networks
@@ -65,6 +66,9 @@ GOALS = {
 SHARES = {"99.9%": 1.0, "max": 0.6}
 """What that share is multiplied by, by mode: in mode max, spikes are fewer."""
 
+NEURONS = {"burst": 0.35, "signed": 0.35, "differential": 0.25}
+"""That share for other neurons, in every mode and network."""
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -73,6 +77,8 @@ def main() -> int:
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, help="default: all there are")
     parser.add_argument("--threads", nargs="+", type=int, default=[torch.get_num_threads()])
     parser.add_argument("--mode", default="99.9%", help="of all conversions (default: %(default)s)")
+    parser.add_argument("--neuron", default="if", help="of our conversions (default: %(default)s)")
+    parser.add_argument("--levels", type=int, help="of such a neuron")
     parser.add_argument("--ways", nargs="+", metavar="WAY", help="default: all that run here")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
@@ -96,7 +102,7 @@ def main() -> int:
     for threads in args.threads:
         for name in networks:
             seconds = time_network(name, threads, args)
-            tell(name, threads, seconds, args.mode)
+            tell(name, threads, seconds, args)
             found.append({"network": name, "threads": threads, "seconds": seconds})
             if args.json:
                 args.json.write_text(json.dumps({**surroundings(args), "networks": found}, indent=1) + "\n")
@@ -113,6 +119,7 @@ def surroundings(args: argparse.Namespace) -> dict[str, Any]:
         "torch": torch.__version__,
         "packages": versions(),
         "precision": args.precision,
+        "neuron": args.neuron,
         "rounds": args.rounds,
     }
 
@@ -128,19 +135,23 @@ def versions() -> str:
     return ", ".join(found)
 
 
-def tell(name: str, threads: int, seconds: dict[str, float], mode: str) -> None:
+def tell(name: str, threads: int, seconds: dict[str, float], args: argparse.Namespace) -> None:
     """Print the times of one network and what they amount to."""
     _, samples, steps = NETWORKS[name]
-    print(f"{name}, {samples} samples, T={steps}, {threads} thread(s), mode {mode}")
+    of = "" if args.neuron == "if" else f", {args.neuron} neurons" + (f", {args.levels} levels" if args.levels else "")
+    print(f"{name}, {samples} samples, T={steps}, {threads} thread(s), mode {args.mode}{of}")
     ours = seconds["ours"]
     for way, spent in seconds.items():
         print(f"  {way:15} {spent:8.3f} s   {spent / ours:5.2f} × ours")
     old = [seconds[way] for way in ("sj 2.0", "sj 2.0 multi") if way in seconds]
-    goal = GOALS.get(name, (None, None, None)) if mode in SHARES else (None, None, None)
+    goal = GOALS.get(name, (None, None, None)) if args.mode in SHARES else (None, None, None)
+    share = goal[2] and goal[2] * SHARES[args.mode]
+    if args.neuron != "if":
+        goal, share = (None, None, None), NEURONS.get(args.neuron)
     ratios = [
         ("against SpikingJelly 2.0, its faster way", min(old) / ours if old else None, goal[0], "≥"),
         ("against SpikingJelly 0.0.0.0.14", seconds.get("sj 0.0.0.0.14", 0) / ours or None, goal[1], "≥"),
-        ("time over T plain passes of the ANN", ours / seconds["ann"], goal[2] and goal[2] * SHARES[mode], "≤"),
+        ("time over T plain passes of the ANN", ours / seconds["ann"], share, "≤"),
     ]
     for what, ratio, wanted, relation in ratios:
         if ratio is not None:
@@ -172,6 +183,7 @@ class Worker:
     def __init__(self, way: str, network: str, threads: int, args: argparse.Namespace) -> None:
         command = [sys.executable, "-W", "ignore", __file__, "--worker", way, network, "--threads", str(threads)]
         command += ["--device", str(args.device), "--precision", args.precision, "--mode", args.mode]
+        command += ["--neuron", args.neuron, *(["--levels", str(args.levels)] if args.levels else [])]
         if args.shared:
             command += ["--shared", str(args.shared)]
         environment = dict(os.environ, OMP_NUM_THREADS=str(threads))
@@ -274,7 +286,8 @@ def settled(name: str) -> nn.Module:
 def ours(ann: nn.Module, x: Tensor, steps: int, args: argparse.Namespace) -> Callable[[], Any]:
     from sj_ann2snn import Converter, simulate
 
-    snn = Converter([x], mode=args.mode, progress=False)(ann)
+    options = {"levels": args.levels} if args.levels else {}
+    snn = Converter([x], mode=args.mode, neuron=args.neuron, progress=False, **options)(ann)
     return lambda: simulate(snn, x, steps, precision=args.precision)
 
 

@@ -5,7 +5,7 @@ from .affine import ChannelAffine, Scaler
 from .integer import IntegerIF, IntegerInput, SumPool
 from .maxpool import CumulativeMax, CumulativeMaxPool, MomentumMaxPool
 from .memory import MemoryLayer
-from .neuron import InPlaceNeuron
+from .neuron import InPlaceNeuron, NeuronLoop
 from .potential import InitialPotential
 from .stepwise import Stepwise, call_operation, to_step_module
 
@@ -19,6 +19,7 @@ __all__ = [
     "IntegerInput",
     "MemoryLayer",
     "MomentumMaxPool",
+    "NeuronLoop",
     "NormalizedReLU",
     "Scaler",
     "Stepwise",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any, ClassVar
 
@@ -9,11 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ..compat import MemoryModule
+from ..compat import MemoryModule, memories
 from ..contracts.neuron_maker import NeuronMaker, NeuronSite
 from ..conversion.converter import Converter
 from ..conversion.neuron_rates import Drift, find_drift
 from ..hooks.options import declared_options
+from ..layers import InPlaceNeuron
+from ..simulation.engine.neuron_loops import fire_compiled
 from ..simulation.simulate import simulate
 from . import stateful
 from .contract import PluginTests
@@ -144,6 +147,27 @@ class NeuronTests(PluginTests):
         late = (out.double().cumsum(0) - wanted.cumsum(0)).abs()
         assert float(late.max()) <= 1 + 1e-3, f"single precision is off by {float(late.max()):.3f} spikes"
         assert float((late > 1e-3).double().mean()) < 0.05, "single precision is off at more than 5 % of the steps"
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+    def test_the_loop_does_what_a_step_does(self, dtype: torch.dtype) -> None:
+        """What `InPlaceNeuron.loop` lets the simulator compile gives the same bits as `step`, over pieces of time."""
+        made = self.make().make(self.site(dtype=dtype))
+        if not isinstance(made, InPlaceNeuron) or made.loop(dtype) is None:
+            pytest.skip("the neuron has no loop")
+        by_steps, by_loop = copy.deepcopy(made), made
+        for factor in (1, 100):
+            for neuron in (by_steps, by_loop):
+                neuron.reset()
+            for piece in torch.split(factor * self.currents().to(dtype), 10):
+                wanted, found = torch.empty_like(piece), torch.empty_like(piece)
+                by_steps.fire(piece, wanted)
+                if not fire_compiled(by_loop, piece, found):
+                    pytest.skip("numba is missing")
+                assert torch.equal(found, wanted), "the loop emits something else than step()"
+                for name, value in memories(by_steps).items():
+                    other = memories(by_loop)[name]
+                    same = torch.equal(value, other) if isinstance(value, Tensor) else value == other
+                    assert same, f"the loop leaves another {name} than step()"
 
     def test_memory_layout_does_not_matter(self) -> None:
         """The simulator stores images as channels_last."""

@@ -30,6 +30,7 @@ from sj_ann2snn import (
     LayerMapper,
     MomentumMaxPool,
     NetworkDescription,
+    NeuronLoop,
     NeuronMaker,
     NeuronSite,
     Normalization,
@@ -815,6 +816,23 @@ class TestMemoryLayoutMatters(FireTests):
     meant = "test_memory_layout_does_not_matter"
     also = ("test_tiles_and_threads_change_nothing",)
     plugin_class = making(NeedsContiguous)
+
+
+def fire_above(x: Any, v: Any, threshold: Any) -> tuple[Any, Any]:
+    v = v + x
+    spike = threshold if v > threshold else threshold - threshold  # step() fires at the threshold, too
+    return spike, v - spike
+
+
+class LoopOfItsOwn(Fire):
+    def loop(self, dtype: torch.dtype) -> NeuronLoop:
+        return NeuronLoop(fire_above, constants=(1,))
+
+
+class TestLoopDoesSomethingElse(FireTests):
+    meant = "test_the_loop_does_what_a_step_does"
+    also = EVERYTHING
+    plugin_class = making(LoopOfItsOwn)
 
 
 class Fractions(Fire):

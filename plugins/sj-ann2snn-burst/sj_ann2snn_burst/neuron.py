@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from sj_ann2snn import InPlaceNeuron, NeuronMaker, NeuronSite, require_integer, require_number
+from sj_ann2snn import InPlaceNeuron, NeuronLoop, NeuronMaker, NeuronSite, require_integer, require_number
 
 __all__ = ["Burst", "BurstNeuron"]
+
+
+def fire(x: Any, v: Any, nothing: Any, levels: Any) -> tuple[Any, Any]:
+    """`BurstNeuron.step` for one neuron; `nothing` is 0."""
+    v = v + x
+    spikes = min(max(np.floor(v), nothing), levels)
+    return spikes, v - spikes
 
 
 class BurstNeuron(InPlaceNeuron):
@@ -36,6 +44,9 @@ class BurstNeuron(InPlaceNeuron):
         torch.floor(self.v, out=out)
         out.clamp_(0, self.levels)
         self.v -= out
+
+    def loop(self, dtype: torch.dtype) -> NeuronLoop:
+        return NeuronLoop(fire, constants=(0, self.levels))
 
     def export_options(self) -> dict[str, Any]:
         """The keywords that rebuild it."""

@@ -4,16 +4,45 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sj_ann2snn import InPlaceNeuron, NeuronMaker, NeuronSite, require_integer
+from sj_ann2snn import InPlaceNeuron, NeuronLoop, NeuronMaker, NeuronSite, require_integer
 
 __all__ = ["Differential", "DifferentialNeuron"]
 
 BITS = {torch.float32: (torch.int32, 23), torch.float64: (torch.int64, 52)}
 """For each precision, the integer dtype of the same size and the number of mantissa bits."""
+
+
+MOST_COUNTED = 16
+"""Sizes that can be told from the outputs: each output is rounded once, the finest size must not be lost in that."""
+
+
+def fire(x: Any, v: Any, value: Any, step: Any, nothing: Any, one: Any, kept: Any, finest: Any) -> tuple[Any, Any, Any]:
+    """`DifferentialNeuron.step` for one neuron in single precision, without a maximum; see `DifferentialNeuron.nearest`
+    for the arithmetic.
+
+    Args:
+        x: The current.
+        v: The sum of the currents so far.
+        value: What it represents.
+        step: The number of the step, from 1 on.
+        nothing: 0.
+        one: 1.
+        kept: Smaller differences make no spike.
+        finest: Smaller spikes, from 0.5 times the finest size, are doubled.
+    """
+    v = v + x
+    missing = max(v / step, nothing) - value
+    spike = missing if abs(missing) > kept else nothing
+    bits = (np.float32(spike).view(np.int32) + (1 << 22)) & (-1 << 23)
+    spike = np.int32(bits).view(np.float32)
+    spike = min(max(spike, -one), one)
+    spike = spike + spike - (spike if abs(spike) > finest else nothing)
+    return value + spike * step, v, value + spike
 
 
 class DifferentialNeuron(InPlaceNeuron):
@@ -47,6 +76,11 @@ class DifferentialNeuron(InPlaceNeuron):
         self.register_memory("value", None)
         self.register_memory("steps", 0)
         self._sent: list[Tensor] = []
+        self._sent_until = 0
+
+    def reset(self) -> None:
+        super().reset()
+        self._sent, self._sent_until = [], 0
 
     def start(self, x: Tensor) -> None:
         super().start(x)
@@ -63,6 +97,7 @@ class DifferentialNeuron(InPlaceNeuron):
         missing = mean.sub_(self.value)
         spike = self.nearest(missing)
         self._sent.append(spike.count_nonzero())
+        self._sent_until = self.steps
         torch.add(self.value, spike, alpha=self.steps, out=out)
         self.value += spike
 
@@ -70,17 +105,27 @@ class DifferentialNeuron(InPlaceNeuron):
         """The spike nearest to `x`: a power of two with the sign of `x`, or none."""
         if x.dtype not in BITS:
             return self.nearest(x.float()).to(x.dtype)
-        finest = 2.0 ** (1 - self.thresholds)
+        kept, finest = self._ends()
         # Keep values from half of the finest size; smaller values are nearer to zero.
-        spike = F.hardshrink(x, finest / 2 * (1 - 2.0**-24))
+        spike = F.hardshrink(x, kept)
         # Adding half of the mantissa's range carries into the exponent from 1.5 times a power of two on, where the next
         # power is nearer. Clearing the mantissa then leaves the power of two below.
         integer, mantissa = BITS[x.dtype]
         spike.view(integer).add_(1 << mantissa - 1).bitwise_and_(-1 << mantissa)
         spike.clamp_(-1, 1)
         # Half of the finest size becomes the finest size; doubling is undone for all other sizes.
-        others = F.hardshrink(spike, 0.75 * finest)
+        others = F.hardshrink(spike, finest)
         return spike.mul_(2).sub_(others)
+
+    def _ends(self) -> tuple[float, float]:
+        """What is too small for a spike, and what lies between the finest size and half of it."""
+        finest = 2.0 ** (1 - self.thresholds)
+        return finest / 2 * (1 - 2.0**-24), 0.75 * finest
+
+    def loop(self, dtype: torch.dtype) -> NeuronLoop | None:
+        if dtype != torch.float32 or self.maximum is not None or self.thresholds > MOST_COUNTED:
+            return None
+        return NeuronLoop(fire, states=("v", "value"), constants=(0, 1, *self._ends()), clock="steps")
 
     def fire(self, x_seq: Tensor, spikes: Tensor) -> None:
         self._sent = []
@@ -88,7 +133,25 @@ class DifferentialNeuron(InPlaceNeuron):
 
     def spikes_per_step(self, emitted: Tensor) -> Tensor:
         """Number of spikes that were sent at every step; the outputs are derived from their sums."""
-        return torch.stack(self._sent).cpu() if self._sent else torch.zeros(0, dtype=torch.int64)
+        if self._sent_until == self.steps:
+            return torch.stack(self._sent).cpu() if self._sent else torch.zeros(0, dtype=torch.int64)
+        return self._told_from(emitted)
+
+    def _told_from(self, emitted: Tensor) -> Tensor:
+        """The same from the outputs ``[T, N, ...]`` and the value after the last of them, backwards: an output is
+        ``a + t q``, after which the value is ``a + q``."""
+        assert self.value is not None
+        value, counts = self.value.double(), []
+        for index in range(len(emitted) - 1, -1, -1):
+            step = self.steps - (len(emitted) - 1 - index)
+            if step == 1:
+                spike = value
+            else:
+                rough = (emitted[index].double() - value) / (step - 1)
+                spike = rough.sign() * torch.exp2(rough.abs().log2().round())
+            counts.append(spike.count_nonzero().cpu())
+            value = value - spike
+        return torch.stack(counts[::-1]) if counts else torch.zeros(0, dtype=torch.int64)
 
     def emissions_per_step(self, emitted: Tensor) -> Tensor:
         """The same numbers, because a neuron sends at most one spike per step."""

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from sj_ann2snn import InPlaceNeuron, NeuronMaker, NeuronSite, require_integer, require_number
+from sj_ann2snn import InPlaceNeuron, NeuronLoop, NeuronMaker, NeuronSite, require_integer, require_number
 
 __all__ = ["Signed", "SignedNeuron"]
+
+
+def fire(x: Any, v: Any, emitted: Any, nothing: Any, levels: Any) -> tuple[Any, Any, Any]:
+    """`SignedNeuron.step` for one neuron; `nothing` is 0."""
+    v = v + x
+    spikes = min(max(np.floor(v), -levels), levels)
+    emitted = emitted + spikes
+    short = min(emitted, nothing)
+    spikes = spikes - short
+    return spikes, v - spikes, emitted - short
 
 
 class SignedNeuron(InPlaceNeuron):
@@ -51,6 +62,9 @@ class SignedNeuron(InPlaceNeuron):
         out -= short
         self.emitted -= short
         self.v -= out
+
+    def loop(self, dtype: torch.dtype) -> NeuronLoop:
+        return NeuronLoop(fire, states=("v", "emitted"), constants=(0, self.levels))
 
     def export_options(self) -> dict[str, Any]:
         """The keywords that rebuild it."""

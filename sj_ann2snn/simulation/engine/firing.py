@@ -19,6 +19,7 @@ from ...layers.neuron import active_per_step, sum_per_step
 from ...support.compiled import compiled_loop
 from . import loops
 from .loops import flat, is_dense
+from .neuron_loops import fire_compiled
 from .packed import PackedSpikes
 
 __all__ = ["Emissions", "can_fire_in_place", "count_emissions", "fire", "is_spiking"]
@@ -105,7 +106,8 @@ def fire(neuron: nn.Module, x_seq: Tensor, *, overwrite: bool) -> Tensor:
     if isinstance(neuron, IntegerIF) and _fire_integers(neuron, x_seq, spikes):
         return spikes
     if isinstance(neuron, InPlaceNeuron):
-        neuron.fire(x_seq, spikes)
+        if not fire_compiled(neuron, x_seq, spikes):
+            neuron.fire(x_seq, spikes)
         return spikes
     first = x_seq[0]
     potential = neuron.v

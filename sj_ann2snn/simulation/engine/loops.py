@@ -9,6 +9,7 @@ from torch import Tensor
 
 __all__ = [
     "BITS",
+    "BLOCK",
     "CODE",
     "ENTRIES",
     "FLOAT",

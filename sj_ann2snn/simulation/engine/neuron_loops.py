@@ -1,0 +1,172 @@
+"""Runs neurons of plugins in one pass through memory, by the functions that they hand over to be compiled."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import PluginError
+from ...layers import InPlaceNeuron, NeuronLoop
+from ...support.compiled import compiled_function, compiled_loop
+from ...support.wording import shortened
+from .loops import BLOCK, flat, is_dense
+
+__all__ = ["fire_compiled"]
+
+
+def fire_compiled(neuron: InPlaceNeuron, x_seq: Tensor, spikes: Tensor) -> bool:
+    """Write the spikes for the currents ``[T, N, ...]`` to `spikes`; False if the neuron has to do it itself."""
+    kind: Any = type(neuron)
+    described = neuron.loop(x_seq.dtype) if _is_up_to_date(kind) else None
+    fits = x_seq.device.type == "cpu" and x_seq.dtype in (torch.float32, torch.float64) and x_seq.numel() > 0
+    if described is None or not fits:
+        return False
+    loop = _loop(described.update, len(described.states), described.clock is not None)
+    if loop is None:
+        return False
+    _try(loop, described, x_seq.dtype)
+    if not isinstance(neuron.v, Tensor) or neuron.v.shape != x_seq.shape[1:]:
+        neuron.start(x_seq[0])
+    states = [getattr(neuron, name) for name in described.states]
+    steps = len(x_seq)
+    layout = spikes.stride()[1:]
+    if any(state.stride() != layout or state.dtype != x_seq.dtype for state in states) or not is_dense(spikes[0]):
+        return False
+    if spikes is not x_seq:
+        spikes.copy_(x_seq)
+    memory = flat(spikes)
+    number = memory.dtype.type
+    before = 0 if described.clock is None else int(getattr(neuron, described.clock))
+    constants = tuple(map(number, described.constants))
+    parts = [flat(state.unsqueeze(0)) for state in states]
+    loop(memory, *parts, constants, number(before), number(1), steps, spikes.stride(0))
+    if described.clock is not None:
+        setattr(neuron, described.clock, before + steps)
+    return True
+
+
+@functools.cache
+def _is_up_to_date(cls: type) -> bool:
+    """True if no subclass has changed what a neuron does, but not its loop."""
+
+    def depth(name: str) -> int:
+        return next(index for index, one in enumerate(cls.__mro__) if name in vars(one))
+
+    return all(depth("loop") <= depth(name) for name in ("step", "start", "fire"))
+
+
+@functools.cache
+def _loop(update: Callable[..., Any], states: int, clocked: bool) -> Callable[..., None] | None:
+    """The compiled loop of an update; None without numba, or for another number of states."""
+    loop, compiled = LOOPS.get((states, clocked)), compiled_function(update)
+    if loop is None or compiled is None:
+        return None
+    stamp = _stamp(update)
+    return compiled_loop(_with(compiled, update, loop, stamp or ""), stored=stamp is not None)
+
+
+@functools.cache
+def _try(loop: Callable[..., None], described: NeuronLoop, dtype: torch.dtype) -> None:
+    """Compile a loop, and run it for a neuron, whose states are 1.
+
+    Raises:
+        PluginError: That fails.
+    """
+    x, *states = (torch.ones(1, dtype=dtype).numpy() for _ in range(1 + len(described.states)))
+    number = x.dtype.type
+    try:
+        loop(x, *states, tuple(map(number, described.constants)), number(0), number(1), 1, 1)
+    except Exception as error:
+        text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())  # numba writes in colour
+        raise PluginError(
+            f"The loop of a neuron, NeuronLoop(update={described.update.__module__}.{described.update.__qualname__}, "
+            f"states={described.states!r}, clock={described.clock!r}), cannot be compiled for {dtype}: "
+            f"{shortened(text, 600)} Correct the function, which may only use what numba knows, or let "
+            "InPlaceNeuron.loop return None."
+        ) from error
+
+
+def _stamp(function: Callable[..., Any]) -> str | None:
+    """What tells versions of a function apart; None if it is not in a file, and its globals may be anything."""
+    try:
+        file = Path(function.__code__.co_filename).stat()
+    except OSError:
+        return None
+    known = (function.__code__.co_code, function.__code__.co_consts, file.st_mtime_ns, file.st_size)
+    return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
+
+
+def _with(compiled: Any, function: Callable[..., Any], loop: Callable[..., None], stamp: str) -> Callable[..., None]:
+    """A loop that calls a neuron's function where it calls `update`.
+
+    The function becomes one of the loop's globals, and its stamp a part of the loop's name: numba stores what it has
+    compiled by the name of a loop and the values that it encloses, and would not know the function again among these.
+    """
+    found = types.FunctionType(loop.__code__, {**loop.__globals__, update.__name__: compiled}, loop.__name__)
+    found.__qualname__ = f"{loop.__qualname__}.{function.__module__}.{function.__qualname__}.{stamp}"
+    found.__module__ = loop.__module__
+    return found
+
+
+def update(*given: Any) -> Any:
+    """Stands for a neuron's own function, which `_with` puts in its place."""
+    raise NotImplementedError
+
+
+# All of them overwrite the currents `x` of `steps` steps, a `stride` apart, with the outputs. `clock` and `one` are
+# numbers in the neurons' precision: the steps before, and 1.
+
+
+def one_state(x: Any, a: Any, constants: Any, clock: Any, one: Any, steps: int, stride: int) -> None:
+    for start in range(0, a.shape[0], BLOCK):
+        first = a[start : start + BLOCK]
+        for t in range(steps):
+            currents = x[t * stride + start : t * stride + start + first.shape[0]]
+            for i in range(first.shape[0]):
+                currents[i], first[i] = update(currents[i], first[i], *constants)
+
+
+def two_states(x: Any, a: Any, b: Any, constants: Any, clock: Any, one: Any, steps: int, stride: int) -> None:
+    for start in range(0, a.shape[0], BLOCK):
+        first, second = a[start : start + BLOCK], b[start : start + BLOCK]
+        for t in range(steps):
+            currents = x[t * stride + start : t * stride + start + first.shape[0]]
+            for i in range(first.shape[0]):
+                currents[i], first[i], second[i] = update(currents[i], first[i], second[i], *constants)
+
+
+def one_state_clocked(x: Any, a: Any, constants: Any, clock: Any, one: Any, steps: int, stride: int) -> None:
+    for start in range(0, a.shape[0], BLOCK):
+        first, step = a[start : start + BLOCK], clock
+        for t in range(steps):
+            step += one
+            currents = x[t * stride + start : t * stride + start + first.shape[0]]
+            for i in range(first.shape[0]):
+                currents[i], first[i] = update(currents[i], first[i], step, *constants)
+
+
+def two_states_clocked(x: Any, a: Any, b: Any, constants: Any, clock: Any, one: Any, steps: int, stride: int) -> None:
+    for start in range(0, a.shape[0], BLOCK):
+        first, second, step = a[start : start + BLOCK], b[start : start + BLOCK], clock
+        for t in range(steps):
+            step += one
+            currents = x[t * stride + start : t * stride + start + first.shape[0]]
+            for i in range(first.shape[0]):
+                currents[i], first[i], second[i] = update(currents[i], first[i], second[i], step, *constants)
+
+
+LOOPS: dict[tuple[int, bool], Callable[..., None]] = {
+    (1, False): one_state,
+    (2, False): two_states,
+    (1, True): one_state_clocked,
+    (2, True): two_states_clocked,
+}
+"""By the number of states, and whether the steps are counted."""
