@@ -107,6 +107,24 @@ class Drawing:
         self.states.append(State(before, after, tuple(shape), kind.name, initial))
         return before
 
+    def started(self, name: str, shape: Sequence[int], initial: Any) -> tuple[str, str]:
+        """Declare what a layer remembers, and starts from an array that broadcasts to a sample.
+
+        Returns:
+            The state, for `next`; and its value before the step. If the array's numbers differ, they are added in the
+            first step, which another state tells.
+        """
+        value = np.asarray(initial)
+        if value.size and (value == value.flat[0]).all():
+            before = self.state(name, shape, float(value.flat[0]))
+            return before, before
+        before = self.state(name, shape)
+        label = name.rpartition(".")[0] or name
+        waiting = self.state(f"{label}.waiting", (shape[0], *(1 for _ in shape[1:])), 1.0)
+        share = self.put("Mul", [waiting, self.number(f"{name}.initial", value)], f"{name}.share")
+        self.next(waiting, self.put("Sub", [waiting, waiting], f"{label}.done"))
+        return before, self.put("Add", [before, share], f"{name}.before")
+
     def next(self, before: str, value: str) -> None:
         """Set what a layer remembers after the step."""
         from onnx import helper

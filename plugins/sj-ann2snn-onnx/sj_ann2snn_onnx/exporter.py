@@ -93,7 +93,7 @@ class Onnx(Exporter):
             dtype = _dtype(network)
             drawing, kind = draw_network(network, self._shapes(network), dtype), str(dtype).removeprefix("torch.")
         _require_size(drawing)
-        notes = {"numbers": kind, "conversion": _call(network), **drawing.notes}
+        notes = {"numbers": kind, "conversion": _call(network), "units": _units(network), **drawing.notes}
         return drawing.model(network.name, network.producer, notes, self.spikes)
 
     def _shapes(self, network: NetworkDescription) -> dict[str, tuple[int, ...]]:
@@ -152,6 +152,14 @@ def _call(network: NetworkDescription) -> str:
     if network.conversion is None:
         return ""
     return ", ".join(f"{key}={value!r:.200}" for key, value in dict(network.conversion.call).items())
+
+
+def _units(network: NetworkDescription) -> dict[str, Any]:
+    """What a spike of each layer of neurons is worth in the ANN's units: a number, or one for each channel."""
+    sites = {} if network.conversion is None else network.conversion.sites
+    return {
+        label: site.unit.flatten().tolist() if site.unit.dim() else site.unit.item() for label, site in sites.items()
+    }
 
 
 def _require_size(drawing: Drawing) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from sj_ann2snn import ExportError, NetworkDescription, NodeDescription, tensors
 
-from . import arithmetic, movement, neurons, windows
+from . import arithmetic, movement, neurons, resizing, traced, windows
 from .drawing import Drawing, NoFormError
 from .recording import batch_first, record
 from .work import Made, Work, label_of, named_results, plain_name, references
@@ -43,6 +43,9 @@ LAYERS: dict[str, Translate] = {
     "MomentumMaxPool": windows.momentum_max_pool,
     "Scaler": arithmetic.scaler,
     "SumPool": windows.sum_pool,
+    "Upsample": resizing.interpolated,
+    "UpsamplingBilinear2d": resizing.interpolated,
+    "UpsamplingNearest2d": resizing.interpolated,
 }
 """How layers are written, by their type."""
 
@@ -58,6 +61,7 @@ CALLS: dict[str, Translate] = {
     "concat": movement.concatenation,
     "concatenate": movement.concatenation,
     "einsum": arithmetic.matrix_product,
+    "interpolate": resizing.interpolated,
     "matmul": arithmetic.matrix_product,
     "max_pool1d": windows.max_pool,
     "max_pool2d": windows.max_pool,
@@ -65,6 +69,7 @@ CALLS: dict[str, Translate] = {
     "mean": arithmetic.reduction,
     "mm": arithmetic.matrix_product,
     "sum": arithmetic.reduction,
+    "upsample": resizing.interpolated,
 }
 """How functions and methods are written, by the last part of their name."""
 
@@ -78,8 +83,9 @@ for names, translate in (
     for one in names:
         (LAYERS if one[0].isupper() else CALLS)[one] = translate
 
-STATEFUL = frozenset({"CumulativeMax", "CumulativeMaxPool", "IFNode", "InitialPotential", "MomentumMaxPool"})
-"""The layers with memory that have a form."""
+
+UNKNOWN = "unknown"
+"""Stands for the result of what has no form, so that what is behind it is examined as well; nothing is written then."""
 
 
 def draw_network(network: NetworkDescription, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> Drawing:
@@ -93,15 +99,15 @@ def draw_network(network: NetworkDescription, shapes: Mapping[str, tuple[int, ..
     Raises:
         ExportError: Something in the network has no form in ONNX; the message names all of it.
     """
-    problems = [(label_of(node), _why_not(node)) for node in network.nodes if _is_foreign(node)]
-    _require_none(problems)
+    problems: list[tuple[str, str]] = []
     work = Work(Drawing(torch.empty(0, dtype=dtype).numpy().dtype), record(network, shapes, dtype))
     for node in network.nodes:
         try:
             _draw(work, node, shapes)
         except NoFormError as error:
             problems.append((label_of(node), str(error)))
-            work.made[node.name] = None  # what reads it is not reported as well
+            several = isinstance(work.recording.few.get(node.name), (tuple, list))
+            work.made[node.name] = [UNKNOWN] * len(work.recording.few[node.name]) if several else UNKNOWN
     _require_none(problems)
     if not work.drawing.outputs:
         raise ExportError("it returns nothing that depends on the input")
@@ -117,12 +123,10 @@ def _draw(work: Work, node: NodeDescription, shapes: Mapping[str, tuple[int, ...
     reads = [one for one in references((node.args, dict(node.kwargs))) if one in work.made]
     if node.kind == "output":
         _outputs(work, node.args[0])
-    elif reads and tensors(work.recording.few[node.name]) and all(work.made[one] is not None for one in reads):
-        work.made[node.name] = made = _translated(work, node)
-        if node.operation == "IFNode" and isinstance(made, str):
-            work.drawing.spikes[label_of(node)] = (made, work.shape(node.name))
     elif reads and tensors(work.recording.few[node.name]):
-        work.made[node.name] = None  # behind something that is reported already
+        work.made[node.name] = made = _translated(work, node)
+        if (node.operation == "IFNode" or _is_foreign(node)) and isinstance(made, str):
+            work.drawing.spikes[label_of(node)] = (made, work.shape(node.name))
 
 
 def _translated(work: Work, node: NodeDescription) -> Made:
@@ -130,12 +134,14 @@ def _translated(work: Work, node: NodeDescription) -> Made:
     if own is not None:
         return own
     kind = plain_name(node)
+    if _is_foreign(node):
+        return traced.neuron(work, node, work.recording.network.get_submodule(node.label))
     translate = (LAYERS if node.kind == "layer" else CALLS).get(kind)
     if translate is not None:
         return translate(work, node)
     made = movement.moved(work, node)
     if made is None:
-        raise NoFormError(_why_not(node))
+        raise NoFormError(f"{kind} has no form in ONNX here")
     return made
 
 
@@ -149,8 +155,7 @@ def _outputs(work: Work, returned: Any) -> None:
         made = work.made[reference.name]
         if isinstance(made, list):
             raise NoFormError(f"it returns the {len(made)} results of {reference.name} as one; return them apart")
-        if made is not None:
-            work.drawing.output(name, made, batch_first(work.sizes(reference.name)))
+        work.drawing.output(name, made, batch_first(work.sizes(reference.name)))
 
 
 def _require_none(problems: list[tuple[str, str]]) -> None:
@@ -161,12 +166,3 @@ def _require_none(problems: list[tuple[str, str]]) -> None:
 
 def _is_foreign(node: NodeDescription) -> bool:
     return node.kind == "layer" and "." in node.operation
-
-
-def _why_not(node: NodeDescription) -> str:
-    if _is_foreign(node):
-        return (
-            f"{node.operation} is a layer of a plugin, which has no form in ONNX. Convert with neuron='if' and without "
-            "analog layers"
-        )
-    return f"{plain_name(node)} has no form in ONNX here"

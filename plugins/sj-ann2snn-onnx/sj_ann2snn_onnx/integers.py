@@ -97,15 +97,7 @@ class _Integers:
         current, _, _ = self._source(one)
         current = self._reshaped(current, one.shape, f"{label}.current")
         potential, threshold = (_compact(value.reshape(one.shape)) for value in (one.potential, one.threshold))
-        start = float(potential) if np.ndim(potential) == 0 else 0.0
-        v = drawing.state(f"{label}.v", (1, *one.shape), start)
-        if np.ndim(potential):
-            waiting = drawing.state(f"{label}.waiting", (1, *(1 for _ in one.shape)), 1.0)
-            share = drawing.put("Mul", [waiting, drawing.number(f"{label}.potential", potential)], f"{label}.share")
-            before = drawing.put("Add", [v, share], f"{label}.before")
-            drawing.next(waiting, drawing.put("Sub", [waiting, waiting], f"{label}.done"))
-        else:
-            before = v
+        v, before = drawing.started(f"{label}.v", (1, *one.shape), potential)
         charged = drawing.put("Add", [before, current], f"{label}.charged")
         limit = 1 << (one.bits - 1)
         ends = [self._number(-limit), self._number(limit - 1)]

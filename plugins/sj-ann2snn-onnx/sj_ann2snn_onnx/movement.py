@@ -110,6 +110,10 @@ def moved(work: Work, node: NodeDescription) -> Made | None:
     found = {one.name: one for one in work.recording.network.graph.nodes}
     if any(not isinstance(work.made[one], str) or work.sizes(one)[:1] != (-1,) for one in names):
         return None
+    if found[node.name].op == "call_module":
+        module = work.recording.network.get_submodule(str(found[node.name].target))
+        if any(hasattr(one, "reset") for one in module.modules()):
+            return None  # it remembers something
     places = work.recording.moves(found[node.name], [found[one] for one in names])
     if places is None:
         return None

@@ -101,7 +101,7 @@ class Work:
 
     def __init__(self, drawing: Drawing, recording: Recording) -> None:
         self.drawing, self.recording = drawing, recording
-        self.made: dict[str, Made | None] = {}
+        self.made: dict[str, Made] = {}
         self.constants: dict[str, str] = {}
 
     def varies(self, value: Any) -> bool:

@@ -20,6 +20,7 @@ from sj_ann2snn import (
     ExportError,
     FormatError,
     InPlaceNeuron,
+    MemoryLayer,
     NeuronMaker,
     OptionError,
     check_export,
@@ -61,6 +62,8 @@ def test_the_graph_of_a_step(tmp_path: Path) -> None:
     }  # fmt: skip
     assert notes["spikes"] == {"1": "1", "3": "3"}
     assert notes["numbers"] == "float32"
+    assert notes["units"].keys() == {"1", "3"}
+    assert notes["units"]["1"] > 0
     assert "initial_potential=0.25" in notes["conversion"]
 
 
@@ -99,43 +102,103 @@ def test_named_outputs(tmp_path: Path) -> None:
     assert notes_of(tmp_path / "integers.onnx")["outputs"] == ["logits", "maps_0", "maps_1"]
 
 
-class RoundingNeuron(InPlaceNeuron):
+class CountingNeuron(InPlaceNeuron):
+    """It remembers the number of steps, like that of sj-ann2snn-differential."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_memory("steps", 0)
+
     def step(self, x: Tensor, out: Tensor) -> None:
-        assert self.v is not None
+        self.steps += 1
         self.v += x
-        torch.floor(self.v, out=out)
-        self.v -= out
+        torch.ge(self.v, self.steps, out=out)
 
     def export_options(self) -> dict[str, Any]:
-        return {"initial_potential": self.initial_potential}
+        return {}
 
 
-class Rounding(NeuronMaker):
-    name = "rounding"
-    exports = (RoundingNeuron,)
+class BranchingNeuron(InPlaceNeuron):
+    """Its code looks at values."""
 
-    def make(self, site: Any) -> RoundingNeuron:
-        return RoundingNeuron()
+    def step(self, x: Tensor, out: Tensor) -> None:
+        self.v += x
+        torch.ge(self.v, 1 if float(self.v.max()) > 2 else 2, out=out)
 
-
-class RoundingPlugin:
-    @staticmethod
-    @hookimpl
-    def ann2snn_neurons() -> list[type[NeuronMaker]]:
-        return [Rounding]
+    def export_options(self) -> dict[str, Any]:
+        return {}
 
 
-def test_neurons_of_plugins_are_refused_by_name(tmp_path: Path) -> None:
-    ann = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3), nn.ReLU())
-    snn, _ = plain(ann, (4,), neuron="rounding", plugins=[RoundingPlugin])
+class SortingNeuron(InPlaceNeuron):
+    """It computes what has no form here."""
+
+    def step(self, x: Tensor, out: Tensor) -> None:
+        self.v += x
+        torch.ge(self.v.sort(1).values, 1, out=out)
+
+    def export_options(self) -> dict[str, Any]:
+        return {}
+
+
+class SmoothedLayer(MemoryLayer):
+    """Memory that is not a neuron's, as in analog layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_memory("mean", 0.0)
+
+    def single_step_forward(self, x: Tensor) -> Tensor:
+        self.mean = 0.5 * self.mean + 0.5 * x
+        return self.mean
+
+    def export_options(self) -> dict[str, Any]:
+        return {}
+
+
+def with_layer(module: type[nn.Module]) -> tuple[Any, Any]:
+    """A converted network in which a plugin's layer has taken the place of its neurons, and the plugin."""
+
+    class Maker(NeuronMaker):
+        name = "made-here"
+        exports = (module,)
+
+        def make(self, site: Any) -> Any:
+            raise NotImplementedError
+
+    class Plugin:
+        @staticmethod
+        @hookimpl
+        def ann2snn_neurons() -> list[type[NeuronMaker]]:
+            return [Maker]
+
+    snn, _ = plain(nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3), nn.ReLU()), (4,))
+    for name in ("1", "3"):
+        setattr(snn, name, module())
+    return snn, Plugin
+
+
+@pytest.mark.parametrize(
+    ("module", "told"),
+    [
+        (
+            CountingNeuron,
+            r"the neuron \S*CountingNeuron remembers steps = 0, and a state in ONNX is a tensor",
+        ),
+        (BranchingNeuron, r"torch\.export cannot trace a step of the neuron \S*BranchingNeuron \("),
+        (
+            SortingNeuron,
+            r"a step of the neuron \S*SortingNeuron computes \S+, which has no form in ONNX here",
+        ),
+        (SmoothedLayer, r"\S*SmoothedLayer is a layer of a plugin, which has no form in ONNX\. Convert without"),
+    ],
+)
+def test_layers_of_plugins_without_a_form_are_named(module: type[nn.Module], told: str, tmp_path: Path) -> None:
+    snn, plugin = with_layer(module)
     path = tmp_path / "net.onnx"
     path.write_bytes(b"an older file")
-    with pytest.raises(ExportError) as told:
-        export(snn, path, Onnx(), plugins=[RoundingPlugin])
-    assert [where for where, _ in told.value.problems] == ["1", "3"]
-    assert "RoundingNeuron is a layer of a plugin, which has no form in ONNX. Convert with neuron='if'" in str(
-        told.value
-    )
+    with pytest.raises(ExportError, match=told) as raised:
+        export(snn, path, Onnx(), plugins=[plugin])
+    assert [where for where, _ in raised.value.problems] == ["1", "3"]
     assert path.read_bytes() == b"an older file"
 
 
@@ -144,7 +207,7 @@ def test_everything_without_a_form_is_named_before_anything_is_written(tmp_path:
         def __init__(self) -> None:
             super().__init__()
             self.conv, self.pool, self.fc = nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(4), nn.Linear(8, 3)
-            self.up = nn.Upsample(size=(8, 8), mode="bilinear")
+            self.up = nn.Upsample(size=(8, 8), mode="bicubic")
 
         def forward(self, x: Tensor) -> Tensor:
             x = torch.relu(self.conv(x))
@@ -157,7 +220,7 @@ def test_everything_without_a_form_is_named_before_anything_is_written(tmp_path:
         export(snn, path, Onnx(input_shape=(3, 8, 8)))
     message = str(told.value)
     assert f"{path} cannot be written: ONNX cannot hold the network:" in message
-    assert "\n  up: Upsample has no form in ONNX here" in message
+    assert "\n  up: Upsample with mode='bicubic' has no form in ONNX here; nearest and bilinear have" in message
     assert "\n  pool: AdaptiveAvgPool2d from [6, 6] to [4, 4] has windows of several sizes. Choose sizes" in message
     assert [where for where, _ in told.value.problems] == ["up", "pool"]
     assert path.read_bytes() == b"an older file"

@@ -9,11 +9,22 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import torch.nn.functional as F
 from sj_ann2snn_onnx import Onnx, first_states, notes_of, run
 from spikingjelly.activation_based import functional
 from torch import Tensor, nn
 
-from sj_ann2snn import Converter, InitialPotential, check_export, export, integer_network, tensors
+from sj_ann2snn import (
+    Converter,
+    InitialPotential,
+    InPlaceNeuron,
+    NeuronMaker,
+    check_export,
+    export,
+    hookimpl,
+    integer_network,
+    tensors,
+)
 
 from .networks import NETWORKS, RandomNetwork, converted, on_grid
 
@@ -111,6 +122,7 @@ def test_random_networks_of_integers(seed: int, tmp_path: Path) -> None:
 
 def assert_same_integers(snn: Any, x: tuple[Tensor, ...], path: Path) -> None:
     """The reference's outputs and spikes, to the last one."""
+    x = tuple(one[:4] for one in x)
     export(snn, path, Onnx())
     wanted = integer_network(snn).run(*x, T=STEPS)
     outputs, spikes = run(path, x, STEPS)
@@ -123,6 +135,87 @@ def assert_same_integers(snn: Any, x: tuple[Tensor, ...], path: Path) -> None:
         assert np.array_equal(found, one)
     floating = [one for one in onnx.load(path).graph.initializer if one.data_type == onnx.TensorProto.FLOAT]
     assert all(one.name.rpartition(".")[2] in ("scale", "low", "high") for one in floating)
+
+
+class TakingBack(InPlaceNeuron):
+    """Several spikes in a step, of both signs, never more back than it emitted; like those of the plugins."""
+
+    def __init__(self, *, levels: int, threshold: Tensor, potential: Tensor) -> None:
+        super().__init__()
+        self.levels = levels
+        self.register_buffer("threshold", threshold)
+        self.register_buffer("potential", potential)
+        self.register_memory("emitted", None)
+        self.register_memory("rested", None)
+
+    def start(self, x: Tensor) -> None:
+        self.v = torch.empty_like(x).copy_(self.potential.expand(x.shape))
+        self.emitted, self.rested = torch.zeros_like(x), torch.ones_like(x)
+
+    def step(self, x: Tensor, out: Tensor) -> None:
+        self.v += torch.where(self.rested > 0.5, x, 2 * x) * (x.abs() < 1e6)
+        torch.floor(self.v / self.threshold, out=out)
+        out.clamp_(-self.levels, self.levels)
+        self.emitted += out
+        short = self.emitted.clamp(max=0)
+        out -= short
+        self.emitted -= short
+        self.v.sub_(out * self.threshold).clamp_(min=-64.0)
+        self.rested = torch.zeros_like(x)
+
+    def export_options(self) -> dict[str, Any]:
+        return {"levels": self.levels, "threshold": self.threshold, "potential": self.potential}
+
+
+class TakingBackMaker(NeuronMaker):
+    name = "taking-back"
+    exports = (TakingBack,)
+
+    def make(self, site: Any) -> Any:
+        raise NotImplementedError
+
+
+class TakingBackPlugin:
+    @staticmethod
+    @hookimpl
+    def ann2snn_neurons() -> list[type[NeuronMaker]]:
+        return [TakingBackMaker]
+
+
+def test_neurons_of_plugins(tmp_path: Path) -> None:
+    """What their step computes is read off a trace; potentials that differ start in the first step."""
+    snn, (x,) = converted("vectors")
+    for name in ("1", "3"):
+        potential = (torch.rand(16) * 8).round() / 8
+        threshold = torch.tensor([0.5, 1.0]).repeat(8)
+        setattr(snn, name, TakingBack(levels=3, threshold=threshold, potential=potential))
+    path = tmp_path / "net.onnx"
+    export(snn, path, Onnx(), plugins=[TakingBackPlugin])
+    found = check_export(snn, path, x, STEPS, Onnx())
+    assert found.agrees, str(found)
+    assert found.layers == ("1", "3")
+    states = {one["input"]: one["initial"] for one in notes_of(path)["states"]}
+    assert states["1.v"] == states["1.emitted"] == 0
+    assert states["1.waiting"] == states["1.rested"] == 1
+    _, spikes = run(path, [x], 5)
+    assert set(np.unique(spikes["1"])) > {-1.0, 0.0, 1.0, 2.0}
+
+
+def test_bilinear_interpolation(tmp_path: Path) -> None:
+    class Growing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 3, 1)
+            self.up = nn.Upsample(scale_factor=2, mode="bilinear")
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.up(torch.relu(self.first(x)))
+            x = F.interpolate(torch.relu(self.second(x)), (31, 31), mode="bilinear", align_corners=True)
+            return torch.relu(x)
+
+    torch.manual_seed(1)
+    snn, x = on_grid(Growing(), ((3, 8, 8),))
+    assert_same_steps(snn, x, tmp_path / "net.onnx")
 
 
 def test_potentials_of_single_neurons(tmp_path: Path) -> None:
