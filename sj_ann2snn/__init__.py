@@ -88,6 +88,7 @@ from .integers.network import IntegerNetwork, IntegerRun
 from .integers.purity import Obstacle
 from .integers.widths import LayerWidths
 from .interchange.files import export, load_network
+from .interchange.functional_step import FunctionalStep, functional_step
 from .interchange.integers import integer_network, saturated
 from .interchange.onnx import from_onnx
 from .layers import (
@@ -167,6 +168,7 @@ __all__ = [
     "Exporter",
     "FormatError",
     "Fraction",
+    "FunctionalStep",
     "IFNeuron",
     "InPlaceNeuron",
     "InitialPotential",
@@ -260,6 +262,7 @@ __all__ = [
     "export",
     "fill_dead_channels",
     "from_onnx",
+    "functional_step",
     "hookimpl",
     "html_report",
     "integer_network",

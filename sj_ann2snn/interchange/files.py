@@ -14,7 +14,7 @@ from ..contracts.network_description import NetworkDescription
 from ..errors import ExportError, FormatError, OptionError, PluginError
 from ..hooks.choice import choose
 from ..hooks.conflicts import resolve
-from ..hooks.discovery import load_plugins
+from ..hooks.discovery import load_plugins, using
 from ..hooks.kinds import EXPORTERS
 from ..hooks.options import construct
 from ..hooks.registry import Registered, Registry, culprit
@@ -77,7 +77,8 @@ def export(
         held += description.conversion.tensors
     before = Untouched(held)
     try:
-        with blame(who, f"asked to write {target}", exporter, "export"):
+        # What the exporter builds from the description may hold layers of the caller's plugins.
+        with using(registry), blame(who, f"asked to write {target}", exporter, "export"):
             try:
                 exporter.export(description, target)
             except OSError as error:

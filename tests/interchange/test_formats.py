@@ -46,8 +46,8 @@ def test_the_format_follows_from_the_suffix_or_the_name(tmp_path: Path) -> None:
     known = r"'archive' \(.zip\), 'c' \(.c\), 'torch' \(.pt, .pth\)"
     with pytest.raises(OptionError, match=rf"The suffix of 'a.dat' belongs to no format. Known formats: {known}"):
         load_network(tmp_path / "a.dat")
-    with pytest.raises(OptionError, match=r"format='onyx' is not known. Known formats: 'archive' \(sj-ann2snn"):
-        export(snn, tmp_path / "a.zip", "onyx")
+    with pytest.raises(OptionError, match=r"format='scroll' is not known. Known formats: 'archive' \(sj-ann2snn"):
+        export(snn, tmp_path / "a.zip", "scroll")
     with pytest.raises(
         OptionError, match=r"format=3 is not allowed: give the name of a format \('archive', 'c', 'torch'\)"
     ):
@@ -179,3 +179,28 @@ def test_a_description_by_hand_is_a_network() -> None:
     doubled, (x,) = build(network, {})(torch.ones(3, 2))
     assert torch.equal(doubled, torch.full((3, 2), 4.0))
     assert torch.equal(x, torch.ones(3, 2))
+
+
+def test_exporters_may_build_layers_of_the_callers_plugins(tmp_path: Path) -> None:
+    """Inside of `export`, `load_network` knows the plugins that `export` was given."""
+
+    class Building(Exporter):
+        name = "building"
+
+        def export(self, network: NetworkDescription, path: Path) -> None:
+            self.network = network
+            path.write_text(type(load_network(path, self).get_submodule("1")).__name__, encoding="utf-8")
+
+        def load(self, path: Path) -> NetworkDescription:
+            return self.network
+
+    class Plugin:
+        @staticmethod
+        @hookimpl
+        def ann2snn_neurons() -> list[type[ExportedMaker]]:
+            return [ExportedMaker]
+
+    ann, x = nn.Sequential(nn.Linear(4, 3), nn.ReLU()), torch.rand(20, 4)
+    snn = convert(ann, x, neuron=ExportedMaker())
+    export(snn, tmp_path / "net", Building(), plugins=[Plugin])
+    assert (tmp_path / "net").read_text() == "Exported"

@@ -42,6 +42,8 @@ BROUGHT = {
     '"ltb"': "sj-ann2snn-ltb",
     '"signed"': "sj-ann2snn-signed",
     '"nir"': "sj-ann2snn-nir",
+    '"onnx"': "sj-ann2snn-onnx",
+    "import onnxruntime": "onnxruntime",
     '"sigma"': "sj-ann2snn-sigma",
     '"spike-norm"': "sj-ann2snn-spikenorm",
     '"staircase"': "sj-ann2snn-calibration",

@@ -175,8 +175,31 @@ print(json.dumps({"owner": owner, "error": error}))
     fails_with="OptionError: format='nir' is not known.",
     needs=("h5py", "nir", "numpy"),
 )
+ONNX = Distribution(
+    name="sj-ann2snn-onnx",
+    entry_point="onnx",
+    script="""
+import json
+import onnx
+import torch
+from sj_ann2snn import Converter, export, simulate
+from sj_ann2snn.hooks import kinds
+from sj_ann2snn.hooks.discovery import load_plugins
+
+torch.manual_seed(0)
+ann = torch.nn.Sequential(torch.nn.Linear(6, 12), torch.nn.ReLU(), torch.nn.Linear(12, 3))
+snn = Converter(dataloader=[torch.rand(100, 6)], progress=False)(ann)
+export(snn, "network.onnx")
+weight = onnx.numpy_helper.to_array(onnx.load("network.onnx").graph.initializer[0])
+error = torch.from_numpy(weight.copy()).sub(snn.get_submodule("0").weight).abs().max().item()
+(owner,) = [str(one.owner) for one in load_plugins().registered(kinds.EXPORTERS) if one.name == "onnx"]
+print(json.dumps({"owner": owner, "error": error}))
+""",
+    fails_with="OptionError: The suffix of 'network.onnx' belongs to no format.",
+    needs=("numpy", "onnx"),
+)
 BURST, SIGNED, DIFFERENTIAL = (neuron_distribution(name) for name in ("burst", "signed", "differential"))
-ALL = (SIGMA, ADAPTIVE_MAXPOOL, ANALOG, BURST, SIGNED, DIFFERENTIAL, CALIBRATION, LTB, SPIKENORM, NIR)
+ALL = (SIGMA, ADAPTIVE_MAXPOOL, ANALOG, BURST, SIGNED, DIFFERENTIAL, CALIBRATION, LTB, SPIKENORM, NIR, ONNX)
 DISTRIBUTIONS = [pytest.param(one, id=one.name) for one in ALL]
 
 
