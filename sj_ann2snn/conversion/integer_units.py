@@ -241,7 +241,7 @@ class Units:
             source = source.all_input_nodes[0]
         if source in self.currents:
             self.group(source)[0].charges = True
-        elif not is_whole(1 / self.known[source]):
+        elif not is_whole(1 / self.known[source]) or self.largest[source] > 1:
             self._raise(node, source).charges = True
         self.neurons[node] = potentials
         self.known[node] = self.largest[node] = 1.0
@@ -290,6 +290,10 @@ class Units:
             why = "it negates a current, for an activation of both signs (LeakyReLU, abs), whose spikes have a sign"
             self._refuse(node, operation, why, RETRAIN)
             return
+        units = [self.known.get(one) for one in operands]
+        if units[0] is not None and units == units[:1] * len(units) and min(signs) > 0:
+            self.known[node], self.largest[node] = units[0], sum(self.largest[one] for one in operands)
+            return  # a count of spikes
         current: tuple[Group, float] | None = None
         for one in operands:
             if one in self.currents:

@@ -189,7 +189,7 @@ def test_shortcuts_and_max_pools_are_listed_with_remedies() -> None:
     snn = convert(Shortcut(pool=True).eval(), images(), weights="int8", channel_wise=True)
     shortcut, pool = snn.obstacles
     assert "multiplies spikes by" in shortcut.why
-    assert "1x1 convolution" in shortcut.remedy
+    assert "shared_scales=True" in shortcut.remedy
     assert pool.name == "pool"
     assert "counts the spikes" in pool.why
     assert_agrees(snn, images(2), steps=6)
