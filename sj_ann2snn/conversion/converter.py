@@ -96,8 +96,8 @@ class Converter:
         weights: `"int4"`, `"int8"` or `"int16"` for a network that computes with integers only: weights of that width
             and integer biases, an integer threshold for each channel, binary spikes. The input is rounded to 8 bits.
             By default, floating point.
-        shared_scales: One scale for all neurons whose spikes are added up, the largest of theirs; per channel, if
-            scales are. Then no shortcut of a residual network multiplies spikes, in integers or in floating point.
+        shared_scales: One scale for all neurons whose spikes are added up, the mean of theirs; per channel, if scales
+            are. Then no shortcut of a residual network multiplies spikes, in integers or in floating point.
         options: Options of the mode, the mappers, the corrections and the neuron; an unknown one is an error that lists
             the known ones.
 

@@ -55,22 +55,27 @@ def sharing(draft: Draft, meetings: Meetings) -> dict[fx.Node, Tensor]:
 
 
 def shared_lambdas(draft: Draft) -> Mapping[fx.Node, Tensor]:
-    """λ of every spiking node, the same for those that share one: the largest of theirs, so that no neuron saturates
-    below its own λ, but at most the smallest upper bound of their activations."""
+    """λ of every spiking node, the same for those that share one: the mean of theirs, but at most the smallest upper
+    bound of their activations.
+
+    Their largest λ would let no neuron saturate, but the first layers of a residual network would then hardly fire.
+    """
     if not draft.sharing:
         return draft.lambdas
-    count = 1 + max(int(numbers.max()) for numbers in draft.sharing.values())
-    largest, bound = torch.zeros(count, dtype=torch.float64), torch.full((count,), torch.inf, dtype=torch.float64)
+    size = 1 + max(int(numbers.max()) for numbers in draft.sharing.values())
+    total, count = torch.zeros(size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
+    bound = torch.full((size,), torch.inf, dtype=torch.float64)
     for node, numbers in draft.sharing.items():
         scale = draft.lambdas[node].double().cpu()
-        # A correction may have given each channel of a layer a λ of its own.
-        numbers = numbers.expand(scale.shape if scale.dim() else numbers.shape).reshape(-1)
-        largest.scatter_reduce_(0, numbers, scale.expand(numbers.shape), "amax")
+        if scale.dim() > numbers.dim():  # a correction has given each channel of the layer a λ of its own
+            scale = scale.mean()
+        scale, numbers = scale.expand(numbers.shape).reshape(-1), numbers.reshape(-1)
+        total.index_add_(0, numbers, scale)
+        count.index_add_(0, numbers, torch.ones_like(scale))
         maximum = draft.plan.spikes[node].maximum
         if maximum is not None:
-            limit = torch.full((len(numbers),), float(maximum), dtype=torch.float64)
-            bound.scatter_reduce_(0, numbers, limit, "amin")
-    shared = torch.minimum(largest, bound)
+            bound.scatter_reduce_(0, numbers, torch.full_like(scale, float(maximum)), "amin")
+    shared = torch.minimum(total / count, bound)
     own = {node: shared[numbers].to(draft.lambdas[node]) for node, numbers in draft.sharing.items()}
     return {**draft.lambdas, **own}
 

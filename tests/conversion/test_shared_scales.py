@@ -9,7 +9,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sj_ann2snn import Converter, Correction, OptionError, Scaler, Trial, diagnose, evaluate, simulate
+from sj_ann2snn import (
+    CalibrationSite,
+    Converter,
+    Correction,
+    Normalization,
+    Observer,
+    OptionError,
+    Scaler,
+    Trial,
+    diagnose,
+    evaluate,
+    simulate,
+)
 
 from ..builtin.test_c import assert_c_agrees, needs_compiler
 from ..helpers.integers import assert_agrees
@@ -108,15 +120,51 @@ def scalers_inside(snn: nn.Module) -> list[str]:
     ]
 
 
+class Largest(Observer):
+    """Twice the largest activation: nothing saturates, even below the mean of several scales."""
+
+    def __init__(self, site: CalibrationSite) -> None:
+        super().__init__(site)
+        self.largest = torch.zeros(())
+
+    def observe(self, x: Tensor) -> None:
+        """Keep the largest value."""
+        self.largest = torch.maximum(self.largest, x.max())
+
+    def merge(self, other: Observer) -> None:
+        """Keep the larger one."""
+        self.observe(other.scale() / 2)
+
+    def scale(self) -> Tensor:
+        """Twice that."""
+        return 2 * self.largest
+
+
+class Roomy(Normalization):
+    """A mode with room above."""
+
+    name = "roomy"
+
+    def observer(self, site: CalibrationSite) -> Observer:
+        """One for the site."""
+        return Largest(site)
+
+
+@pytest.mark.parametrize("name", {**NETWORKS, **COUNTED})
+def test_the_answer_is_that_of_the_ann(name: str, x: Tensor) -> None:
+    ann = randomized({**NETWORKS, **COUNTED}[name]())
+    snn = convert(ann, x, mode=Roomy(), shared_scales=True)
+    assert relative_error(simulate(snn, x, T=600), ann(x)) < 0.06
+
+
 @pytest.mark.parametrize("channel_wise", [True, False])
 @pytest.mark.parametrize("name", {**NETWORKS, **COUNTED})
-def test_no_scaler_is_left_and_the_answer_is_the_same(name: str, channel_wise: bool, x: Tensor) -> None:
+def test_no_scaler_is_left(name: str, channel_wise: bool, x: Tensor) -> None:
     ann = randomized({**NETWORKS, **COUNTED}[name]())
     apart = convert(ann, x, channel_wise=channel_wise)
     shared = convert(ann, x, channel_wise=channel_wise, shared_scales=True)
     assert scalers_inside(apart)
     assert not scalers_inside(shared)
-    assert relative_error(simulate(shared, x, T=400), ann(x)) < 0.1
 
 
 @pytest.mark.parametrize(
@@ -153,7 +201,7 @@ def test_a_layer_that_reads_a_sum_of_spikes_is_named(x: Tensor) -> None:
 
 
 @pytest.mark.parametrize("mode", ["max", "99%", 0.5])
-def test_the_shared_scale_is_the_largest_of_each_channel(mode: Any, x: Tensor) -> None:
+def test_the_shared_scale_is_the_mean_of_each_channel(mode: Any, x: Tensor) -> None:
     ann = NETWORKS["identity"]().eval()
     units = []
     for shared in (False, True):
@@ -163,9 +211,9 @@ def test_the_shared_scale_is_the_largest_of_each_channel(mode: Any, x: Tensor) -
     apart, shared = units
     stream = [name for name in apart if name == "1" or name.endswith("#2")]
     assert len(stream) == 3
-    wanted = torch.stack([apart[name] for name in stream]).amax(0)
+    wanted = torch.stack([apart[name] for name in stream]).mean(0)
     for name in stream:
-        assert torch.equal(shared[name].float(), wanted.float())
+        torch.testing.assert_close(shared[name], wanted)
     for name in set(apart) - set(stream):
         assert torch.equal(shared[name], apart[name])
 
@@ -218,8 +266,8 @@ def test_scales_that_a_correction_changes_stay_shared(channel_wise: bool, x: Ten
     assert not scalers_inside(after)
     units = [list(snn.meta["ann2snn_conversion"]["sites"].values()) for snn in (before, after)]
     for one, other in zip(*units, strict=True):
-        if one["name"] in ("1", "2.relu#2", "3.relu#2"):  # the last of them has the largest factor
-            torch.testing.assert_close(other["unit"], one["unit"] * 1.4)
+        if one["name"] in ("1", "2.relu#2", "3.relu#2"):  # their own factors are 1, 1.2 and 1.4
+            torch.testing.assert_close(other["unit"], one["unit"] * 1.2)
 
 
 def test_networks_without_sums_are_as_before(x: Tensor) -> None:
