@@ -33,7 +33,7 @@ from ..support.shapes import spatial_of
 from .graph.naming import operation_name
 from .graph.weights import channel_axis
 from .integer_groups import Group, Member, Place
-from .integer_pools import sums_for
+from .integer_pools import NotSummed, sums_for
 from .problems import Problem
 from .round_weights import by_output
 
@@ -143,8 +143,8 @@ class Units:
         elif isinstance(module, MemoryModule):
             self._refuse(node, module, "it keeps a state that is not of integers", RETRAIN)
         elif (sums := sums_for(node, module, self.recording.shape(operands[0]))) is not None:
-            if isinstance(sums, str):
-                self._refuse(node, operation, sums, "Choose windows that divide the image evenly")
+            if isinstance(sums, NotSummed):
+                self._refuse(node, operation, sums.why, sums.advice)
             else:
                 self._average(node, operands[0], sums)
         elif not isinstance(operation, nn.Module) and operation in (torch.sum, "sum"):
