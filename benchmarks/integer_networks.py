@@ -8,10 +8,12 @@ The folder DIR holds the networks (`models/`) and the images (`data/cifar10_test
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from cifar10 import normalized, pixels
@@ -22,8 +24,17 @@ from sj_ann2snn import Converter, evaluate
 CALIBRATION = 1000
 WEIGHTS = (None, "int16", "int8", "int4")
 
+SETTINGS: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "shared": {"shared_scales": True},
+    "pure": {"shared_scales": True, "avgpool_neuron": True},
+}
+"""What else the conversion of a network with shortcuts gets."""
 
-def lines(shared: Path, images: int, steps: int, names: list[str]) -> Iterator[str]:
+WITH_SHORTCUTS = ("resnet20",)
+
+
+def lines(shared: Path, images: int, steps: int, names: list[str], settings: list[str]) -> Iterator[str]:
     """The table, line by line."""
     train, _ = pixels(shared, "train", slice(CALIBRATION))
     calibration = list(normalized(train).split(100))
@@ -35,23 +46,27 @@ def lines(shared: Path, images: int, steps: int, names: list[str]) -> Iterator[s
         f"{CALIBRATION:,} training images for calibration; accuracy in percent"
     )
     head = ("T/4", "T/2", "T")
-    yield f"{'network':10} {'weights':8} {' '.join(f'{one:>7}' for one in head)} {'lost':>6}   conversion   evaluation"
+    yield (
+        f"{'network':10} {'settings':8} {'weights':8} {' '.join(f'{one:>7}' for one in head)} {'lost':>6}   pure   "
+        "conversion   evaluation"
+    )
     for name in names:
-        ann, float_accuracy = reference_network(shared, name), 0.0
-        for weights in WEIGHTS:
+        ann, float_accuracy = reference_network(shared, name), None
+        for setting, weights in itertools.product(settings if name in WITH_SHORTCUTS else ["as it is"], WEIGHTS):
             start = time.perf_counter()
-            converter = Converter(
-                calibration, mode="99.9%", channel_wise=True, initial_potential=0.5, weights=weights, progress=False
-            )
-            snn = converter(ann)
+            options = {**SETTINGS[setting], "weights": weights, "channel_wise": True, "initial_potential": 0.5}
+            snn = Converter(calibration, mode="99.9%", progress=False, **options)(ann)
             made = time.perf_counter()
             found = evaluate(snn, loader, T=steps, progress=False)
             done = time.perf_counter()
             accuracy = [100 * float(found.accuracy[t - 1]) for t in (steps // 4, steps // 2, steps)]
-            float_accuracy = accuracy[-1] if weights is None else float_accuracy
+            float_accuracy = accuracy[-1] if float_accuracy is None else float_accuracy
             numbers = " ".join(f"{one:7.2f}" for one in accuracy)
-            lost = float_accuracy - accuracy[-1]
-            yield (f"{name:10} {weights or 'float':8} {numbers} {lost:6.2f} {made - start:9.1f} s {done - made:9.1f} s")
+            lost, pure = float_accuracy - accuracy[-1], "yes" if snn.is_pure else "no"
+            yield (
+                f"{name:10} {setting:8} {weights or 'float':8} {numbers} {lost:6.2f}   {pure:4} "
+                f"{made - start:9.1f} s {done - made:9.1f} s"
+            )
 
 
 def main() -> None:
@@ -60,11 +75,12 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--T", type=int, default=32)
     parser.add_argument("--networks", nargs="+", default=["resnet20", "vgg_max"])
+    parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     torch.manual_seed(0)
     found = []
-    for line in lines(Path(os.environ[VARIABLE]), args.images, args.T, args.networks):
+    for line in lines(Path(os.environ[VARIABLE]), args.images, args.T, args.networks, args.settings):
         print(line, flush=True)
         found.append(line)
     if args.out:

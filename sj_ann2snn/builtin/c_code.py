@@ -207,9 +207,9 @@ class CCode:
             return f"{self._table(columns[0])}[i % {shape[-1]}]"
         return f"{self._table(values)}[i]"
 
-    def _buffer(self, number: int, size: int, *, spikes: bool = False, prefix: str = "x") -> str:
+    def _buffer(self, number: int, size: int, *, spikes: bool = False, prefix: str = "x", wide: bool = False) -> str:
         name = f"{prefix}{number}_"
-        kind, width = ("uint8_t", 1) if spikes else ("int32_t", 4)
+        kind, width = ("uint8_t", 1) if spikes else ("int64_t", 8) if wide else ("int32_t", 4)
         self.bytes["state"] += width * size
         self.data.append(f"static {kind} {name}[{size}];\n")
         if prefix == "x":
@@ -261,14 +261,19 @@ class CCode:
         source = self.network.operations[one.sources[0]].size
         size = source // one.channels
         if growth:
-            total, before = (self._buffer(number, n, prefix=p) for n, p in ((source, "total"), (one.size, "before")))
+            # Sums of spikes over time fit into 32 bits, those of currents do not.
+            total, before = (
+                self._buffer(number, n, prefix=p, wide=not spikes) for n, p in ((source, "total"), (one.size, "before"))
+            )
             self.resets += [f"    for (i = 0; i < {source}; i++) {total}[i] = 0;"]
             self.resets += [f"    for (i = 0; i < {one.size}; i++) {before}[i] = 0;"]
             yield f"    for (i = 0; i < {source}; i++) {total}[i] += {x}[i];"
             x = total
         yield f"    for (c = 0; c < {one.channels}; c++) for (p = 0; p < {positions}; p++) {{"
-        start = "0" if one.reduce == "sum" else "INT32_MIN"
-        yield f"        int32_t found = {start}, place;"
+        wide = growth and not spikes
+        start = "0" if one.reduce == "sum" else "INT64_MIN" if wide else "INT32_MIN"
+        yield "        int32_t place;"
+        yield f"        {'int64_t' if wide else 'int32_t'} found = {start};"
         yield f"        for (k = 0; k < {window}; k++) {{"
         yield f"            place = {places}[p * {window} + k];"
         if not (one.windows >= 0).all():
@@ -282,7 +287,7 @@ class CCode:
         yield "        }"
         here = f"[c * {positions} + p]"
         if growth:
-            cast = "(uint8_t)" if spikes else ""
+            cast = "(uint8_t)" if spikes else "(int32_t)"
             yield f"        {out}{here} = {cast}(found - {before}{here});"
             yield f"        {before}{here} = found;"
         else:

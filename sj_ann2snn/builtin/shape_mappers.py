@@ -139,7 +139,9 @@ class PaddingMapper(LayerMapper):
             return Linear()
         value = site.argument("value", 3, 0.0)
         kept = site.values[0].shape[:2] == site.output.shape[:2]
-        return Average() if kept and not value else Linear()
+        if value:
+            return Linear()
+        return Average() if kept else Rearrange()
 
 
 class SelectionMapper(LayerMapper):

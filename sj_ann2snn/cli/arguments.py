@@ -52,6 +52,7 @@ CONVERTER_KEYWORDS = (
     "leaf_modules",
     "neuron",
     "prefer",
+    "shared_scales",
     "verify",
     "weights",
 )

@@ -12,7 +12,7 @@ from torch import Tensor, fx
 from tqdm.auto import tqdm
 
 from ..contracts.normalization import CalibrationSite, Normalization, Observer
-from ..errors import CalibrationError, NonFiniteError, PluginError
+from ..errors import CalibrationError, NonFiniteError, PluginError, UnsupportedError
 from ..support.batches import Signature, run_batch
 from ..support.blame import Culprit, blame
 from ..support.finite import affected_samples, all_finite, kind_of
@@ -24,6 +24,7 @@ from .draft import Draft
 from .expected_rates import ActivitySums
 from .graph.weights import broadcast_slope
 from .memory_growth import Growth
+from .problems import Problem
 from .scale_checks import check_scale
 
 __all__ = ["MAX_PASSES", "CalibrationData", "ModeChoice", "calibrate"]
@@ -92,6 +93,7 @@ def calibrate(
         CalibrationError: The data does not fit the network, or an observer never stops asking for passes.
         PluginError: An observer fails, keeps the data it is shown, or writes to it.
         NonFiniteError: An activation is NaN or infinite.
+        UnsupportedError: An operation yields negative values, but a neuron is to stand behind it.
         DeadLayerError, ScaleError: See `check_scale`.
     """
     choices = {node: choose(draft.plan.decisions[node].site.name) for node in draft.plan.spikes}
@@ -178,6 +180,8 @@ class _Calibrator(fx.Interpreter):
             for node, one in observers.items()
         }
         self.behind = {node for node, spike in spikes.items() if spike.behind}
+        self.kept = {node for node, spike in spikes.items() if spike.keep and not spike.two_sided}
+        self.decisions = draft.plan.decisions
         self.batch = 0
         self.fired: set[fx.Node] = set()
         self.activity = {node: ActivitySums(one.site.channel_axis) for node, one in observers.items()}
@@ -191,6 +195,8 @@ class _Calibrator(fx.Interpreter):
             return result
         _require_finite(result, self.sites[n].name, self.batch)
         slope = self.slopes.get(n)
+        if n in self.kept and bool((result < 0).any()):
+            raise self._negative(n, float(result.min()))
         if slope is None:
             altered = self._show(n, observer, result)
             return result if altered is None else altered
@@ -198,6 +204,20 @@ class _Calibrator(fx.Interpreter):
         current = result if n in self.behind else self.env[n.all_input_nodes[0]]
         altered = self._show(n, observer, current.abs())
         return result if altered is None else torch.where(current > 0, altered, -altered * slope)
+
+    def _negative(self, node: fx.Node, smallest: float) -> UnsupportedError:
+        """The error for an operation that yields negative values, with a neuron behind it."""
+        decision = self.decisions[node]
+        problem = Problem(
+            decision.site.name,
+            decision.site.operation_name,
+            decision.site.source,
+            f"it yields negative values (down to {smallest:.3g} in calibration batch {self.batch}), which the spiking "
+            f"neuron behind it, by the mapper {decision.mapper!r}, cannot emit",
+            "Put a ReLU in front of it; or leave the neuron out there, which an average pool does with "
+            f"layers={{{decision.site.name!r}: {{'avgpool_neuron': False}}}}",
+        )
+        return UnsupportedError(f"A layer cannot be converted as it was asked for:\n  - {problem}.", (problem,))
 
     def end_pass(self) -> bool:
         """True if an observer asks for another pass."""

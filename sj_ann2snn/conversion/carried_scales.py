@@ -36,6 +36,7 @@ class CarriedScales:
         scales: The scale of every node visited so far.
         folds: For a weighted layer, the factors of its input and output channels.
         scalers: For (user, argument), the factor by which the user's argument is multiplied.
+        met: For each of them, the scale in which the argument is carried and the one in which the user reads it.
     """
 
     def __init__(self, draft: Draft, units: Mapping[fx.Node, Tensor]) -> None:
@@ -45,6 +46,7 @@ class CarriedScales:
         self.scales: dict[fx.Node, Any] = {}
         self.folds: dict[fx.Node, tuple[Tensor, Tensor]] = {}
         self.scalers: dict[tuple[fx.Node, fx.Node], Tensor] = {}
+        self.met: dict[tuple[fx.Node, fx.Node], tuple[Tensor, Tensor]] = {}
 
     def plan(self) -> ScalePlan:
         """The scales planned so far."""
@@ -54,7 +56,7 @@ class CarriedScales:
         """Have `user` read `arg` in the scale `wanted`."""
         scale = self.scale_of(arg)
         if not is_same(scale, wanted):
-            self.scalers[user, arg] = scale / wanted
+            self.scalers[user, arg], self.met[user, arg] = scale / wanted, (scale, wanted)
 
     def scale_of(self, node: fx.Node) -> Tensor:
         """The scale of `node`; a tuple of results that is read as a whole is in the ANN's units."""

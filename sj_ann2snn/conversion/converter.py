@@ -13,7 +13,7 @@ from ..contracts.correction import Correction
 from ..contracts.layer_mapper import LayerMapper
 from ..contracts.neuron_maker import NeuronMaker
 from ..contracts.normalization import Normalization
-from ..contracts.option_checks import require_integer
+from ..contracts.option_checks import require_flag, require_integer
 from ..errors import ConversionError, TracingError
 from ..support.blame import Culprit
 from ..support.neutral import neutral, neutrally
@@ -32,7 +32,7 @@ from .quantize import quantize, weight_bits
 from .report import ConversionCheck, ConversionReport, joined_checks, joined_reports
 from .reporting import make_check, make_report
 from .rewrite import build_network, rewrite_normalized
-from .scale import scale_values
+from .scale import scale_values, share_scales
 from .selection import Selection
 from .site_notes import note_call
 from .spike_checks import require_spikes
@@ -96,13 +96,15 @@ class Converter:
         weights: `"int4"`, `"int8"` or `"int16"` for a network that computes with integers only: weights of that width
             and integer biases, an integer threshold for each channel, binary spikes. The input is rounded to 8 bits.
             By default, floating point.
+        shared_scales: One scale for all neurons whose spikes are added up, the mean of theirs; per channel, if scales
+            are. Then no shortcut of a residual network multiplies spikes, in integers or in floating point.
         options: Options of the mode, the mappers, the corrections and the neuron; an unknown one is an error that lists
             the known ones.
 
     Raises:
         ModeError: The mode is unknown or out of range.
-        OptionError: A keyword or `weights` is unknown, `layers` holds anything but patterns and arguments, or
-            `leaf_modules` or `convert_only` anything but names.
+        OptionError: A keyword or `weights` is unknown, `shared_scales` is neither True nor False, `layers` holds
+            anything but patterns and arguments, or `leaf_modules` or `convert_only` anything but names.
         ConflictError: Several plugins claim the same thing.
 
     Source: Rueckauer et al. 2017, "Conversion of continuous-valued deep networks to efficient event-driven
@@ -130,6 +132,7 @@ class Converter:
         progress: bool = True,
         verify: bool = True,
         weights: str | None = None,
+        shared_scales: bool = False,
         **options: Any,
     ) -> None:
         if momentum is not UNSET:
@@ -146,6 +149,7 @@ class Converter:
         self.verify = verify
         self.weights = weights
         self._bits = weight_bits(weights)
+        self.shared_scales = require_flag("shared_scales", shared_scales)
         with neutral():
             self._selection = Selection(
                 mode=mode,
@@ -282,7 +286,9 @@ class Converter:
                 made, draft = build(part, planned)
             built[part.name] = made
             weights = self.weights if build == self._spiking else None
-            reports.append(make_report(draft, self._selection, made, part.prefix, weights=weights, steps=self.steps))
+            asked: dict[str, Any] = {"weights": weights} if weights is not None else {}
+            asked |= {"shared_scales": True} if self.shared_scales else {}
+            reports.append(make_report(draft, self._selection, made, part.prefix, asked=asked, steps=self.steps))
             note_call(made, reports[-1])
         self._report = joined_reports(reports)
         return built[""] if network is None else put_back(network, built)
@@ -295,6 +301,8 @@ class Converter:
             return ModeChoice(chosen.normalization, chosen.mode_label, chosen.channel_wise)
 
         draft = calibrate(find_channels(draft), choose, part.data, progress=self.progress)
+        if self.shared_scales:
+            draft = share_scales(draft)
         return scale_values(draft, self._neurons(part).unit)
 
     def _plan(self, part: Part) -> Draft:

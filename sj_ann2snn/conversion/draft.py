@@ -184,6 +184,7 @@ class Draft:
         activity: Sums over the activations of every spiking node in the calibration data.
         channels: The channels of every node's result.
         lambdas: λ of every spiking node.
+        sharing: Spiking nodes that share a λ, with the number of each of their λ; equal numbers have the same λ.
         units: Value of one spike at every spiking node.
         scales: Scales, folds and scalers.
         adjustments: What corrections add to the currents of neurons.
@@ -205,6 +206,7 @@ class Draft:
     activity: Mapping[fx.Node, Any] = field(default_factory=dict)
     channels: ChannelMap = field(default_factory=ChannelMap.empty)
     lambdas: Mapping[fx.Node, Tensor] = field(default_factory=dict)
+    sharing: Mapping[fx.Node, Tensor] = field(default_factory=dict)
     units: Mapping[fx.Node, Tensor] = field(default_factory=dict)
     scales: ScalePlan = field(default_factory=ScalePlan)
     adjustments: Mapping[fx.Node, Adjustment] = field(default_factory=dict)

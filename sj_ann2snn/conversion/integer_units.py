@@ -33,7 +33,7 @@ from ..support.shapes import spatial_of
 from .graph.naming import operation_name
 from .graph.weights import channel_axis
 from .integer_groups import Group, Member, Place
-from .integer_pools import sums_for
+from .integer_pools import NotSummed, sums_for
 from .problems import Problem
 from .round_weights import by_output
 
@@ -143,8 +143,8 @@ class Units:
         elif isinstance(module, MemoryModule):
             self._refuse(node, module, "it keeps a state that is not of integers", RETRAIN)
         elif (sums := sums_for(node, module, self.recording.shape(operands[0]))) is not None:
-            if isinstance(sums, str):
-                self._refuse(node, operation, sums, "Choose windows that divide the image evenly")
+            if isinstance(sums, NotSummed):
+                self._refuse(node, operation, sums.why, sums.advice)
             else:
                 self._average(node, operands[0], sums)
         elif not isinstance(operation, nn.Module) and operation in (torch.sum, "sum"):
@@ -241,7 +241,7 @@ class Units:
             source = source.all_input_nodes[0]
         if source in self.currents:
             self.group(source)[0].charges = True
-        elif not is_whole(1 / self.known[source]):
+        elif not is_whole(1 / self.known[source]) or self.largest[source] > 1:
             self._raise(node, source).charges = True
         self.neurons[node] = potentials
         self.known[node] = self.largest[node] = 1.0
@@ -290,6 +290,10 @@ class Units:
             why = "it negates a current, for an activation of both signs (LeakyReLU, abs), whose spikes have a sign"
             self._refuse(node, operation, why, RETRAIN)
             return
+        units = [self.known.get(one) for one in operands]
+        if units[0] is not None and units == units[:1] * len(units) and min(signs) > 0:
+            self.known[node], self.largest[node] = units[0], sum(self.largest[one] for one in operands)
+            return  # a count of spikes
         current: tuple[Group, float] | None = None
         for one in operands:
             if one in self.currents:

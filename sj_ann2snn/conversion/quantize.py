@@ -201,6 +201,8 @@ class _Quantizer:
             shift = torch.ceil(torch.log2(LEAST_THRESHOLD * coarsest)).clamp(min=0)
             highest = max(1.0, min(MOST_THRESHOLD, 1 / max(group.bound / LARGEST_SUM, group.least, 1e-30)))
             threshold = (torch.exp2(shift) / coarsest).round().clamp(1, math.floor(highest))
+            if any(member.raised_for is not None for member in group.members):
+                threshold = _leading(threshold, self.bits - 1)
             unused = float(math.floor(min(LEAST_THRESHOLD, highest)))
             unit = 1 / torch.where(step > 0, threshold, torch.full_like(threshold, unused))
         else:
@@ -344,6 +346,15 @@ def _shifts(step: Tensor, unit: Tensor) -> Tensor:
     """The powers of two that bring weights with the steps `step` into the unit."""
     ratio = (step / unit).clamp(min=1.0)
     return torch.ceil(torch.log2(ratio) - 1e-6)
+
+
+def _leading(values: Tensor, bits: int) -> Tensor:
+    """Whole numbers of so many bits, each times a power of two, not larger than `values`.
+
+    A spike that is added to a sum charges a neuron with its threshold, which is a weight of that width then.
+    """
+    grid = torch.exp2((torch.floor(torch.log2(values)) + 1 - bits).clamp(min=0))
+    return torch.floor(values / grid) * grid
 
 
 def _clipped(values: Tensor, most: int) -> Tensor:

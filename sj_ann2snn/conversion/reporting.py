@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -25,7 +27,7 @@ def make_report(
     network: fx.GraphModule,
     prefix: str = "",
     *,
-    weights: str | None = None,
+    asked: Mapping[str, Any] = MappingProxyType({}),
     steps: int | None = None,
 ) -> ConversionReport:
     """The report of the conversion that turned `draft` into `network`.
@@ -35,12 +37,10 @@ def make_report(
         selection: The caller's choice.
         network: The result.
         prefix: What the names of the layers begin with in the whole network.
-        weights: What `network` computes with, if that is integers.
+        asked: Arguments of the converter itself that the selection does not know.
         steps: The number of time steps that it is meant for.
     """
-    settings = dict(selection.settings)
-    if weights is not None:
-        settings["weights"] = weights
+    weights: str | None = asked.get("weights")
     return ConversionReport(
         mode=str(selection.normalization),
         mode_owner=str(selection.mode_owner),
@@ -50,7 +50,7 @@ def make_report(
         entries=tuple(_entries(draft, selection, prefix)),
         scalers=tuple(prefix + name for name, module in network.named_modules() if isinstance(module, Scaler)),
         notes=draft.notes,
-        settings=settings,
+        settings={**selection.settings, **asked},
         integers=None if weights is None else integer_report(network, weights, steps, prefix),
     )
 

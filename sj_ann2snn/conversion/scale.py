@@ -7,7 +7,7 @@ graph allows. Where two scales meet that no weights can reconcile, an explicit s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from torch import Tensor, fx
 
@@ -15,8 +15,9 @@ from ..contracts.site import Varies
 from .carried_scales import ONE, CarriedScales, is_same
 from .draft import Draft
 from .scale_rules import RULES
+from .shared_scales import shared_lambdas, sharing
 
-__all__ = ["scale_values"]
+__all__ = ["scale_values", "share_scales"]
 
 
 def scale_values(draft: Draft, unit: Callable[[Draft, fx.Node, Tensor], Tensor]) -> Draft:
@@ -27,16 +28,34 @@ def scale_values(draft: Draft, unit: Callable[[Draft, fx.Node, Tensor], Tensor])
         unit: Returns the value of one spike at a node with a λ.
 
     Returns:
-        The draft with `units` and `scales`.
+        The draft with `units` and `scales`, and with the λ that neurons share, if they share any.
     """
+    draft = draft.evolve(lambdas=shared_lambdas(draft))
     units = {node: unit(draft, node, scale) for node, scale in draft.lambdas.items()}
+    return draft.evolve(units=units, scales=_carried(draft, units).plan())
+
+
+def share_scales(draft: Draft) -> Draft:
+    """Find the neurons that must have the same λ for no scaler to be left between them.
+
+    Args:
+        draft: Calibrated.
+
+    Returns:
+        The draft with `sharing`; `scale_values` gives these neurons one λ.
+    """
+    return draft.evolve(sharing=sharing(draft, lambda marks: _carried(draft, marks).met.values()))
+
+
+def _carried(draft: Draft, units: Mapping[fx.Node, Tensor]) -> CarriedScales:
+    """The scales of all values, if the spikes of each node have these values."""
     carried = CarriedScales(draft, units)
     nodes = list(draft.module.graph.nodes)
     for node in reversed(nodes):
         carried.wanted[node] = _wanted_by_users(carried, node)
     for node in nodes:
         _visit(carried, node)
-    return draft.evolve(units=units, scales=carried.plan())
+    return carried
 
 
 def _wanted_by_users(carried: CarriedScales, node: fx.Node) -> Tensor | None:

@@ -6,6 +6,7 @@ import abc
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 
 from ..contracts.replacements import Analog, Product, ScaleFlow, Spike
@@ -139,7 +140,9 @@ class Moved(ScaleRule):
         if not all(isinstance(record[arg], TensorRecord) for arg in arguments):
             return in_units(carried, node)
         full = {arg: _broadcast(scale, record[arg].shape) for arg, scale in zip(arguments, scales, strict=True)}
-        result = map_tensors(_apply_to_scales(carried, node, full), compressed)
+        result = map_tensors(
+            _apply_to_scales(carried, node, full), lambda scale: compressed(_filled(scale, carried.wanted[node]))
+        )
         # Scales that differ between samples would depend on the batch's size, between steps in time on their number.
         fixed = all(carried.draft.channels.is_fixed(node, _varies_along(scale)) for scale in tensors(result))
         return result if fixed else in_units(carried, node)
@@ -245,6 +248,15 @@ def _apply_to_scales(carried: CarriedScales, node: fx.Node, scales: Mapping[fx.N
 
     call = getattr(fx.Interpreter(carried.draft.module, garbage_collect_values=False), node.op)
     return call(node.target, map_leaves(node.args, value), map_leaves(node.kwargs, value))
+
+
+def _filled(scale: Tensor, wanted: Tensor | None) -> Tensor:
+    """A scale for zeros that are padded, where none has moved to: any is right, that of the users needs no scaler."""
+    padded = scale == 0
+    if not bool(padded.any()):
+        return scale
+    fits = wanted is not None and wanted.dim() in (0, scale.dim())
+    return torch.where(padded, wanted if fits and wanted is not None else ONE, scale)
 
 
 def _broadcast(scale: Tensor, shape: tuple[int, ...]) -> Tensor:

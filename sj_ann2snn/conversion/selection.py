@@ -108,8 +108,7 @@ class Selection:
         self._at: dict[tuple[str, ...], Selection] = {}
         if self._layers:
             self.settings["layers"] = {
-                pattern: {name: _as_plain(value) for name, value in arguments.items()}
-                for pattern, arguments in self._layers.by_pattern.items()
+                pattern: self._as_given_by_name(arguments) for pattern, arguments in self._layers.by_pattern.items()
             }
             for pattern in self._layers.by_pattern:
                 self._of_patterns((pattern,))  # so that errors come before a network is converted
@@ -127,15 +126,27 @@ class Selection:
         found: dict[str, Any] = {"channel_wise": self.channel_wise}
         for one in given:
             if isinstance(one, (Normalization, NeuronMaker, Correction, LayerMapper)):
-                found |= {
-                    name: value
-                    for name, parameter in declared_options(type(one)).items()
-                    if (value := getattr(one, name, parameter.default)) is not parameter.default
-                    and repr(value) != repr(parameter.default)
-                }
+                found |= _own_options(one)
         found |= options
         if mappers:
             found["mappers"] = {name: one if isinstance(one, str) else one.name for name, one in mappers.items()}
+        return {name: _as_plain(value) for name, value in found.items()}
+
+    def _as_given_by_name(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of a layer with the name and the options of a plugin's class in place of an instance.
+
+        A class that no plugin registers has no name that another conversion could find; the text says so.
+        """
+        found: dict[str, Any] = {}
+        for name, value in arguments.items():
+            kind = MODES if isinstance(value, Normalization) else NEURONS if isinstance(value, NeuronMaker) else None
+            if kind is None:
+                found[name] = _as_plain(value)
+            elif any(type(value) is one.cls for one in self._registry.registered(kind)):
+                found[name] = str(value) if kind is MODES else value.name
+                found |= {option: one for option, one in _own_options(value).items() if option not in arguments}
+            else:
+                found[name] = f"<your own {type(value).__name__}: give it as an object>"
         return {name: _as_plain(value) for name, value in found.items()}
 
     def at(self, name: str) -> Selection:
@@ -293,6 +304,16 @@ class Selection:
                 f"{shown(str(self.normalization))} and the neuron, corrections and mappers in use take "
                 f"{listed(sorted(known.values()))}."
             )
+
+
+def _own_options(one: object) -> dict[str, Any]:
+    """The options of an instance that differ from the defaults of its class."""
+    return {
+        name: value
+        for name, parameter in declared_options(type(one)).items()
+        if (value := getattr(one, name, parameter.default)) is not parameter.default
+        and repr(value) != repr(parameter.default)
+    }
 
 
 def _as_plain(value: Any) -> Any:

@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..hooks.kinds import NEURONS
+from ..hooks.known_plugins import provider_of
 from ..support.calls import keywords
 from ..support.names import NEGATIVE
 from ..support.wording import listed
@@ -54,6 +56,7 @@ class Advisor:
         call: The arguments with which the network was made, as far as they are known.
         neurons: Names of the neurons that may be advised.
         behind: By layer name, the layers that its spikes reach first.
+        measured: Arguments by which `evaluate` measures what was diagnosed, as text.
     """
 
     layers: Sequence[LayerDiagnosis]
@@ -63,6 +66,7 @@ class Advisor:
     call: Mapping[str, Any]
     neurons: Collection[str]
     behind: Mapping[str, Sequence[str]]
+    measured: Sequence[str] = ()
 
     def advice(self, divergence: float) -> Iterator[Advice]:
         """Advice on the layers that matter, the worst first.
@@ -95,7 +99,8 @@ class Advisor:
                 f"{layer.name} clips {percent(layer.saturated)} of its units at λ = {_scale(layer)}, which costs "
                 f"{percent(layer.clipping)} of its activation and no number of steps mends"
             )
-            remedy = named + ("" if "neuron=" in named else ', or neurons of several levels there (neuron="burst")')
+            several = f'neurons of several levels there (neuron="burst"{self._from("burst")})'
+            remedy = f"{named}{self._from('burst')}" if "neuron=" in named else f"{named}, or {several}"
             return self._made(layer, cause, f"{text}: {remedy}", arguments)
         sample, dead = self.samples[self._target(layer)], _dead(layer)
         if (layer.silent > SILENT and sample.usual < FAR) or dead:
@@ -122,12 +127,17 @@ class Advisor:
             remedy = f"neurons that take spikes back ({named}), or {more}"
         else:
             arguments = {"T": 4 * self.steps}
-            remedy = f'{more}, or neurons that take spikes back (neuron="signed", from sj-ann2snn-signed)'
+            remedy = f'{more}, or neurons that take spikes back (neuron="signed"{self._from("signed")})'
         text = (
             f"{layer.name} loses {percent(layer.unevenness)} of its activation because the spikes that reach it come "
             "unevenly, so that it fires too early or too late"
         )
         return self._made(layer, "unevenness", f"{text}: {remedy}", arguments)
+
+    def _from(self, neuron: str) -> str:
+        """Where a neuron comes from that is not installed."""
+        provider = None if neuron in self.neurons else provider_of(NEURONS.hook, neuron)
+        return "" if provider is None else f", from {provider.distribution}"
 
     def _setting(self, layer: LayerDiagnosis, cause: str) -> tuple[dict[str, Any], str]:
         """What mends clipping or rounding in a layer, and the same in words."""
@@ -195,7 +205,8 @@ class Advisor:
         return for_layers(self.call, [layer.name, *behind], arguments), f"{named} in this layer{where}"
 
     def _made(self, layer: LayerDiagnosis, cause: str, text: str, arguments: dict[str, Any]) -> Advice:
-        return Advice(layer.name, cause, text, arguments, call_of(self.call, arguments, self.steps), layer.effect)
+        call = call_of(self.call, arguments, self.steps, self.measured)
+        return Advice(layer.name, cause, text, arguments, call, layer.effect)
 
 
 def _error_here(setting: Setting) -> float:
@@ -239,7 +250,12 @@ def _dead(layer: LayerDiagnosis) -> float:
 
 
 def readout_advice(
-    divergence: float, delayed: Mapping[int, float], readout: str, steps: int, name: str
+    divergence: float,
+    delayed: Mapping[int, float],
+    readout: str,
+    steps: int,
+    name: str,
+    measured: Sequence[str] = (),
 ) -> Advice | None:
     """Advice to leave out the first steps, if that brings the answer closer to the ANN's.
 
@@ -249,6 +265,7 @@ def readout_advice(
         readout: Name of the readout.
         steps: T.
         name: Name of the network's output, for the advice.
+        measured: Arguments by which `evaluate` measures what was diagnosed, as text.
     """
     # With fewer than half of the steps, the answer would be close to the ANN's, but coarse.
     delay = best_delay(divergence, {delay: value for delay, value in delayed.items() if delay <= steps / 2})
@@ -260,21 +277,28 @@ def readout_advice(
         f"have not reached the output, the answer differs by {percent(delayed[delay])} instead of "
         f"{percent(divergence)}"
     )
-    return Advice(name, "readout", text, arguments, call_of({}, arguments, steps), divergence - delayed[delay])
+    return Advice(
+        name, "readout", text, arguments, call_of({}, arguments, steps, measured), divergence - delayed[delay]
+    )
 
 
-def call_of(call: Mapping[str, Any], arguments: Mapping[str, Any], steps: int | None = None) -> str:
+def call_of(
+    call: Mapping[str, Any], arguments: Mapping[str, Any], steps: int | None = None, measured: Sequence[str] = ()
+) -> str:
     """The call that carries out `arguments`, with the arguments that the network was made with.
 
     >>> call_of({"mode": "max", "neuron": "if", "channel_wise": True}, {"mode": "99.9%"})
     'Converter(mode="99.9%", channel_wise=True, dataloader=calibration_loader)(ann)'
     >>> call_of({}, {"readout": "delayed", "delay": 4}, 16)
     'evaluate(snn, test_loader, T=16, readout=Delayed(delay=4))'
+    >>> call_of({}, {"T": 64}, 16, ['metric="mse"', "ann=ann"])
+    'evaluate(snn, test_loader, T=64, metric="mse", ann=ann)'
     """
+    more = "".join(f", {one}" for one in measured)
     if "readout" in arguments:
-        return f"evaluate(snn, test_loader, T={steps}, readout=Delayed(delay={arguments['delay']}))"
+        return f"evaluate(snn, test_loader, T={steps}{more}, readout=Delayed(delay={arguments['delay']}))"
     if set(arguments) == {"T"} and "T" not in call:
-        return f"evaluate(snn, test_loader, T={arguments['T']})"
+        return f"evaluate(snn, test_loader, T={arguments['T']}{more})"
     merged = {**call, **arguments}
     if merged.get("neuron") == "if":
         del merged["neuron"]

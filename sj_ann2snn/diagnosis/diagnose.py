@@ -130,7 +130,9 @@ def diagnose(
     dense = DensePasses(copied, snn, signature)
     for chunk in chunks:
         dense.add(chunk.inputs, signature, chunk.inputs)
-    found = examine(network, copied, caller, chunks, steps, readouts, scores, plugins, progress=progress)
+    found = examine(
+        network, copied, caller, chunks, steps, readouts, scores, plugins, wanted.arguments, progress=progress
+    )
     own = statistics_advice(copied, signature, chunks, wanted.measures, restore, network.call)
     made = _result(found, wanted, [] if own is None else [own], _costs(found.passes, dense))
     return replace(made, observed=observed(found.passes, type(ann).__name__, plugins))

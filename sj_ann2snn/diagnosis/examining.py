@@ -41,6 +41,7 @@ class Examination:
         mismatch: Divergence of the network without time from the ANN.
         mending: Advice on parts that compute something else than the ANN.
         plugins: Plugin objects in addition to the installed ones, whose neurons may be advised.
+        measured: Arguments by which `evaluate` measures what was diagnosed, as text.
     """
 
     passes: Passes
@@ -48,6 +49,7 @@ class Examination:
     mismatch: float
     mending: tuple[Advice, ...]
     plugins: Sequence[Any] = ()
+    measured: Sequence[str] = ()
 
     def layers(self, metrics: Mapping[str, MetricFigures], costs: Costs | None = None) -> tuple[LayerDiagnosis, ...]:
         """The figures of every layer, in order; what layers with weights cost is known of whole networks only."""
@@ -92,10 +94,14 @@ class Examination:
                 )
         targets = {layer.name: layer.target for layer in network.layers}
         neurons = {one.name for one in load_plugins(self.plugins).registered(NEURONS)}
-        advisor = Advisor(layers, targets, samples, passes.steps, network.call, neurons, network.behind())
+        advisor = Advisor(
+            layers, targets, samples, passes.steps, network.call, neurons, network.behind(), self.measured
+        )
         found = list(advisor.advice(divergence))
         part = network.prefix.removesuffix(".")
-        first = None if self.mending else readout_advice(divergence, self._delayed(), self.readout, passes.steps, part)
+        first = None
+        if not self.mending:
+            first = readout_advice(divergence, self._delayed(), self.readout, passes.steps, part, self.measured)
         return [*([] if first is None else [first]), *found]
 
 
@@ -108,6 +114,7 @@ def examine(
     readouts: tuple[ChosenReadout, ChosenReadout],
     scores: Callable[[], Scores] | None,
     plugins: Sequence[Any] = (),
+    measured: Sequence[str] = (),
     *,
     progress: bool,
 ) -> Examination:
@@ -122,6 +129,7 @@ def examine(
         readouts: The readout, and the mean.
         scores: As for `Passes`.
         plugins: Plugin objects in addition to the installed ones.
+        measured: Arguments by which `evaluate` measures what is diagnosed, as text.
         progress: Show a progress bar.
 
     Raises:
@@ -131,7 +139,7 @@ def examine(
     pieces = _that_fit(passes, chunks)
     mismatch, mending = compared(passes, ann, pieces)
     passes.run(pieces, progress=progress)
-    return Examination(passes, readouts[0].readout.name, mismatch, tuple(mending), plugins)
+    return Examination(passes, readouts[0].readout.name, mismatch, tuple(mending), plugins, measured)
 
 
 def _that_fit(passes: Passes, chunks: Sequence[Chunk]) -> list[Chunk]:

@@ -110,7 +110,9 @@ def diagnose_parts(
             caller = signature.caller(part)
             _require_callable(caller, received[name].chunks[0], part)
             found = received[name].chunks
-            examined[name] = examine(network, part, caller, found, steps, readouts, None, plugins, progress=progress)
+            examined[name] = examine(
+                network, part, caller, found, steps, readouts, None, plugins, wanted.arguments, progress=progress
+            )
     if not examined:
         raise InputError("The network calls none of its converted parts on the given data, so nothing spikes.")
     own = whole.statistics(signature, chunks, wanted, next(iter(examined.values())).passes.network.call)

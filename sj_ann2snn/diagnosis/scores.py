@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from ..evaluation.metrics.measures import Measure, measures_of, no_answers
 from ..evaluation.metrics.targets import Targets
 from ..evaluation.tally import metrics_of
 from ..evaluation.tile import BatchMetric, shown_once
+from ..support.calls import literal
 from ..support.wording import listed, shown
 
 __all__ = ["Scores", "Wanted", "directed"]
@@ -30,6 +31,7 @@ class Wanted:
         required: False if the metric is left out where the data has no targets for it.
         why: The argument that asks for targets, for messages.
         is_default: True if the caller names no metric.
+        given: The metric, as the caller gave it.
     """
 
     measures: tuple[Measure, ...]
@@ -37,6 +39,14 @@ class Wanted:
     required: bool
     why: str
     is_default: bool = False
+    given: Any = None
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The arguments by which `evaluate` measures the same, as text."""
+        metric = "agreement" if self.given is None and self.against_ann else self.given
+        text = literal(metric) if _is_text(metric) else "metric"
+        return (*([] if metric is None else [f"metric={text}"]), *(["ann=ann"] if self.against_ann else []))
 
     @classmethod
     def of(cls, metric: Any, labels: bool | None, against_ann: bool) -> Wanted:
@@ -60,7 +70,7 @@ class Wanted:
         against_ann = against_ann or any(one.against_ann for one in measures)
         required = bool(labels) or metric is not None or against_ann
         why = "labels=True" if labels else f"the metric {listed(shown(one.name) for one in measures)}"
-        return cls(measures, against_ann, required, why, metric is None and not against_ann)
+        return cls(measures, against_ann, required, why, metric is None and not against_ann, metric)
 
     def fit(self, targets: Sequence[Targets], output: Any) -> bool:
         """True if the default metric can compare the targets with the ANN's output on some samples.
@@ -84,6 +94,13 @@ class Wanted:
                 ) from error
             return False
         return True
+
+
+def _is_text(metric: Any) -> bool:
+    """True for the name of a metric, or names for several."""
+    if isinstance(metric, Mapping):
+        metric = tuple(metric.values())
+    return isinstance(metric, str) or (isinstance(metric, (tuple, list)) and all(map(_is_text, metric)))
 
 
 class Scores:

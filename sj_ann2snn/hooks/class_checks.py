@@ -37,6 +37,7 @@ CONVERTER_KEYWORDS = (
     "progress",
     "verify",
     "weights",
+    "shared_scales",
 )
 """The converter's own keywords, except T, which it passes on."""
 

@@ -49,6 +49,15 @@ class IntegerInput(nn.Module, StepModule):  # type: ignore[misc]  # SpikingJelly
     def forward(self, x: Tensor) -> Tensor:
         return (x / self.scale).round().clamp(self.low, self.high) + 0.0  # no negative zero
 
+    def get_extra_state(self) -> Tensor:
+        """What the calibration data has decided, for `state_dict`: scale, low, high and shape."""
+        return torch.tensor([self.scale, self.low, self.high, *self.shape], dtype=torch.float64)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take up what `get_extra_state` has returned."""
+        self.scale, low, high, *shape = state.tolist()
+        self.low, self.high, self.shape = int(low), int(high), tuple(map(int, shape))
+
     def export_options(self) -> dict[str, Any]:
         """The keywords that rebuild it."""
         return {"scale": self.scale, "low": self.low, "high": self.high, "shape": self.shape}
@@ -101,6 +110,14 @@ class IntegerIF(InPlaceNeuron):
         """The largest potential."""
         return (1 << (self.bits - 1)) - 1
 
+    def get_extra_state(self) -> Tensor:
+        """The width of the potential, for `state_dict`."""
+        return torch.tensor(self.bits)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take up what `get_extra_state` has returned."""
+        self.bits = int(state)
+
     def start(self, x: Tensor) -> None:
         self.v = torch.empty_like(x).copy_(self.potential.expand(x.shape))
 
@@ -152,11 +169,12 @@ class SumPool(nn.Module, StepModule):  # type: ignore[misc]  # SpikingJelly is u
 
     def forward(self, x: Tensor) -> Tensor:
         if self.step_mode == "s":
-            return self._sums(x)
-        sums = self._sums(x.flatten(0, 1))
+            return self.sums(x)
+        sums = self.sums(x.flatten(0, 1))
         return sums.view(*x.shape[:2], *sums.shape[1:])
 
-    def _sums(self, x: Tensor) -> Tensor:
+    def sums(self, x: Tensor) -> Tensor:
+        """The sums of one step, in either step mode."""
         geometry = self.kernel_size, self.stride, self.padding
         if self.spatial == 1:  # torch lets only the other two replace the divisor
             (size,), (stride,), (padding,) = geometry

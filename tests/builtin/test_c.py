@@ -98,6 +98,20 @@ def test_c_of_branches(weights: str, tmp_path: Path) -> None:
 
 
 @needs_compiler
+def test_sums_of_currents_over_time_exceed_32_bits(tmp_path: Path) -> None:
+    ann = nn.Sequential(nn.Conv2d(1, 64, 1), nn.ReLU(), nn.Conv2d(64, 1, 1), nn.MaxPool2d(2)).eval()
+    with torch.no_grad():
+        for number, weight, bias in ((0, 0.01, 1.0), (2, 1.0, 0.0)):
+            ann[number].weight.fill_(weight)  # type: ignore[union-attr, operator]
+            ann[number].bias.fill_(bias)  # type: ignore[union-attr, operator]
+    x = torch.rand(4, 1, 2, 2)
+    snn, steps = convert(ann, x, weights="int16"), 1100
+    run = integer_network(snn).run(x[:1], T=steps)
+    assert run.outputs[0].sum() > 1 << 31
+    assert_c_agrees(snn, (x[:1],), steps, tmp_path)
+
+
+@needs_compiler
 def test_c_saturates_as_the_network_does(tmp_path: Path) -> None:
     snn = convert(cnn().eval(), images(), weights="int8", channel_wise=True)
     narrow = saturated(snn, 16)

@@ -15,6 +15,7 @@ from sj_ann2snn import (
     DeadLayerError,
     NonFiniteError,
     PluginError,
+    UnsupportedError,
 )
 
 from ..helpers.networks import Written, convert
@@ -125,3 +126,16 @@ def test_a_dead_layer_is_named_in_every_mode(mode: Any, channel_wise: bool) -> N
     with pytest.raises(DeadLayerError, match=r"^3 never fired: .* all of 2 calibration batches") as caught:
         convert(ann, [images(), images()], mode=mode, channel_wise=channel_wise)
     assert f"'{Converter(mode=mode).normalization}'" in str(caught.value)
+
+
+def test_a_neuron_behind_a_pool_of_negative_currents_is_refused_by_name() -> None:
+    torch.manual_seed(0)
+    ann = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(16, 2), nn.ReLU()
+    ).eval()
+    x = torch.randn(20, 1, 8, 8)
+    with pytest.raises(UnsupportedError, match=r"3 \(AvgPool2d\).*yields negative values \(down to -0\.") as caught:
+        Converter([x], avgpool_neuron=True, progress=False)(ann)
+    assert "layers={'3': {'avgpool_neuron': False}}" in str(caught.value)
+    assert [one.name for one in caught.value.problems] == ["3"]
+    Converter([x], avgpool_neuron=True, layers={"3": {"avgpool_neuron": False}}, progress=False)(ann)

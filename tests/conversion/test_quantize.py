@@ -25,8 +25,10 @@ from sj_ann2snn import (
     export,
     integer_network,
     load_network,
+    saturated,
     simulate,
 )
+from sj_ann2snn.integers.operations import Input, Neuron
 
 from ..helpers.cnn import cnn, images
 from ..helpers.integers import assert_agrees
@@ -51,7 +53,7 @@ def test_everything_in_the_network_is_an_integer_but_the_scale_of_the_answer() -
     snn = convert(cnn().eval(), images(), weights="int8", initial_potential=0.5)
     last = [name for name, module in snn.named_modules() if isinstance(module, Scaler)]
     for name, value in snn.state_dict().items():
-        if name.rpartition(".")[0] not in last:
+        if name.rpartition(".")[0] not in last and not name.endswith("integers._extra_state"):  # the input's scale
             assert torch.equal(value, value.round()), name
     assert len(last) == 1
     neurons = [module for module in snn.modules() if isinstance(module, IntegerIF)]
@@ -189,7 +191,7 @@ def test_shortcuts_and_max_pools_are_listed_with_remedies() -> None:
     snn = convert(Shortcut(pool=True).eval(), images(), weights="int8", channel_wise=True)
     shortcut, pool = snn.obstacles
     assert "multiplies spikes by" in shortcut.why
-    assert "1x1 convolution" in shortcut.remedy
+    assert "shared_scales=True" in shortcut.remedy
     assert pool.name == "pool"
     assert "counts the spikes" in pool.why
     assert_agrees(snn, images(2), steps=6)
@@ -308,3 +310,38 @@ def test_a_last_layer_without_weights_keeps_its_bias() -> None:
         ann[2].weight.zero_()  # type: ignore[operator]
     snn = Converter([x], weights="int8", progress=False)(ann)
     assert relative_error(simulate(snn, x, 4), ann(x).detach()) < 1e-3
+
+
+def test_a_state_dict_holds_what_the_calibration_data_has_decided() -> None:
+    ann = cnn().eval()
+    one, other = (convert(ann, images() * scale - shift, weights="int8") for scale, shift in ((1.0, 0.0), (3.0, 1.0)))
+    one = saturated(one, 20)
+    other.load_state_dict(one.state_dict())
+    networks = [integer_network(snn) for snn in (one, other)]
+    rounded, neurons = ([list(network.of(kind)) for network in networks] for kind in (Input, Neuron))
+    assert [(x.scale, x.low, x.high, x.shape) for x in rounded[1]] == [
+        (x.scale, x.low, x.high, x.shape) for x in rounded[0]
+    ]
+    assert [x.bits for x in neurons[1]] == [20, 20]
+    x = images(4)
+    assert torch.equal(simulate(other, x, T=20), simulate(one, x, T=20))
+
+
+@pytest.mark.parametrize(
+    ("pool", "message"),
+    [
+        (nn.AvgPool2d(3, 2, ceil_mode=True), r"ceil_mode=True.*Set ceil_mode=False.*left over: \(1, 1\)"),
+        (nn.AvgPool2d(2, padding=1, count_include_pad=False), r"count_include_pad=False.*Set count_include_pad=True"),
+    ],
+)
+def test_average_pools_with_several_divisors_are_refused_with_what_to_do(pool: nn.Module, message: str) -> None:
+    layers = nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), pool, nn.Flatten(), nn.LazyLinear(2)
+    ann = nn.Sequential(*layers)
+    ann(images(1))
+    with pytest.raises(IntegerError, match=rf"2 \(AvgPool2d\).*{message}"):
+        convert(ann.eval(), images(), weights="int8")
+
+
+def test_a_ceiling_without_effect_is_no_obstacle() -> None:
+    ann = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2, ceil_mode=True), nn.Flatten()).eval()
+    assert_agrees(convert(ann, images(), weights="int8"), images(2), steps=5)

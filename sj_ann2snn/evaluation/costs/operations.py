@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from ...compat import MemoryModule
 from ...layers.affine import ChannelAffine, Scaler
+from ...layers.integer import SumPool
 from ...simulation.engine import Call
 from ...simulation.engine.firing import is_spiking
 from ...support.trees import tensors
@@ -63,6 +64,7 @@ class Operations(Synapses):
 
     Attributes:
         spikes: By layer, the operations that unit values (1 or −1) cause: one addition each.
+        sums: By layer, additions that are no synaptic operations: those of sums over windows.
         products: By layer, multiplications of single elements.
         skipped: Layers among `not_counted` by their name alone, with what they are.
     """
@@ -70,6 +72,7 @@ class Operations(Synapses):
     def __init__(self, remember: Any, steps: int) -> None:
         super().__init__(remember, steps)
         self.spikes: dict[str, float] = {}
+        self.sums: dict[str, float] = {}
         self.products: dict[str, int] = {}
         self.skipped: dict[str, str] = {}
 
@@ -97,6 +100,10 @@ class Operations(Synapses):
             return  # what a module does is shown as its own calls of functions
         if isinstance(module, MemoryModule) and not type(module).__module__.startswith(OWN_LAYERS):
             self._skip(call.name, operation)
+        elif isinstance(operation, SumPool):
+            (x,) = tensors(call.args)
+            windows = operation.sums(x.ne(0).to(torch.float64).flatten(0, 1))
+            self.sums[call.name] = self.sums.get(call.name, 0.0) + float(windows.sum())
         elif isinstance(operation, SCALING_LAYERS) or operation_name(operation) in SCALING:
             values = call.result if isinstance(operation, POOLS) or call.result is not None else call.args
             self.products[call.name] = self.products.get(call.name, 0) + sum(
@@ -120,6 +127,7 @@ class Totals:
         self.neurons = neurons
         self.events: dict[str, float] = {}
         self.spikes: dict[str, float] = {}
+        self.sums: dict[str, float] = {}
         self.products: dict[str, float] = {}
         self.updates: dict[str, float] = {}
         self.skipped: dict[str, str] = {}
@@ -146,6 +154,7 @@ class Totals:
         for total, counts in (
             (self.events, found.layers),
             (self.spikes, found.spikes),
+            (self.sums, found.sums),
             (self.products, found.products),
             (self.updates, updates),
         ):

@@ -53,7 +53,8 @@ def _rows(
     for name, macs in dense.layers.items():
         of_pass[layers.row(name)] = of_pass.get(layers.row(name), 0.0) + macs
     counts = {
-        kind: _by_row(layers, getattr(totals, kind), samples) for kind in ("events", "spikes", "products", "updates")
+        kind: _by_row(layers, getattr(totals, kind), samples)
+        for kind in ("events", "spikes", "sums", "products", "updates")
     }
     skipped: dict[str, list[str]] = {}
     for name, what in totals.skipped.items():
@@ -70,6 +71,7 @@ def _rows(
         else:
             runs, products, added = "events", events - spikes, spikes
             missing.update(dict.fromkeys(skipped.get(name, ())))
+        added += 0.0 if layers.is_once(name) else counts["sums"].get(name, 0.0)
         single, updates = counts["products"].get(name, 0.0), counts["updates"].get(name, 0.0)
         if not (macs or products or added or single or updates):
             continue

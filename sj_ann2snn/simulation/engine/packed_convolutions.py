@@ -253,9 +253,14 @@ class PackedConvolution:
         self._run(loop, self._weights_in_rows, work, rows, starts, lines)
 
     def _lookup(self, work: Work) -> None:
-        from .packed_kernels import convolve_by_bytes
+        from .packed_kernels import convolve_by_bytes, convolve_by_columns
 
         sizes = work.sizes
+        if self._size(sizes.planes) == SHORT and sizes.window_columns == 3 and sizes.stride_across == 1:
+            position = sizes.inputs // BITS
+            loop = convolve_by_columns(self._lookup_width(sizes.planes), *work.variant, position)
+            self._run(loop, self._tables_of_columns, work)
+            return
         width, unit = self._lookup_width(sizes.planes), math.gcd(sizes.inputs // BITS, 8)
         padded = sizes.columns + 2 * sizes.before
         window = np.zeros(sizes.planes * sizes.window_height * padded * (sizes.inputs // BITS), dtype=np.uint8)
@@ -290,6 +295,12 @@ class PackedConvolution:
     def _tables(self, planes: int, unit: float) -> Tensor:
         """The tables serve all planes: the loop doubles their sums."""
         return tables(self._weight * unit, self._lookup_width(planes)).to(DTYPES[self._size(planes)])
+
+    def _tables_of_columns(self, planes: int, unit: float) -> Tensor:
+        """The tables for `convolve_by_columns`."""
+        width = self._lookup_width(planes)
+        apart = torch.stack([tables(self._weight[..., [tap]] * unit, width) for tap in range(3)], dim=-2)
+        return apart.to(torch.int16)
 
 
 class PackedDepthwise(PackedConvolution):

@@ -38,6 +38,7 @@ __all__ = [
     "PAD",
     "average_bits",
     "convolve_by_bytes",
+    "convolve_by_columns",
     "convolve_by_rows",
     "convolve_depthwise",
     "count_bits",
@@ -449,6 +450,72 @@ def convolve_by_bytes(
                             finish(sums, fires, addend, place, kept, block * width, behind_at, ends)
                             kept += outputs
                             place += outputs
+
+    return loop
+
+
+@functools.cache
+def convolve_by_columns(width: int, fires: int, addend: int, position: int) -> Callable[..., None]:
+    """A convolution of small integers by table lookup, for windows of three columns and a stride of one across.
+
+    A byte of spikes at a column counts in three outputs side by side: its entry holds what it adds to each. So it is
+    looked up once, not three times, and the sums of two outputs move on to the next column.
+
+    Args:
+        width: Outputs at a time.
+        fires: Which neurons the sums charge.
+        addend: What to add to the sums.
+        position: Bytes of a position.
+
+    The loop takes the tables ``[blocks of outputs, window height, bytes of a position, 256 + PAD, 3, width]``.
+    """
+    row_bytes, part_bytes = width * FLOAT, width * SHORT
+    entry_bytes = 3 * part_bytes
+    table_bytes = (256 + PAD) * entry_bytes
+    line_bytes = position * table_bytes
+
+    def loop(
+        spikes: Any,
+        tables: Any,
+        bias: Any,
+        behind: tuple[Any, ...],
+        ends: tuple[Any, Any],
+        sizes: tuple[int, ...],
+    ) -> None:
+        steps, samples, _, outputs, height, columns, out_height, out_columns = sizes[:8]
+        window_height, _, stride_down, _, above, before = sizes[8:14]
+        spikes_at, tables_at, bias_at = spikes.ctypes.data, tables.ctypes.data, bias.ctypes.data
+        behind_at = addresses(behind)
+        for block in range(outputs // width):
+            first_table = tables_at + block * window_height * line_bytes
+            constant = load(bias_at + block * row_bytes, width, FLOAT)
+            for sample in range(samples):
+                for y in range(out_height):
+                    top = max(0, above - y * stride_down)
+                    bottom = min(window_height, height + above - y * stride_down)
+                    for step in range(steps):
+                        image = step * samples + sample
+                        line = (image * height + y * stride_down - above) * columns - before
+                        kept = ((sample * out_height + y) * out_columns) * outputs + block * width
+                        place = ((image * out_height + y) * out_columns) * outputs + block * width
+                        one, two = zeros(width, SHORT), zeros(width, SHORT)
+                        for x in range(out_columns + 2):
+                            left, middle, right = zeros(width, SHORT), zeros(width, SHORT), zeros(width, SHORT)
+                            if before <= x < columns + before:
+                                for down in range(top, bottom):
+                                    here_at = spikes_at + (line + down * columns + x) * position
+                                    table = first_table + down * line_bytes
+                                    for k in range(position):
+                                        entry = table + word(here_at + k, 1) * entry_bytes + k * table_bytes
+                                        left = add(left, load(entry, width, SHORT))
+                                        middle = add(middle, load(entry + part_bytes, width, SHORT))
+                                        right = add(right, load(entry + 2 * part_bytes, width, SHORT))
+                            if x > 1:
+                                sums = add(as_floats(add(one, right)), constant)
+                                finish(sums, fires, addend, place, kept, block * width, behind_at, ends)
+                                kept += outputs
+                                place += outputs
+                            one, two = add(two, middle), left
 
     return loop
 

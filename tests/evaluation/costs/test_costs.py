@@ -20,6 +20,7 @@ from sj_ann2snn import (
     costs,
     evaluate,
     export,
+    integer_network,
     load_network,
 )
 
@@ -99,6 +100,18 @@ def test_graded_spikes_are_multiplied_and_spikes_of_one_are_not() -> None:
     assert (spikes.abs() > 1).any()
     assert found["2"].accumulates == pytest.approx(3 * (spikes.abs() == 1).sum().item() / SAMPLES)
     assert found["2"].macs == pytest.approx(3 * (spikes.abs() > 1).sum().item() / SAMPLES)
+
+
+def test_sums_over_windows_of_an_integer_network_are_additions() -> None:
+    ann = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AvgPool2d(3, 1), nn.Flatten(), nn.Linear(64, 3)).eval()
+    x = torch.randn(SAMPLES, 1, 8, 8) * 2
+    snn = convert(ann, x, weights="int8")
+    found = counted(ann, snn, x)
+    spikes = torch.from_numpy(integer_network(snn).run(x, T=STEPS).spikes["1"]).double().sum((0, 1)) / SAMPLES
+    windows = F.conv_transpose2d(torch.ones(1, 1, 4, 4).double(), torch.ones(1, 1, 3, 3).double())[0]
+    assert spikes.any()
+    assert found["2"].accumulates == pytest.approx((spikes * windows).sum().item())
+    assert found["2"].multiplications == found["2"].macs == 0
 
 
 def test_average_pools_and_scalers() -> None:

@@ -215,6 +215,26 @@ def test_convolutions_behind_average_pools(
     assert torch.equal(neuron.v, fire(currents)[1])
 
 
+@pytest.mark.parametrize("padding", [(0, 0), (1, 1), (2, 2), (0, 2), (3, 0)])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("inputs", "outputs", "height"), [(8, 8, 1), (16, 64, 3), (24, 40, 2), (64, 128, 5)])
+def test_lookup_of_small_integers_by_columns(
+    inputs: int, outputs: int, height: int, stride: int, padding: tuple[int, int]
+) -> None:
+    torch.manual_seed(inputs + stride)
+    conv = nn.Conv2d(inputs, outputs, (height, 3), (stride, 1), padding)
+    with torch.no_grad():
+        for value in conv.parameters():
+            value.copy_(torch.randint(-15, 16, value.shape))
+    layer = packed_convolutions.packed_convolution(conv)
+    assert layer is not None
+    assert packed_convolutions.fits_short(conv.weight.detach())
+    for places in ((5, 3), (6, 7), (5, 4)):
+        x = random_spikes(inputs, *places, rate=0.3)
+        currents = conv(x.flatten(0, 1)).detach().unflatten(0, (STEPS, SAMPLES))
+        assert torch.equal(layer(packed(x), by_rows=False), currents)  # type: ignore[arg-type]
+
+
 def integers(neuron: IntegerIF, currents: Tensor) -> tuple[Tensor, Tensor]:
     """The spikes of integer neurons, and their potentials at the end."""
     v, spikes = neuron.potential.expand(currents.shape[1:]), []
