@@ -92,14 +92,14 @@ class Counted(Accuracy):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the runs are forked")
-@pytest.mark.parametrize(("kind", "kills"), [("evaluate", 50), ("tune", 6)])
+@pytest.mark.parametrize(("kind", "kills"), [("evaluate", 50), ("tune", 5)])
 def test_killed_at_random_points_it_ends_in_the_same_numbers(kind: str, kills: int, tmp_path: Path) -> None:
     program = [sys.executable, str(KILLED_RUNS), kind, str(tmp_path), str(kills)]
     found = subprocess.run(program, capture_output=True, text=True, timeout=300, check=False)
     assert not found.returncode, found.stderr
     counted = json.loads(found.stdout)
     assert counted["killed"] == kills
-    assert 1 < counted["rounds"] < kills  # some runs were killed more than once
+    assert counted["most"] > 1  # a run was killed more than once
     assert not counted["wrong"]
     assert not counted["left"]
 

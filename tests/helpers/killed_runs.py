@@ -107,11 +107,12 @@ def main(kind: str, folder: Path, kills: int) -> None:
     begun = time.monotonic()
     ended(in_child(run, None, output))
     duration = time.monotonic() - begun
-    expected, wrong, killed, rounds, chance = output.read_text(), 0, 0, 0, random.Random(0)
+    expected, wrong, killed, rounds, most, chance = output.read_text(), 0, 0, 0, 0, random.Random(0)
     while killed < kills:
         # Half of the runs write as often as they can, so that many of the kills fall into a write.
         checkpoint_file.REST = rounds % 2
         checkpoint, output = folder / f"{rounds}.json", folder / f"result {rounds}.json"
+        before = killed
         for _ in range(MOST_RUNS):
             child = in_child(run, checkpoint, output)
             time.sleep(chance.uniform(0, duration))
@@ -121,9 +122,9 @@ def main(kind: str, folder: Path, kills: int) -> None:
                 break
             killed += 1
         wrong += output.read_text() != expected
-        rounds += 1
+        rounds, most = rounds + 1, max(most, killed - before)
     left = [one.name for one in folder.iterdir() if one.suffix == ".part"]
-    print(json.dumps({"wrong": wrong, "killed": killed, "rounds": rounds, "left": left, "duration": duration}))
+    print(json.dumps({"wrong": wrong, "killed": killed, "most": most, "left": left}))
 
 
 if __name__ == "__main__":
