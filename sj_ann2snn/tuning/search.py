@@ -36,6 +36,9 @@ SLOW = 5.0
 NEURONS, CANDIDATES, LAYERS, ROUNDS = 3, 4, 3, 2
 """How many neurons, candidates and layers a round takes on, and how often the best are varied."""
 
+NOTHING = 0.0
+"""Points that the safe candidates lose."""
+
 FINALISTS = 3 * CANDIDATES
 """Candidates to measure on all samples at most, if none of the first ones loses little enough."""
 
@@ -62,7 +65,7 @@ class Search:
         max_drop: Points that may be lost.
         layers: Search settings of single layers, too.
         seconds: Stop after about that time.
-        journal: Keeps what was measured, and the time.
+        journal: Keeps what was measured, and the time; by default, a new one that is not kept.
         tell: Called after every measurement with the number of candidates and the best point so far.
     """
 
@@ -77,12 +80,12 @@ class Search:
         max_drop: float,
         layers: bool,
         seconds: float | None,
-        journal: Journal,
+        journal: Journal | None = None,
         tell: Callable[[int, Point | None], None],
     ) -> None:
         self.measurements, self.space, self.samples = measurements, space, samples
         self.steps, self.max_drop, self.layers, self.tell = steps, max_drop, layers, tell
-        self.seconds, self.journal = seconds, journal
+        self.seconds, self.journal = seconds, journal or Journal()
         total = samples.count(samples.search)
         sizes = sorted({min(FIRST, total), min(total, max(FIRST, total // 3)), total})
         self.rounds = [samples.part(size) for size in sizes]
@@ -113,22 +116,29 @@ class Search:
         self._measure([one for like in self._best(0, 1) for one in self._slow(like)], 0)
         middle = 1 if last > 1 else 0
         if middle:
-            self._measure(self._best(0, CANDIDATES), middle)
+            self._measure(self._promising(0, CANDIDATES), middle)
         self._by_diagnosis(middle)
         self._decide(middle, last)
 
     def _decide(self, before: int, last: int) -> None:
         """Measure candidates on all samples, the cheapest first, until some of them lose little enough."""
-        ranked = self._best(before, FINALISTS)
-        for tried, candidate in enumerate(ranked):
-            if (tried >= CANDIDATES and self._reached(last)) or (tried and self.stopped(last, candidate)):
+        for tried, candidate in enumerate(self._promising(before, FINALISTS)):
+            if tried >= CANDIDATES and self._reached(last):
                 return
+            if tried and self.stopped(last, candidate):
+                break
             self._measure([candidate], last)
         best = self.best(last)
-        if best is not None and not self._reached(last) and not self.stopped(last, best.candidate):
+        if best is None or self._reached(last):
+            return
+        if not self.stopped(last, best.candidate):
             # Some steps more than were thought to be enough, and be it all of them.
             del self.records[last][best.candidate]
             self._measure_up_to(self.steps, best.candidate, last)
+        elif before != last and best.drop > self.max_drop:
+            # There was time for those only that look cheap on few samples, where some do by luck.
+            for candidate in self._safest(last)[:1]:
+                self._measure_up_to(self._expected(candidate, last), candidate, last)
 
     def _reached(self, number: int) -> bool:
         """True if the best point of a round loses little enough, with what must be to spare."""
@@ -150,9 +160,26 @@ class Search:
         return self.max_drop + 100 / self.samples.count(self.rounds[number])
 
     def _best(self, number: int, count: int) -> list[Candidate]:
+        return self._ranked(number, self._slack(number))[:count]
+
+    def _ranked(self, number: int, allowed: float) -> list[Candidate]:
+        """The candidates of a round, the cheapest first of those that lose at most `allowed`."""
         records = [record for record in self.records[number].values() if record.points]
-        allowed = self._slack(number)
-        return [record.candidate for record in sorted(records, key=lambda one: one.rank(allowed))[:count]]
+        return [record.candidate for record in sorted(records, key=lambda one: one.rank(allowed))]
+
+    def _promising(self, number: int, count: int) -> list[Candidate]:
+        """The best candidates of a round, in turns with the cheapest of those that lose nothing there.
+
+        Many compete on few samples, so the cheapest of those that lose little is often a lucky one.
+        """
+        pairs = zip(self._best(number, count), self._ranked(number, NOTHING), strict=False)
+        return list(dict.fromkeys(candidate for pair in pairs for candidate in pair))[:count]
+
+    def _safest(self, last: int) -> list[Candidate]:
+        """Candidates that the last round has not measured: the cheapest first of those that lose nothing, on as many
+        samples as they were measured on."""
+        found = [one for number in range(last - 1, -1, -1) for one in self._ranked(number, NOTHING)]
+        return [one for one in dict.fromkeys(found) if one not in self.records[last]]
 
     def _neurons(self) -> list[Candidate]:
         """The best candidate of each of the best neurons."""
@@ -206,8 +233,8 @@ class Search:
 
         Some more than were enough in the round before.
         """
-        before = self.records[number - 1].get(candidate) if number else None
-        found = None if before is None else before.cheapest(self._slack(number - 1))
+        before = next((known for known in range(number - 1, -1, -1) if candidate in self.records[known]), None)
+        found = None if before is None else self.records[before][candidate].cheapest(self._slack(before))
         return self.steps if found is None else min(self.steps, 2 * found.T + 2)
 
     def _record(self, candidate: Candidate, number: int, limit: int) -> Record:
