@@ -118,10 +118,10 @@ def test_a_search_with_a_limit_of_time_repeats_its_decisions(
         return clock[0]
 
     monkeypatch.setattr(journal, "time", SimpleNamespace(monotonic=monotonic))
-    limited = search(ann, data, path, seconds=30.0)
+    limited = search(ann, data, path, seconds=12.0)
     assert limited.trials < search(ann, data).trials
     pace[0], measured.records = 100.0, 0  # the next processor is much slower
-    assert numbers(search(ann, data, path, seconds=30.0)) == numbers(limited)
+    assert numbers(search(ann, data, path, seconds=12.0)) == numbers(limited)
     assert not measured.records
 
 
@@ -137,10 +137,10 @@ def test_the_time_of_all_runs_counts(
     monkeypatch.setattr(journal, "time", SimpleNamespace(monotonic=monotonic))
     measured.stop = 6
     with pytest.raises(TuningInterrupted):
-        search(ann, data, path, seconds=30.0)
+        search(ann, data, path, seconds=12.0)
     clock[0], measured.records, measured.stop = time.monotonic(), 0, 0
-    continued = search(ann, data, path, seconds=30.0)
-    assert numbers(continued) == numbers(search(ann, data, seconds=30.0))
+    continued = search(ann, data, path, seconds=12.0)
+    assert numbers(continued) == numbers(search(ann, data, seconds=12.0))
 
 
 OTHERS: dict[str, tuple[Callable[..., Any], str]] = {
