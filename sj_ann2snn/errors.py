@@ -13,6 +13,8 @@ __all__ = [
     "BackendError",
     "BackendWarning",
     "CalibrationError",
+    "CheckpointError",
+    "CheckpointWarning",
     "ConflictError",
     "ConversionError",
     "CorrectionError",
@@ -146,6 +148,18 @@ class FormatError(Ann2SnnError, ValueError):
     """A file does not hold a readable network."""
 
 
+class CheckpointError(Ann2SnnError, ValueError):
+    """The file of a checkpoint cannot be used: it belongs to another run, is damaged, or cannot be read or written.
+
+    Attributes:
+        differences: What differs between the run that wrote it and this one.
+    """
+
+    def __init__(self, message: str, differences: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.differences = differences
+
+
 class EvaluationInterrupted(KeyboardInterrupt):
     """Ctrl-C was pressed during `evaluate`.
 
@@ -184,6 +198,10 @@ class VersionError(Ann2SnnError):
 
 class BackendWarning(UserWarning):
     """A backend was requested, but this SpikingJelly line chooses it by itself."""
+
+
+class CheckpointWarning(UserWarning):
+    """A checkpoint cannot be written any more; the run goes on without."""
 
 
 class LegacyArgumentWarning(UserWarning):

@@ -21,6 +21,7 @@ from ..compat import spikingjelly_version
 from ..errors import (
     Ann2SnnError,
     BackendWarning,
+    CheckpointWarning,
     EvaluationInterrupted,
     LegacyArgumentWarning,
     MemoryWarning,
@@ -44,7 +45,7 @@ from .users_code import failure
 
 __all__ = ["main"]
 
-OWN_WARNINGS = (BackendWarning, LegacyArgumentWarning, MemoryWarning, PluginWarning)
+OWN_WARNINGS = (BackendWarning, CheckpointWarning, LegacyArgumentWarning, MemoryWarning, PluginWarning)
 
 EXIT_ERROR, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 2, 130, 141
 

@@ -23,6 +23,7 @@ from ..support.wording import first_line, shown
 __all__ = [
     "ONE_MODE_ARGUMENTS",
     "Subparsers",
+    "add_checkpoint_argument",
     "add_network",
     "add_option_argument",
     "add_run_arguments",
@@ -117,6 +118,17 @@ def add_trained_network(parser: argparse.ArgumentParser, *, used: str = "") -> N
         required=True,
         metavar="MODULE:LOADERS",
         help=f"function that returns (calibration_loader, test_loader){used}",
+    )
+
+
+def add_checkpoint_argument(parser: argparse.ArgumentParser, *, used: str = "") -> None:
+    """Add the file in which finished work is kept; `used` is appended to the help."""
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help=f"keep finished work in this file, so that the command, killed and started again, goes on there{used}",
     )
 
 

@@ -10,6 +10,7 @@ from ..support.plotting import require_matplotlib
 from .arguments import (
     ONE_MODE_ARGUMENTS,
     Subparsers,
+    add_checkpoint_argument,
     add_option_argument,
     add_run_arguments,
     add_trained_network,
@@ -61,6 +62,7 @@ def add_parser(commands: Subparsers) -> None:
     add_trained_network(parser)
     add_run_arguments(parser, "./sj-ann2snn-compare")
     parser.add_argument("--channel-wise", action="store_true", help="one scale per channel instead of per layer")
+    add_checkpoint_argument(parser, used="; each mode has a file with its name in it")
     add_metric_argument(parser)
     add_option_argument(parser)
     parser.set_defaults(run=run)
@@ -91,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
             readout=readout,
             metric=metric,
             against_ann=against_ann,
+            checkpoint=args.checkpoint,
         )
     pictures = [picture_of(name) for name in sweep.ann_values]
     for name, picture in zip(sweep.ann_values, pictures, strict=True):

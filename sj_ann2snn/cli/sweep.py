@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import platform
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -131,11 +133,12 @@ def run_modes(
     readout: str | Readout | None = None,
     metric: Any = None,
     against_ann: bool = False,
+    checkpoint: Path | None = None,
 ) -> Sweep:
     """Convert `ann` in every mode, and simulate each for `steps` steps on the test data.
 
     An option that only some of the modes take is passed to these modes only. `metric` is that of `evaluate`; with
-    `against_ann`, the ANN's outputs take the place of the targets.
+    `against_ann`, the ANN's outputs take the place of the targets. A `checkpoint` gets the mode into its name.
 
     Raises:
         Ann2SnnError: A mode is unknown, the network cannot be converted, or the data does not fit it.
@@ -159,7 +162,16 @@ def run_modes(
             **options_of_mode(mode, modes, options),
         )
         snn = converter(ann)
-        result = evaluate(snn, test, steps, readout=readout, metric=metric, ann=judge, progress=bars)
+        result = evaluate(
+            snn,
+            test,
+            steps,
+            readout=readout,
+            metric=metric,
+            ann=judge,
+            progress=bars,
+            checkpoint=None if checkpoint is None else checkpoint_of(checkpoint, mode),
+        )
         report = converter.report
         runs.append(ModeRun(mode, report.mode, report.mode_owner, report.scales, result, snn))
     return Sweep(values, steps, tuple(runs))
@@ -194,6 +206,16 @@ def options_of_mode(mode: str, modes: Sequence[str], options: Mapping[str, Any])
     }
     foreign = {name for other in modes for name in declared(other)} - declared(mode) - shared
     return {name: value for name, value in options.items() if name not in foreign}
+
+
+def checkpoint_of(path: Path, mode: str) -> Path:
+    """The file of a mode.
+
+    >>> checkpoint_of(Path("run.json"), "99.9%").name, checkpoint_of(Path("run.json"), "1/2").name
+    ('run.99.9%.json', 'run.1_2.json')
+    """
+    name = re.sub(r"[^\w.%+-]", "_", mode)
+    return path.with_name(f"{path.stem}.{name}{path.suffix}")
 
 
 def metric_title(name: str) -> str:

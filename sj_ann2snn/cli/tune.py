@@ -12,6 +12,7 @@ from ..tuning.tune import tune
 from .arguments import (
     ONE_MODE_ARGUMENTS,
     Subparsers,
+    add_checkpoint_argument,
     add_option_argument,
     add_trained_network,
     checked_device,
@@ -77,6 +78,7 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("--channel-wise", action="store_true", help="search with one scale per channel only")
     add_readout_argument(parser, "search with this readout only, as for `sj-ann2snn compare`")
     parser.add_argument("--device", default=None, help="device, such as cpu or cuda:0 (default: cpu)")
+    add_checkpoint_argument(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     add_metric_argument(parser)
     add_option_argument(parser)
@@ -114,6 +116,7 @@ def run(args: argparse.Namespace) -> int:
                 samples=args.samples,
                 held_out=args.held_out,
                 seconds=args.seconds,
+                checkpoint=args.checkpoint,
                 **fixed,
             )
         except TuningInterrupted as stopped:

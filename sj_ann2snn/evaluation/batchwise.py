@@ -25,6 +25,7 @@ from ..support.loaders import Batches
 from ..support.quiet_layers import warn_of_quiet_layers
 from ..support.trees import tensors
 from .ann_outputs import AnnOutputs
+from .checkpoints.progress import NoProgress, Progress
 from .metrics.measures import Measure
 from .metrics.targets import Targets
 from .tally import Tally, metrics_of
@@ -53,6 +54,7 @@ def run_batches(
     samples: int | None = None,
     make_tile: Callable[..., Tile] = Tile,
     shown: Callable[[Any, Signature, tuple[Any, ...]], None] | None = None,
+    kept: Progress | None = None,
 ) -> Tally:
     """Simulate `steps` steps of every batch, and return the totals.
 
@@ -70,6 +72,7 @@ def run_batches(
         samples: Stop after so many; None for all.
         make_tile: Called like `Tile`.
         shown: Called with every batch, the network's signature and its inputs, before they are simulated.
+        kept: Where the totals are kept, for a run that is continued; None for nowhere.
 
     Raises:
         As `evaluate`.
@@ -84,12 +87,16 @@ def run_batches(
             f"{MOST_STEPS:,}."
         )
     totals = Tally(metrics_of(measures, steps, simulator.restore))
+    kept = kept or NoProgress()
+    kept.begin(totals, simulator)
     batches = batches_of(loader)
     metrics: list[BatchMetric] = []
     try:
         description = f"simulating T={steps}"
         with tqdm(batches, desc=description, unit="batch", total=batches.length(), disable=not progress) as bar:
             for index, batch in enumerate(bar):
+                if kept.has(batch):
+                    continue
                 signature = signature or forward_signature(snn, batch)
                 with named(index):
                     inputs = inputs_of(signature, batch)
@@ -106,6 +113,7 @@ def run_batches(
                 with named(index):
                     totals.finish(metrics)
                 metrics = []
+                kept.add()
                 if progress:
                     bar.set_postfix({name: f"{value:.4g}" for name, value in totals.latest().items()})
                 if totals.samples == samples:
@@ -118,6 +126,7 @@ def run_batches(
         raise EvaluationInterrupted(totals.result()) from interrupt
     if not totals.samples:
         raise InputError(EMPTY)
+    kept.finish()
     return totals
 
 

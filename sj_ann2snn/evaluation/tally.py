@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,12 +16,16 @@ from .metrics.by_batch import ByBatch
 from .metrics.by_sample import BySample
 from .metrics.measures import Measure
 from .metrics.targets import Targets
+from .metrics.totals import plain_tensor, tensor_from
 from .result import EvaluationResult, LayerActivity
 from .tile import BatchMetric, Tile
 
 __all__ = ["Tally", "metrics_of"]
 
 Metrics = list[BySample | ByBatch]
+
+COUNTS = ("steps_taken", "steps_simulated", "seconds", "spikes", "emissions", "neurons", "timed")
+"""The totals that are numbers, by the names of the attributes."""
 
 
 def metrics_of(measures: Sequence[Measure], steps: int, restore: Callable[[Any], Any]) -> Metrics:
@@ -94,6 +98,31 @@ class Tally:
         """Add the metrics of a batch, all of whose tiles have been simulated, or of the tiles that have been."""
         for metric, one in zip(self.metrics, batch, strict=True):
             metric.finish(one)  # type: ignore[arg-type]
+
+    def state(self) -> dict[str, Any]:
+        """Everything that `restore` needs, as plain data.
+
+        Raises:
+            OptionError: A metric has a state that is no plain data.
+        """
+        with self._lock:
+            return {
+                **{name: getattr(self, f"_{name}") for name in COUNTS},
+                "samples": self.samples,
+                "not_counted": tuple(self._not_counted),
+                "over_time": tuple(map(plain_tensor, self._over_time)),
+                "metrics": tuple(one.state() for one in self.metrics),
+            }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue with what `state` has returned."""
+        for name in COUNTS:
+            setattr(self, f"_{name}", state[name])
+        self.samples = state["samples"]
+        self._not_counted = dict.fromkeys(state["not_counted"])
+        self._over_time = [tensor_from(one) for one in state["over_time"]]
+        for metric, one in zip(self.metrics, state["metrics"], strict=True):
+            metric.restore(one)
 
     def values(self) -> dict[str, tuple[float, ...]]:
         """Every metric after every step."""

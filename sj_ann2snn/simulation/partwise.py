@@ -7,7 +7,7 @@ on what it is given, and its answer is handed to the rest of the network.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -95,6 +95,8 @@ class PartwiseSimulator:
         tensor = next(iter((*snn.parameters(), *snn.buffers())), None)
         self.device = torch.device("cpu") if tensor is None else tensor.device
         self._template: Any = None
+        self.tiling: Mapping[str, int] = {}
+        """As for `Simulator`; all samples are one tile."""
 
     @torch.no_grad()
     def answer(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from ..support.names import NEGATIVE
 from .candidates import Candidate
 from .choosing import chosen, holds
 from .data import Samples
+from .journal import Journal
 from .measuring import Measurements, Point, Record
 from .space import Space
 
@@ -65,6 +65,7 @@ class Search:
         max_drop: Points that may be lost.
         layers: Search settings of single layers, too.
         seconds: Stop after about that time.
+        journal: Keeps what was measured, and the time; by default, a new one that is not kept.
         tell: Called after every measurement with the number of candidates and the best point so far.
     """
 
@@ -79,11 +80,12 @@ class Search:
         max_drop: float,
         layers: bool,
         seconds: float | None,
+        journal: Journal | None = None,
         tell: Callable[[int, Point | None], None],
     ) -> None:
         self.measurements, self.space, self.samples = measurements, space, samples
         self.steps, self.max_drop, self.layers, self.tell = steps, max_drop, layers, tell
-        self.started, self.seconds = time.monotonic(), seconds
+        self.seconds, self.journal = seconds, journal or Journal()
         total = samples.count(samples.search)
         sizes = sorted({min(FIRST, total), min(total, max(FIRST, total // 3)), total})
         self.rounds = [samples.part(size) for size in sizes]
@@ -100,9 +102,9 @@ class Search:
         """True if the time for a round is up, or the candidate's conversion is known to take longer than is left."""
         if self.seconds is None:
             return False
-        ends = self.started + self.seconds * ENDS[number + len(ENDS) - len(self.rounds)]
+        ends = self.seconds * ENDS[number + len(ENDS) - len(self.rounds)]
         needed = 0.0 if candidate is None else self._durations.get(_kind(candidate), 0.0)
-        return time.monotonic() + (needed if needed > SLOW else 0.0) > ends
+        return self.journal.seconds + (needed if needed > SLOW else 0.0) > ends
 
     def run(self) -> None:
         """Search; an interrupt leaves everything that was found."""
@@ -240,7 +242,12 @@ class Search:
 
         def measure(counts: Sequence[int]) -> Record:
             groups = GROUPS if number == len(self.rounds) - 1 else 1
-            return self.measurements.record(candidate, counts, calibration, batches, groups)
+            return self.journal.record(
+                candidate,
+                f"in round {number} after {counts} steps",
+                self.measurements,
+                lambda: self.measurements.record(candidate, counts, calibration, batches, groups),
+            )
 
         if not self.measurements.depends_on_steps(candidate):
             return measure([limit])
@@ -250,9 +257,9 @@ class Search:
         high = len(counts) - 1
         place = high
         while low <= high and not (record.points and self.stopped(number, candidate)):
-            before = time.monotonic()
+            before = self.journal.seconds
             found = measure([counts[place]])
-            self._durations[_kind(candidate)] = time.monotonic() - before
+            self._durations[_kind(candidate)] = self.journal.seconds - before
             record.points.update(found.points)
             if found.failure:
                 record.failure = found.failure
@@ -280,15 +287,26 @@ class Search:
 
     def _variations(self, best: Point, number: int) -> list[Candidate]:
         candidate, steps = best.candidate, max(1, best.T - max(1, best.T // 4))
-        try:
-            network = self.measurements.convert(candidate, steps, self.calibration[number])
-            diagnosis = self.measurements.diagnose(network, candidate, steps, self.rounds[0], FIRST)
-        except Ann2SnnError:
-            return []  # a network that cannot be diagnosed is good enough to be simulated
-        found = [one for advice in diagnosis.advice for one in self.space.advised(candidate, advice.arguments)]
-        found += self.space.read_late(candidate, diagnosis.delay)
+
+        def diagnosed() -> dict[str, Any] | None:
+            try:
+                network = self.measurements.convert(candidate, steps, self.calibration[number])
+                diagnosis = self.measurements.diagnose(network, candidate, steps, self.rounds[0], FIRST)
+            except Ann2SnnError:
+                return None  # a network that cannot be diagnosed is good enough to be simulated
+            return {
+                "advice": tuple(dict(advice.arguments) for advice in diagnosis.advice),
+                "delay": diagnosis.delay,
+                "layers": tuple(layers_that_matter(diagnosis)),
+            }
+
+        diagnosis = self.journal.entry(f"diagnosis of {candidate.key} after {steps} steps", diagnosed)
+        if diagnosis is None:
+            return []
+        found = [one for arguments in diagnosis["advice"] for one in self.space.advised(candidate, arguments)]
+        found += self.space.read_late(candidate, diagnosis["delay"])
         if self.layers:
-            for name in layers_that_matter(diagnosis)[:LAYERS]:
+            for name in diagnosis["layers"][:LAYERS]:
                 found += self.space.layer_modes(candidate, name)
         return list(dict.fromkeys(found))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from ..contracts.option_checks import require_integer, require_number
 from ..contracts.readout import Readout
 from ..conversion.converter import Converter
 from ..errors import Ann2SnnError, ConversionError, InputError, OptionError, TuningInterrupted
+from ..evaluation.checkpoints.identity import text_of
 from ..evaluation.costs.energy import EnergyPerOperation
 from ..evaluation.given_networks import require_ann
 from ..hooks.choice import choose
@@ -20,7 +20,10 @@ from ..hooks.discovery import load_plugins
 from ..hooks.kinds import READOUTS
 from ..support.calls import call_text, literal
 from ..support.neutral import neutrally
+from ..support.paths import AnyPath
+from .checkpoint import file_of
 from .data import read_samples
+from .journal import Journal
 from .measuring import NANO, Measurements, Point, require_budget
 from .result import TunedPoint, Tuning, frontier
 from .search import Search
@@ -50,6 +53,7 @@ def tune(
     layers: bool = True,
     seconds: float | None = None,
     progress: bool = True,
+    checkpoint: AnyPath | None = None,
     **fixed: Any,
 ) -> Tuning:
     """Search for the cheapest conversion that loses at most `max_drop` points.
@@ -89,6 +93,10 @@ def tune(
         layers: Try other modes in single layers, too.
         seconds: Stop after about that time, with the best so far. The result then depends on the processor.
         progress: Show a progress bar.
+        checkpoint: A file in which finished measurements are kept. Killed at any moment and started again with the
+            same arguments, the search repeats its decisions without the work, goes on and ends in the same result, to
+            the bit. The time of all runs counts for `seconds`. The file stays at the end; the next run only makes the
+            network again. All data must be the same in every run, in the same order.
         fixed: Arguments of `Converter` that every conversion has and that are not searched:
             ``neuron="if", channel_wise=True``.
 
@@ -100,10 +108,11 @@ def tune(
             `ann` is a spiking network.
         OptionError, ModeError: `budget`, `metric`, `readout`, `energy` or an argument of the converter is not known, or
             `max_drop`, `held_out` or `seconds` is out of range.
+        CheckpointError: `checkpoint` belongs to another run (its `differences` say how), is damaged, or cannot be read
+            or written.
         ConversionError: The network cannot be converted in any way; the message is that of the first.
         TuningInterrupted: Ctrl-C was pressed. Its `result` is the best so far. It is a `KeyboardInterrupt`.
     """
-    started = time.monotonic()
     steps = require_integer("T", T, what="the largest number of time steps", error=InputError)
     most = require_integer("samples", samples, 10, what="the number of samples", error=InputError)
     budget = require_budget(budget)
@@ -131,6 +140,28 @@ def tune(
         energy=energy,
         plugins=plugins,
     )
+    journal = Journal(
+        file_of(
+            checkpoint,
+            ann,
+            registry,
+            found,
+            calibration,
+            T=steps,
+            max_drop=max_drop,
+            budget=budget,
+            metric=metric,
+            against_ann=measurements.judge is not None,
+            readout=readout,
+            energy=measurements.per_operation,
+            samples=most,
+            held_out=share,
+            layers=layers,
+            seconds=limit,
+            fixed=fixed,
+        )
+    )
+    journal.begin()
     with tqdm(desc="tuning", unit="network", disable=not progress) as bar:
 
         def tell(trials: int, best: Point | None) -> None:
@@ -147,31 +178,39 @@ def tune(
             max_drop=max_drop,
             layers=layers,
             seconds=limit,
+            journal=journal,
             tell=tell,
         )
         try:
             search.run()
         except KeyboardInterrupt as interrupt:
+            journal.save()
             if search.best() is None:
                 raise
-            raise TuningInterrupted(_result(search, max_drop, started)) from interrupt
-    return _result(search, max_drop, started)
+            raise TuningInterrupted(_result(search, max_drop, journal.apart())) from interrupt
+    found_out = _result(search, max_drop, journal)
+    journal.save()
+    return found_out
 
 
-def _result(search: Search, max_drop: float, started: float) -> Tuning:
+def _result(search: Search, max_drop: float, journal: Journal) -> Tuning:
     best = search.best()
     if best is None:
         raise _nothing(search)
     measurements, samples = search.measurements, search.samples
     calibration = search.calibration[-1]
     network = measurements.convert(best.candidate, best.T, calibration)
-    held_out = None
-    if samples.held_out:
-        result = measurements.run(network, best.candidate, best.T, samples.held_out)
-        held_out = measurements.drops(result, samples.held_out)[-1]
-    cost = best.cost
-    if measurements.budget == "energy":  # while searching, it was estimated from one batch
-        cost = measurements.energy(network, best.T, samples.search).energy / NANO
+
+    def judged() -> tuple[float | None, float]:
+        held_out, cost = None, best.cost
+        if samples.held_out:
+            result = measurements.run(network, best.candidate, best.T, samples.held_out)
+            held_out = measurements.drops(result, samples.held_out)[-1]
+        if measurements.budget == "energy":  # while searching, it was estimated from one batch
+            cost = measurements.energy(network, best.T, samples.search).energy / NANO
+        return held_out, cost
+
+    held_out, cost = journal.entry(f"result {best.candidate.key} after {best.T} steps", judged)
     points = [point for records in search.records for record in records.values() for point in record.points.values()]
     return Tuning(
         network=network,
@@ -192,7 +231,7 @@ def _result(search: Search, max_drop: float, started: float) -> Tuning:
         samples=best.samples,
         held_out_samples=samples.count(samples.held_out),
         trials=measurements.trials,
-        seconds=time.monotonic() - started,
+        seconds=journal.seconds,
         failures={_call_of(candidate.arguments): reason for reason, candidate in search.failures.items()},
         calibration=calibration,
     )
@@ -215,7 +254,8 @@ def _call_of(arguments: Mapping[str, Any]) -> str:
 def _evaluate_call(measurements: Measurements, point: Point) -> str:
     readout = point.candidate.readout
     if readout is None:
-        chosen = "" if measurements.readout is None else f", readout={literal(measurements.readout)}"
+        given = measurements.readout
+        chosen = "" if given is None else f", readout={literal(given) if isinstance(given, str) else text_of(given)}"
     else:
         chosen = f", readout={call_text(type(measurements.readout_of(readout)).__name__, readout[1])}"
     return f"evaluate(snn, test_loader, T={point.T}{chosen})"

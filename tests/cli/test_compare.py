@@ -278,3 +278,17 @@ def test_the_users_network_is_left_where_it_is(workplace: Path, monkeypatch: pyt
     assert main(arguments) == 0
     assert isinstance(usercode.ready[1], nn.ReLU)
     torch.testing.assert_close(usercode.ready.state_dict(), before)
+
+
+def test_compare_goes_on_from_its_checkpoints(
+    workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = compared("--modes", "max", "1/2", "--json", "--checkpoint", "run.json")
+    assert main(arguments) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert sorted(one.name for one in workplace.glob("run*")) == ["run.1_2.json", "run.max.json"]
+    monkeypatch.setattr(sj_ann2snn.simulation.engine.Simulator, "run_all", lambda *args: pytest.fail("it simulates"))
+    assert main(arguments) == 0
+    assert json.loads(capsys.readouterr().out) == first
+    assert main([*arguments, "--T", "13"]) == 2
+    assert "run.max.json belongs to another run: the conversion's T was 12, and is 13" in capsys.readouterr().err

@@ -65,3 +65,14 @@ def test_tune_refuses_what_the_search_refuses(models: None, capsys: pytest.Captu
 
 def test_an_interrupt_before_anything_is_known(models: None) -> None:
     assert main([*ARGUMENTS, "--metric", "tuned:stopped"]) == 130
+
+
+def test_tune_goes_on_from_its_checkpoint(models: None, capsys: pytest.CaptureFixture[str], workplace: Path) -> None:
+    arguments = [*ARGUMENTS, "--mode", "max", "--channel-wise", "--readout", "mean", "--json", "--checkpoint", "s.json"]
+    assert main(arguments) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert (workplace / "s.json").is_file()
+    assert main(arguments) == 0
+    assert json.loads(capsys.readouterr().out) == first
+    assert main([*arguments, "--max-drop", "6"]) == 2
+    assert "max drop was 5.0, and is 6.0" in capsys.readouterr().err

@@ -1,12 +1,15 @@
-"""The table in docs/reliability.md is what the tests of every combination cover."""
+"""The tables in docs/reliability.md and docs/determinism.md are what the tests of every combination cover."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from ..corpus import test_corpus as corpus
 from ..matrices import test_ambient_states as states
 from ..matrices import test_damaged_files as damage
+from ..matrices import test_determinism as determinism
 from ..matrices import test_interrupts as interrupts
 from ..matrices import test_labels as labels
 from ..matrices import test_layer_names as names
@@ -44,3 +47,9 @@ def table() -> str:
 
 def test_the_page_has_the_counts_of_the_tests() -> None:
     assert table() in PAGE.read_text(encoding="utf-8"), f"docs/reliability.md should have this table:\n\n{table()}"
+
+
+@pytest.mark.parametrize("kind", determinism.NETWORKS)
+def test_the_page_has_the_promises_of_the_tests(kind: str) -> None:
+    page, found = PAGE.with_name("determinism.md"), determinism.table(kind)
+    assert found in page.read_text(encoding="utf-8"), f"{page} should have this table:\n\n{found}"

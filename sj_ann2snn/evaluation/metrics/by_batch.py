@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import InputError, PluginError
+from ...errors import InputError, OptionError, PluginError
 from ...simulation.engine import plain
 from ...support.batches import describe_batch, move
 from ...support.blame import Culprit, blame, describe_failure, translated
@@ -22,6 +22,7 @@ from ...support.wording import shown
 from .answers import Answers
 from .measures import Measure, is_accumulating, no_answers
 from .targets import Targets
+from .totals import plain_tensor, tensor_from
 
 __all__ = ["BatchOutputs", "ByBatch", "TileOutputs"]
 
@@ -67,6 +68,18 @@ class ByBatch:
     def latest(self) -> dict[str, float]:
         """The metric after the last step, for the progress bar; nothing if that would take long."""
         return self._state.latest()
+
+    def state(self) -> dict[str, Any]:
+        """The totals as plain data.
+
+        Raises:
+            OptionError: They are inside the caller's objects.
+        """
+        return self._state.state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue with these totals."""
+        self._state.restore(state)
 
 
 class BatchOutputs:
@@ -205,6 +218,12 @@ class _Function:
     def latest(self) -> dict[str, float]:
         return {self._measure.name: float(self._sums[-1] / self._samples[-1])}
 
+    def state(self) -> dict[str, Any]:
+        return {"sums": plain_tensor(self._sums), "samples": plain_tensor(self._samples)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self._sums, self._samples = tensor_from(state["sums"]), tensor_from(state["samples"])
+
     def _total(self, found: Any, samples: int) -> float:
         """The sum over the samples of what the function returned for a batch."""
         values = _numbers(found)
@@ -256,6 +275,15 @@ class _Accumulating:
 
     def latest(self) -> dict[str, float]:
         return {}  # to compute the value may cost as much as the simulation
+
+    def state(self) -> dict[str, Any]:
+        raise OptionError(
+            f"{self._measure.who} is an object with update() and compute(), whose state a checkpoint cannot hold. Give "
+            "a name, a function of (output, target) or a subclass of Metric; or evaluate without checkpoint=..."
+        )
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.state()
 
 
 def _numbers(found: Any) -> Tensor | None:

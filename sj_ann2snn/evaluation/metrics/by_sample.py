@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from ...support.blame import blame
 from .answers import Answers
 from .measures import Measure, no_answers
 from .targets import Targets
+from .totals import plain_tensor, tensor_from
 
 __all__ = ["BatchContributions", "BySample", "TileContributions"]
 
@@ -53,6 +55,15 @@ class BySample:
     def latest(self) -> dict[str, float]:
         """The metric after the last step, for the progress bar."""
         return {} if self._sums is None else {self.measure.name: self._value(self._sums[-1:])[0]}
+
+    def state(self) -> dict[str, Any]:
+        """The totals as plain data."""
+        return {"sums": None if self._sums is None else plain_tensor(self._sums), "samples": self._samples}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue with these totals."""
+        self._sums = None if state["sums"] is None else tensor_from(state["sums"])
+        self._samples = state["samples"]
 
     def _value(self, sums: Tensor) -> tuple[float, ...]:
         metric = self.measure.metric

@@ -6,7 +6,7 @@ import itertools
 import math
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Any
@@ -115,6 +115,15 @@ class Simulator:
             else:
                 pieces = in_threads([partial(run, self._runner(index)) for index in range(workers)], tiles, self._stop)
             return results + [result for piece in pieces for result in piece]
+
+    @property
+    def tiling(self) -> dict[str, int]:
+        """What the batches so far have taught about sizes: the first is cut into other tiles than the next."""
+        return self._tiling.state()
+
+    @tiling.setter
+    def tiling(self, learnt: Mapping[str, int]) -> None:
+        self._tiling.restore(learnt)
 
     def restore(self, answer: Any) -> Any:
         """An answer as the network returns it: with the classes of its outputs, which collectors see as dicts."""

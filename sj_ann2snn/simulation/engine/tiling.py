@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from ...support.trees import tensors
@@ -31,6 +32,14 @@ class Tiling:
         self._steps = steps
         self._largest = 0
         """Bytes of the largest activation of one sample at one step."""
+
+    def state(self) -> dict[str, int]:
+        """What has been learnt so far; with it, another `Tiling` makes the same tiles."""
+        return {"bytes": self._bytes, "few_steps": self._few_steps, "largest": self._largest}
+
+    def restore(self, state: Mapping[str, int]) -> None:
+        """Go on from what `state` has returned."""
+        self._bytes, self._few_steps, self._largest = (state[name] for name in ("bytes", "few_steps", "largest"))
 
     def note(self, value: Any) -> None:
         """Take the size of an activation ``[t, n, ...]`` into account."""
