@@ -45,6 +45,7 @@ from .contracts.trial import Activations, Trial, TrialOutput, TrialSite
 from .contracts.values import NodeReference
 from .conversion.converter import Converter
 from .conversion.report import ConversionCheck, ConversionReport, ReportEntry
+from .distributed.settings import Distributed
 from .errors import (
     Ann2SnnError,
     BackendError,
@@ -54,6 +55,7 @@ from .errors import (
     ConversionError,
     CorrectionError,
     DeadLayerError,
+    DistributedError,
     EvaluationInterrupted,
     ExportError,
     FormatError,
@@ -156,6 +158,8 @@ __all__ = [
     "Delayed",
     "Diagnosis",
     "Dice",
+    "Distributed",
+    "DistributedError",
     "EnergyPerOperation",
     "EvaluationInterrupted",
     "EvaluationResult",

@@ -63,7 +63,7 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("--channel-wise", action="store_true", help="one scale per channel instead of per layer")
     add_metric_argument(parser)
     add_option_argument(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, shares=True)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -91,7 +91,10 @@ def run(args: argparse.Namespace) -> int:
             readout=readout,
             metric=metric,
             against_ann=against_ann,
+            distributed=args.distributed,
         )
+    if not args.first:
+        return 0
     pictures = [picture_of(name) for name in sweep.ann_values]
     for name, picture in zip(sweep.ann_values, pictures, strict=True):
         metric_picture(sweep, name, args.network, out / picture)

@@ -23,6 +23,7 @@ from ..hooks.kinds import LAYER_MAPPERS, NEURONS
 from ..hooks.modes import find_mode
 from ..hooks.options import declared_options
 from ..support.wording import listed
+from .processes import is_first
 from .streams import tell
 
 __all__ = ["ModeRun", "Sweep", "check_modes", "metric_title", "options_of_mode", "run_modes", "shown_steps"]
@@ -131,11 +132,13 @@ def run_modes(
     readout: str | Readout | None = None,
     metric: Any = None,
     against_ann: bool = False,
+    distributed: bool = False,
 ) -> Sweep:
     """Convert `ann` in every mode, and simulate each for `steps` steps on the test data.
 
     An option that only some of the modes take is passed to these modes only. `metric` is that of `evaluate`; with
-    `against_ann`, the ANN's outputs take the place of the targets.
+    `against_ann`, the ANN's outputs take the place of the targets. With `distributed`, the processes of a group share
+    the data.
 
     Raises:
         Ann2SnnError: A mode is unknown, the network cannot be converted, or the data does not fit it.
@@ -145,10 +148,11 @@ def run_modes(
     if device is not None:
         ann = ann.to(device)
     judge = ann if against_ann else None
-    values = ann_values(ann, test, metric, against=judge)
+    values = ann_values(ann, test, metric, against=judge, distributed=distributed)
     runs = []
     for mode in dict.fromkeys(modes):
-        tell(f"mode {mode}: converting and simulating {steps} steps")
+        if is_first():
+            tell(f"mode {mode}: converting and simulating {steps} steps")
         converter = Converter(
             calibration,
             device,
@@ -156,10 +160,13 @@ def run_modes(
             channel_wise=channel_wise or None,  # a mode may suggest it
             T=steps,
             progress=bars,
+            distributed=distributed,
             **options_of_mode(mode, modes, options),
         )
         snn = converter(ann)
-        result = evaluate(snn, test, steps, readout=readout, metric=metric, ann=judge, progress=bars)
+        result = evaluate(
+            snn, test, steps, readout=readout, metric=metric, ann=judge, progress=bars, distributed=distributed
+        )
         report = converter.report
         runs.append(ModeRun(mode, report.mode, report.mode_owner, report.scales, result, snn))
     return Sweep(values, steps, tuple(runs))

@@ -80,7 +80,7 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     add_metric_argument(parser)
     add_option_argument(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, shares=True)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -114,11 +114,12 @@ def run(args: argparse.Namespace) -> int:
                 samples=args.samples,
                 held_out=args.held_out,
                 seconds=args.seconds,
+                distributed=args.distributed,
                 **fixed,
             )
         except TuningInterrupted as stopped:
             found, interrupted = stopped.result, True
     print(found.to_json() if args.json else found)
-    if args.json:
+    if args.json and args.first:
         tell(found.verdict)
     return 130 if interrupted else 0

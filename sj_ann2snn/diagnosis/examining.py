@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from ..compat import starting_potential
+from ..distributed.ranks import ALONE, Ranks
 from ..errors import InputError
 from ..evaluation.costs.result import Costs
 from ..hooks.discovery import load_plugins
@@ -108,6 +109,7 @@ def examine(
     readouts: tuple[ChosenReadout, ChosenReadout],
     scores: Callable[[], Scores] | None,
     plugins: Sequence[Any] = (),
+    ranks: Ranks = ALONE,
     *,
     progress: bool,
 ) -> Examination:
@@ -122,6 +124,7 @@ def examine(
         readouts: The readout, and the mean.
         scores: As for `Passes`.
         plugins: Plugin objects in addition to the installed ones.
+        ranks: The processes that share the layers.
         progress: Show a progress bar.
 
     Raises:
@@ -130,7 +133,7 @@ def examine(
     passes = Passes(network, caller, steps, *readouts, scores)
     pieces = _that_fit(passes, chunks)
     mismatch, mending = compared(passes, ann, pieces)
-    passes.run(pieces, progress=progress)
+    passes.run(pieces, ranks, progress=progress and ranks.is_first)
     return Examination(passes, readouts[0].readout.name, mismatch, tuple(mending), plugins)
 
 

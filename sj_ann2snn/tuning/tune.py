@@ -12,6 +12,8 @@ from tqdm.auto import tqdm
 from ..contracts.option_checks import require_integer, require_number
 from ..contracts.readout import Readout
 from ..conversion.converter import Converter
+from ..distributed.session import together
+from ..distributed.settings import Distributed
 from ..errors import Ann2SnnError, ConversionError, InputError, OptionError, TuningInterrupted
 from ..evaluation.costs.energy import EnergyPerOperation
 from ..evaluation.given_networks import require_ann
@@ -50,6 +52,7 @@ def tune(
     layers: bool = True,
     seconds: float | None = None,
     progress: bool = True,
+    distributed: bool | str | Distributed = False,
     **fixed: Any,
 ) -> Tuning:
     """Search for the cheapest conversion that loses at most `max_drop` points.
@@ -89,6 +92,9 @@ def tune(
         layers: Try other modes in single layers, too.
         seconds: Stop after about that time, with the best so far. The result then depends on the processor.
         progress: Show a progress bar.
+        distributed: Share the candidates between the processes of a torch.distributed group, all of which call `tune`
+            and get the same result: True if they pass the same data, `"sharded"` if each passes its own part, or a
+            `Distributed`.
         fixed: Arguments of `Converter` that every conversion has and that are not searched:
             ``neuron="if", channel_wise=True``.
 
@@ -101,6 +107,7 @@ def tune(
         OptionError, ModeError: `budget`, `metric`, `readout`, `energy` or an argument of the converter is not known, or
             `max_drop`, `held_out` or `seconds` is out of range.
         ConversionError: The network cannot be converted in any way; the message is that of the first.
+        DistributedError: Another process failed, is lost, or was given another ANN.
         TuningInterrupted: Ctrl-C was pressed. Its `result` is the best so far. It is a `KeyboardInterrupt`.
     """
     started = time.monotonic()
@@ -112,50 +119,55 @@ def tune(
     limit = None if seconds is None else require_number("seconds", seconds, least=0, what="the time to search")
     require_ann(ann, "tune(ann, data) takes the ANN", "Give the network that is to be converted.")
     _refuse(fixed)
-    found = read_samples(ann, data, most, share)
-    given = {name: fixed[name] for name in NOT_SEARCHED if name in fixed}
-    searched = {name: value for name, value in fixed.items() if name not in given}
-    plugins: Sequence[Any] = given.get("plugins", ())
-    registry = load_plugins(plugins)
-    Converter(**fixed)  # says what is wrong with the caller's own arguments
-    if readout is not None:
-        choose(registry, READOUTS, readout)
-    measurements = Measurements(
-        ann,
-        registry,
-        budget,
-        metric=metric,
-        against_ann=not found.labelled if against_ann is None else against_ann,
-        given=given,
-        readout=readout,
-        energy=energy,
-        plugins=plugins,
-    )
-    with tqdm(desc="tuning", unit="network", disable=not progress) as bar:
-
-        def tell(trials: int, best: Point | None) -> None:
-            bar.update(trials - bar.n)
-            if best is not None:
-                bar.set_postfix_str(f"T={best.T}, {best.cost:.4g} {budget}, {best.drop:.2f} points")
-
-        search = Search(
-            measurements,
-            Space(registry, searched, readout=readout is not None),
-            found,
-            calibration=calibration,
-            steps=steps,
-            max_drop=max_drop,
-            layers=layers,
-            seconds=limit,
-            tell=tell,
+    with together(distributed, f"tune(T={steps}, max_drop={max_drop:g}, budget={budget!r})") as ranks:
+        ranks.require_same("has another ANN", "Every process must load or train the same weights.", ann)
+        found = read_samples(ann, data, most, share, ranks)
+        if calibration is not None and ranks.sharded:
+            calibration = list(ranks.whole(calibration))
+        given = {name: fixed[name] for name in NOT_SEARCHED if name in fixed}
+        searched = {name: value for name, value in fixed.items() if name not in given}
+        plugins: Sequence[Any] = given.get("plugins", ())
+        registry = load_plugins(plugins)
+        Converter(**fixed)  # says what is wrong with the caller's own arguments
+        if readout is not None:
+            choose(registry, READOUTS, readout)
+        measurements = Measurements(
+            ann,
+            registry,
+            budget,
+            metric=metric,
+            against_ann=not found.labelled if against_ann is None else against_ann,
+            given=given,
+            readout=readout,
+            energy=energy,
+            plugins=plugins,
         )
-        try:
-            search.run()
-        except KeyboardInterrupt as interrupt:
-            if search.best() is None:
-                raise
-            raise TuningInterrupted(_result(search, max_drop, started)) from interrupt
-    return _result(search, max_drop, started)
+        with tqdm(desc="tuning", unit="network", disable=not (progress and ranks.is_first)) as bar:
+
+            def tell(trials: int, best: Point | None) -> None:
+                bar.update(trials - bar.n)
+                if best is not None:
+                    bar.set_postfix_str(f"T={best.T}, {best.cost:.4g} {budget}, {best.drop:.2f} points")
+
+            search = Search(
+                measurements,
+                Space(registry, searched, readout=readout is not None),
+                found,
+                calibration=calibration,
+                steps=steps,
+                max_drop=max_drop,
+                layers=layers,
+                seconds=limit,
+                tell=tell,
+                ranks=ranks,
+            )
+            try:
+                search.run()
+            except KeyboardInterrupt as interrupt:
+                if search.best() is None:
+                    raise
+                raise TuningInterrupted(_result(search, max_drop, started)) from interrupt
+        return _result(search, max_drop, started)
 
 
 def _result(search: Search, max_drop: float, started: float) -> Tuning:
