@@ -45,6 +45,7 @@ from .contracts.trial import Activations, Trial, TrialOutput, TrialSite
 from .contracts.values import NodeReference
 from .conversion.converter import Converter
 from .conversion.report import ConversionCheck, ConversionReport, ReportEntry
+from .distributed.settings import Distributed
 from .errors import (
     Ann2SnnError,
     BackendError,
@@ -56,6 +57,7 @@ from .errors import (
     ConversionError,
     CorrectionError,
     DeadLayerError,
+    DistributedError,
     EvaluationInterrupted,
     ExportError,
     FormatError,
@@ -162,6 +164,8 @@ __all__ = [
     "Delayed",
     "Diagnosis",
     "Dice",
+    "Distributed",
+    "DistributedError",
     "EnergyPerOperation",
     "EvaluationInterrupted",
     "EvaluationResult",

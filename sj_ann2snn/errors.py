@@ -19,6 +19,7 @@ __all__ = [
     "ConversionError",
     "CorrectionError",
     "DeadLayerError",
+    "DistributedError",
     "EvaluationInterrupted",
     "ExportError",
     "FormatError",
@@ -130,6 +131,10 @@ class IntegerError(ConversionError):
 
 class InputError(Ann2SnnError, ValueError):
     """An input to `simulate`, `evaluate` or the command line cannot be used."""
+
+
+class DistributedError(Ann2SnnError, RuntimeError):
+    """Another process of a group that shares the work failed, is lost, or was given something else."""
 
 
 class ExportError(Ann2SnnError):

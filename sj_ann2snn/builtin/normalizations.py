@@ -27,6 +27,8 @@ ANN2SNN_API = 1
 class MaxObserver(Observer):
     """Keeps the true maximum; λ is `factor` times the maximum."""
 
+    exact_merge = True
+
     def __init__(self, site: CalibrationSite, factor: float = 1.0) -> None:
         super().__init__(site)
         self.factor = factor
@@ -110,6 +112,8 @@ class Fraction(Normalization):
 
 class PercentileObserver(Observer):
     """Counts activations in a `QuantileSketch`."""
+
+    exact_merge = True
 
     def __init__(self, site: CalibrationSite, percentile: float, bits: int) -> None:
         super().__init__(site)

@@ -34,10 +34,12 @@ from .compare import add_parser as add_compare
 from .costs import add_parser as add_costs
 from .demo import add_parser as add_demo
 from .diagnose import add_parser as add_diagnose
+from .evaluate import add_parser as add_evaluate
 from .export import add_parser as add_export
 from .modes import add_parser as add_modes
 from .new_plugin import add_parser as add_new_plugin
 from .plugins import add_parser as add_plugins
+from .processes import sharing
 from .report import add_parser as add_report
 from .streams import Output, give_up, standard_streams, tell
 from .tune import add_parser as add_tune
@@ -122,7 +124,7 @@ def _run(argv: Sequence[str] | None) -> int:
     if args.run is None:
         parser.print_help(sys.stderr)
         return EXIT_ERROR
-    with _plain_warnings():
+    with _plain_warnings(), sharing(args):
         status: int = args.run(args)
     return status
 
@@ -140,6 +142,7 @@ def build_parser() -> argparse.ArgumentParser:
     for add_parser in (
         add_demo,
         add_check,
+        add_evaluate,
         add_compare,
         add_diagnose,
         add_tune,

@@ -13,6 +13,7 @@ import torch
 from ..contracts.readout import Readout
 from ..errors import OptionError
 from ..simulation.answers import find_readout
+from .processes import local_device
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -71,7 +72,7 @@ ONE_MODE_ARGUMENTS = {
 LAYER_NAMES = ("convert_only", "leaf_modules")
 """Keywords that name layers."""
 
-REFUSED = ("mappers", "momentum", "plugins", "progress")
+REFUSED = ("distributed", "mappers", "momentum", "plugins", "progress")
 """Keywords of the converter that take objects, or have no effect on the command line."""
 
 
@@ -249,7 +250,7 @@ def checked_device(name: str | None) -> torch.device:
         OptionError: The device is not available here.
     """
     try:
-        device = torch.device(name or "cpu")
+        device = torch.device(local_device(name) or "cpu")
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = first_line(error)

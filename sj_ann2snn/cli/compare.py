@@ -65,7 +65,7 @@ def add_parser(commands: Subparsers) -> None:
     add_checkpoint_argument(parser, used="; each mode has a file with its name in it")
     add_metric_argument(parser)
     add_option_argument(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, shares=True)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -94,7 +94,10 @@ def run(args: argparse.Namespace) -> int:
             metric=metric,
             against_ann=against_ann,
             checkpoint=args.checkpoint,
+            distributed=args.distributed,
         )
+    if not args.first:
+        return 0
     pictures = [picture_of(name) for name in sweep.ann_values]
     for name, picture in zip(sweep.ann_values, pictures, strict=True):
         metric_picture(sweep, name, args.network, out / picture)

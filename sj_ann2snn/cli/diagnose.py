@@ -39,7 +39,7 @@ def add_parser(commands: Subparsers) -> None:
     )
     add_diagnosis_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, shares=True)
 
 
 def add_diagnosis_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,6 +82,7 @@ def diagnosed(args: argparse.Namespace) -> Diagnosed:
             metric=metric,
             against_ann=args.against_ann,
             readout=readout,
+            distributed=args.distributed,
         )
     settings = {
         **conversion.settings(made),
@@ -100,5 +101,6 @@ def run(args: argparse.Namespace) -> int:
         return 0
     numbers = {"command": "diagnose", **made.settings, "diagnosis": made.found.to_dict(channels=True)}
     print(json.dumps(numbers, indent=2, ensure_ascii=False, allow_nan=False))
-    tell(made.found.verdict)
+    if args.first:
+        tell(made.found.verdict)
     return 0

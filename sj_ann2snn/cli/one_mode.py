@@ -90,6 +90,7 @@ class OneMode:
             args.mode,
             channel_wise=args.channel_wise or None,  # a mode may suggest it
             T=args.T,
+            distributed=args.distributed,
             **arguments,
             **self._options,
         )

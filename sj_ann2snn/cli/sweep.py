@@ -25,6 +25,7 @@ from ..hooks.kinds import LAYER_MAPPERS, NEURONS
 from ..hooks.modes import find_mode
 from ..hooks.options import declared_options
 from ..support.wording import listed
+from .processes import is_first
 from .streams import tell
 
 __all__ = ["ModeRun", "Sweep", "check_modes", "metric_title", "options_of_mode", "run_modes", "shown_steps"]
@@ -134,11 +135,13 @@ def run_modes(
     metric: Any = None,
     against_ann: bool = False,
     checkpoint: Path | None = None,
+    distributed: bool = False,
 ) -> Sweep:
     """Convert `ann` in every mode, and simulate each for `steps` steps on the test data.
 
     An option that only some of the modes take is passed to these modes only. `metric` is that of `evaluate`; with
-    `against_ann`, the ANN's outputs take the place of the targets. A `checkpoint` gets the mode into its name.
+    `against_ann`, the ANN's outputs take the place of the targets. A `checkpoint` gets the mode into its name. With
+    `distributed`, the processes of a group share the data.
 
     Raises:
         Ann2SnnError: A mode is unknown, the network cannot be converted, or the data does not fit it.
@@ -148,10 +151,11 @@ def run_modes(
     if device is not None:
         ann = ann.to(device)
     judge = ann if against_ann else None
-    values = ann_values(ann, test, metric, against=judge)
+    values = ann_values(ann, test, metric, against=judge, distributed=distributed)
     runs = []
     for mode in dict.fromkeys(modes):
-        tell(f"mode {mode}: converting and simulating {steps} steps")
+        if is_first():
+            tell(f"mode {mode}: converting and simulating {steps} steps")
         converter = Converter(
             calibration,
             device,
@@ -159,6 +163,7 @@ def run_modes(
             channel_wise=channel_wise or None,  # a mode may suggest it
             T=steps,
             progress=bars,
+            distributed=distributed,
             **options_of_mode(mode, modes, options),
         )
         snn = converter(ann)
@@ -171,6 +176,7 @@ def run_modes(
             ann=judge,
             progress=bars,
             checkpoint=None if checkpoint is None else checkpoint_of(checkpoint, mode),
+            distributed=distributed,
         )
         report = converter.report
         runs.append(ModeRun(mode, report.mode, report.mode_owner, report.scales, result, snn))

@@ -82,7 +82,7 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     add_metric_argument(parser)
     add_option_argument(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, shares=True)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -117,11 +117,12 @@ def run(args: argparse.Namespace) -> int:
                 held_out=args.held_out,
                 seconds=args.seconds,
                 checkpoint=args.checkpoint,
+                distributed=args.distributed,
                 **fixed,
             )
         except TuningInterrupted as stopped:
             found, interrupted = stopped.result, True
     print(found.to_json() if args.json else found)
-    if args.json:
+    if args.json and args.first:
         tell(found.verdict)
     return 130 if interrupted else 0

@@ -55,6 +55,11 @@ class Observer(abc.ABC):
     instead of the activation, because λ bounds the spikes of either sign.
     """
 
+    exact_merge: ClassVar[bool] = False
+    """True if merging gives the same bits in any order and however the data was shared out: extremes, counts and a
+    `QuantileSketch` do, sums of floating-point numbers do not. Several processes then send one observer each; otherwise
+    they keep one for every batch, and merge them in the order of the batches."""
+
     def __init__(self, site: CalibrationSite) -> None:
         self.site = site
 
@@ -75,7 +80,10 @@ class Observer(abc.ABC):
 
     @abc.abstractmethod
     def merge(self, other: Self) -> None:
-        """Take in everything that `other` saw since its last `end_pass`; both ended the same passes."""
+        """Take in everything that `other` saw since its last `end_pass`; both ended the same passes.
+
+        An observer that cannot be merged raises `NotImplementedError`; its mode then works in one process only.
+        """
 
     def end_pass(self) -> bool:
         """Called after each pass over the data; True asks for one more.

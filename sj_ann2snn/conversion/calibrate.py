@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,9 @@ from torch import Tensor, fx
 from tqdm.auto import tqdm
 
 from ..contracts.normalization import CalibrationSite, Normalization, Observer
+from ..distributed.ranks import ALONE, Ranks
 from ..errors import CalibrationError, NonFiniteError, PluginError, UnsupportedError
-from ..support.batches import Signature, run_batch
+from ..support.batches import run_batch
 from ..support.blame import Culprit, blame
 from ..support.finite import affected_samples, all_finite, kind_of
 from ..support.loaders import Batches
@@ -26,6 +27,7 @@ from .graph.weights import broadcast_slope
 from .memory_growth import Growth
 from .problems import Problem
 from .scale_checks import check_scale
+from .shared_observers import SharedObservers
 
 __all__ = ["MAX_PASSES", "CalibrationData", "ModeChoice", "calibrate"]
 
@@ -42,23 +44,48 @@ class ModeChoice:
 
 
 class CalibrationData:
-    """The calibration loader with its first batch at hand; a one-shot iterator still yields that batch."""
+    """The calibration loader with its first batch at hand; a one-shot iterator still yields that batch.
 
-    def __init__(self, loader: Any) -> None:
+    Of several processes, each iterates over what it was given, and all have the same first batch.
+
+    Args:
+        loader: The batches.
+        ranks: The processes that share them.
+
+    Raises:
+        CalibrationError: There are none.
+        DistributedError: The processes were given different ones.
+    """
+
+    def __init__(self, loader: Any, ranks: Ranks = ALONE) -> None:
         if loader is None:
             raise CalibrationError(
                 "No calibration data: Converter(dataloader=...) takes an iterable of batches (a DataLoader, a list "
                 "of tensors), a few hundred training images in all."
             )
         self._batches = Batches(loader, "The calibration data", "Converter(dataloader=...)", CalibrationError)
+        self.ranks = ranks
         iterator = iter(self._batches)
-        try:
-            self.first = next(iterator)
-        except StopIteration:
+        own = list(itertools.islice(iterator, 1))
+        found = [batch for part in ranks.exchanged(own) for batch in part] if ranks.sharded else own
+        if not found:
             raise CalibrationError(
                 "The calibration data is empty: the dataloader yields no batches. Give it some training images."
-            ) from None
-        self._opened: Iterator[Any] | None = itertools.chain([self.first], iterator)
+            )
+        self.first = found[0]
+        if not ranks.sharded:
+            ranks.require_same(
+                "has another first batch of calibration data",
+                "Give all processes a loader of the same batches in the same order (shuffle=False, or the same seed), "
+                "or distributed='sharded' if each passes its own part of the data.",
+                self.first,
+            )
+        self._opened: Iterator[Any] | None = itertools.chain(own, iterator)
+
+    @property
+    def whole(self) -> Iterable[Any]:
+        """All batches, also those that only other processes have; all of them must iterate side by side."""
+        return self.ranks.whole(self)
 
     def __iter__(self) -> Iterator[Any]:
         if self._opened is not None:
@@ -100,13 +127,21 @@ def calibrate(
     sites = {node: _site(draft, node, index, one.channel_wise) for index, (node, one) in enumerate(choices.items())}
     observers = {node: _make_observer(site, choices[node]) for node, site in sites.items()}
     calibrator = _Calibrator(draft, observers, sites, {node: one.who for node, one in choices.items()})
-    batches = _run_passes(calibrator, draft, data, progress)
+    batches = _run_passes(calibrator, draft, data, progress and data.ranks.is_first)
     samples = f"{batches} calibration batch{'es' if batches > 1 else ''}"
-    lambdas = {
-        node: check_scale(observer, sites[node], one.who, samples, fired=node in calibrator.fired, device=draft.device)
-        for (node, observer), one in zip(observers.items(), choices.values(), strict=True)
-    }
-    return draft.evolve(lambdas=lambdas, activity=calibrator.activity)
+    device = draft.device
+
+    def found() -> tuple[list[Tensor], list[ActivitySums]]:
+        scales = [
+            check_scale(observers[node], sites[node], one.who, samples, fired=node in calibrator.fired, device=device)
+            for node, one in choices.items()
+        ]
+        return scales, list(calibrator.activity.values())
+
+    scales, activity = data.ranks.from_first(found, device)
+    return draft.evolve(
+        lambdas=dict(zip(choices, scales, strict=True)), activity=dict(zip(choices, activity, strict=True))
+    )
 
 
 def _site(draft: Draft, node: fx.Node, index: int, channel_wise: bool) -> CalibrationSite:
@@ -140,17 +175,25 @@ def _make_observer(site: CalibrationSite, choice: ModeChoice) -> Observer:
 
 def _run_passes(calibrator: _Calibrator, draft: Draft, data: CalibrationData, progress: bool) -> int:
     """Iterate over the data until no observer asks for another pass; returns the number of batches."""
+    ranks, shared = data.ranks, None
+    if ranks.several:
+        shared = SharedObservers(
+            calibrator.observers, calibrator.activity, calibrator.sites, calibrator.modes, ranks, draft.device
+        )
     for number in itertools.count(1):
-        count = _run_pass(calibrator, data, draft.signature, draft.device, progress, number)
+        count = _run_pass(calibrator, shared, data, draft, progress, number)
         if not count:
             raise CalibrationError(
                 f"The calibration data ran out: pass {number} found no batches. The mode needs several passes; "
                 "give a dataloader that can be iterated repeatedly instead of an iterator."
             )
-        if not calibrator.end_pass():
+        asking = ranks.from_first(calibrator.end_pass)
+        if asking is None:
             return count
         if number >= MAX_PASSES:
-            raise CalibrationError(f"{calibrator.asking} still asks for another pass after {MAX_PASSES} passes.")
+            raise CalibrationError(f"{asking} still asks for another pass after {MAX_PASSES} passes.")
+        if shared is not None:
+            shared.hand_out()
     raise AssertionError("unreachable")
 
 
@@ -160,14 +203,13 @@ class _Calibrator(fx.Interpreter):
     def __init__(
         self,
         draft: Draft,
-        observers: Mapping[fx.Node, Observer],
+        observers: dict[fx.Node, Observer],
         sites: Mapping[fx.Node, CalibrationSite],
         modes: Mapping[fx.Node, Culprit],
     ) -> None:
         super().__init__(draft.module)
         self.extra_traceback = False  # messages stand alone
         self.observers, self.sites, self.modes = observers, sites, modes
-        self.asking: Culprit | None = None
         spikes = draft.plan.spikes
         self.slopes = {
             node: broadcast_slope(spike, draft.record[node]).to(draft.device)
@@ -185,7 +227,7 @@ class _Calibrator(fx.Interpreter):
         self.batch = 0
         self.fired: set[fx.Node] = set()
         self.activity = {node: ActivitySums(one.site.channel_axis) for node, one in observers.items()}
-        self._first_pass = True
+        self.first_pass = True
         self._growth = {node: Growth() for node in observers}
 
     def run_node(self, n: fx.Node) -> Any:
@@ -219,15 +261,13 @@ class _Calibrator(fx.Interpreter):
         )
         return UnsupportedError(f"A layer cannot be converted as it was asked for:\n  - {problem}.", (problem,))
 
-    def end_pass(self) -> bool:
-        """True if an observer asks for another pass."""
-        self._first_pass = False
+    def end_pass(self) -> str | None:
+        """The mode of an observer that asks for another pass; None if none does."""
         for node in self.observers:
             self._require_constant_memory(node)
         # Ask every observer, because each must end its pass.
         asking = [node for node, observer in self.observers.items() if self._ends_pass(node, observer)]
-        self.asking = self.modes[asking[0]] if asking else None
-        return bool(asking)
+        return str(self.modes[asking[0]]) if asking else None
 
     def _ends_pass(self, node: fx.Node, observer: Observer) -> bool:
         with blame(self.modes[node], f"at the end of a pass over {self.sites[node].name}", observer, "end_pass"):
@@ -253,7 +293,7 @@ class _Calibrator(fx.Interpreter):
             self.fired.add(node)
         layout = self.layouts[node]
         x = layout.to_front(x) if x.dim() > 1 else x
-        if self._first_pass:
+        if self.first_pass:
             self.activity[node].see(x)
         # Torch counts most writes at no cost. To notice the others, compare a copy at the first batch, and sums at the
         # second, fourth, eighth, ...
@@ -284,20 +324,27 @@ class _Calibrator(fx.Interpreter):
 
 def _run_pass(
     calibrator: _Calibrator,
+    shared: SharedObservers | None,
     data: CalibrationData,
-    signature: Signature,
-    device: torch.device,
+    draft: Draft,
     progress: bool,
     number: int,
 ) -> int:
+    """Returns the number of batches."""
     label = "calibrating" if number == 1 else f"calibrating, pass {number}"
-    count = 0
+    calibrator.first_pass = number == 1
+    if shared is not None:
+        shared.begin_pass()
     with torch.no_grad(), tqdm(iter(data), total=data.length(), desc=label, unit="batch", disable=not progress) as bar:
-        for index, batch in enumerate(bar):
-            calibrator.batch = index
-            run_batch(calibrator.run, batch, index, signature, device)
-            count += 1
-    return count
+        share = data.ranks.share(bar)
+        for batch in share:
+            calibrator.batch = share.place[1]
+            if shared is not None:
+                shared.begin_batch()
+            run_batch(calibrator.run, batch, calibrator.batch, draft.signature, draft.device)
+            if shared is not None:
+                shared.end_batch(share.place)
+    return share.seen if shared is None else shared.end_pass(share, calibrator.fired)
 
 
 def _require_finite(x: Tensor, name: str, batch: int) -> None:

@@ -14,6 +14,9 @@ from ..contracts.layer_mapper import LayerMapper
 from ..contracts.neuron_maker import NeuronMaker
 from ..contracts.normalization import Normalization
 from ..contracts.option_checks import require_flag, require_integer
+from ..distributed.ranks import ALONE, Ranks
+from ..distributed.session import together
+from ..distributed.settings import Distributed
 from ..errors import ConversionError, TracingError
 from ..support.blame import Culprit
 from ..support.neutral import neutral, neutrally
@@ -98,6 +101,9 @@ class Converter:
             By default, floating point.
         shared_scales: One scale for all neurons whose spikes are added up, the mean of theirs; per channel, if scales
             are. Then no shortcut of a residual network multiplies spikes, in integers or in floating point.
+        distributed: Share the calibration between the processes of a torch.distributed group, all of which convert the
+            same network and get the same result: True if they pass the same dataloader, `"sharded"` if each passes its
+            own part of the data, or a `Distributed`. Corrections run in the first process.
         options: Options of the mode, the mappers, the corrections and the neuron; an unknown one is an error that lists
             the known ones.
 
@@ -133,6 +139,7 @@ class Converter:
         verify: bool = True,
         weights: str | None = None,
         shared_scales: bool = False,
+        distributed: bool | str | Distributed = False,
         **options: Any,
     ) -> None:
         if momentum is not UNSET:
@@ -148,6 +155,8 @@ class Converter:
         self.progress = progress
         self.verify = verify
         self.weights = weights
+        Distributed.of(distributed)  # says what is wrong with it
+        self.distributed = distributed
         self._bits = weight_bits(weights)
         self.shared_scales = require_flag("shared_scales", shared_scales)
         with neutral():
@@ -205,6 +214,7 @@ class Converter:
         Raises:
             ConversionError: The network cannot be converted, or the calibration data does not fit it; the subclass
                 and the message say why and where.
+            DistributedError: Another process failed, is lost, or was given another network or other data.
         """
         return self._each_part(ann, self._spiking)
 
@@ -225,7 +235,7 @@ class Converter:
         network = build_network(draft, make_neuron, chosen.who)
         note_quiet_layers(draft, network, neurons)
         if self._bits is not None:
-            samples = samples_for(draft, part.data, part.data.first)
+            samples = samples_for(draft, part.data.whole, part.data.first)
             quantize(network, draft.samples, samples, self._bits)
         if self.steps is not None:
             warn_of_quiet_layers(network, self.steps)
@@ -255,17 +265,30 @@ class Converter:
     def check(self, ann: nn.Module) -> ConversionCheck:
         """What every layer would become, and everything that prevents a conversion, without calibrating.
 
-        Reads only the first batch of the calibration data.
+        Reads only the first batch of the calibration data. A process asks for itself, whatever `distributed` is.
 
         Raises:
             ConversionError: The network cannot be copied, traced or run on that batch.
         """
-        _, parts = self._parts(ann)
+        _, parts = self._parts(ann, ALONE)
         return joined_checks([make_check(self._plan(part), self._selection, part.prefix) for part in parts])
 
     def _each_part(self, ann: nn.Module, build: Callable[[Part, Draft], tuple[fx.GraphModule, Draft]]) -> nn.Module:
         """`ann`, or a copy of it with its parts, converted by `build`; sets the report."""
-        network, parts = self._parts(ann)
+        with together(self.distributed, "Converter(...)(ann)") as ranks:
+            ranks.require_same("has another ANN", "Every process must load or train the same weights.", ann)
+            made = self._converted(ann, build, ranks)
+            ranks.require_same(
+                "converted the ANN to another network",
+                "If the neuron, a mapper or a correction draws random numbers, seed all processes alike.",
+                made,
+            )
+        return made
+
+    def _converted(
+        self, ann: nn.Module, build: Callable[[Part, Draft], tuple[fx.GraphModule, Draft]], ranks: Ranks
+    ) -> nn.Module:
+        network, parts = self._parts(ann, ranks)
         drafts = [self._plan(part) for part in parts]
         # Everything that can be said before the data is run through the network is said now.
         for part, draft in zip(parts, drafts, strict=True):
@@ -332,8 +355,8 @@ class Converter:
                 fold_batchnorm=self.fuse_batchnorm,
             )
 
-    def _parts(self, ann: nn.Module) -> tuple[nn.Module | None, list[Part]]:
-        network, parts = parts_to_convert(ann, self.convert_only, self.dataloader, self.device)
+    def _parts(self, ann: nn.Module, ranks: Ranks) -> tuple[nn.Module | None, list[Part]]:
+        network, parts = parts_to_convert(ann, self.convert_only, self.dataloader, self.device, ranks)
         require_inside(self.leaf_modules, parts)
         return network, parts
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from ..errors import CorrectionError
 from ..support.blame import Culprit, blame
 from ..support.names import NEGATIVE
 from .absorb import absorb_bias
+from .calibrate import CalibrationData
 from .channel_layout import ChannelLayout
 from .draft import Adjustment, Draft, NegativeNeuron
 from .neurons import Neurons
@@ -31,7 +33,7 @@ def correct(
     draft: Draft,
     corrections: Sequence[tuple[Correction, Culprit]],
     neurons: Neurons,
-    batches: Iterable[Any],
+    batches: CalibrationData,
     *,
     progress: bool,
 ) -> Draft:
@@ -54,7 +56,17 @@ def correct(
     if not corrections:
         return draft
     tried: dict[fx.Node, list[TrialSite]] = {}
-    trial, runner = _make_trial(draft, neurons, tried, batches, progress)
+    # The first rank has all of the data and adjusts the network; the others take over what it found.
+    whole = list(batches.whole) if batches.ranks.sharded else batches
+    trial, runner = _make_trial(draft, neurons, tried, whole, progress and batches.ranks.is_first)
+    found = batches.ranks.from_first(lambda: _adjusted(trial, runner, corrections), draft.device)
+    if not batches.ranks.is_first:
+        found.put_into(trial)
+    return _apply(draft.evolve(notes=found.notes), trial, tried, neurons)
+
+
+def _adjusted(trial: Trial, runner: GraphRunner, corrections: Sequence[tuple[Correction, Culprit]]) -> _Adjusted:
+    """Have the corrections adjust the network on trial."""
     notes: list[str] = []
     for correction, who in corrections:
         before = len(trial.notes)
@@ -65,7 +77,29 @@ def correct(
             raise CorrectionError(f"{error} ({who})") from error
         _check_adjustments(trial, who)
         notes += [f"{who}: {note}" for note in trial.notes[before:]]
-    return _apply(draft.evolve(notes=tuple(notes)), trial, tried, neurons)
+    return _Adjusted.of(trial, tuple(notes))
+
+
+@dataclass(frozen=True)
+class _Adjusted:
+    """What the corrections found, to be sent to other processes."""
+
+    sites: list[tuple[Tensor, Tensor, Tensor]]
+    outputs: list[Tensor]
+    readout: tuple[str, dict[str, Any]] | None
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, trial: Trial, notes: tuple[str, ...]) -> _Adjusted:
+        sites = [(site.scale, site.bias, site.initial_potential) for site in trial.sites]
+        return cls(sites, [output.bias for output in trial.outputs], trial.readout, notes)
+
+    def put_into(self, trial: Trial) -> None:
+        for site, values in zip(trial.sites, self.sites, strict=True):
+            site.scale, site.bias, site.initial_potential = values
+        for output, bias in zip(trial.outputs, self.outputs, strict=True):
+            output.bias = bias
+        trial.readout = self.readout
 
 
 def _make_trial(

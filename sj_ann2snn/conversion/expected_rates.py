@@ -47,6 +47,12 @@ class ActivitySums:
         self._active += float(some.sign().abs_().sum()) / max(1, some.numel()) * x.numel()
         self._sum = self._sum + x.sum(others or None).double().cpu()
 
+    def merge(self, other: ActivitySums) -> None:
+        """Take in the sums of other batches; in the order of the batches, the bits are those of one object."""
+        self._count += other._count
+        self._active += other._active
+        self._sum = self._sum + other._sum
+
     def mean_rate(self, unit: Tensor) -> float:
         """Spikes per neuron and step: the mean activation in units of a spike."""
         return self._in_units(unit) / max(1, self._count)

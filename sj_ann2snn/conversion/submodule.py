@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..distributed.ranks import ALONE, Ranks
 from ..errors import Ann2SnnError, CalibrationError, OptionError
 from ..support.batches import forward_signature, run_batch
 from ..support.neutral import neutral
@@ -106,7 +107,11 @@ class Part:
 
 
 def parts_to_convert(
-    ann: nn.Module, names: Sequence[str] | None, dataloader: Iterable[Any] | None, device: torch.device | None
+    ann: nn.Module,
+    names: Sequence[str] | None,
+    dataloader: Iterable[Any] | None,
+    device: torch.device | None,
+    ranks: Ranks = ALONE,
 ) -> tuple[nn.Module | None, list[Part]]:
     """The parts of `ann` called `names`, or all of it for None, and the copy of `ann` that the former belong to.
 
@@ -115,7 +120,7 @@ def parts_to_convert(
         CalibrationError: There is no calibration data.
         OptionError: There is no such submodule, or one lies inside another.
     """
-    loader = CalibrationData(dataloader)
+    loader = CalibrationData(dataloader, ranks)
     place = device_of(ann, device)
     if names is None:
         return None, [Part(ann, loader, place)]
@@ -124,7 +129,7 @@ def parts_to_convert(
     return network, [
         Part(
             network.get_submodule(name),
-            CalibrationData(SubmoduleInputs(network, name, loader, place, again=index > 0)),
+            CalibrationData(SubmoduleInputs(network, name, loader, place, again=index > 0), ranks),
             place,
             name,
         )
@@ -201,7 +206,7 @@ class SubmoduleInputs:
         index = -1
         for index, batch in enumerate(self.loader):
             yield from self._inputs(batch, index)
-        if index < 0 and self._again:
+        if index < 0 and self._again and not self.loader.ranks.sharded:  # a part of the data may be empty
             raise CalibrationError(
                 "The calibration data ran out: every submodule that convert_only names needs it. Give a dataloader "
                 "that can be iterated repeatedly instead of an iterator."

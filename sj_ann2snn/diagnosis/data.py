@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..distributed.ranks import ALONE, Ranks
 from ..errors import InputError
 from ..evaluation.ann_outputs import AnnOutputs
 from ..evaluation.metrics.targets import Targets
@@ -56,7 +57,7 @@ class Chunk:
 
 
 def read_samples(
-    ann: nn.Module, data: Iterable[Any], most: int, wanted: Wanted, device: torch.device
+    ann: nn.Module, data: Iterable[Any], most: int, wanted: Wanted, device: torch.device, ranks: Ranks = ALONE
 ) -> tuple[Signature, list[Chunk]]:
     """The first samples of `data`, one chunk for each batch, and the inputs of the network.
 
@@ -66,6 +67,7 @@ def read_samples(
         most: Number of samples.
         wanted: What to measure.
         device: Where to put the inputs.
+        ranks: The processes, all of which need the samples.
 
     Raises:
         InputError: It is no iterable of batches, is empty, does not fit the network, or has no targets.
@@ -73,7 +75,7 @@ def read_samples(
     signature: Signature | None = None
     found: list[Chunk] = []
     left = most
-    for index, batch in enumerate(Batches(data, "The data", "diagnose(ann, snn, data, T)", InputError)):
+    for index, batch in enumerate(ranks.whole(Batches(data, "The data", "diagnose(ann, snn, data, T)", InputError))):
         signature = signature or forward_signature(ann, batch)
         try:
             inputs = tuple(

@@ -13,6 +13,9 @@ from torch import nn
 from ..contracts.option_checks import require_integer
 from ..contracts.readout import Readout
 from ..conversion.prepare import working_copy
+from ..distributed.ranks import Ranks
+from ..distributed.session import together
+from ..distributed.settings import Distributed
 from ..errors import InputError
 from ..evaluation.costs.dense import DensePasses
 from ..evaluation.costs.energy import energy_per_operation
@@ -53,6 +56,7 @@ def diagnose(
     readout: str | Readout | None = None,
     plugins: Sequence[Any] = (),
     progress: bool = True,
+    distributed: bool | str | Distributed = False,
 ) -> Diagnosis:
     """Find out which layers of a converted network lose the ANN's answer, by what, and what mends it.
 
@@ -91,6 +95,9 @@ def diagnose(
         plugins: Plugin objects to use in addition to the installed ones: their readouts may be named, their neurons
             advised.
         progress: Show a progress bar.
+        distributed: Share the layers between the processes of a torch.distributed group, all of which call `diagnose`
+            and get the same diagnosis: True if they pass the same data, `"sharded"` if each passes its own part, or a
+            `Distributed`.
 
     Returns:
         A `Diagnosis`.
@@ -102,6 +109,7 @@ def diagnose(
         OptionError: `readout` is unknown, or has no answer after `T` steps; `metric` is no metric; or `labels` is given
             together with `metric` or `against_ann`.
         PluginError: The metric fails.
+        DistributedError: Another process failed, is lost, or was given other networks.
     """
     steps = require_integer("T", T, what="the number of time steps", error=InputError)
     most = require_integer("samples", samples, what="the number of samples", error=InputError)
@@ -111,14 +119,33 @@ def diagnose(
         "Give the network that was converted, and behind it what the converter returned.",
     )
     _require_floating_point(snn)
-    parts = converted_parts(snn) if isinstance(snn, nn.Module) else {}
     wanted = Wanted.of(metric, labels, against_ann)
+    with together(distributed, f"diagnose(T={steps})") as ranks:
+        ranks.require_same("has other networks", "Every process must load or train the same weights.", ann, snn)
+        found = _diagnosed(ann, snn, data, steps, most, wanted, readout, plugins, ranks, progress=progress)
+        return ranks.from_first(lambda: found)
+
+
+def _diagnosed(
+    ann: nn.Module,
+    snn: nn.Module,
+    data: Iterable[Any],
+    steps: int,
+    most: int,
+    wanted: Wanted,
+    readout: str | Readout | None,
+    plugins: Sequence[Any],
+    ranks: Ranks,
+    *,
+    progress: bool,
+) -> Diagnosis:
+    parts = converted_parts(snn) if isinstance(snn, nn.Module) else {}
     if parts:
-        return diagnose_parts(ann, snn, parts, data, steps, most, wanted, readout, plugins, progress=progress)
+        return diagnose_parts(ann, snn, parts, data, steps, most, wanted, readout, plugins, ranks, progress=progress)
     network = SpikingNetwork(snn)
     readouts = readout_for(snn, readout, steps, plugins), readout_for(snn, "mean", steps)
     copied = working_copy(ann, network.device)
-    signature, chunks = read_samples(copied, data, most, wanted, network.device)
+    signature, chunks = read_samples(copied, data, most, wanted, network.device, ranks)
     caller = signature.caller(copied)
     first = cut(chunks[0], 2)[0]
     with torch.no_grad(), explain_rejection(first.inputs, copied, errors=(Exception,)):
@@ -130,9 +157,8 @@ def diagnose(
     dense = DensePasses(copied, snn, signature)
     for chunk in chunks:
         dense.add(chunk.inputs, signature, chunk.inputs)
-    found = examine(
-        network, copied, caller, chunks, steps, readouts, scores, plugins, wanted.arguments, progress=progress
-    )
+    asked = wanted.arguments
+    found = examine(network, copied, caller, chunks, steps, readouts, scores, plugins, asked, ranks, progress=progress)
     own = statistics_advice(copied, signature, chunks, wanted.measures, restore, network.call)
     made = _result(found, wanted, [] if own is None else [own], _costs(found.passes, dense))
     return replace(made, observed=observed(found.passes, type(ann).__name__, plugins))

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from ..compat import starting_potential
+from ..distributed.ranks import ALONE, Ranks
 from ..errors import InputError
 from ..evaluation.costs.result import Costs
 from ..hooks.discovery import load_plugins
@@ -115,6 +116,7 @@ def examine(
     scores: Callable[[], Scores] | None,
     plugins: Sequence[Any] = (),
     measured: Sequence[str] = (),
+    ranks: Ranks = ALONE,
     *,
     progress: bool,
 ) -> Examination:
@@ -130,6 +132,7 @@ def examine(
         scores: As for `Passes`.
         plugins: Plugin objects in addition to the installed ones.
         measured: Arguments by which `evaluate` measures what is diagnosed, as text.
+        ranks: The processes that share the layers.
         progress: Show a progress bar.
 
     Raises:
@@ -138,7 +141,7 @@ def examine(
     passes = Passes(network, caller, steps, *readouts, scores)
     pieces = _that_fit(passes, chunks)
     mismatch, mending = compared(passes, ann, pieces)
-    passes.run(pieces, progress=progress)
+    passes.run(pieces, ranks, progress=progress and ranks.is_first)
     return Examination(passes, readouts[0].readout.name, mismatch, tuple(mending), plugins, measured)
 
 

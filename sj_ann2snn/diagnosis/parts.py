@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 
 from ..contracts.readout import Readout
 from ..conversion.prepare import working_copy
+from ..distributed.ranks import ALONE, Ranks
 from ..errors import InputError
 from ..simulation.answers import readout_for
 from ..simulation.engine.firing import is_spiking
@@ -69,6 +70,7 @@ def diagnose_parts(
     wanted: Wanted,
     readout: str | Readout | None,
     plugins: Sequence[Any],
+    ranks: Ranks = ALONE,
     *,
     progress: bool,
 ) -> Diagnosis:
@@ -84,6 +86,7 @@ def diagnose_parts(
         wanted: What to measure.
         readout: As for `diagnose`.
         plugins: As for `diagnose`.
+        ranks: The processes that share the layers.
         progress: Show a progress bar.
     """
     networks = _networks(parts)
@@ -95,7 +98,7 @@ def diagnose_parts(
     simulator = PartwiseSimulator(snn, parts, steps, "float32", readout, plugins)
     ann = working_copy(ann, simulator.device)
     pairs = {name: _submodule(ann, name) for name in networks}
-    signature, chunks = read_samples(ann, data, most, wanted, simulator.device)
+    signature, chunks = read_samples(ann, data, most, wanted, simulator.device, ranks)
     whole = _Whole(ann, signature, simulator, chunks, wanted)
     received = {name: _Received([], 0, {}) for name in networks}
     for chunk in chunks:
@@ -111,7 +114,7 @@ def diagnose_parts(
             _require_callable(caller, received[name].chunks[0], part)
             found = received[name].chunks
             examined[name] = examine(
-                network, part, caller, found, steps, readouts, None, plugins, wanted.arguments, progress=progress
+                network, part, caller, found, steps, readouts, None, plugins, wanted.arguments, ranks, progress=progress
             )
     if not examined:
         raise InputError("The network calls none of its converted parts on the given data, so nothing spikes.")

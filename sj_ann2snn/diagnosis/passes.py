@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..distributed.ranks import ALONE, Ranks
 from ..evaluation.given_networks import require_same_shapes
 from ..simulation.answers import AnswerAtEnd, ChosenReadout
 from ..simulation.engine import Simulator, concatenate, plain
@@ -95,8 +96,8 @@ class Passes:
         self.rasters: dict[str, Raster] = {}
         self._folded = network.ann()
 
-    def run(self, chunks: Sequence[Chunk], *, progress: bool) -> None:
-        """Run everything on all samples."""
+    def run(self, chunks: Sequence[Chunk], ranks: Ranks = ALONE, *, progress: bool) -> None:
+        """Run everything on all samples; every rank does it for some of the layers, and all get all figures."""
         layers = self.network.layers
         total = len(chunks) * (2 + 3 * len(layers))
         with tqdm(total=total, desc=f"diagnosing T={self.steps}", unit="pass", disable=not progress) as bar:
@@ -107,7 +108,10 @@ class Passes:
                 inner, missing = self._whole_pass(chunk, wanted, folded, activations)
                 self._observe(chunk, activations, inner, missing)
                 bar.update()
-                for layer in layers:
+                for index, layer in enumerate(layers):
+                    if not ranks.takes(index):
+                        bar.update(3)
+                        continue
                     value = self._alone_value(layer, chunk, activations)
                     network = self.network.ann([layer.target])
                     answer = open_values(run_once(network, (value, *chunk.inputs)))[0]
@@ -121,6 +125,17 @@ class Passes:
                     answer = self._simulated([layer.target], values, added=True)
                     self.corrected[layer.target].add(answer, folded)
                     bar.update()
+        if ranks.several:
+            self._exchange(ranks)
+
+    def _exchange(self, ranks: Ranks) -> None:
+        """Take over the figures of the layers that other ranks have run."""
+        own = [layer.target for index, layer in enumerate(self.network.layers) if ranks.takes(index)]
+        kinds = (self.alone, self.without, self.corrected)
+        for found in ranks.exchanged({target: [kind[target].finished() for kind in kinds] for target in own}):
+            for target, sums in found.items():
+                for kind, one in zip(kinds, sums, strict=True):
+                    kind[target] = one
 
     def activations(self) -> dict[str, Tensor]:
         """The ANN's activations of the last chunk, in units of a spike."""

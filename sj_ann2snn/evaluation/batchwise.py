@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from ..contracts.exit_rule import ExitRule
 from ..contracts.readout import Readout
+from ..distributed.ranks import ALONE, Place, Ranks
 from ..errors import EvaluationInterrupted, InputError, NonFiniteError
 from ..hooks.choice import choose, find
 from ..hooks.discovery import load_plugins
@@ -26,9 +27,10 @@ from ..support.quiet_layers import warn_of_quiet_layers
 from ..support.trees import tensors
 from .ann_outputs import AnnOutputs
 from .checkpoints.progress import NoProgress, Progress
+from .first_tiles import FirstTiles
 from .metrics.measures import Measure
 from .metrics.targets import Targets
-from .tally import Tally, metrics_of
+from .tally import BatchFigures, Tally, metrics_of
 from .tile import BatchMetric, ChosenRule, Tile
 
 __all__ = ["EMPTY", "batches_of", "inputs_of", "named", "run_batches", "targets_of"]
@@ -55,8 +57,9 @@ def run_batches(
     make_tile: Callable[..., Tile] = Tile,
     shown: Callable[[Any, Signature, tuple[Any, ...]], None] | None = None,
     kept: Progress | None = None,
+    ranks: Ranks = ALONE,
 ) -> Tally:
-    """Simulate `steps` steps of every batch, and return the totals.
+    """Simulate `steps` steps of every batch, and return the totals; of several ranks, the first one has them.
 
     Args:
         snn: The network.
@@ -73,6 +76,7 @@ def run_batches(
         make_tile: Called like `Tile`.
         shown: Called with every batch, the network's signature and its inputs, before they are simulated.
         kept: Where the totals are kept, for a run that is continued; None for nowhere.
+        ranks: The processes that share the batches.
 
     Raises:
         As `evaluate`.
@@ -91,10 +95,18 @@ def run_batches(
     kept.begin(totals, simulator)
     batches = batches_of(loader)
     metrics: list[BatchMetric] = []
+    own: list[tuple[Place, BatchFigures]] = []
+    progress = progress and ranks.is_first
     try:
         description = f"simulating T={steps}"
         with tqdm(batches, desc=description, unit="batch", total=batches.length(), disable=not progress) as bar:
-            for index, batch in enumerate(bar):
+            tiles = FirstTiles(snn, simulator, ranks) if ranks.several else None
+            if tiles is None:
+                share = ranks.share(bar)
+            else:
+                share = ranks.share(tiles.of_parts(bar) if ranks.sharded else bar, tiles.of)
+            for batch in share:
+                index = share.place[1]
                 if kept.has(batch):
                     continue
                 signature = signature or forward_signature(snn, batch)
@@ -105,14 +117,21 @@ def run_batches(
                     if measures:
                         targets = targets_of(signature, batch, inputs, judge)
                         metrics = totals.batch(replace(targets, ragged=isinstance(simulator, PartwiseSimulator)))
+                if tiles is not None:
+                    tiles.note(inputs)
                 with totals.timed(), named(index):
                     if shown is not None:
                         shown(batch, signature, inputs)
                     tile = partial(make_tile, metrics, steps, answering, rule, totals.connections, totals.add)
                     simulator.run_all(inputs, tile)
                 with named(index):
-                    totals.finish(metrics)
+                    figures = totals.figures(metrics)
+                    if not ranks.several:
+                        totals.take(figures)
                 metrics = []
+                if ranks.several:
+                    own.append((share.place, figures))
+                    continue
                 kept.add()
                 if progress:
                     bar.set_postfix({name: f"{value:.4g}" for name, value in totals.latest().items()})
@@ -120,11 +139,15 @@ def run_batches(
                     break
     except KeyboardInterrupt as interrupt:
         if metrics:  # the batch at which the interrupt came
-            totals.finish(metrics)
-        if not totals.samples or not measures:
+            totals.take(totals.figures(metrics))
+        if not totals.samples or not measures or ranks.several:
             raise
         raise EvaluationInterrupted(totals.result()) from interrupt
-    if not totals.samples:
+    if ranks.several:
+        for figures in ranks.joined(own, share)[0]:  # in the order of the batches, as one process adds them up
+            totals.take(figures)
+        totals.seconds = max(ranks.exchanged(totals.seconds))
+    if ranks.is_first and not totals.samples:
         raise InputError(EMPTY)
     kept.finish()
     return totals

@@ -10,18 +10,25 @@ from torch import nn
 
 from ..contracts.exit_rule import ExitRule
 from ..contracts.readout import Readout
+from ..distributed.ranks import Place
+from ..distributed.session import together
+from ..distributed.settings import Distributed
 from ..errors import InputError
 from ..support.neutral import neutrally
 from ..support.paths import AnyPath
+from ..support.wording import shown
 from .ann_outputs import AnnOutputs
 from .batchwise import EMPTY, batches_of, inputs_of, named, run_batches, targets_of
+from .checkpoints.file import require_one_process
 from .checkpoints.progress import progress_in
 from .metrics.measures import measures_of
 from .result import EvaluationResult
-from .tally import metrics_of
+from .tally import Metrics, metrics_of
 from .tile import shown_once
 
 __all__ = ["accuracy_of", "ann_values", "evaluate"]
+
+ALIKE = "Every process must load or train the same weights, or convert the network with distributed= as well."
 
 
 @neutrally
@@ -38,6 +45,7 @@ def evaluate(
     plugins: Sequence[Any] = (),
     progress: bool = True,
     checkpoint: AnyPath | None = None,
+    distributed: bool | str | Distributed = False,
 ) -> EvaluationResult:
     """Run all of `loader` and measure the network's accuracy, or another metric, after every number of steps.
 
@@ -83,13 +91,17 @@ def evaluate(
             `ExitRule`. If several outputs are measured, all of them must be settled.
         precision: Precision of the products, as for `simulate`.
         plugins: Plugin objects to use in addition to the installed ones, whose readouts and exit rules you may name.
-        progress: Show a progress bar.
+        progress: Show a progress bar; of several processes, the first one does.
         checkpoint: A file in which finished batches are kept. Killed at any moment and started again with the same
             arguments, the run goes on behind them and ends in the same numbers, to the bit; `seconds` is the sum of all
             runs. The loader must yield the same batches in the same order. The file is written at most as often as
             takes 1 % of the time, and stays at the end: the next run returns its result without simulating.
+        distributed: Share the batches between the processes of a torch.distributed group, all of which call `evaluate`
+            and get the same result: True if they pass the same loader, `"sharded"` if each passes its own part of the
+            data, or a `Distributed`.
 
     Raises:
+        DistributedError: Another process failed, is lost, or was given another network.
         InputError: `T` is not a positive integer; the loader is empty, fails, or is none; a batch does not fit the
             network, or has no targets, or targets that the metric cannot compare with the output.
         NonFiniteError: A batch or a weight holds NaN or infinite values, which the answers would hide.
@@ -104,26 +116,37 @@ def evaluate(
     """
     measures = measures_of(metric, ann)
     judge = None if ann is None else AnnOutputs(ann)
-    return run_batches(
-        snn,
-        loader,
-        T,
-        measures,
-        judge,
-        readout=readout,
-        early_exit=early_exit,
-        precision=precision,
-        plugins=plugins,
-        progress=progress,
-        kept=progress_in(
+    require_one_process(checkpoint, distributed)
+    with together(distributed, f"evaluate(T={shown(T)})") as ranks:
+        ranks.require_same("has another network", ALIKE, snn, *([] if ann is None else [ann]))
+        kept = progress_in(
             checkpoint, snn, T, measures, ann, readout=readout, early_exit=early_exit, precision=precision
-        ),
-    ).result()
+        )
+        totals = run_batches(
+            snn,
+            loader,
+            T,
+            measures,
+            judge,
+            readout=readout,
+            early_exit=early_exit,
+            precision=precision,
+            plugins=plugins,
+            progress=progress,
+            kept=kept,
+            ranks=ranks,
+        )
+        return ranks.from_first(totals.result)
 
 
 @neutrally
 def ann_values(
-    ann: nn.Module, loader: Iterable[Any], metric: Any = None, *, against: nn.Module | None = None
+    ann: nn.Module,
+    loader: Iterable[Any],
+    metric: Any = None,
+    *,
+    against: nn.Module | None = None,
+    distributed: bool | str | Distributed = False,
 ) -> dict[str, float]:
     """What the metrics say of an ANN; training modes are restored.
 
@@ -132,6 +155,7 @@ def ann_values(
         loader: As for `evaluate`.
         metric: As for `evaluate`.
         against: The network whose outputs replace the targets, as `ann` does for `evaluate`.
+        distributed: As for `evaluate`.
 
     Raises:
         InputError: As for `evaluate`.
@@ -139,20 +163,33 @@ def ann_values(
     """
     network, judge = AnnOutputs(ann), None if against is None else AnnOutputs(against)
     metrics = metrics_of(measures_of(metric, against), 1, network.restore)
-    samples = 0
-    for index, batch in enumerate(batches_of(loader)):
-        with named(index):
-            signature = network.signature(batch)
-            inputs = inputs_of(signature, batch)
-            targets = replace(targets_of(signature, batch, inputs, judge), ragged=True)
-        with named(index):
-            outputs = network(batch, inputs)
-            samples += targets.samples
-            for one in metrics:
-                one.finish(shown_once(one.batch(targets), outputs))  # type: ignore[arg-type]
-    if not samples:
-        raise InputError(EMPTY)
-    return {name: values[0] for one in metrics for name, values in one.values().items()}
+    found: list[tuple[Place, list[Any]]] = []
+    with together(distributed, "ann_values()") as ranks:
+        share = ranks.share(batches_of(loader))
+        for batch in share:
+            with named(share.place[1]):
+                signature = network.signature(batch)
+                inputs = inputs_of(signature, batch)
+                targets = replace(targets_of(signature, batch, inputs, judge), ragged=True)
+            with named(share.place[1]):
+                outputs = network(batch, inputs)
+                parts = [one.part_of(shown_once(one.batch(targets), outputs)) for one in metrics]  # type: ignore[arg-type]
+            if ranks.several:
+                found.append((share.place, parts))
+            else:
+                _take(metrics, parts)
+        joined, batches = ranks.joined(found, share)
+        if not batches:
+            raise InputError(EMPTY)
+        for parts in joined:
+            _take(metrics, parts)
+        return ranks.from_first(lambda: {name: values[0] for one in metrics for name, values in one.values().items()})
+
+
+def _take(metrics: Metrics, parts: Sequence[Any]) -> None:
+    """Add what a batch adds to every metric."""
+    for one, part in zip(metrics, parts, strict=True):
+        one.take(part)
 
 
 def accuracy_of(ann: nn.Module, loader: Iterable[Any]) -> float:

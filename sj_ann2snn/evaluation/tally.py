@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,12 +21,12 @@ from .metrics.totals import plain_tensor, tensor_from
 from .result import EvaluationResult, LayerActivity
 from .tile import BatchMetric, Tile
 
-__all__ = ["Tally", "metrics_of"]
+__all__ = ["BatchFigures", "Counts", "Metrics", "Tally", "metrics_of"]
 
 Metrics = list[BySample | ByBatch]
 
-COUNTS = ("steps_taken", "steps_simulated", "seconds", "spikes", "emissions", "neurons", "timed")
-"""The totals that are numbers, by the names of the attributes."""
+NUMBERS = ("samples", "steps_taken", "steps_simulated", "spikes", "emissions", "neurons", "timed")
+"""The attributes of `Counts` that are plain data."""
 
 
 def metrics_of(measures: Sequence[Measure], steps: int, restore: Callable[[Any], Any]) -> Metrics:
@@ -39,22 +40,107 @@ def metrics_of(measures: Sequence[Measure], steps: int, restore: Callable[[Any],
     return [BySample(one, steps) if one.by_sample else ByBatch(one, steps, restore) for one in measures]
 
 
+@dataclass
+class Counts:
+    """Exact sums over the tiles of one batch, or of many: adding them up in any order gives the same.
+
+    Attributes:
+        samples: Number of samples.
+        steps_taken: Steps until their answers were taken.
+        steps_simulated: Steps that were simulated.
+        spikes, emissions, neurons: By the name of the layer.
+        not_counted: Operations whose synaptic operations are not counted, in the order in which they were met.
+        over_time: Spikes, emissions and synaptic operations at every step.
+        timed: True if all neurons say when they spike.
+    """
+
+    samples: int = 0
+    steps_taken: int = 0
+    steps_simulated: int = 0
+    spikes: dict[str, int] = field(default_factory=dict)
+    emissions: dict[str, int] = field(default_factory=dict)
+    neurons: dict[str, int] = field(default_factory=dict)
+    not_counted: dict[str, None] = field(default_factory=dict)
+    over_time: list[Tensor] = field(default_factory=list)
+    timed: bool = True
+
+    @classmethod
+    def of(cls, tile: Tile) -> Counts:
+        """Those of one tile."""
+        found = (tile.spikes_over_time, tile.emissions_over_time, tile.synapses.over_time)
+        return cls(
+            len(tile.steps_taken),
+            int(tile.steps_taken.sum()),
+            tile.steps_simulated,
+            tile.spikes,
+            tile.emissions,
+            tile.neurons,
+            tile.synapses.not_counted,
+            [torch.tensor(one, dtype=torch.float64) for one in found],
+            tile.timed,
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Everything, as plain data."""
+        return {
+            **{name: getattr(self, name) for name in NUMBERS},
+            "not_counted": tuple(self.not_counted),
+            "over_time": tuple(map(plain_tensor, self.over_time)),
+        }
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Any]) -> Counts:
+        """The counts whose `state` was this."""
+        return cls(
+            **{name: state[name] for name in NUMBERS},
+            not_counted=dict.fromkeys(state["not_counted"]),
+            over_time=[tensor_from(one) for one in state["over_time"]],
+        )
+
+    def add(self, other: Counts) -> None:
+        """Take in the sums of other samples."""
+        self.samples += other.samples
+        self.steps_taken += other.steps_taken
+        self.steps_simulated += other.steps_simulated
+        for own, new in ((self.spikes, other.spikes), (self.emissions, other.emissions)):
+            for name, count in new.items():
+                own[name] = own.get(name, 0) + count
+        self.neurons.update(other.neurons)
+        self.not_counted.update(other.not_counted)
+        self.over_time = self.over_time or [torch.zeros_like(one) for one in other.over_time]
+        for total, values in zip(self.over_time, other.over_time, strict=False):
+            total += values
+        self.timed &= other.timed
+
+
+@dataclass(frozen=True)
+class BatchFigures:
+    """What one batch adds to the totals; it can be sent to another process.
+
+    Attributes:
+        counts: The sums over its tiles.
+        parts: What it adds to every metric.
+    """
+
+    counts: Counts
+    parts: list[Any]
+
+
 class Tally:
-    """The totals of the finished tiles."""
+    """The totals of the finished batches."""
 
     def __init__(self, metrics: Metrics) -> None:
         self.metrics = metrics
+        self.seconds = 0.0
         self._lock = threading.Lock()
-        self._steps_taken = self._steps_simulated = 0
-        self._seconds = 0.0
-        self._spikes: dict[str, int] = {}
-        self._emissions: dict[str, int] = {}
-        self._neurons: dict[str, int] = {}
-        self._not_counted: dict[str, None] = {}
+        self._total = Counts()
+        self._batch = Counts()
         self._connections: dict[Hashable, Connections] = {}
-        self._over_time: list[Tensor] = []
-        self._timed = True
-        self.samples = 0
+
+    @property
+    def samples(self) -> int:
+        """The number of samples in the finished batches."""
+        return self._total.samples
 
     @contextmanager
     def timed(self) -> Iterator[None]:
@@ -62,7 +148,7 @@ class Tally:
         try:
             yield
         finally:
-            self._seconds += time.perf_counter() - start
+            self.seconds += time.perf_counter() - start
 
     def connections(self, key: Hashable, make: Callable[[], Connections]) -> Connections:
         """The connections of a layer, made once."""
@@ -71,33 +157,29 @@ class Tally:
         return self._connections[key]
 
     def add(self, tile: Tile) -> None:
+        """Add a tile of the current batch; tiles may come side by side."""
+        counts = Counts.of(tile)
         with self._lock:
-            self._steps_taken += int(tile.steps_taken.sum())
-            self._steps_simulated += tile.steps_simulated
-            self.samples += len(tile.steps_taken)
-            self._add_over_time(tile)
-            self._not_counted.update(tile.synapses.not_counted)
-            self._neurons.update(tile.neurons)
-            for name, spikes in tile.spikes.items():
-                self._spikes[name] = self._spikes.get(name, 0) + spikes
-                self._emissions[name] = self._emissions.get(name, 0) + tile.emissions[name]
-
-    def _add_over_time(self, tile: Tile) -> None:
-        found = (tile.spikes_over_time, tile.emissions_over_time, tile.synapses.over_time)
-        counts = [torch.tensor(one, dtype=torch.float64) for one in found]
-        self._over_time = self._over_time or [torch.zeros_like(one) for one in counts]
-        for total, count in zip(self._over_time, counts, strict=True):
-            total += count
-        self._timed &= tile.timed
+            self._batch.add(counts)
 
     def batch(self, targets: Targets) -> list[BatchMetric]:
         """Every metric of the next batch."""
         return [one.batch(targets) for one in self.metrics]
 
-    def finish(self, batch: Sequence[BatchMetric]) -> None:
-        """Add the metrics of a batch, all of whose tiles have been simulated, or of the tiles that have been."""
-        for metric, one in zip(self.metrics, batch, strict=True):
-            metric.finish(one)  # type: ignore[arg-type]
+    def figures(self, batch: Sequence[BatchMetric]) -> BatchFigures:
+        """What the current batch adds, all of whose tiles have been simulated, or the tiles that have been."""
+        with self._lock:
+            counts, self._batch = self._batch, Counts()
+        return BatchFigures(
+            counts,
+            [metric.part_of(one) for metric, one in zip(self.metrics, batch, strict=True)],  # type: ignore[arg-type]
+        )
+
+    def take(self, found: BatchFigures) -> None:
+        """Add the figures of a batch."""
+        self._total.add(found.counts)
+        for metric, part in zip(self.metrics, found.parts, strict=False):
+            metric.take(part)
 
     def state(self) -> dict[str, Any]:
         """Everything that `restore` needs, as plain data.
@@ -105,22 +187,12 @@ class Tally:
         Raises:
             OptionError: A metric has a state that is no plain data.
         """
-        with self._lock:
-            return {
-                **{name: getattr(self, f"_{name}") for name in COUNTS},
-                "samples": self.samples,
-                "not_counted": tuple(self._not_counted),
-                "over_time": tuple(map(plain_tensor, self._over_time)),
-                "metrics": tuple(one.state() for one in self.metrics),
-            }
+        metrics = tuple(one.state() for one in self.metrics)
+        return {"counts": self._total.state(), "seconds": self.seconds, "metrics": metrics}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue with what `state` has returned."""
-        for name in COUNTS:
-            setattr(self, f"_{name}", state[name])
-        self.samples = state["samples"]
-        self._not_counted = dict.fromkeys(state["not_counted"])
-        self._over_time = [tensor_from(one) for one in state["over_time"]]
+        self._total, self.seconds = Counts.restored(state["counts"]), state["seconds"]
         for metric, one in zip(self.metrics, state["metrics"], strict=True):
             metric.restore(one)
 
@@ -133,29 +205,29 @@ class Tally:
         return {name: value for metric in self.metrics for name, value in metric.latest().items()}
 
     def result(self) -> EvaluationResult:
-        with self._lock:
-            # Totals of integers are exact; only the last operation rounds.
-            spikes, emissions, synops = ((one.cumsum(0) / self.samples).tolist() for one in self._over_time)
-            return EvaluationResult(
-                values=self.values(),
-                samples=self.samples,
-                steps_per_sample=self._steps_taken / self.samples,
-                spikes_per_sample=spikes[-1],
-                synops_per_sample=synops[-1],
-                seconds=self._seconds,
-                layers=tuple(
-                    LayerActivity(
-                        name,
-                        self._neurons[name],
-                        count / self.samples,
-                        count / (self._steps_simulated * self._neurons[name]),
-                        self._emissions[name] / self.samples,
-                    )
-                    for name, count in self._spikes.items()
-                ),
-                emissions_per_sample=emissions[-1],
-                spikes_over_time=tuple(spikes) if self._timed else (),
-                emissions_over_time=tuple(emissions) if self._timed else (),
-                synops_over_time=tuple(synops),
-                not_counted=tuple(self._not_counted),
-            )
+        total, samples = self._total, self.samples
+        # Totals of integers are exact; only the last operation rounds.
+        spikes, emissions, synops = ((one.cumsum(0) / samples).tolist() for one in total.over_time)
+        return EvaluationResult(
+            values=self.values(),
+            samples=samples,
+            steps_per_sample=total.steps_taken / samples,
+            spikes_per_sample=spikes[-1],
+            synops_per_sample=synops[-1],
+            seconds=self.seconds,
+            layers=tuple(
+                LayerActivity(
+                    name,
+                    total.neurons[name],
+                    count / samples,
+                    count / (total.steps_simulated * total.neurons[name]),
+                    total.emissions[name] / samples,
+                )
+                for name, count in total.spikes.items()
+            ),
+            emissions_per_sample=emissions[-1],
+            spikes_over_time=tuple(spikes) if total.timed else (),
+            emissions_over_time=tuple(emissions) if total.timed else (),
+            synops_over_time=tuple(synops),
+            not_counted=tuple(total.not_counted),
+        )

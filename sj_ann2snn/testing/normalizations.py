@@ -263,6 +263,18 @@ class NormalizationTests(PluginTests):
             merged = self.merged(site, [parts[index] for index in order])
             self.assert_same(merged.scale(), wanted, rtol=self.rtol)
 
+    @both_sites
+    def test_exact_merges_are_exact(self, site: CalibrationSite) -> None:
+        """Where `exact_merge` is True, merging gives the same bits in any order; several processes rely on it."""
+        self.require("mergeable")
+        if not self.parsed().observer(site).exact_merge:
+            pytest.skip(f"the observers of {self.plugin_class.__qualname__} say exact_merge = False")
+        x = self.activations()
+        wanted = self.scale(site, torch.split(x, 7))
+        for order in itertools.permutations([x[:7], x[7:30], x[30:31], x[31:]]):
+            found = self.merged(site, [[part] for part in order]).scale()
+            assert torch.equal(found, wanted), f"merged in another order, the scale is {found}, not {wanted}"
+
     def test_observers_travel_between_processes(self) -> None:
         """A pickled observer continues as before; this is how observers of different parts are merged."""
         self.require("mergeable")

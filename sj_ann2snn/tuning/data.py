@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..distributed.ranks import ALONE, Ranks
 from ..errors import InputError
 from ..support.batches import Signature, forward_signature, samples_of
 from ..support.loaders import Batches
@@ -50,7 +51,7 @@ class Samples:
         return [self.search[(2 * index + 1) * len(self.search) // (2 * wanted)] for index in range(wanted)]
 
 
-def read_samples(ann: nn.Module, data: Iterable[Any], most: int, share: float) -> Samples:
+def read_samples(ann: nn.Module, data: Iterable[Any], most: int, share: float, ranks: Ranks = ALONE) -> Samples:
     """The first samples of `data`.
 
     Args:
@@ -58,6 +59,7 @@ def read_samples(ann: nn.Module, data: Iterable[Any], most: int, share: float) -
         data: Batches.
         most: Number of samples.
         share: Share of the samples to hold out.
+        ranks: The processes, all of which need the samples.
 
     Raises:
         InputError: It is no iterable of batches, holds too few samples, or does not fit the network.
@@ -65,7 +67,7 @@ def read_samples(ann: nn.Module, data: Iterable[Any], most: int, share: float) -
     signature: Signature | None = None
     whole: list[tuple[Any, int]] = []
     left = most
-    for index, batch in enumerate(Batches(data, "The data", "tune(ann, data)", InputError)):
+    for index, batch in enumerate(ranks.whole(Batches(data, "The data", "tune(ann, data)", InputError))):
         signature = signature or forward_signature(ann, batch)
         try:
             count = samples_of(signature.inputs_of(batch))

@@ -15,7 +15,8 @@ from ..contracts.readout import Readout
 from ..conversion.converter import Converter
 from ..diagnosis.diagnose import diagnose
 from ..diagnosis.result import Diagnosis
-from ..errors import Ann2SnnError, NoSpikesWarning, OptionError, QuietLayerWarning
+from ..distributed.ranks import ALONE, Ranks
+from ..errors import Ann2SnnError, DistributedError, NoSpikesWarning, OptionError, QuietLayerWarning
 from ..evaluation.costs.costs import costs
 from ..evaluation.costs.energy import EnergyPerOperation, energy_per_operation
 from ..evaluation.costs.result import Costs
@@ -171,7 +172,13 @@ class Measurements:
         return max(1, round(1 / float(neuron.unit(torch.ones(())))))
 
     def record(
-        self, candidate: Candidate, counts: Sequence[int], calibration: Any, batches: list[Any], groups: int = 1
+        self,
+        candidate: Candidate,
+        counts: Sequence[int],
+        calibration: Any,
+        batches: list[Any],
+        groups: int = 1,
+        ranks: Ranks = ALONE,
     ) -> Record:
         """Measure a candidate after each of `counts` steps; a network that does not depend on T runs once.
 
@@ -181,27 +188,30 @@ class Measurements:
             calibration: Calibration data.
             batches: The samples.
             groups: Into how many parts to divide the batches, to see how far the drop differs between them.
+            ranks: The processes that share the parts.
         """
         found = Record(candidate)
         try:
             if self.steps_factor(candidate):
                 for steps in counts:
-                    found.points[steps] = self._run(candidate, steps, calibration, batches, groups)[steps]
+                    found.points[steps] = self._run(candidate, steps, calibration, batches, groups, ranks)[steps]
             else:
-                found.points = self._run(candidate, max(counts), calibration, batches, groups)
+                found.points = self._run(candidate, max(counts), calibration, batches, groups, ranks)
+        except DistributedError:
+            raise
         except Ann2SnnError as error:
             found.failure = str(error)
         return found
 
     def _run(
-        self, candidate: Candidate, steps: int, calibration: Any, batches: list[Any], groups: int
+        self, candidate: Candidate, steps: int, calibration: Any, batches: list[Any], groups: int, ranks: Ranks
     ) -> dict[int, Point]:
         if candidate.readout is not None:
             self.readout_of(candidate.readout).check(steps)
         self.trials += 1
         network = self.convert(candidate, steps, calibration)
         parts = self._parts(batches, groups)
-        results = [self.run(network, candidate, steps, part) for part in parts]
+        results = ranks.outcomes(parts, lambda part: self.run(network, candidate, steps, part))
         samples = torch.tensor([float(result.samples) for result in results], dtype=torch.float64)
         shares = samples / samples.sum()
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..diagnosis.result import Diagnosis, LayerDiagnosis
+from ..distributed.ranks import ALONE, Ranks
 from ..errors import Ann2SnnError
 from ..support.names import NEGATIVE
 from .candidates import Candidate
@@ -53,6 +55,29 @@ def grid(steps: int, factors: Sequence[int] = (2, 3)) -> list[int]:
     return [*(count for count in found if count < steps), steps]
 
 
+NOBODY = Candidate()
+"""Stands for a candidate whose arguments need not be sent to other processes."""
+
+
+@dataclass
+class _Attempt:
+    """What a process found for a candidate.
+
+    Attributes:
+        limit: The number of steps that it was to be measured up to.
+        trials: How many networks were run.
+        seconds: What the last conversion took, if every number of steps takes one.
+        failure: Why it cannot be converted.
+        points: By the number of steps.
+    """
+
+    limit: int
+    trials: int
+    seconds: float | None
+    failure: str
+    points: dict[int, Point] = field(default_factory=dict)
+
+
 class Search:
     """One search.
 
@@ -67,6 +92,7 @@ class Search:
         seconds: Stop after about that time.
         journal: Keeps what was measured, and the time; by default, a new one that is not kept.
         tell: Called after every measurement with the number of candidates and the best point so far.
+        ranks: The processes that share the candidates, or the last ones' samples.
     """
 
     def __init__(
@@ -82,10 +108,12 @@ class Search:
         seconds: float | None,
         journal: Journal | None = None,
         tell: Callable[[int, Point | None], None],
+        ranks: Ranks = ALONE,
     ) -> None:
         self.measurements, self.space, self.samples = measurements, space, samples
         self.steps, self.max_drop, self.layers, self.tell = steps, max_drop, layers, tell
-        self.seconds, self.journal = seconds, journal or Journal()
+        self.ranks, self.seconds, self.journal = ranks, seconds, journal or Journal()
+        self._started, self._started_here = ranks.now(), ALONE.now()
         total = samples.count(samples.search)
         sizes = sorted({min(FIRST, total), min(total, max(FIRST, total // 3)), total})
         self.rounds = [samples.part(size) for size in sizes]
@@ -98,13 +126,20 @@ class Search:
         self.failures: dict[str, Candidate] = {}
         self._durations: dict[str, float] = {}
 
-    def stopped(self, number: int, candidate: Candidate | None = None) -> bool:
+    def stopped(self, number: int, candidate: Candidate | None = None, ranks: Ranks | None = None) -> bool:
         """True if the time for a round is up, or the candidate's conversion is known to take longer than is left."""
         if self.seconds is None:
             return False
-        ends = self.seconds * ENDS[number + len(ENDS) - len(self.rounds)]
         needed = 0.0 if candidate is None else self._durations.get(_kind(candidate), 0.0)
-        return self.journal.seconds + (needed if needed > SLOW else 0.0) > ends
+        ends = self.seconds * ENDS[number + len(ENDS) - len(self.rounds)]
+        return self.passed(ranks) + (needed if needed > SLOW else 0.0) > ends
+
+    def passed(self, ranks: Ranks | None = None) -> float:
+        """Seconds since the search began: for several processes, by their common clock, or by this one's own."""
+        if not self.ranks.several:
+            return self.journal.seconds
+        clock = ranks or self.ranks
+        return clock.now() - (self._started if clock is self.ranks else self._started_here)
 
     def run(self) -> None:
         """Search; an interrupt leaves everything that was found."""
@@ -193,13 +228,51 @@ class Search:
         return [*self.space.corrected(like), *self.space.read_otherwise(like)]
 
     def _measure(self, candidates: Iterable[Candidate], number: int) -> None:
-        for candidate in candidates:
-            if candidate in self.records[number] or (self.stopped(number, candidate) and self.records[number]):
-                continue
-            self._measure_up_to(self._limit(candidate, number), candidate, number)
+        """Measure candidates, one after the other.
 
-    def _measure_up_to(self, limit: int, candidate: Candidate, number: int) -> None:
-        record = self._record(candidate, number, limit) if limit else Record(candidate)
+        Of several processes, each measures one in advance, up to the number of steps that is worth it so far. If one
+        before it changes that number, it is measured anew: the search takes the way that it takes in one process.
+        """
+        waiting = [one for one in candidates if one not in self.records[number]]
+        for start in range(0, len(waiting), self.ranks.size):
+            block = waiting[start : start + self.ranks.size]
+            ahead = self._ahead(block, number) if len(block) > 1 else {}
+            for candidate in block:
+                if candidate in self.records[number] or (self.stopped(number, candidate) and self.records[number]):
+                    continue
+                self._measure_up_to(self._limit(candidate, number), candidate, number, ahead.get(candidate))
+
+    def _ahead(self, block: Sequence[Candidate], number: int) -> dict[Candidate, _Attempt]:
+        """What the processes find for one candidate each."""
+        limits = [self._limit(one, number) for one in block]
+
+        def attempt(index: int) -> _Attempt:
+            return self._attempt(block[index], number, limits[index], ALONE)
+
+        return dict(zip(block, self.ranks.outcomes(range(len(block)), attempt), strict=True))
+
+    def _attempt(self, candidate: Candidate, number: int, limit: int, ranks: Ranks) -> _Attempt:
+        """Measure a candidate, and leave it to the caller to count that."""
+        measurements, kind = self.measurements, _kind(candidate)
+        trials, seconds = measurements.trials, self._durations.get(kind)
+        record = self._record(candidate, number, limit, ranks) if limit else Record(candidate)
+        found = _Attempt(limit, measurements.trials - trials, self._durations.get(kind), record.failure)
+        found.points.update({steps: replace(point, candidate=NOBODY) for steps, point in record.points.items()})
+        measurements.trials = trials
+        if seconds is None:
+            self._durations.pop(kind, None)
+        else:
+            self._durations[kind] = seconds
+        return found
+
+    def _measure_up_to(self, limit: int, candidate: Candidate, number: int, found: _Attempt | None = None) -> None:
+        if found is None or found.limit != limit:
+            found = self._attempt(candidate, number, limit, self.ranks)
+        points = {steps: replace(point, candidate=candidate) for steps, point in found.points.items()}
+        record = Record(candidate, points, found.failure)
+        self.measurements.trials += found.trials
+        if found.seconds is not None:
+            self._durations[_kind(candidate)] = found.seconds
         self.records[number][candidate] = record
         if record.failure:
             self.failures.setdefault(record.failure, candidate)
@@ -237,11 +310,13 @@ class Search:
         found = None if before is None else self.records[before][candidate].cheapest(self._slack(before))
         return self.steps if found is None else min(self.steps, 2 * found.T + 2)
 
-    def _record(self, candidate: Candidate, number: int, limit: int) -> Record:
+    def _record(self, candidate: Candidate, number: int, limit: int, ranks: Ranks) -> Record:
         batches, calibration = self.rounds[number], self.calibration[number]
 
         def measure(counts: Sequence[int]) -> Record:
             groups = GROUPS if number == len(self.rounds) - 1 else 1
+            if self.ranks.several:
+                return self.measurements.record(candidate, counts, calibration, batches, groups, ranks)
             return self.journal.record(
                 candidate,
                 f"in round {number} after {counts} steps",
@@ -256,10 +331,10 @@ class Search:
         counts, low = grid(limit, [2] if slow else [2, 3]), 0
         high = len(counts) - 1
         place = high
-        while low <= high and not (record.points and self.stopped(number, candidate)):
-            before = self.journal.seconds
+        while low <= high and not (record.points and self.stopped(number, candidate, ranks)):
+            before = self.passed(ranks)
             found = measure([counts[place]])
-            self._durations[_kind(candidate)] = self.journal.seconds - before
+            self._durations[_kind(candidate)] = self.passed(ranks) - before
             record.points.update(found.points)
             if found.failure:
                 record.failure = found.failure

@@ -11,7 +11,10 @@ from tqdm.auto import tqdm
 from ..contracts.option_checks import require_integer, require_number
 from ..contracts.readout import Readout
 from ..conversion.converter import Converter
+from ..distributed.session import together
+from ..distributed.settings import Distributed
 from ..errors import Ann2SnnError, ConversionError, InputError, OptionError, TuningInterrupted
+from ..evaluation.checkpoints.file import require_one_process
 from ..evaluation.checkpoints.identity import text_of
 from ..evaluation.costs.energy import EnergyPerOperation
 from ..evaluation.given_networks import require_ann
@@ -54,6 +57,7 @@ def tune(
     seconds: float | None = None,
     progress: bool = True,
     checkpoint: AnyPath | None = None,
+    distributed: bool | str | Distributed = False,
     **fixed: Any,
 ) -> Tuning:
     """Search for the cheapest conversion that loses at most `max_drop` points.
@@ -97,6 +101,9 @@ def tune(
             same arguments, the search repeats its decisions without the work, goes on and ends in the same result, to
             the bit. The time of all runs counts for `seconds`. The file stays at the end; the next run only makes the
             network again. All data must be the same in every run, in the same order.
+        distributed: Share the candidates between the processes of a torch.distributed group, all of which call `tune`
+            and get the same result: True if they pass the same data, `"sharded"` if each passes its own part, or a
+            `Distributed`.
         fixed: Arguments of `Converter` that every conversion has and that are not searched:
             ``neuron="if", channel_wise=True``.
 
@@ -111,6 +118,7 @@ def tune(
         CheckpointError: `checkpoint` belongs to another run (its `differences` say how), is damaged, or cannot be read
             or written.
         ConversionError: The network cannot be converted in any way; the message is that of the first.
+        DistributedError: Another process failed, is lost, or was given another ANN.
         TuningInterrupted: Ctrl-C was pressed. Its `result` is the best so far. It is a `KeyboardInterrupt`.
     """
     steps = require_integer("T", T, what="the largest number of time steps", error=InputError)
@@ -121,76 +129,82 @@ def tune(
     limit = None if seconds is None else require_number("seconds", seconds, least=0, what="the time to search")
     require_ann(ann, "tune(ann, data) takes the ANN", "Give the network that is to be converted.")
     _refuse(fixed)
-    found = read_samples(ann, data, most, share)
-    given = {name: fixed[name] for name in NOT_SEARCHED if name in fixed}
-    searched = {name: value for name, value in fixed.items() if name not in given}
-    plugins: Sequence[Any] = given.get("plugins", ())
-    registry = load_plugins(plugins)
-    Converter(**fixed)  # says what is wrong with the caller's own arguments
-    if readout is not None:
-        choose(registry, READOUTS, readout)
-    measurements = Measurements(
-        ann,
-        registry,
-        budget,
-        metric=metric,
-        against_ann=not found.labelled if against_ann is None else against_ann,
-        given=given,
-        readout=readout,
-        energy=energy,
-        plugins=plugins,
-    )
-    journal = Journal(
-        file_of(
-            checkpoint,
+    require_one_process(checkpoint, distributed)
+    with together(distributed, f"tune(T={steps}, max_drop={max_drop:g}, budget={budget!r})") as ranks:
+        ranks.require_same("has another ANN", "Every process must load or train the same weights.", ann)
+        found = read_samples(ann, data, most, share, ranks)
+        if calibration is not None and ranks.sharded:
+            calibration = list(ranks.whole(calibration))
+        given = {name: fixed[name] for name in NOT_SEARCHED if name in fixed}
+        searched = {name: value for name, value in fixed.items() if name not in given}
+        plugins: Sequence[Any] = given.get("plugins", ())
+        registry = load_plugins(plugins)
+        Converter(**fixed)  # says what is wrong with the caller's own arguments
+        if readout is not None:
+            choose(registry, READOUTS, readout)
+        measurements = Measurements(
             ann,
             registry,
-            found,
-            calibration,
-            T=steps,
-            max_drop=max_drop,
-            budget=budget,
+            budget,
             metric=metric,
-            against_ann=measurements.judge is not None,
+            against_ann=not found.labelled if against_ann is None else against_ann,
+            given=given,
             readout=readout,
-            energy=measurements.per_operation,
-            samples=most,
-            held_out=share,
-            layers=layers,
-            seconds=limit,
-            fixed=fixed,
+            energy=energy,
+            plugins=plugins,
         )
-    )
-    journal.begin()
-    with tqdm(desc="tuning", unit="network", disable=not progress) as bar:
-
-        def tell(trials: int, best: Point | None) -> None:
-            bar.update(trials - bar.n)
-            if best is not None:
-                bar.set_postfix_str(f"T={best.T}, {best.cost:.4g} {budget}, {best.drop:.2f} points")
-
-        search = Search(
-            measurements,
-            Space(registry, searched, readout=readout is not None),
-            found,
-            calibration=calibration,
-            steps=steps,
-            max_drop=max_drop,
-            layers=layers,
-            seconds=limit,
-            journal=journal,
-            tell=tell,
+        journal = Journal(
+            file_of(
+                checkpoint,
+                ann,
+                registry,
+                found,
+                calibration,
+                T=steps,
+                max_drop=max_drop,
+                budget=budget,
+                metric=metric,
+                against_ann=measurements.judge is not None,
+                readout=readout,
+                energy=measurements.per_operation,
+                samples=most,
+                held_out=share,
+                layers=layers,
+                seconds=limit,
+                fixed=fixed,
+            )
         )
-        try:
-            search.run()
-        except KeyboardInterrupt as interrupt:
-            journal.save()
-            if search.best() is None:
-                raise
-            raise TuningInterrupted(_result(search, max_drop, journal.apart())) from interrupt
-    found_out = _result(search, max_drop, journal)
-    journal.save()
-    return found_out
+        journal.begin()
+        with tqdm(desc="tuning", unit="network", disable=not (progress and ranks.is_first)) as bar:
+
+            def tell(trials: int, best: Point | None) -> None:
+                bar.update(trials - bar.n)
+                if best is not None:
+                    bar.set_postfix_str(f"T={best.T}, {best.cost:.4g} {budget}, {best.drop:.2f} points")
+
+            search = Search(
+                measurements,
+                Space(registry, searched, readout=readout is not None),
+                found,
+                calibration=calibration,
+                steps=steps,
+                max_drop=max_drop,
+                layers=layers,
+                seconds=limit,
+                journal=journal,
+                tell=tell,
+                ranks=ranks,
+            )
+            try:
+                search.run()
+            except KeyboardInterrupt as interrupt:
+                journal.save()
+                if search.best() is None:
+                    raise
+                raise TuningInterrupted(_result(search, max_drop, journal.apart())) from interrupt
+        found_out = _result(search, max_drop, journal)
+        journal.save()
+        return found_out
 
 
 def _result(search: Search, max_drop: float, journal: Journal) -> Tuning:
@@ -231,7 +245,7 @@ def _result(search: Search, max_drop: float, journal: Journal) -> Tuning:
         samples=best.samples,
         held_out_samples=samples.count(samples.held_out),
         trials=measurements.trials,
-        seconds=journal.seconds,
+        seconds=search.passed(),
         failures={_call_of(candidate.arguments): reason for reason, candidate in search.failures.items()},
         calibration=calibration,
     )

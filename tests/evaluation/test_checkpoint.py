@@ -27,6 +27,7 @@ from sj_ann2snn import (
     EvaluationResult,
     OptionError,
     evaluate,
+    tune,
 )
 from sj_ann2snn.evaluation.checkpoints import file as checkpoint_file
 from sj_ann2snn.evaluation.checkpoints import identity
@@ -358,3 +359,16 @@ def test_values_are_known_by_what_they_hold() -> None:
         (x[:1], x[1:]),
     ]
     assert len({checksum(*part) for part in parts}) == len(parts)
+
+
+def test_one_process_keeps_a_checkpoint(tmp_path: Path) -> None:
+    snn, x = nn.Linear(2, 2), torch.rand(4, 2)
+    for call in (
+        lambda: evaluate(snn, [(x, x.argmax(1))], 4, checkpoint=tmp_path / "run", distributed=True),
+        lambda: tune(snn, [(x, x.argmax(1))], checkpoint=tmp_path / "run", distributed="sharded"),
+    ):
+        with pytest.raises(
+            OptionError, match=r"checkpoint=.*run.* and distributed=.* are not allowed together: .*Leave"
+        ):
+            call()
+    assert not list(tmp_path.iterdir())

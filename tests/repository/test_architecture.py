@@ -26,7 +26,7 @@ LEVELS = (
     {"errors", "_version"},
     {"support", "compat"},
     {"contracts", "layers"},
-    {"hooks", "integers"},
+    {"distributed", "hooks", "integers"},
     {"interchange", "simulation"},
     {"conversion", "evaluation", "report"},
     {"diagnosis"},

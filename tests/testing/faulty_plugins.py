@@ -385,6 +385,15 @@ class TestMergeForgets(ModeTests):
     plugin_class = observing(MergesNothing)
 
 
+class SaysExact(Rms):
+    exact_merge = True
+
+
+class TestMergeThatIsNotExact(ModeTests):
+    meant = "test_exact_merges_are_exact"
+    plugin_class = observing(SaysExact)
+
+
 class WithLambda(Rms):
     def __init__(self, site: CalibrationSite) -> None:
         super().__init__(site)

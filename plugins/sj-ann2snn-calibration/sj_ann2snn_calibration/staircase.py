@@ -62,6 +62,8 @@ class Staircase(Normalization):
 class StaircaseObserver(Observer):
     """Counts the activations of a site in logarithmic buckets, per channel if there is a scale per channel."""
 
+    exact_merge = True
+
     def __init__(self, site: CalibrationSite, steps: int) -> None:
         super().__init__(site)
         self.steps = steps

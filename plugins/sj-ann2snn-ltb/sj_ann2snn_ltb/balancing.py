@@ -29,6 +29,8 @@ SETTLED = 1e-3
 class ThresholdObserver(Observer):
     """Counts the activations of a pass; in later passes, passes on what a neuron with its threshold would emit."""
 
+    exact_merge = True
+
     def __init__(self, site: CalibrationSite, steps: int, passes: int) -> None:
         super().__init__(site)
         self.steps, self.passes = steps, passes

@@ -39,9 +39,16 @@ class Moments:
 
     def update(self, x: Tensor) -> None:
         """Take in the values of `x`, ``[rows, n]``."""
-        for part in torch.split(x.detach(), max(1, _CHUNK // max(1, x.shape[0])), dim=1):
-            if part.shape[1]:
+        parts = [part for part in torch.split(x.detach(), max(1, _CHUNK // max(1, x.shape[0])), dim=1) if part.shape[1]]
+        if len(parts) < 2:
+            for part in parts:
                 self._combine(*self._of(part.double()))
+            return
+        # First the whole of `x`, so that merging moments of single updates gives the bits of the updates themselves.
+        whole = Moments(x.shape[0], ignore_zeros=self.ignore_zeros)
+        for part in parts:
+            whole._combine(*whole._of(part.double()))
+        self._combine(whole.count, whole.mean, whole.squares)
 
     def merge(self, other: Moments) -> None:
         """Take in everything that `other` was shown.

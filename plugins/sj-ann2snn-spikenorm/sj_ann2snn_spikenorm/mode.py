@@ -17,6 +17,8 @@ __all__ = ["LargestActivation", "SpikeNorm"]
 class LargestActivation(Observer):
     """Keeps the largest activation, per channel or per layer."""
 
+    exact_merge = True
+
     def __init__(self, site: CalibrationSite) -> None:
         super().__init__(site)
         self.largest = torch.zeros(site.channels or 1, dtype=torch.float32)

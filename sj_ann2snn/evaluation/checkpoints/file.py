@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...contracts.values import decode, encode
-from ...errors import CheckpointError, CheckpointWarning, FormatError
+from ...errors import CheckpointError, CheckpointWarning, FormatError, OptionError
 from ...support.paths import AnyPath, checked_path
 from ...support.replacing import replacing
 from ...support.wording import listed, shortened, shown
 from .identity import Identity
 
-__all__ = ["CheckpointFile"]
+__all__ = ["CheckpointFile", "require_one_process"]
 
 FORMAT, VERSION = "sj-ann2snn checkpoint", 1
 
@@ -24,6 +24,17 @@ REST = 100
 """How many times as long as a write what follows must take before the next: writing takes 1 % of the time at most."""
 
 ANEW = "To start anew, delete the file or name another one."
+
+
+def require_one_process(checkpoint: AnyPath | None, distributed: object) -> None:
+    """Raises:
+    OptionError: A checkpoint is asked for where several processes share the work.
+    """
+    if checkpoint is not None and distributed is not False and distributed is not None:
+        raise OptionError(
+            f"checkpoint={shown(checkpoint)} and distributed={shown(distributed)} are not allowed together: a "
+            "checkpoint holds the work of one process. Leave out one of them."
+        )
 
 
 class CheckpointFile:

@@ -56,10 +56,19 @@ class ByBatch:
 
     def finish(self, batch: BatchOutputs) -> None:
         """Show the metric the outputs of a batch, step by step; a batch that is not complete is left out."""
+        self.take(self.part_of(batch))
+
+    def part_of(self, batch: BatchOutputs) -> Any:
+        """What a batch adds: of a function its totals, of an object the outputs that it is to be shown."""
         if not batch.is_complete:
-            return
-        for step, output in enumerate(batch.outputs()):
-            self._state.add(step, self._restore(output) if self.measure.whole else output, batch.targets, batch.samples)
+            return None
+        outputs = (self._restore(output) if self.measure.whole else output for output in batch.outputs())
+        return self._state.part_of(outputs, batch.targets, batch.samples)
+
+    def take(self, part: Any) -> None:
+        """Add what a batch adds; batches in the same order give the same bits."""
+        if part is not None:
+            self._state.take(part)
 
     def values(self) -> dict[str, tuple[float, ...]]:
         """The metric after every step, by its name; one entry for each of several values."""
@@ -205,12 +214,20 @@ class _Function:
         self._sums = torch.zeros(steps, dtype=torch.float64)
         self._samples = torch.zeros(steps, dtype=torch.float64)
 
-    def add(self, step: int, output: Any, targets: Any, samples: int) -> None:
+    def part_of(self, outputs: Iterator[Any], targets: Any, samples: int) -> tuple[list[float], int]:
+        """The sum over the samples after every step, and their number."""
         name = getattr(self._measure.metric, "__name__", type(self._measure.metric).__name__)
-        with _asked(self._measure.who, name, step, targets):
-            found: Any = self._measure.metric(output, targets)
-        self._sums[step] += self._total(found, samples)
-        self._samples[step] += samples
+        sums = []
+        for step, output in enumerate(outputs):
+            with _asked(self._measure.who, name, step, targets):
+                found: Any = self._measure.metric(output, targets)
+            sums.append(self._total(found, samples))
+        return sums, samples
+
+    def take(self, part: tuple[list[float], int]) -> None:
+        sums, samples = part
+        self._sums += torch.tensor(sums, dtype=torch.float64)
+        self._samples += samples
 
     def values(self) -> dict[str, tuple[float, ...]]:
         return {self._measure.name: tuple((self._sums / self._samples).tolist())}
@@ -248,8 +265,20 @@ class _Accumulating:
             with blame(measure.who, "reset", measure.metric, "reset"):
                 for one in self._metrics:
                     one.reset()
+        for one in self._metrics:
+            if hasattr(one, "sync_on_compute"):  # torchmetrics would wait for other processes, which have other steps
+                one.sync_on_compute = one._to_sync = False
 
-    def add(self, step: int, output: Any, targets: Any, samples: int) -> None:
+    def part_of(self, outputs: Iterator[Any], targets: Any, samples: int) -> tuple[list[Any], Any]:
+        """The outputs after every step, and the targets."""
+        return list(outputs), targets
+
+    def take(self, part: tuple[list[Any], Any]) -> None:
+        outputs, targets = part
+        for step, output in enumerate(outputs):
+            self._show(step, output, targets)
+
+    def _show(self, step: int, output: Any, targets: Any) -> None:
         metric = self._metrics[step]
         device = getattr(metric, "device", None)
         if isinstance(device, torch.device) and device.type != "cpu":

@@ -40,11 +40,19 @@ class BySample:
 
     def finish(self, batch: BatchContributions) -> None:
         """Add the tiles of a batch that have been simulated."""
+        self.take(self.part_of(batch))
+
+    def part_of(self, batch: BatchContributions) -> tuple[Tensor, int] | None:
+        """What a batch adds: the sums over its samples, and their number; None if no tile has been simulated."""
         contributions = batch.contributions()
-        if contributions is not None:
-            sums = contributions.sum(1)
+        return None if contributions is None else (contributions.sum(1), contributions.shape[1])
+
+    def take(self, part: tuple[Tensor, int] | None) -> None:
+        """Add what a batch adds; batches in the same order give the same bits."""
+        if part is not None:
+            sums, samples = part
             self._sums = sums if self._sums is None else self._sums + sums
-            self._samples += contributions.shape[1]
+            self._samples += samples
 
     def values(self) -> dict[str, tuple[float, ...]]:
         """The metric after every step, by its name."""
