@@ -157,6 +157,22 @@ def test_long_rows_are_taken_in_by_chunks(monkeypatch: pytest.MonkeyPatch) -> No
     torch.testing.assert_close(scale_of(CHANNELS, [x]), whole, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("ignore_zeros", [False, True])
+def test_moments_of_single_batches_merge_to_the_bits_of_all(
+    monkeypatch: pytest.MonkeyPatch, ignore_zeros: bool
+) -> None:
+    monkeypatch.setattr("sj_ann2snn_sigma.moments._CHUNK", 64)
+    whole, merged = Moments(3, ignore_zeros=ignore_zeros), Moments(3, ignore_zeros=ignore_zeros)
+    for size in (50, 7, 1, 200, 30):
+        x = torch.randn(3, size).relu()
+        whole.update(x)
+        single = Moments(3, ignore_zeros=ignore_zeros)
+        single.update(x)
+        merged.merge(single)
+    assert torch.equal(merged.mean, whole.mean)
+    assert torch.equal(merged.variance(), whole.variance())
+
+
 def test_moments_that_count_different_values_do_not_merge() -> None:
     with pytest.raises(ValueError, match="same rows and the same ignore_zeros"):
         Moments(2).merge(Moments(3))
