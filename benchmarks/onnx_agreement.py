@@ -91,7 +91,7 @@ def row(label: str, snn: nn.Module, x: Tensor, steps: int, path: Path) -> Iterat
     yield f"{label}: {path.stat().st_size:,} bytes, checked in {time.perf_counter() - start:.0f} s: {found}"
     if not found.agrees:
         outputs, _ = run(path, [x], steps)
-        theirs, ours = torch.from_numpy(outputs["output"].mean(0)), simulate(snn, x, T=steps, progress=False)
+        theirs, ours = torch.from_numpy(outputs["output"].mean(0)), simulate(snn, x, T=steps)
         same = int((theirs.argmax(1) == ours.argmax(1)).sum())
         off, largest = float((theirs - ours).abs().max()), float(ours.abs().max())
         yield f"  answers differ by up to {off:.3g} of {largest:.3g}; {same} of {len(x)} images get the same class"
