@@ -144,5 +144,8 @@ class Drawing:
     def waiting(self, value: Signal) -> Signal:
         """`value`, which must not carry a potential."""
         if value.potential is not None:
-            raise NoNodeError("NIR has no initial potential, and no neuron follows that could start from it")
+            raise NoNodeError(
+                "NIR has no initial potential, and no neuron follows that could start from it. Put the potential right "
+                "in front of a neuron, or convert without a correction that sets potentials"
+            )
         return value

@@ -15,7 +15,16 @@ import torch.nn.functional as F
 from sj_ann2snn_nir import READERS, Nir, ReaderWarning
 from torch import Tensor, nn
 
-from sj_ann2snn import Converter, ExportError, FormatError, OptionError, export, load_network, simulate
+from sj_ann2snn import (
+    Converter,
+    ExportError,
+    FormatError,
+    InitialPotential,
+    OptionError,
+    export,
+    load_network,
+    simulate,
+)
 
 from .networks import NETWORKS, exact
 
@@ -199,6 +208,17 @@ def test_initial_potentials_need_a_reader_that_can_be_given_them(tmp_path: Path)
         export(snn, tmp_path / "net.nir", Nir())
     found = graph(snn, tmp_path / "net.nir", target="sinabs")
     assert float(found.nodes["layer_1"].metadata["initial_potential"]) == 0.5
+
+
+def test_a_potential_in_front_of_a_layer_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    snn, _ = exact("vectors")
+    snn.add_submodule("start", InitialPotential(torch.tensor(0.5)))
+    (layer,) = (node for node in snn.graph.nodes if node.target == "2")
+    with snn.graph.inserting_before(layer):
+        layer.args = (snn.graph.call_module("start", layer.args),)
+    snn.recompile()
+    with pytest.raises(ExportError, match=r"2: NIR has no initial potential, and no neuron follows.*in front of a neu"):
+        export(snn, tmp_path / "net.nir", Nir(target="sinabs"))
 
 
 def test_a_chain_reader_is_not_given_branches(tmp_path: Path) -> None:

@@ -45,10 +45,17 @@ class Simulator:
         steps: Number of time steps.
         precision: Of the products: "float32", "tf32" or "bfloat16".
         part_of: The network that `snn` is a part of, and its name there, for messages.
+        releases: Collectors may stop samples early.
     """
 
     def __init__(
-        self, snn: nn.Module, steps: int, precision: str = "float32", part_of: tuple[nn.Module, str] | None = None
+        self,
+        snn: nn.Module,
+        steps: int,
+        precision: str = "float32",
+        part_of: tuple[nn.Module, str] | None = None,
+        *,
+        releases: bool = False,
     ) -> None:
         steps = require_integer("T", steps, what="the number of time steps", error=InputError)
         self.snn, self.steps = snn, steps
@@ -63,7 +70,7 @@ class Simulator:
                 f"precision={shown(precision)} needs a network made by the converter, which {type(snn).__name__} is "
                 "not. Leave the argument out."
             )
-        self._tiling = Tiling(self.device.type, steps)
+        self._tiling = Tiling(self.device.type, steps, releases=releases)
         self._guard = Guard(snn)
         self._template: Any = None if self.flow is None else open_nodes(_output_of(self.flow.graph))[1]
         self._runners: list[Runner] = []
