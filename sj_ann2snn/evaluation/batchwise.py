@@ -82,7 +82,7 @@ def run_batches(
         As `evaluate`.
     """
     rule = _exit_rule(early_exit, plugins)
-    simulator, answering = simulator_for(snn, steps, precision, readout, plugins, releases=rule is not None)
+    simulator, answering = simulator_for(snn, steps, precision, readout, plugins)
     warn_of_quiet_layers(snn, steps)
     signature = Signature.of(snn) if isinstance(snn, fx.GraphModule) else None
     if simulator.steps > MOST_STEPS:

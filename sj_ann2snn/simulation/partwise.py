@@ -54,21 +54,12 @@ def converted_parts(snn: nn.Module) -> dict[str, fx.GraphModule]:
 
 
 def simulator_for(
-    snn: nn.Module,
-    steps: int,
-    precision: str,
-    readout: str | Readout | None,
-    plugins: Sequence[Any],
-    *,
-    releases: bool = False,
+    snn: nn.Module, steps: int, precision: str, readout: str | Readout | None, plugins: Sequence[Any]
 ) -> tuple[Simulator | PartwiseSimulator, ChosenReadout]:
-    """What runs `snn`, and the readout to apply to the outputs that it shows to collectors.
-
-    `releases` says that collectors may stop samples early.
-    """
+    """What runs `snn`, and the readout to apply to the outputs that it shows to collectors."""
     parts = converted_parts(snn)
     if not parts:
-        return Simulator(snn, steps, precision, releases=releases), readout_for(snn, readout, steps, plugins)
+        return Simulator(snn, steps, precision), readout_for(snn, readout, steps, plugins)
     # The parts' answers have been read out already, so the network's own output is its answer.
     return PartwiseSimulator(snn, parts, steps, precision, readout, plugins), readout_for(snn, "last", steps)
 

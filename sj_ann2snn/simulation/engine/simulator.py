@@ -45,17 +45,10 @@ class Simulator:
         steps: Number of time steps.
         precision: Of the products: "float32", "tf32" or "bfloat16".
         part_of: The network that `snn` is a part of, and its name there, for messages.
-        releases: Collectors may stop samples early.
     """
 
     def __init__(
-        self,
-        snn: nn.Module,
-        steps: int,
-        precision: str = "float32",
-        part_of: tuple[nn.Module, str] | None = None,
-        *,
-        releases: bool = False,
+        self, snn: nn.Module, steps: int, precision: str = "float32", part_of: tuple[nn.Module, str] | None = None
     ) -> None:
         steps = require_integer("T", steps, what="the number of time steps", error=InputError)
         self.snn, self.steps = snn, steps
@@ -70,7 +63,7 @@ class Simulator:
                 f"precision={shown(precision)} needs a network made by the converter, which {type(snn).__name__} is "
                 "not. Leave the argument out."
             )
-        self._tiling = Tiling(self.device.type, steps, releases=releases)
+        self._tiling = Tiling(self.device.type, steps)
         self._guard = Guard(snn)
         self._template: Any = None if self.flow is None else open_nodes(_output_of(self.flow.graph))[1]
         self._runners: list[Runner] = []

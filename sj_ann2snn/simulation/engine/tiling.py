@@ -14,12 +14,8 @@ __all__ = ["TILE_BYTES", "TILE_STEPS", "Tiling"]
 TILE_BYTES = {"cpu": 1 << 22, "cuda": 1 << 31}
 """Bytes of a tile's largest activation, by device type; on a CPU it should stay in the cache."""
 
-TILE_STEPS = {"cpu": 16}
-"""Steps that a tile takes at a time, with fewer samples if necessary, by device type; elsewhere all steps. The more it
-takes, the longer potentials stay in the cache."""
-
-RELEASING_STEPS = {"cpu": 4}
-"""The same where samples stop early: no sample stops in between."""
+TILE_STEPS = {"cpu": 4}
+"""Steps that a tile takes at a time, with fewer samples if necessary, by device type; elsewhere all steps."""
 
 
 class Tiling:
@@ -28,12 +24,11 @@ class Tiling:
     Args:
         device: The device type.
         steps: Steps of the whole simulation.
-        releases: Samples may stop early.
     """
 
-    def __init__(self, device: str, steps: int, *, releases: bool = False) -> None:
+    def __init__(self, device: str, steps: int) -> None:
         self._bytes = TILE_BYTES.get(device, TILE_BYTES["cpu"])
-        self._few_steps = min(steps, (RELEASING_STEPS if releases else TILE_STEPS).get(device, steps))
+        self._few_steps = min(steps, TILE_STEPS.get(device, steps))
         self._steps = steps
         self._largest = 0
         """Bytes of the largest activation of one sample at one step."""
