@@ -29,6 +29,7 @@ from sj_ann2snn import (
     simulate,
 )
 from sj_ann2snn.interchange.onnx import checking
+from sj_ann2snn.interchange.onnx.model import graph_of
 
 from ..helpers.onnx_models import Weights, model, node
 
@@ -218,6 +219,16 @@ def test_damaged_files_give_messages_of_our_own(tmp_path: Path) -> None:
 def _reads_or_refuses(path: Path) -> None:
     with contextlib.suppress(FormatError, UnsupportedError, VerificationError):
         from_onnx(path)
+
+
+def test_a_tensor_without_all_of_its_values_is_named() -> None:
+    # Old versions of onnx do not notice when they open a file.
+    proto = cnn()
+    tensor = proto.graph.initializer[0]
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
+    tensor.raw_data = tensor.raw_data[:-4]
+    with pytest.raises(FormatError, match=r"The tensor '.*' of the ONNX file does not hold the values that its shape"):
+        graph_of(proto)
 
 
 def test_missing_weights_beside_the_file_are_named(tmp_path: Path) -> None:

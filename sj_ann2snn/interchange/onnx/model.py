@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import FormatError
+from ...support.wording import described, shown
+
 __all__ = [
     *("DEFAULT_DOMAINS", "RANDOM"),
     *("Graph", "Node", "Obstacle", "Shape", "Sizes"),
@@ -128,7 +131,7 @@ def graph_of(model: Any) -> Graph:
     from onnx import helper, numpy_helper
 
     proto = model.graph
-    constants = {one.name: numpy_helper.to_array(one) for one in proto.initializer}
+    constants = {one.name: _array(one, numpy_helper) for one in proto.initializer}
     inputs = [one for one in proto.input if one.name not in constants]
     nodes = [
         Node(
@@ -160,10 +163,25 @@ def _value(attribute: Any, helper: Any, numpy_helper: Any) -> Any:
 
     value = helper.get_attribute_value(attribute)
     if attribute.type == AttributeProto.TENSOR and isinstance(value, TensorProto):
-        return numpy_helper.to_array(value)
+        return _array(value, numpy_helper)
     if isinstance(value, bytes):
         return value.decode(errors="replace")
     return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+
+
+def _array(tensor: Any, numpy_helper: Any) -> Any:
+    """The values of a tensor.
+
+    Raises:
+        FormatError: They do not fit its shape, which old versions of onnx do not check.
+    """
+    try:
+        return numpy_helper.to_array(tensor)
+    except ValueError as error:
+        raise FormatError(
+            f"The tensor {shown(tensor.name)} of the ONNX file does not hold the values that its shape "
+            f"{tuple(tensor.dims)} asks for: {described(error)}. The file was damaged. Copy or export it again."
+        ) from error
 
 
 def named_shape(value: str, shape: Shape) -> tuple[int | str, ...]:
