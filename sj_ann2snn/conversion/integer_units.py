@@ -165,7 +165,10 @@ class Units:
         largest = float(weight.abs().max()) if weight.numel() else 0.0
         width = float(bound.max()) / (largest * self.largest[source]) if largest else 1.0
         if source in self.currents:
-            integers, in_a_row = 1.0, self.group(source)[0].in_a_row + 1
+            group = self.group(source)[0]
+            if isinstance(group.place, Place) and group.place.axis != axis:
+                group.place = None  # its weights mix these channels, so they cannot undo units of their own
+            integers, in_a_row = 1.0, group.in_a_row + 1
             self._share_bits(node, layer, source, width)
         else:
             integers, in_a_row = self.largest[source] / self.known[source], 1

@@ -345,3 +345,25 @@ def test_average_pools_with_several_divisors_are_refused_with_what_to_do(pool: n
 def test_a_ceiling_without_effect_is_no_obstacle() -> None:
     ann = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2, ceil_mode=True), nn.Flatten()).eval()
     assert_agrees(convert(ann, images(), weights="int8"), images(2), steps=5)
+
+
+class MixesPlaces(nn.Module):
+    """A linear layer over the places of a convolution's output, whose channels stay apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.linear, self.last = nn.Conv1d(3, 24, 3, padding=1), nn.Linear(4, 5), nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.conv(x))
+        found: Tensor = self.last(torch.relu(self.linear(x)))
+        return found
+
+
+@pytest.mark.parametrize("channel_wise", [False, True])
+def test_a_layer_that_mixes_other_dimensions_than_the_channels_reads_one_unit(channel_wise: bool) -> None:
+    torch.manual_seed(0)
+    ann, x = MixesPlaces(), torch.rand(64, 3, 4)
+    snn = Converter([x], weights="int8", channel_wise=channel_wise, progress=False)(ann)
+    assert relative_error(simulate(snn, x, T=200), ann(x).detach()) < 0.05
+    assert_agrees(snn, x[:4], steps=20)
