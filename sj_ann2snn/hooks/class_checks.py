@@ -38,6 +38,7 @@ CONVERTER_KEYWORDS = (
     "verify",
     "weights",
     "shared_scales",
+    "distributed",
 )
 """The converter's own keywords, except T, which it passes on."""
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from sj_ann2snn import Converter, diagnose
 from sj_ann2snn.diagnosis import answers, measuring
@@ -29,12 +30,13 @@ def live_bytes() -> int:
     """Bytes of all tensors that anything refers to; memory that several share counts once."""
     found = {}
     for one in gc.get_objects():
-        if not issubclass(type(one), Tensor) or one.is_meta:  # isinstance would ask lazy modules and proxies
+        # isinstance would ask lazy modules and proxies.
+        if not issubclass(type(one), Tensor) or issubclass(type(one), FakeTensor) or one.is_meta:
             continue
         try:
             storage = one.untyped_storage()
             found[storage.data_ptr()] = storage.nbytes()
-        except (RuntimeError, NotImplementedError):  # sparse and fake tensors of other tests have no memory to look at
+        except (RuntimeError, NotImplementedError):  # sparse tensors of other tests have no memory to look at
             continue
     return sum(found.values())
 

@@ -135,7 +135,8 @@ def test_the_distributions_install_and_work(tmp_path: Path) -> None:
         ran[kind][case.find("skipped") is not None] += 1
     for kind, (passed, skipped) in ran.items():
         assert passed > 5, kind
-        assert (skipped > 0) == (kind in ("exporter", "mapper")), kind
+        # What a sample does not offer is skipped: files that others run, more cases, exact merges, a compiled loop.
+        assert (skipped > 0) == (kind in ("exporter", "mapper", "normalization", "neuron")), kind
 
 
 LISTED = "import sys; from sj_ann2snn.cli import main; sys.exit(main(['plugins', '--json', '--check']))"

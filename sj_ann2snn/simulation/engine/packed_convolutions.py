@@ -256,9 +256,9 @@ class PackedConvolution:
         from .packed_kernels import convolve_by_bytes, convolve_by_columns
 
         sizes = work.sizes
-        if self._size(sizes.planes) == SHORT and sizes.window_columns == 3 and sizes.stride_across == 1:
-            position = sizes.inputs // BITS
-            loop = convolve_by_columns(self._lookup_width(sizes.planes), *work.variant, position)
+        if sizes.window_columns == 3 and sizes.stride_across == 1:
+            width, position = self._lookup_width(sizes.planes), sizes.inputs // BITS
+            loop = convolve_by_columns(width, *work.variant, position, sizes.planes, self._size(sizes.planes))
             self._run(loop, self._tables_of_columns, work)
             return
         width, unit = self._lookup_width(sizes.planes), math.gcd(sizes.inputs // BITS, 8)
@@ -300,7 +300,7 @@ class PackedConvolution:
         """The tables for `convolve_by_columns`."""
         width = self._lookup_width(planes)
         apart = torch.stack([tables(self._weight[..., [tap]] * unit, width) for tap in range(3)], dim=-2)
-        return apart.to(torch.int16)
+        return apart.to(DTYPES[self._size(planes)])
 
 
 class PackedDepthwise(PackedConvolution):

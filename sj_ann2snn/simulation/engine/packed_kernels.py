@@ -7,6 +7,7 @@ All arrays are flat. Sizes: `steps` T, `samples` N, images of `height` times `co
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -455,8 +456,10 @@ def convolve_by_bytes(
 
 
 @functools.cache
-def convolve_by_columns(width: int, fires: int, addend: int, position: int) -> Callable[..., None]:
-    """A convolution of small integers by table lookup, for windows of three columns and a stride of one across.
+def convolve_by_columns(
+    width: int, fires: int, addend: int, position: int, planes: int = 1, size: int = SHORT
+) -> Callable[..., None]:
+    """A convolution by table lookup, for windows of three columns and a stride of one across.
 
     A byte of spikes at a column counts in three outputs side by side: its entry holds what it adds to each. So it is
     looked up once, not three times, and the sums of two outputs move on to the next column.
@@ -466,10 +469,13 @@ def convolve_by_columns(width: int, fires: int, addend: int, position: int) -> C
         fires: Which neurons the sums charge.
         addend: What to add to the sums.
         position: Bytes of a position.
+        planes: Of the inputs ``[planes, T, N, ...]``, of which each counts twice as much as the one before.
+        size: As for `convolve_by_rows`.
 
     The loop takes the tables ``[blocks of outputs, window height, bytes of a position, 256 + PAD, 3, width]``.
     """
-    row_bytes, part_bytes = width * FLOAT, width * SHORT
+    row_bytes, part_bytes = width * FLOAT, width * size
+    unit = math.gcd(position, 8)
     entry_bytes = 3 * part_bytes
     table_bytes = (256 + PAD) * entry_bytes
     line_bytes = position * table_bytes
@@ -486,6 +492,7 @@ def convolve_by_columns(width: int, fires: int, addend: int, position: int) -> C
         window_height, _, stride_down, _, above, before = sizes[8:14]
         spikes_at, tables_at, bias_at = spikes.ctypes.data, tables.ctypes.data, bias.ctypes.data
         behind_at = addresses(behind)
+        plane_places = steps * samples * height * columns
         for block in range(outputs // width):
             first_table = tables_at + block * window_height * line_bytes
             constant = load(bias_at + block * row_bytes, width, FLOAT)
@@ -498,18 +505,28 @@ def convolve_by_columns(width: int, fires: int, addend: int, position: int) -> C
                         line = (image * height + y * stride_down - above) * columns - before
                         kept = ((sample * out_height + y) * out_columns) * outputs + block * width
                         place = ((image * out_height + y) * out_columns) * outputs + block * width
-                        one, two = zeros(width, SHORT), zeros(width, SHORT)
+                        one, two = zeros(width, size), zeros(width, size)
                         for x in range(out_columns + 2):
-                            left, middle, right = zeros(width, SHORT), zeros(width, SHORT), zeros(width, SHORT)
+                            left, middle, right = zeros(width, size), zeros(width, size), zeros(width, size)
                             if before <= x < columns + before:
-                                for down in range(top, bottom):
-                                    here_at = spikes_at + (line + down * columns + x) * position
-                                    table = first_table + down * line_bytes
-                                    for k in range(position):
-                                        entry = table + word(here_at + k, 1) * entry_bytes + k * table_bytes
-                                        left = add(left, load(entry, width, SHORT))
-                                        middle = add(middle, load(entry + part_bytes, width, SHORT))
-                                        right = add(right, load(entry + 2 * part_bytes, width, SHORT))
+                                for plane in range(planes - 1, -1, -1):
+                                    corner_at = spikes_at + (plane * plane_places + line + x) * position
+                                    if planes > 1:
+                                        left, middle, right = add(left, left), add(middle, middle), add(right, right)
+                                        bits = 0
+                                        for down in range(top, bottom):
+                                            for part in range(0, position, unit):
+                                                bits |= word(corner_at + down * columns * position + part, unit)
+                                        if bits == 0:
+                                            continue
+                                    for down in range(top, bottom):
+                                        here_at = corner_at + down * columns * position
+                                        table = first_table + down * line_bytes
+                                        for k in range(position):
+                                            entry = table + word(here_at + k, 1) * entry_bytes + k * table_bytes
+                                            left = add(left, load(entry, width, size))
+                                            middle = add(middle, load(entry + part_bytes, width, size))
+                                            right = add(right, load(entry + 2 * part_bytes, width, size))
                             if x > 1:
                                 sums = add(as_floats(add(one, right)), constant)
                                 finish(sums, fires, addend, place, kept, block * width, behind_at, ends)
