@@ -44,6 +44,7 @@ BROUGHT = {
     '"nir"': "sj-ann2snn-nir",
     '"onnx"': "sj-ann2snn-onnx",
     "import onnxruntime": "onnxruntime",
+    "sj_ann2snn_onnx": "sj-ann2snn-onnx",
     '"sigma"': "sj-ann2snn-sigma",
     '"spike-norm"': "sj-ann2snn-spikenorm",
     '"staircase"': "sj-ann2snn-calibration",
