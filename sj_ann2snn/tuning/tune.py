@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from ..contracts.option_checks import require_integer, require_number
 from ..contracts.readout import Readout
 from ..conversion.converter import Converter
+from ..distributed.ranks import ALONE
 from ..distributed.session import together
 from ..distributed.settings import Distributed
 from ..errors import Ann2SnnError, ConversionError, InputError, OptionError, TuningInterrupted
@@ -245,7 +246,8 @@ def _result(search: Search, max_drop: float, journal: Journal) -> Tuning:
         samples=best.samples,
         held_out_samples=samples.count(samples.held_out),
         trials=measurements.trials,
-        seconds=search.passed(),
+        # Not by the common clock: where the search was interrupted, the other processes do not answer.
+        seconds=search.passed(ALONE) if search.ranks.several else journal.seconds,
         failures={_call_of(candidate.arguments): reason for reason, candidate in search.failures.items()},
         calibration=calibration,
     )
