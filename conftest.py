@@ -8,11 +8,4 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # The workers share the cores; more threads than that slow all of them down. Commands that tests start inherit it.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import pytest
-import torch
-
-
-@pytest.fixture(autouse=True)
-def fixed_seed() -> None:
-    """Every test starts from the same random numbers."""
-    torch.manual_seed(0)
+pytest_plugins = ["sj_ann2snn.testing.fixed_seed"]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import configparser
+import itertools
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import venv
 import zipfile
 from dataclasses import dataclass
@@ -291,6 +293,13 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_every_folder_is_tested() -> None:
     folders = {path.parent.name for path in PLUGINS.glob("*/pyproject.toml")}
     assert folders == {one.name for one in ALL}
+
+
+@pytest.mark.parametrize("folder", sorted(PLUGINS.glob("sj-*")), ids=lambda folder: folder.name)
+def test_tests_and_examples_start_from_the_same_random_numbers(folder: Path) -> None:
+    with (folder / "pyproject.toml").open("rb") as file:
+        given = tomllib.load(file)["tool"]["pytest"]["ini_options"]["addopts"]
+    assert ("-p", "sj_ann2snn.testing.fixed_seed") in itertools.pairwise(given)
 
 
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
