@@ -122,7 +122,7 @@ if TYPE_CHECKING:
     from .builtin.exits import Margin
     from .builtin.neurons import IFNeuron
     from .builtin.normalizations import Fraction, Max, Percentile
-    from .builtin.readouts import Delayed, Exponential, Last, Mean, Potential
+    from .builtin.readouts import Delayed, Exponential, Last, Mean, Potential, Recent
     from .diagnosis.diagnose import diagnose
     from .diagnosis.result import Advice, Diagnosis, LayerDiagnosis, MetricFigures
     from .evaluation.costs.costs import costs
@@ -232,6 +232,7 @@ __all__ = [
     "R2Score",
     "Readout",
     "Rearrange",
+    "Recent",
     "Refuse",
     "Remove",
     "Replacement",
@@ -306,6 +307,7 @@ _LATER = {
     "MetricFigures": "diagnosis.result",
     "Percentile": "builtin.normalizations",
     "Potential": "builtin.readouts",
+    "Recent": "builtin.readouts",
     "TunedPoint": "tuning.result",
     "Tuning": "tuning.result",
     "costs": "evaluation.costs.costs",

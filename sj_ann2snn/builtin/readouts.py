@@ -121,6 +121,50 @@ class Delayed(Readout):
         return outputs[:count], outputs[count:]
 
 
+class Recent(Readout):
+    """The mean of the last half of the outputs or more, for networks that may be stopped after any number of steps.
+
+    >>> import torch
+    >>> from sj_ann2snn import Recent
+    >>> recent, outputs = Recent(), torch.tensor([9.0, 2.0, 4.0, 3.0]).view(4, 1, 1)
+    >>> [(one / recent.divisor(step)).item() for step, one in enumerate(recent.answers(outputs, None, 0)[0], 1)]
+    [9.0, 5.5, 5.0, 3.0]
+
+    Like `Delayed`, with a delay that grows with the number of steps: 1 from the fourth step on, and half the largest
+    power of two that is not above the number of steps, from the eighth on (4 after 8 to 15 steps, 8 after 16 to 31). It
+    keeps three sums, however many steps there are.
+
+    Source: as for `Delayed`.
+    """
+
+    name = "recent"
+
+    def answers(self, outputs: Tensor, state: Any, done: int) -> tuple[Tensor, Any]:
+        zero = torch.zeros_like(outputs[0])
+        total, marked, skipped = (zero, zero, zero) if state is None else state
+        answers = []
+        for step, output in enumerate(outputs, done + 1):
+            total = total + output
+            if _is_mark(step):
+                marked, skipped = total, marked
+            answers.append(total - skipped)
+        return torch.stack(answers), (total, marked, skipped)
+
+    def divisor(self, steps: int) -> float:
+        return steps - self.delay(steps)
+
+    @staticmethod
+    def delay(steps: int) -> int:
+        """Steps at the beginning that do not count after `steps` steps."""
+        power = 1 << (steps.bit_length() - 1)
+        return power // 2 if power >= 8 else power // 4
+
+
+def _is_mark(step: int) -> bool:
+    """True for the steps after which `Recent` counts anew: 1, and the powers of two from 4 on."""
+    return step != 2 and not step & (step - 1)
+
+
 class Last(Readout):
     """Only the output of the last step.
 
@@ -194,4 +238,4 @@ def whole_sum(outputs: Tensor, before: Tensor | None) -> Tensor:
 
 @hookimpl
 def ann2snn_readouts() -> list[type[Readout]]:
-    return [Mean, Delayed, Exponential, Last, Potential]
+    return [Mean, Delayed, Recent, Exponential, Last, Potential]

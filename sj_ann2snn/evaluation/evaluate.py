@@ -70,8 +70,8 @@ def evaluate(
             0 up, ``[N]`` or ``[N, 1]``, of any integer type, or one-hot rows ``[N, classes]``; for other targets see
             `metric`.
         T: Number of time steps, at least 1.
-        readout: How to turn the outputs over time into the answer: `"mean"`, `"delayed"`, `"exponential"`, `"last"`,
-            `"potential"`, the name of any plugin's readout, or an instance with options,
+        readout: How to turn the outputs over time into the answer: `"mean"`, `"delayed"`, `"recent"`, `"exponential"`,
+            `"last"`, `"potential"`, the name of any plugin's readout, or an instance with options,
             ``Delayed(delay=2)``. By default, the readout for which a correction adjusted the network,
             otherwise the mean.
         metric: What to measure; by default the accuracy. One of

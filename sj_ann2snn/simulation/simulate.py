@@ -43,8 +43,8 @@ def simulate(
         x: The input ``[N, ...]``, the same at every step; a tuple for a network with several inputs. An input may be a
             list or a dict of tensors, such as the images of a detector.
         T: Number of time steps, at least 1.
-        readout: How to turn the outputs over time into the answer: `"mean"`, `"delayed"`, `"exponential"`, `"last"`,
-            `"potential"`, the name of any plugin's readout, or an instance with options,
+        readout: How to turn the outputs over time into the answer: `"mean"`, `"delayed"`, `"recent"`, `"exponential"`,
+            `"last"`, `"potential"`, the name of any plugin's readout, or an instance with options,
             ``Delayed(delay=2)``. By default, the readout for which a correction adjusted the network,
             otherwise the mean.
         precision: `"float32"` keeps the network's own precision. `"tf32"` (on CUDA) and `"bfloat16"` compute the layers

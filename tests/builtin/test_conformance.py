@@ -118,6 +118,11 @@ class TestDelayed(ReadoutTests):
     options: ClassVar = {"delay": 9}
 
 
+class TestRecent(ReadoutTests):
+    plugin_class = readouts.Recent
+    plugin = readouts
+
+
 class TestExponential(ReadoutTests):
     plugin_class = readouts.Exponential
     plugin = readouts

@@ -133,7 +133,7 @@ MODES: dict[str, dict[str, Any]] = {
 }
 """The arguments of a conversion."""
 
-READOUTS = ("mean", "delayed", "exponential", "last", "potential")
+READOUTS = ("mean", "delayed", "recent", "exponential", "last", "potential")
 
 
 @contextmanager

@@ -10,8 +10,18 @@ import torch
 from spikingjelly.activation_based import layer, neuron
 from torch import Tensor, nn
 
-from sj_ann2snn import ConflictError, ExitRule, InputError, OptionError, PluginError, Readout, evaluate, simulate
-from sj_ann2snn.builtin.readouts import Delayed, Exponential, Last, Mean, Potential
+from sj_ann2snn import (
+    ConflictError,
+    ExitRule,
+    InputError,
+    OptionError,
+    PluginError,
+    Readout,
+    evaluate,
+    simulate,
+    tensors,
+)
+from sj_ann2snn.builtin.readouts import Delayed, Exponential, Last, Mean, Potential, Recent
 from sj_ann2snn.hooks import discovery, validation
 from sj_ann2snn.hooks.registry import Owner
 from sj_ann2snn.simulation import answers as decoding_module
@@ -28,6 +38,10 @@ def leaky(outputs: Tensor, decay: float) -> Tensor:
     return (weights.view(-1, *(1,) * (outputs.dim() - 1)) * outputs).sum(0) / weights.sum()
 
 
+def recent_delay(steps: int) -> int:
+    return max((delay for least, delay in ((4, 1), (8, 4), (16, 8)) if least <= steps), default=0)
+
+
 WANTED: dict[str, tuple[Readout, Callable[[Tensor], Tensor]]] = {
     "mean": (Mean(), lambda y: y.mean(0)),
     "potential": (Potential(), lambda y: y.sum(0)),
@@ -36,6 +50,7 @@ WANTED: dict[str, tuple[Readout, Callable[[Tensor], Tensor]]] = {
     "delayed by 1": (Delayed(delay=1), lambda y: y[1:].mean(0) if len(y) > 1 else y[0]),
     "delayed by 6": (Delayed(delay=6), lambda y: y[6:].mean(0) if len(y) > 6 else y.mean(0)),
     "delayed by 12": (Delayed(delay=12), lambda y: y[12:].mean(0) if len(y) > 12 else y.mean(0)),
+    "recent": (Recent(), lambda y: y[recent_delay(len(y)) :].mean(0)),
     "slowly leaking": (Exponential(decay=0.99), lambda y: leaky(y, 0.99)),
     "quickly leaking": (Exponential(decay=0.2), lambda y: leaky(y, 0.2)),
 }
@@ -235,7 +250,7 @@ def test_a_decay_outside_its_range_is_refused(decay: Any) -> None:
 
 @pytest.mark.parametrize("run", ["simulate", "evaluate"])
 def test_what_is_no_readout_is_refused(snn: Any, run: str) -> None:
-    known = "'delayed', 'exponential', 'last', 'mean', 'potential'"
+    known = "'delayed', 'exponential', 'last', 'mean', 'potential', 'recent'"
     with pytest.raises(OptionError, match=r"^readout=Mean is a class; give an instance, readout=Mean\(\.\.\.\)\.$"):
         used(run, snn, 3, Mean)
     for given in (0, 3, torch.mean):
@@ -411,4 +426,6 @@ def test_memory_does_not_grow_with_the_number_of_steps() -> None:
             for done in range(0, 400, 4):
                 _, state = getattr(one, method)(outputs, state, done)
             assert (state is None) == ((name, method) in stateless)
-            assert state is None or state.shape == (3, 2)
+            kept = tensors(state)
+            assert len(kept) <= 3
+            assert all(value.shape == (3, 2) for value in kept)
