@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from .loops import Frame, frame_of, loops
 
 __all__ = ["fire"]
 
@@ -36,39 +39,86 @@ def fire(currents: Tensor, log_scale: Tensor, bias: Tensor, potential: Tensor) -
 class _Fire(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, currents: Tensor, log_scale: Tensor, bias: Tensor, potential: Tensor) -> Tensor:
-        shape = (-1, *(1,) * (currents.dim() - 3))
-        scale, shift = log_scale.exp().view(shape), bias.view(shape)
-        v = torch.empty_like(currents[0]).copy_(potential.expand_as(currents[0]))
-        emitted = _like_steps(currents)
-        near = _like_steps(currents, torch.bool)
-        for z, out, close in zip(currents, emitted, near, strict=True):
-            v += (z + shift).div_(scale)
-            torch.lt((v - 1).abs_(), 0.5, out=close)
-            torch.ge(v, 1, out=out)
-            v -= out
-            out *= scale
-        ctx.save_for_backward(currents, scale, shift, near, emitted)
-        ctx.potential_shape = potential.shape
+        if len(currents) > 1 and currents.stride(0) == 0:  # a constant current
+            currents = _like_steps(currents).copy_(currents)
+        v = torch.empty_like(currents[0], dtype=torch.promote_types(currents.dtype, potential.dtype))
+        v.copy_(potential.expand_as(v))
+        emitted, near = _like_steps(currents), _like_steps(currents, torch.bool)
+        scale = log_scale.exp()
+        frame = frame_of(currents)
+        (_forward if frame is None else partial(_forward_compiled, frame))(currents, v, scale, bias, emitted, near)
+        ctx.save_for_backward(currents, scale, bias, near, emitted)
+        ctx.potential_shape, ctx.frame = potential.shape, frame
         return emitted
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        currents, scale, shift, near, emitted = ctx.saved_tensors
-        into = _like_steps(currents)
-        later = torch.zeros_like(currents[0])
-        to_bias = torch.zeros_like(later)
-        to_log = torch.zeros_like(later)
-        for step in reversed(range(len(currents))):
-            z, g, out, close, result = (x[step] for x in (currents, grad, emitted, near, into))
-            # A spike adds to the output and, through the reset, lowers the later potential.
-            later = later + (g * scale - later) * close
-            torch.div(later, scale, out=result)
-            to_bias += result
-            to_log += g * out
-            to_log.addcmul_(result, z + shift, value=-1)
-        dims = [0, *range(2, later.dim())]
-        to_potential = later.sum_to_size((1, *ctx.potential_shape)).squeeze(0)
-        return into, to_log.sum(dims), to_bias.sum(dims), to_potential
+        currents, scale, bias, near, emitted = ctx.saved_tensors
+        backward = _backward if ctx.frame is None else partial(_backward_compiled, ctx.frame)
+        into, later, to_log, to_bias = backward(grad, currents, scale, bias, emitted, near)
+        return into, to_log, to_bias, later.sum_to_size((1, *ctx.potential_shape)).squeeze(0)
+
+
+def _forward(currents: Tensor, v: Tensor, scale: Tensor, bias: Tensor, emitted: Tensor, near: Tensor) -> None:
+    scale, bias = (_along_channels(value, v) for value in (scale, bias))
+    for z, out, close in zip(currents, emitted, near, strict=True):
+        v += (z + bias).div_(scale)
+        torch.lt((v - 1).abs_(), 0.5, out=close)
+        spikes = (v >= 1).to(v.dtype)
+        v -= spikes
+        torch.mul(spikes, scale, out=out)
+
+
+def _forward_compiled(
+    frame: Frame, currents: Tensor, v: Tensor, scale: Tensor, bias: Tensor, emitted: Tensor, near: Tensor
+) -> None:
+    given = frame.array(currents, len(currents)), frame.array(v), frame.spread(scale), frame.spread(bias)
+    frame.run(loops().forward, *given, frame.array(emitted, len(currents)), frame.array(near, len(currents)))
+
+
+def _backward(
+    grad: Tensor, currents: Tensor, scale: Tensor, bias: Tensor, emitted: Tensor, near: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The gradients for the currents, each first potential, the logarithms of the scales and the biases."""
+    into = _like_steps(currents)
+    along, shift = (_along_channels(value, currents[0]) for value in (scale, bias))
+    later = torch.zeros_like(currents[0], dtype=scale.dtype)
+    to_bias, to_log = torch.zeros_like(later), torch.zeros_like(later)
+    for step in reversed(range(len(currents))):
+        z, g, out, close = (x[step] for x in (currents, grad, emitted, near))
+        # A spike adds to the output and, through the reset, lowers the later potential.
+        later = later + (g * along - later) * close
+        result = later / along
+        into[step] = result
+        to_bias += result
+        to_log += g * out
+        to_log.addcmul_(result, z + shift, value=-1)
+    dims = [0, *range(2, later.dim())]
+    return into, later, to_log.sum(dims), to_bias.sum(dims)
+
+
+def _backward_compiled(
+    frame: Frame, grad: Tensor, currents: Tensor, scale: Tensor, bias: Tensor, emitted: Tensor, near: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    steps = len(currents)
+    if grad.dtype != currents.dtype or grad.stride() != currents.stride():
+        grad = _like_steps(currents).copy_(grad)
+    into, later = _like_steps(currents), torch.zeros_like(currents[0], dtype=scale.dtype)
+    given = (grad, currents), (emitted, near, into)
+    to_log, to_bias = frame.run(
+        loops().backward,
+        *(frame.array(value, steps) for value in given[0]),
+        frame.spread(scale),
+        frame.spread(bias),
+        *(frame.array(value, steps) for value in given[1]),
+        frame.array(later),
+        sums=2,
+    )
+    return into, later, frame.collect(to_log, scale), frame.collect(to_bias, scale)
+
+
+def _along_channels(value: Tensor, step: Tensor) -> Tensor:
+    return value.view(-1, *(1,) * (step.dim() - 2))
 
 
 def _like_steps(currents: Tensor, dtype: torch.dtype | None = None) -> Tensor:
