@@ -136,12 +136,21 @@ class Trial:
         *,
         scale: Tensor | None = None,
         bias: Tensor | None = None,
+        step_bias: Tensor | None = None,
         initial_potential: Tensor | None = None,
     ) -> None:
         """Set the given adjustments of the site called `name`, replacing earlier ones.
 
         A scale is limited to `TrialSite.largest_scale`: a neuron that saturates above the activation's bound would
         differ from the ANN.
+
+        Args:
+            name: Name of the site.
+            scale: ``[C]``; see `TrialSite.scale`.
+            bias: ``[C]``; see `TrialSite.bias`.
+            step_bias: ``[T, C]``, for any T; see `TrialSite.step_bias`. The network that is built counts the steps
+                from its reset.
+            initial_potential: Broadcasts to ``[C, ...]``; see `TrialSite.initial_potential`.
 
         Raises:
             CorrectionError: A value has the wrong shape, is not finite, or a scale is not positive.
@@ -152,6 +161,8 @@ class Trial:
             for what, value in (("scale", scale), ("bias", bias))
             if value is not None
         }
+        if step_bias is not None:
+            checked["step_bias"] = _check_steps(step_bias, site, f"the step bias of {name}")
         if initial_potential is not None:
             checked["initial_potential"] = _check_tensor(
                 initial_potential, site.shape, site.scale, f"the initial potential of {name}", broadcasts=True
@@ -234,6 +245,17 @@ def _check_tensor(value: Any, shape: tuple[int, ...], like: Tensor, what: str, *
         raise CorrectionError(f"{what[:1].upper()}{what[1:]} was set to a value that is not finite.")
     found: Tensor = value.detach().to(like).clone()
     return found
+
+
+def _check_steps(value: Any, site: TrialSite, what: str) -> Tensor:
+    """A step bias ``[T, C]``, for any T of at least one."""
+    if isinstance(value, Tensor) and value.dim() == 2 and len(value) and value.shape[1] == site.channels:
+        return _check_tensor(value, tuple(value.shape), site.scale, what)
+    given = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+    raise CorrectionError(
+        f"{what[:1].upper()}{what[1:]} was set to {given}; it must be a tensor of shape (T, {site.channels}), with a "
+        "row for each of the first T steps."
+    )
 
 
 def _broadcasts(given: tuple[int, ...], shape: tuple[int, ...]) -> bool:

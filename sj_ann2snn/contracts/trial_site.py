@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..compat import is_plain_if, reset_net
 from ..support.blame import Culprit, blame
-from ..support.shapes import along_axis
+from ..support.shapes import along_axis, along_steps
 from ..support.wording import shown
 
 __all__ = ["TrialSite"]
@@ -29,6 +29,8 @@ class TrialSite:
             abs). Its current is the negated one, and what it emits is multiplied by the slope and subtracted.
         scale: Factor of λ, ``[C]``.
         bias: Added to the current at every step, ``[C]``, in the units of the current.
+        step_bias: Added to the current at step t as well, ``[T, C]``, in the units of the current; at step T and later,
+            nothing is added. None for none.
         initial_potential: Membrane potential after a reset, in units of the (adjusted) threshold: ``[C, ...]``, or
             anything that broadcasts to it.
         largest_scale: Largest allowed `scale`, ``[C]``, if the activation has an upper bound (ReLU6); otherwise None.
@@ -50,6 +52,7 @@ class TrialSite:
         self.binary = is_plain_if(neuron)
         self.scale = torch.ones(self.channels, dtype=like.dtype, device=like.device)
         self.bias = torch.zeros_like(self.scale)
+        self.step_bias: Tensor | None = None
         self.initial_potential = torch.full((1,) * len(shape), start, dtype=like.dtype, device=like.device)
         self._neuron, self._start = neuron, start
         self._maker = maker or Culprit("The neuron")
@@ -63,6 +66,13 @@ class TrialSite:
         """A vector ``[C]``, reshaped to broadcast over ``[C, ...]``."""
         return along_axis(value, len(self.shape))
 
+    def along_steps(self, value: Tensor, steps: int) -> Tensor:
+        """Biases per step ``[T, C]``, for `steps` steps, reshaped to broadcast over ``[T, N, C, ...]``.
+
+        Steps without a bias have zeros; gradients pass.
+        """
+        return along_steps(value, steps).reshape(steps, 1, -1, *(1,) * (len(self.shape) - 1))
+
     @torch.no_grad()
     def fire(
         self,
@@ -70,6 +80,7 @@ class TrialSite:
         *,
         scale: Tensor | None = None,
         bias: Tensor | None = None,
+        step_bias: Tensor | None = None,
         initial_potential: Tensor | None = None,
     ) -> Tensor:
         """What the neuron emits after a reset; arguments override its own adjustments.
@@ -78,6 +89,7 @@ class TrialSite:
             currents: ``[T, N, C, ...]``.
             scale: ``[C]``.
             bias: ``[C]``.
+            step_bias: ``[T, C]``, for any T.
             initial_potential: Broadcasts to ``[C, ...]``.
 
         Returns:
@@ -85,7 +97,11 @@ class TrialSite:
         """
         factor = self.along_channels(self.scale if scale is None else scale)
         potential = self.initial_potential if initial_potential is None else initial_potential
-        driven = (currents + self.along_channels(self.bias if bias is None else bias)) / factor
+        added = self.along_channels(self.bias if bias is None else bias)
+        own = self.step_bias if step_bias is None else step_bias
+        if own is not None:
+            added = added + self.along_steps(own, len(currents))
+        driven = (currents + added) / factor
         driven[0] += potential - self._start
         reset_net(self._neuron)
         self._neuron.step_mode = "m"  # type: ignore[assignment]

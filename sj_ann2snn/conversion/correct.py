@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +47,7 @@ def correct(
         progress: Show progress bars.
 
     Returns:
-        The draft with the λ, biases, initial potentials and readout that they chose.
+        The draft with the λ, biases, biases per step, initial potentials and readout that they chose.
 
     Raises:
         CorrectionError: A correction set a value that the network cannot take.
@@ -84,19 +84,19 @@ def _adjusted(trial: Trial, runner: GraphRunner, corrections: Sequence[tuple[Cor
 class _Adjusted:
     """What the corrections found, to be sent to other processes."""
 
-    sites: list[tuple[Tensor, Tensor, Tensor]]
+    sites: list[tuple[Tensor, Tensor, Tensor | None, Tensor]]
     outputs: list[Tensor]
     readout: tuple[str, dict[str, Any]] | None
     notes: tuple[str, ...]
 
     @classmethod
     def of(cls, trial: Trial, notes: tuple[str, ...]) -> _Adjusted:
-        sites = [(site.scale, site.bias, site.initial_potential) for site in trial.sites]
+        sites = [(site.scale, site.bias, site.step_bias, site.initial_potential) for site in trial.sites]
         return cls(sites, [output.bias for output in trial.outputs], trial.readout, notes)
 
     def put_into(self, trial: Trial) -> None:
         for site, values in zip(trial.sites, self.sites, strict=True):
-            site.scale, site.bias, site.initial_potential = values
+            site.scale, site.bias, site.step_bias, site.initial_potential = values
         for output, bias in zip(trial.outputs, self.outputs, strict=True):
             output.bias = bias
         trial.readout = self.readout
@@ -137,7 +137,7 @@ def _check_adjustments(trial: Trial, who: Culprit) -> None:
         CorrectionError: A value is not finite, or a scale is not positive.
     """
     for site in trial.sites:
-        for what, value in (("scale", site.scale), ("bias", site.bias), ("initial potential", site.initial_potential)):
+        for what, value in _values(site):
             good = value.isfinite() & (value > 0) if what == "scale" else value.isfinite()
             if not bool(good.all()):
                 wanted = "finite and positive" if what == "scale" else "finite"
@@ -147,6 +147,15 @@ def _check_adjustments(trial: Trial, who: Culprit) -> None:
                 )
     if not all(bool(output.bias.isfinite().all()) for output in trial.outputs):
         raise CorrectionError(f"{who} left a value that is not finite in the output's bias. {who.advice}")
+
+
+def _values(site: TrialSite) -> Iterator[tuple[str, Tensor]]:
+    """The adjustments of a site, by what they are called in messages."""
+    yield "scale", site.scale
+    yield "bias", site.bias
+    if site.step_bias is not None:
+        yield "step bias", site.step_bias
+    yield "initial potential", site.initial_potential
 
 
 def _make_site(
@@ -188,6 +197,7 @@ def _apply(draft: Draft, trial: Trial, tried: dict[fx.Node, list[TrialSite]], ne
             absorbed = absorb_bias(draft, node.all_input_nodes[0], bias, axis)
         adjustments[node] = Adjustment(
             bias if absorbed is None else None,
+            _steps(draft, node, site),
             _potential(draft, node, site),
             _negative(draft, node, negative[0], neurons, None if absorbed is None else bias) if negative else None,
         )
@@ -209,7 +219,8 @@ def _negative(
         # The current is negated, so the other neuron's bias is added to take it back.
         bias = absorbed if bias is None else bias + absorbed
         bias = bias if bool(bias.any()) else None
-    return NegativeNeuron(scale, neurons.unit(draft, node, scale), bias, _potential(draft, node, site))
+    unit, steps = neurons.unit(draft, node, scale), _steps(draft, node, site)
+    return NegativeNeuron(scale, unit, bias, steps, _potential(draft, node, site))
 
 
 def _layout(draft: Draft, node: fx.Node) -> ChannelLayout:
@@ -219,6 +230,12 @@ def _layout(draft: Draft, node: fx.Node) -> ChannelLayout:
 def _bias(draft: Draft, node: fx.Node, site: TrialSite) -> Tensor | None:
     """A site's bias in the ANN's units; None if it is zero."""
     return site.bias * draft.units[node].to(site.bias) if bool(site.bias.any()) else None
+
+
+def _steps(draft: Draft, node: fx.Node, site: TrialSite) -> Tensor | None:
+    """A site's biases per step in the ANN's units; None if all are zero."""
+    found = site.step_bias
+    return None if found is None or not bool(found.any()) else found * draft.units[node].to(found)
 
 
 def _potential(draft: Draft, node: fx.Node, site: TrialSite) -> Tensor | None:

@@ -139,12 +139,14 @@ class Adjustment:
 
     Attributes:
         bias: Added at every step, per channel, in the ANN's units; None if a layer's bias contains it.
+        steps: Added at the first T steps, ``[T, C]``, in the ANN's units; None for none.
         potential: Added at the first step, in units of the threshold, without a sample dimension.
         negative: For an activation of both signs, what the neuron for negative currents receives; None if that is
             just the negated current, and its λ is the site's.
     """
 
     bias: Tensor | None = None
+    steps: Tensor | None = None
     potential: Tensor | None = None
     negative: NegativeNeuron | None = None
 
@@ -157,12 +159,14 @@ class NegativeNeuron:
         scale: Its λ.
         unit: The value of one of its spikes.
         bias: Added to its (negated) current at every step, per channel, in the ANN's units; None for none.
+        steps: Added to that current at the first T steps, ``[T, C]``, in the ANN's units; None for none.
         potential: Added at the first step, in units of its threshold, without a sample dimension.
     """
 
     scale: Tensor
     unit: Tensor
     bias: Tensor | None = None
+    steps: Tensor | None = None
     potential: Tensor | None = None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from ..compat import is_neuron, starting_potential
 from ..support.quiet_layers import HEALTHY
 from ..support.site_notes import note_conversion, notes_of
-from .draft import Draft
+from .draft import Adjustment, Draft
 
 __all__ = ["ActivitySums", "note_quiet_layers"]
 
@@ -83,11 +83,35 @@ def note_quiet_layers(draft: Draft, network: fx.GraphModule, neurons: Mapping[fx
         rate = draft.activity[node].active_rate(draft.units[node])
         if not 0 < rate < HEALTHY:
             continue
-        adjustment = draft.adjustments.get(node)
-        added = 0.0 if adjustment is None or adjustment.potential is None else float(adjustment.potential.mean())
+        adjustment = draft.adjustments.get(node, Adjustment())
+        added = 0.0 if adjustment.potential is None else float(adjustment.potential.mean())
         missing = 1.0 - starting_potential(neuron) - added
-        if missing > 0:
-            needed[draft.plan.decisions[node].site.name] = math.ceil(missing / rate)
+        steps = _steps_to_fire(missing, rate, _mean_steps(adjustment.steps, draft.units[node]))
+        if steps:
+            needed[draft.plan.decisions[node].site.name] = steps
     notes = notes_of(network)
     if needed and notes is not None:
         note_conversion(network, replace(notes, quiet=needed))
+
+
+def _mean_steps(steps: Tensor | None, unit: Tensor) -> list[float]:
+    """The bias of every step, in spikes, as a mean over channels."""
+    if steps is None:
+        return []
+    unit = unit.to(steps)
+    return [float(row) for row in (steps / (unit.flatten() if unit.dim() else unit)).mean(1)]
+
+
+def _steps_to_fire(missing: float, rate: float, added: Sequence[float] = ()) -> int:
+    """Steps after which a current of `rate` per step, and what is added at the first of them, make up what is missing.
+
+    >>> _steps_to_fire(0.5, 0.125), _steps_to_fire(0.5, 0.125, [0.2, 0.2]), _steps_to_fire(0.0, 0.125)
+    (4, 2, 0)
+    """
+    if missing <= 0:
+        return 0
+    for step, bias in enumerate(added, 1):
+        missing -= bias
+        if missing <= step * rate:
+            return step
+    return math.ceil(missing / rate)

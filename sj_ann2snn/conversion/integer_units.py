@@ -27,6 +27,7 @@ from ..layers import (
     InPlaceNeuron,
     MomentumMaxPool,
     Scaler,
+    StepBias,
     Stepwise,
 )
 from ..support.shapes import spatial_of
@@ -136,6 +137,10 @@ class Units:
             self._same(node, operands[0])
         elif (pool := _maxima(operation)) is not None:
             self._same(node, operands[0], mixed=spatial_of(pool))
+        elif isinstance(module, StepBias):
+            why = "it adds another bias at every step, and an integer neuron takes the same one at all of them"
+            self._refuse(node, module, why, "Convert without the correction that sets step biases, or without weights=")
+            self._same(node, operands[0])  # so that all of them are found
         elif isinstance(module, MomentumMaxPool):
             self._refuse(
                 node, module, "it compares averages over time, which are no integers", "Use maxpool='cumulative'"

@@ -15,7 +15,7 @@ from ..contracts.readout import SUGGESTED
 from ..contracts.replacements import Remove, Replacement, Spike
 from ..contracts.site import Varies
 from ..errors import PluginError
-from ..layers import ChannelAffine, InitialPotential, NormalizedReLU, Scaler, Stepwise, to_step_module
+from ..layers import ChannelAffine, InitialPotential, NormalizedReLU, Scaler, StepBias, Stepwise, to_step_module
 from ..support.blame import Culprit, blame
 from ..support.names import NEGATIVE
 from ..support.shapes import along_axis
@@ -205,7 +205,8 @@ class _Spiking(_Rewriter):
         adjustment = self.draft.adjustments.get(node, Adjustment())
         neuron = self.make_neuron(self.draft, node)
         adjusted = self._biased(node, decision.site.name, current, adjustment.bias)
-        started = self._started(node, decision.site.name, adjusted, adjustment.potential)
+        stepped = self._stepped(node, decision.site.name, adjusted, adjustment.steps)
+        started = self._started(node, decision.site.name, stepped, adjustment.potential)
         emitted = self.builder.made_by(self.builder.call_on(name, neuron, started), self.maker(self.draft, node))
         self.notes.neuron(node, emitted)
         if not spike.two_sided:
@@ -231,7 +232,9 @@ class _Spiking(_Rewriter):
             negated = self._affine(node, -1 / ratio, bias)
         below = self.builder.call_on(f"{name}_negated", negated, current)
         self.notes.affine(below, negated)
-        started = self._started(node, name + NEGATIVE, below, adjusted.potential)
+        steps = None if adjusted.steps is None else adjusted.steps / adjusted.unit
+        stepped = self._stepped(node, name + NEGATIVE, below, steps, own_units=True)
+        started = self._started(node, name + NEGATIVE, stepped, adjusted.potential)
         call = self.builder.call_on(name + NEGATIVE, neuron, started)
         emitted = self.builder.made_by(call, self.maker(self.draft, node))
         self.notes.neuron(node, emitted, negative=True)
@@ -245,6 +248,17 @@ class _Spiking(_Rewriter):
         biased = self.builder.call_on(f"{name}_bias", affine, current)
         self.notes.affine(biased, affine)
         return biased
+
+    def _stepped(self, node: fx.Node, name: str, current: Any, steps: Tensor | None, *, own_units: bool = False) -> Any:
+        """The current of a neuron, including biases per step ``[T, C]``: in the ANN's units, or in the neuron's."""
+        if steps is None:
+            return current
+        found = self.draft.record[node]
+        given = steps if own_units else self._in_units(node, steps)
+        dimensions, axis = len(found.shape) - 1, (self.draft.channels.axis(node) or 1) - 1
+        shape = (*(1,) * axis, -1, *(1,) * (dimensions - axis - 1)) if dimensions else ()
+        module = StepBias(given.reshape(len(given), *shape).to(found.dtype))
+        return self.builder.call_on(f"{name}_step_bias", module, current)
 
     def _started(self, node: fx.Node, name: str, current: Any, potential: Tensor | None) -> Any:
         """The current of a neuron, including an initial potential."""

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 
 from ..compat import MemoryModule, reset_net
 from ..errors import InputError
-from ..layers import InitialPotential, MomentumMaxPool, NormalizedReLU, Stepwise
+from ..layers import InitialPotential, MomentumMaxPool, NormalizedReLU, StepBias, Stepwise
 from ..simulation.engine.firing import is_spiking
 from ..simulation.engine.flow import Flow
 from ..simulation.engine.own_copies import own_copies
@@ -115,7 +115,7 @@ class SpikingNetwork:
                 # At its first step, it computes the ANN's operation.
                 swaps[layer.target] = ActivationProbe(self.modules[layer.target])
         for target, module in self.modules.items():
-            if isinstance(module, InitialPotential):
+            if isinstance(module, (InitialPotential, StepBias)):
                 swaps[target] = nn.Identity()
         for target, bias in self.notes.biases.items():
             swaps[target] = _with_bias(self.modules[target], bias)

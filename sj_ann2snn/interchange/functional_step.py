@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..compat import MemoryModule, fresh_memories, memories, reset_memories
 from ..errors import InputError
-from ..layers import InitialPotential, InPlaceNeuron, MemoryLayer
+from ..layers import InitialPotential, InPlaceNeuron, MemoryLayer, StepBias
 from ..support.neutral import neutrally
 from ..support.wording import listed, shown
 
@@ -65,6 +65,27 @@ class _PotentialOfFirstStep(MemoryLayer):
         return out
 
 
+class _StepBiasByCount(MemoryLayer):
+    """A `StepBias` whose memory is a tensor with a number for each sample: the steps since the reset."""
+
+    done: Any
+
+    def __init__(self, bias: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("bias", torch.cat([bias, torch.zeros_like(bias[:1])]))
+        self.register_memory("done", 0.0)
+
+    def single_step_forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        done = self.done
+        if not isinstance(done, Tensor):
+            done = x.new_full((len(x), *(1 for _ in x.shape[1:])), done)
+        last = len(self.bias) - 1
+        self.done = (done + 1).clamp(max=last)
+        found = self.bias.index_select(0, done.flatten().long())
+        out: Tensor = x + found.reshape(-1, *(1,) * (x.dim() - found.dim()), *found.shape[1:])
+        return out
+
+
 @neutrally
 @torch.no_grad()
 def functional_step(snn: nn.Module, *inputs: Any) -> tuple[FunctionalStep, States]:
@@ -99,10 +120,15 @@ def functional_step(snn: nn.Module, *inputs: Any) -> tuple[FunctionalStep, State
     """
     network = copy.deepcopy(snn)
     for name, module in list(network.named_modules()):
+        made: MemoryLayer
         if isinstance(module, InitialPotential):
             made = _PotentialOfFirstStep(module.potential)
-            made.step_mode = module.step_mode
-            _replace(network, name, made)
+        elif isinstance(module, StepBias):
+            made = _StepBiasByCount(module.bias)
+        else:
+            continue
+        made.step_mode = module.step_mode
+        _replace(network, name, made)
     reset_memories(network)
     network(*inputs)
     states: States = {}

@@ -29,6 +29,7 @@ from ..layers import (
     MomentumMaxPool,
     NormalizedReLU,
     Scaler,
+    StepBias,
     SumPool,
 )
 from ..support.blame import Culprit, blame
@@ -64,6 +65,7 @@ OWN: dict[str, type[nn.Module]] = {
         MomentumMaxPool,
         NormalizedReLU,
         Scaler,
+        StepBias,
         SumPool,
     )
 }

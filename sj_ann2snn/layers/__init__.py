@@ -7,6 +7,7 @@ from .maxpool import CumulativeMax, CumulativeMaxPool, MomentumMaxPool
 from .memory import MemoryLayer
 from .neuron import InPlaceNeuron, NeuronLoop
 from .potential import InitialPotential
+from .step_bias import StepBias
 from .stepwise import Stepwise, call_operation, to_step_module
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "NeuronLoop",
     "NormalizedReLU",
     "Scaler",
+    "StepBias",
     "Stepwise",
     "SumPool",
     "call_operation",

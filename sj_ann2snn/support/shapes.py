@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["along", "along_axis", "pair", "spatial_of"]
+__all__ = ["along", "along_axis", "along_steps", "pair", "spatial_of"]
 
 
 ENDS = ("1d", "2d", "3d")
@@ -32,6 +33,17 @@ def along_axis(values: Tensor, ndim: int, axis: int = 0) -> Tensor:
         return values
     axis %= ndim
     return values.reshape(*(1,) * axis, -1, *(1,) * (ndim - axis - 1))
+
+
+def along_steps(values: Tensor, steps: int) -> Tensor:
+    """The first `steps` rows of ``[T, ...]``; rows of zeros, if there are fewer.
+
+    >>> import torch
+    >>> along_steps(torch.tensor([[1.0], [2.0]]), 3).flatten()
+    tensor([1., 2., 0.])
+    """
+    missing = max(0, steps - len(values))
+    return F.pad(values[:steps], (*(0, 0) * (values.dim() - 1), 0, missing))
 
 
 def pair(size: Any) -> tuple[int, int]:

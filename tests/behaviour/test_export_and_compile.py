@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from sj_ann2snn import Converter, InitialPotential, InputError, MemoryLayer, functional_step
 
+from ..helpers.networks import StepBiases
+
 STEPS = 6
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -21,6 +23,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "initial potential": {"initial_potential": 0.5, "channel_wise": True},
     "single potentials": {},
     "integers": {"weights": "int8"},
+    "biases per step": {"channel_wise": True, "corrections": StepBiases()},
 }
 
 
@@ -121,7 +124,7 @@ def test_all_steps_exported_at_once(made: tuple[Any, Tensor, Tensor]) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("made", ["single potentials", "integers"], indirect=True)
+@pytest.mark.parametrize("made", ["single potentials", "biases per step", "integers"], indirect=True)
 def test_a_functional_step_keeps_nothing(made: tuple[Any, Tensor, Tensor]) -> None:
     snn, x, wanted = made
     snn(x)  # whatever state it is in

@@ -43,7 +43,7 @@ class Custom(Correction):
 
 
 def shaken(trial: Trial) -> None:
-    """Another scale, bias and initial potential for every site and for the output."""
+    """Another scale, bias, bias per step and initial potential for every site, and another bias for the output."""
     generator = torch.Generator().manual_seed(3)
 
     def rand(*shape: int) -> Tensor:
@@ -54,6 +54,7 @@ def shaken(trial: Trial) -> None:
             site.name,
             scale=0.8 + 0.4 * rand(site.channels),
             bias=0.1 * (rand(site.channels) - 0.5),
+            step_bias=rand(5, site.channels) - 0.5,
             initial_potential=rand(*site.shape),
         )
     for output in trial.outputs:

@@ -11,11 +11,22 @@ from spikingjelly.activation_based import base, functional, neuron
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sj_ann2snn import Ann2SnnError, Converter, InPlaceNeuron, NeuronMaker, NeuronSite, Scaler, simulate
+from sj_ann2snn import (
+    Ann2SnnError,
+    Converter,
+    Correction,
+    InPlaceNeuron,
+    NeuronMaker,
+    NeuronSite,
+    Scaler,
+    Trial,
+    simulate,
+)
 
 __all__ = [
     "Graded",
     "GradedMaker",
+    "StepBiases",
     "Written",
     "convert",
     "largest_activations",
@@ -43,6 +54,20 @@ class Written(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         return self.written(self, x)
+
+
+class StepBiases(Correction):
+    """Random biases for the first steps of every neuron."""
+
+    name = "step-biases"
+
+    def __init__(self, steps: int = 3) -> None:
+        self.steps = steps
+
+    def correct(self, trial: Trial) -> None:
+        for seed, site in enumerate(trial.sites):
+            rows = torch.rand(self.steps, site.channels, generator=torch.Generator().manual_seed(seed))
+            trial.adjust(site.name, step_bias=rows - 0.4)
 
 
 def convert(ann: nn.Module, data: Any, **arguments: Any) -> Any:

@@ -139,13 +139,14 @@ def test_everything_of_a_simulation_is_the_same(tmp_path: Path) -> None:
 
 
 class Starting(Correction):
-    """An initial potential and a bias for every neuron, and a readout."""
+    """An initial potential, a bias and a bias per step for every neuron, and a readout."""
 
     name = "starting"
 
     def correct(self, trial: Trial) -> None:
         for site in trial.sites:
             trial.adjust(site.name, initial_potential=torch.rand(site.shape), bias=0.1 * torch.ones(site.channels))
+            trial.adjust(site.name, step_bias=torch.rand(4, site.channels) - 0.5)
         trial.suggest_readout("delayed", delay=3)
 
 
@@ -154,7 +155,7 @@ def test_what_corrections_set_comes_back(format: str, tmp_path: Path) -> None:
     x = images()
     snn = convert(pooled(nn.MaxPool2d(2)), x, corrections=Starting())
     kinds = [node.operation for node in describe(snn, {}).nodes]
-    assert kinds.count("InitialPotential") == 2
+    assert (kinds.count("InitialPotential"), kinds.count("StepBias")) == (2, 2)
     loaded = round_trip(snn, tmp_path, format)
     assert torch.equal(run_by_hand(loaded, x, STEPS), run_by_hand(snn, x, STEPS))
     default = simulate(loaded, x, T=STEPS)

@@ -168,6 +168,10 @@ class _Translator(Drawing):
 def _why_not(node: NodeDescription) -> str:
     if node.operation in ("CumulativeMaxPool", "CumulativeMax", "MomentumMaxPool"):
         return "NIR has no max pool. Convert with maxpool='avg', or train the ANN with average pools"
+    if node.operation == "StepBias":
+        return (
+            "NIR has no node that adds another bias at every step. Convert without the correction that sets step biases"
+        )
     if node.kind == "layer" and "." in node.operation:
         return (
             f"NIR has no node for {node.operation}. Convert with neuron='if' and without analog layers; a plugin's "

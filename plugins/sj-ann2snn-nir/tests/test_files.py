@@ -21,6 +21,7 @@ from sj_ann2snn import (
     FormatError,
     InitialPotential,
     OptionError,
+    StepBias,
     export,
     load_network,
     simulate,
@@ -219,6 +220,18 @@ def test_a_potential_in_front_of_a_layer_is_refused_with_what_to_do(tmp_path: Pa
     snn.recompile()
     with pytest.raises(ExportError, match=r"2: NIR has no initial potential, and no neuron follows.*in front of a neu"):
         export(snn, tmp_path / "net.nir", Nir(target="sinabs"))
+
+
+def test_biases_per_step_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    snn, _ = exact("vectors")
+    snn.add_submodule("steps", StepBias(torch.tensor([0.5])))
+    (layer,) = (node for node in snn.graph.nodes if node.target == "1")
+    with snn.graph.inserting_before(layer):
+        layer.args = (snn.graph.call_module("steps", layer.args),)
+    snn.recompile()
+    with pytest.raises(ExportError, match="steps: NIR has no node that adds another bias at every step"):
+        export(snn, tmp_path / "net.nir", Nir(target="sinabs"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_chain_reader_is_not_given_branches(tmp_path: Path) -> None:

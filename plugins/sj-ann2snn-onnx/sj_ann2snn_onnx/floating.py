@@ -42,6 +42,7 @@ LAYERS: dict[str, Translate] = {
     "MaxPool3d": windows.max_pool,
     "MomentumMaxPool": windows.momentum_max_pool,
     "Scaler": arithmetic.scaler,
+    "StepBias": neurons.step_bias,
     "SumPool": windows.sum_pool,
     "Upsample": resizing.interpolated,
     "UpsamplingBilinear2d": resizing.interpolated,

@@ -19,6 +19,7 @@ from sj_ann2snn import (
     InitialPotential,
     InPlaceNeuron,
     NeuronMaker,
+    StepBias,
     check_export,
     export,
     hookimpl,
@@ -228,6 +229,18 @@ def test_potentials_of_single_neurons(tmp_path: Path) -> None:
     assert_same_steps(snn, x, tmp_path / "net.onnx")
     (waiting,) = (one for one in notes_of(tmp_path / "net.onnx")["states"] if one["input"] == "start.waiting")
     assert (waiting["initial"], waiting["shape"]) == (1.0, [1, 1, 1, 1])
+
+
+def test_biases_per_step(tmp_path: Path) -> None:
+    snn, x = converted("chain")
+    snn.add_submodule("steps", StepBias((torch.rand(3, 8, 1, 1) * 32).round() / 32))
+    (neuron,) = (node for node in snn.graph.nodes if node.target == "1")
+    with snn.graph.inserting_before(neuron):
+        neuron.args = (snn.graph.call_module("steps", neuron.args),)
+    snn.recompile()
+    assert_same_steps(snn, x, tmp_path / "net.onnx")
+    (done,) = (one for one in notes_of(tmp_path / "net.onnx")["states"] if one["input"] == "steps.done")
+    assert (done["initial"], done["shape"]) == (0.0, [1, 1, 1, 1])
 
 
 def test_the_loop_of_the_documentation(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from ...compat import MemoryModule
 from ...layers.affine import ChannelAffine, Scaler
 from ...layers.integer import SumPool
+from ...layers.step_bias import StepBias
 from ...simulation.engine import Call
 from ...simulation.engine.firing import is_spiking
 from ...support.trees import tensors
@@ -64,7 +65,7 @@ class Operations(Synapses):
 
     Attributes:
         spikes: By layer, the operations that unit values (1 or −1) cause: one addition each.
-        sums: By layer, additions that are no synaptic operations: those of sums over windows.
+        sums: By layer, additions that are no synaptic operations: those of sums over windows, and of biases per step.
         products: By layer, multiplications of single elements.
         skipped: Layers among `not_counted` by their name alone, with what they are.
     """
@@ -80,7 +81,7 @@ class Operations(Synapses):
         before, skipped = self.layers.get(call.name), len(self.skipped)
         super().add(call, first)
         if self.layers.get(call.name) == before and len(self.skipped) == skipped:
-            self._element_wise(call)
+            self._element_wise(call, first)
 
     def _count(self, name: str, x: Any, key: Hashable, make: Callable[[], Tensor]) -> None:
         super()._count(name, x, key, make)
@@ -92,8 +93,8 @@ class Operations(Synapses):
         super()._skip(name, operation)
         self.skipped[name] = next(reversed(self.not_counted))
 
-    def _element_wise(self, call: Call) -> None:
-        """A call that multiplies no weights."""
+    def _element_wise(self, call: Call, first: int) -> None:
+        """A call that multiplies no weights, at the step `first` and those after it."""
         module = call.operation
         operation = getattr(module, "operation", module)
         if isinstance(module, nn.Module) and not call.over_time:
@@ -104,6 +105,9 @@ class Operations(Synapses):
             (x,) = tensors(call.args)
             windows = operation.sums(x.ne(0).to(torch.float64).flatten(0, 1))
             self.sums[call.name] = self.sums.get(call.name, 0.0) + float(windows.sum())
+        elif isinstance(module, StepBias):
+            steps = max(0, min(len(call.result), len(module.bias) - first))
+            self.sums[call.name] = self.sums.get(call.name, 0.0) + steps * call.result[0].numel()
         elif isinstance(operation, SCALING_LAYERS) or operation_name(operation) in SCALING:
             values = call.result if isinstance(operation, POOLS) or call.result is not None else call.args
             self.products[call.name] = self.products.get(call.name, 0) + sum(

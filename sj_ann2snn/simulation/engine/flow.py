@@ -10,7 +10,7 @@ from torch import fx, nn
 from torch.nn.modules.conv import _ConvNd
 
 from ...compat import MemoryModule, is_plain_if
-from ...layers import ChannelAffine, InitialPotential, InPlaceNeuron, Scaler, Stepwise
+from ...layers import ChannelAffine, InitialPotential, InPlaceNeuron, Scaler, StepBias, Stepwise
 from ...support.structures import is_built
 
 __all__ = ["Flow", "ScaledSum"]
@@ -129,7 +129,7 @@ def _exclusive(varying: frozenset[fx.Node], modules: dict[str, nn.Module]) -> fr
 
 def _makes_memory(module: nn.Module) -> bool:
     return (
-        isinstance(module, (nn.Linear, _ConvNd, Scaler, ChannelAffine, InPlaceNeuron))
+        isinstance(module, (nn.Linear, _ConvNd, Scaler, ChannelAffine, InPlaceNeuron, StepBias))
         or is_plain_if(module)
         or (isinstance(module, Stepwise) and module.operation in OWN_MEMORY)
     )

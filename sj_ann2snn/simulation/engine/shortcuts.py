@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...layers import CumulativeMax, CumulativeMaxPool, InitialPotential, Stepwise
+from ...layers import CumulativeMax, CumulativeMaxPool, InitialPotential, StepBias, Stepwise
 from ...support.shapes import pair
 from .firing import can_fire_in_place, fire, is_spiking
 from .lookup import lookup_convolution
@@ -38,6 +38,8 @@ def shortcut_of(module: nn.Module, dtype: torch.dtype | None = None) -> Shortcut
         return _pool_in_place
     if isinstance(module, InitialPotential):
         return _start_in_place
+    if isinstance(module, StepBias):
+        return _add_in_place
     pool = module.operation if isinstance(module, Stepwise) else module
     if _averages_disjoint_windows(pool):
         return _average_by_slices
@@ -50,6 +52,10 @@ def _fire(neuron: nn.Module, x_seq: Tensor, overwrite: bool) -> Tensor | None:
 
 def _start_in_place(potential: InitialPotential, x_seq: Tensor, overwrite: bool) -> Tensor | None:
     return potential.start_(x_seq) if overwrite else None
+
+
+def _add_in_place(steps: StepBias, x_seq: Tensor, overwrite: bool) -> Tensor | None:
+    return steps.add_(x_seq) if overwrite else None
 
 
 def _pool_in_place(pool: CumulativeMax | CumulativeMaxPool, x_seq: Tensor, overwrite: bool) -> Tensor | None:

@@ -17,7 +17,7 @@ from sj_ann2snn.simulation.engine import packed_convolutions, packed_layers, pac
 from sj_ann2snn.simulation.engine.flow import Flow
 from sj_ann2snn.simulation.engine.packed import PackedCounts, PackedSpikes
 
-from ...helpers.networks import relative_error, using_threads
+from ...helpers.networks import StepBiases, relative_error, using_threads
 
 pytest.importorskip("numba", reason="numba is not installed")
 
@@ -451,6 +451,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "99.9%": {"mode": "99.9%"},
     "per channel from θ/2": {"mode": "99.9%", "channel_wise": True, "initial_potential": 0.5},
     "low": {"mode": 0.3},
+    "biases per step": {"mode": 0.8, "channel_wise": True, "corrections": StepBiases()},
 }
 
 
