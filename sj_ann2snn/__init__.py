@@ -41,7 +41,7 @@ from .contracts.replacements import (
     Weighted,
 )
 from .contracts.site import Site, Value, Varies
-from .contracts.trial import Activations, Trial, TrialOutput, TrialSite
+from .contracts.trial import Activations, Trial, TrialLayer, TrialOutput, TrialSite
 from .contracts.values import NodeReference
 from .conversion.converter import Converter
 from .conversion.report import ConversionCheck, ConversionReport, ReportEntry
@@ -251,6 +251,7 @@ __all__ = [
     "SumPool",
     "TracingError",
     "Trial",
+    "TrialLayer",
     "TrialOutput",
     "TrialSite",
     "TunedPoint",

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..contracts.exporter import Exporter
-from ..conversion.quantize import BITS
+from ..conversion.weights_argument import WEIGHTS
 from ..errors import InputError, OptionError
 from ..evaluation.export_check import ExportCheck, check_export
 from ..hooks.options import declared_options
@@ -72,7 +72,10 @@ def add_parser(commands: Subparsers) -> None:
         "file's suffix)",
     )
     parser.add_argument(
-        "--weights", choices=tuple(BITS), help="compute with integers only, with weights of that width (needed by c)"
+        "--weights",
+        choices=tuple(WEIGHTS),
+        help="int4, int8, int16: compute with integers only, with weights of that width (needed by c); tuned: "
+        "corrections may change weights; or both",
     )
     parser.add_argument(
         "--check",

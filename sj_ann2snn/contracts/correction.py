@@ -12,7 +12,8 @@ __all__ = ["Correction"]
 
 
 class Correction(abc.ABC):
-    """Adjusts scales, biases and initial potentials of a converted network before it is built.
+    """Adjusts scales, biases and initial potentials of a converted network before it is built, and, where the caller
+    allows it (`Trial.tunes_weights`), weights.
 
     >>> import torch
     >>> from sj_ann2snn import Converter, Correction

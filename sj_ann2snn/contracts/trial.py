@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -14,10 +14,11 @@ from tqdm.auto import tqdm
 from ..errors import CorrectionError
 from ..support.trees import map_leaves
 from ..support.wording import listed, shown
+from .trial_layer import Arriving, TrialLayer
 from .trial_output import TrialOutput
 from .trial_site import TrialSite
 
-__all__ = ["Activation", "Activations", "Trial", "TrialOutput", "TrialRunner", "TrialSite"]
+__all__ = ["Activation", "Activations", "Arriving", "Trial", "TrialLayer", "TrialOutput", "TrialRunner", "TrialSite"]
 
 T_co = TypeVar("T_co")
 
@@ -32,10 +33,12 @@ class Activations:
     Attributes:
         sites: The activation ``[N, C, ...]`` of every site, in the units of its currents.
         output: The ANN's output.
+        layers: The result ``[N, ...]`` of every layer in `Trial.layers`, in the ANN's units.
     """
 
     sites: dict[str, Tensor]
     output: Any
+    layers: dict[str, Tensor] = field(default_factory=dict)
 
 
 class TrialRunner(Protocol):
@@ -47,8 +50,15 @@ class TrialRunner(Protocol):
     def activations(self, inputs: tuple[Any, ...]) -> Activations:
         """The ANN's activations and output."""
 
-    def run(self, inputs: tuple[Any, ...], steps: int, emit: Activation) -> Any:
-        """The network's outputs ``[T, N, ...]``, with `emit` in place of its neurons."""
+    def run(
+        self,
+        inputs: tuple[Any, ...],
+        steps: int,
+        emit: Activation,
+        weights: Mapping[str, Tensor],
+        arriving: Arriving | None,
+    ) -> Any:
+        """The network's outputs ``[T, N, ...]``, with `emit` in place of its neurons and `weights` in its layers."""
 
 
 class Trial:
@@ -58,6 +68,8 @@ class Trial:
         sites: The spiking layers, in order of execution. An activation of both signs is replaced by two neurons, and
             each of them is a site.
         outputs: The tensors that the network returns, in order.
+        layers: The layers whose weights may change, in order of execution; empty unless `tunes_weights`.
+        tunes_weights: True if the caller allows weights to change, by ``Converter(weights="tuned")``.
         notes: What corrections have said for the report.
         readout: Name and options of the readout for which the network is adjusted; None for any.
     """
@@ -69,8 +81,10 @@ class Trial:
         *,
         outputs: Iterable[TrialOutput],
         progress: bool,
+        layers: Iterable[TrialLayer] | None = None,
     ) -> None:
         self.sites, self.outputs = tuple(sites), tuple(outputs)
+        self.layers, self.tunes_weights = tuple(layers or ()), layers is not None
         self.notes: tuple[str, ...] = ()
         self.readout: tuple[str, dict[str, Any]] | None = None
         self._runner, self._progress = runner, progress
@@ -109,18 +123,60 @@ class Trial:
         """The ANN's activations at every site for `inputs`, and its output."""
         return self._runner.activations(_as_tuple(inputs))
 
-    def run(self, inputs: Any, steps: int, activation: Activation | None = None) -> Any:
+    def layer(self, name: str) -> TrialLayer:
+        """The layer called `name`, whose weights may change.
+
+        Raises:
+            CorrectionError: The caller does not allow weights to change, or there is no such layer.
+        """
+        if not self.tunes_weights:
+            raise CorrectionError(
+                f"The weights of {shown(name)} may not change: the converter was not given weights='tuned'. Convert "
+                "with Converter(..., weights='tuned'), or have the correction look at trial.tunes_weights first."
+            )
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        raise CorrectionError(
+            f"{shown(name)} is not a layer whose weights may change; these are "
+            f"{listed(layer.name for layer in self.layers) or 'none'}."
+        )
+
+    def run(
+        self,
+        inputs: Any,
+        steps: int,
+        activation: Activation | None = None,
+        *,
+        weights: Mapping[str, Tensor] | None = None,
+        arriving: Arriving | None = None,
+    ) -> Any:
         """The network's outputs ``[T, N, ...]`` at each of the first `steps` steps, nested as the network returns them.
 
-        Everything between the sites propagates gradients, if they are enabled.
+        Everything between the sites propagates gradients, if they are enabled. The layers run one after the other, each
+        over all steps, so what `activation` and `arriving` adjust at a site or layer takes effect there.
 
         Args:
             inputs: The network's input; a tuple for several inputs.
             steps: T.
             activation: Returns what a site emits for its currents ``[T, N, C, ...]``; by default, the neuron with its
                 adjustments so far.
+            weights: By the names of `layers`, weights to run with instead of those so far; gradients reach them.
+            arriving: Called with every layer of `layers` and the inputs ``[T, N, ...]`` that arrive there, without
+                gradients and in the ANN's units, before the layer computes; T is 1 in front of the first neuron.
+
+        Raises:
+            CorrectionError: `weights` or `arriving` is given, but the caller does not allow weights to change; or
+                `weights` names no layer, or has another shape or values that are not finite.
         """
-        outputs = self._runner.run(_as_tuple(inputs), steps, activation or _fire)
+        given = {name: self._checked_weight(name, weight) for name, weight in (weights or {}).items()}
+        if arriving is not None and not self.tunes_weights:
+            raise CorrectionError(
+                "run(arriving=...) shows the inputs of layers whose weights may change, but the converter was not "
+                "given weights='tuned'. Convert with Converter(..., weights='tuned'), or have the correction look at "
+                "trial.tunes_weights first."
+            )
+        outputs = self._runner.run(_as_tuple(inputs), steps, activation or _fire, given, arriving)
         biases = {place: one for one in self.outputs if one.adjustable for place in one._places}
         place = itertools.count()
 
@@ -175,6 +231,15 @@ class Trial:
         for what, value in checked.items():
             setattr(site, what, value)
 
+    def adjust_weight(self, name: str, weight: Tensor) -> None:
+        """Set the weights of the layer called `name`, in the ANN's units and in the shape of `TrialLayer.weight`.
+
+        Raises:
+            CorrectionError: The caller does not allow weights to change, there is no such layer, or the weights have
+                another shape or are not finite.
+        """
+        self.layer(name).weight = self._checked_weight(name, weight).detach().clone()
+
     def adjust_output(self, bias: Tensor, output: str | None = None) -> None:
         """Set the adjustment of an output's bias, ``[C]``, in the ANN's units.
 
@@ -207,6 +272,16 @@ class Trial:
             options: Its options.
         """
         self.readout = name, options
+
+    def _checked_weight(self, name: str, weight: Any) -> Tensor:
+        """`weight` as the layer called `name` takes it, still with its gradient."""
+        layer = self.layer(name)
+        what = f"the weight of {layer.name}"
+        _check_tensor(weight, layer.shape, layer.weight, what)
+        if not weight.is_floating_point():
+            raise CorrectionError(f"{what[:1].upper()}{what[1:]} was set to {weight.dtype}; it must be floating point.")
+        taken: Tensor = weight.to(layer.weight)
+        return taken
 
     def _output(self, name: str | None) -> TrialOutput:
         matching = [one for one in self.outputs if name is None or one.name == name]

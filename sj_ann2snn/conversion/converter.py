@@ -31,7 +31,7 @@ from .legacy_arguments import UNSET, warn_of_momentum
 from .neurons import Neurons
 from .plan import make_plan
 from .prepare import prepare
-from .quantize import quantize, weight_bits
+from .quantize import quantize
 from .report import ConversionCheck, ConversionReport, joined_checks, joined_reports
 from .reporting import make_check, make_report
 from .rewrite import build_network, rewrite_normalized
@@ -42,6 +42,7 @@ from .spike_checks import require_spikes
 from .submodule import Part, module_names, parts_to_convert, put_back, require_inside
 from .submodule_search import what_to_name
 from .verify import verify
+from .weights_argument import weights_asked
 
 __all__ = ["Converter"]
 
@@ -98,7 +99,8 @@ class Converter:
         verify: Check on two samples that the network with folded scales computes what the ANN computes.
         weights: `"int4"`, `"int8"` or `"int16"` for a network that computes with integers only: weights of that width
             and integer biases, an integer threshold for each channel, binary spikes. The input is rounded to 8 bits.
-            By default, floating point.
+            By default, floating point. `"tuned"` lets corrections change weights, on the calibration data and without
+            labels; without it they are the ANN's, up to scales. `"tuned-int8"` does both, as do the other widths.
         shared_scales: One scale for all neurons whose spikes are added up, the mean of theirs; per channel, if scales
             are. Then no shortcut of a residual network multiplies spikes, in integers or in floating point.
         distributed: Share the calibration between the processes of a torch.distributed group, all of which convert the
@@ -157,7 +159,7 @@ class Converter:
         self.weights = weights
         Distributed.of(distributed)  # says what is wrong with it
         self.distributed = distributed
-        self._bits = weight_bits(weights)
+        self._weights = weights_asked(weights)
         self.shared_scales = require_flag("shared_scales", shared_scales)
         with neutral():
             self._selection = Selection(
@@ -224,7 +226,14 @@ class Converter:
         if self.verify:
             verify(draft, rewrite_normalized(draft))
         chosen = self._neurons(part)
-        draft = correct(draft, self._selection.corrections, chosen, part.data, progress=self.progress)
+        draft = correct(
+            draft,
+            self._selection.corrections,
+            chosen,
+            part.data,
+            tunes_weights=self._weights.tuned,
+            progress=self.progress,
+        )
         neurons: dict[fx.Node, nn.Module] = {}
 
         def make_neuron(draft: Draft, node: fx.Node, *, negative: bool = False) -> nn.Module:
@@ -234,9 +243,9 @@ class Converter:
 
         network = build_network(draft, make_neuron, chosen.who)
         note_quiet_layers(draft, network, neurons)
-        if self._bits is not None:
+        if self._weights.bits is not None:
             samples = samples_for(draft, part.data.whole, part.data.first)
-            quantize(network, draft.samples, samples, self._bits)
+            quantize(network, draft.samples, samples, self._weights.bits)
         if self.steps is not None:
             warn_of_quiet_layers(network, self.steps)
         return network, draft

@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 from ..compat import starting_potential
 from ..contracts.correction import Correction
 from ..contracts.trial import Trial
+from ..contracts.trial_layer import TrialLayer
 from ..contracts.trial_site import TrialSite
 from ..errors import CorrectionError
 from ..support.blame import Culprit, blame
@@ -19,10 +20,11 @@ from ..support.names import NEGATIVE
 from .absorb import absorb_bias
 from .calibrate import CalibrationData
 from .channel_layout import ChannelLayout
-from .draft import Adjustment, Draft, NegativeNeuron
+from .draft import Adjustment, Draft, NegativeNeuron, TunedLayer
 from .neurons import Neurons
 from .rewrite import rewrite_spiking
 from .scale import scale_values
+from .trial_layers import LayerProbe, make_layers, put_weights
 from .trial_outputs import add_output_biases, trial_outputs
 from .trial_runner import GraphRunner, Probe, Unit
 
@@ -35,6 +37,7 @@ def correct(
     neurons: Neurons,
     batches: CalibrationData,
     *,
+    tunes_weights: bool,
     progress: bool,
 ) -> Draft:
     """Have `corrections` adjust the network, one after the other.
@@ -44,10 +47,11 @@ def correct(
         corrections: Each with its name and owner for messages.
         neurons: Makes the neurons.
         batches: The calibration data.
+        tunes_weights: They may change weights.
         progress: Show progress bars.
 
     Returns:
-        The draft with the λ, biases, biases per step, initial potentials and readout that they chose.
+        The draft with the λ, weights, biases, biases per step, initial potentials and readout that they chose.
 
     Raises:
         CorrectionError: A correction set a value that the network cannot take.
@@ -56,20 +60,23 @@ def correct(
     if not corrections:
         return draft
     tried: dict[fx.Node, list[TrialSite]] = {}
+    layers = make_layers(draft) if tunes_weights else None
     # The first rank has all of the data and adjusts the network; the others take over what it found.
     whole = list(batches.whole) if batches.ranks.sharded else batches
-    trial, runner = _make_trial(draft, neurons, tried, whole, progress and batches.ranks.is_first)
+    trial, runner = _make_trial(draft, neurons, tried, layers, whole, progress and batches.ranks.is_first)
     found = batches.ranks.from_first(lambda: _adjusted(trial, runner, corrections), draft.device)
     if not batches.ranks.is_first:
         found.put_into(trial)
-    return _apply(draft.evolve(notes=found.notes), trial, tried, neurons)
+    draft = put_weights(draft.evolve(notes=found.notes, tuned=found.tuned), layers or {})
+    return _apply(draft, trial, tried, neurons)
 
 
 def _adjusted(trial: Trial, runner: GraphRunner, corrections: Sequence[tuple[Correction, Culprit]]) -> _Adjusted:
     """Have the corrections adjust the network on trial."""
     notes: list[str] = []
+    by: dict[str, list[str]] = {layer.name: [] for layer in trial.layers}
     for correction, who in corrections:
-        before = len(trial.notes)
+        before, weights = len(trial.notes), [layer.weight.clone() for layer in trial.layers]
         try:
             with blame(who, "", correction, "correct"), runner.watched(who):
                 correction.correct(trial)
@@ -77,7 +84,11 @@ def _adjusted(trial: Trial, runner: GraphRunner, corrections: Sequence[tuple[Cor
             raise CorrectionError(f"{error} ({who})") from error
         _check_adjustments(trial, who)
         notes += [f"{who}: {note}" for note in trial.notes[before:]]
-    return _Adjusted.of(trial, tuple(notes))
+        for layer, weight in zip(trial.layers, weights, strict=True):
+            if not torch.equal(layer.weight, weight):
+                by[layer.name].append(str(who))
+    tuned = [TunedLayer(one.name, tuple(by[one.name]), one.change) for one in trial.layers if one.changed]
+    return _Adjusted.of(trial, tuple(notes), tuple(tuned))
 
 
 @dataclass(frozen=True)
@@ -86,29 +97,41 @@ class _Adjusted:
 
     sites: list[tuple[Tensor, Tensor, Tensor | None, Tensor]]
     outputs: list[Tensor]
+    weights: dict[str, Tensor]
     readout: tuple[str, dict[str, Any]] | None
     notes: tuple[str, ...]
+    tuned: tuple[TunedLayer, ...]
 
     @classmethod
-    def of(cls, trial: Trial, notes: tuple[str, ...]) -> _Adjusted:
+    def of(cls, trial: Trial, notes: tuple[str, ...], tuned: tuple[TunedLayer, ...]) -> _Adjusted:
         sites = [(site.scale, site.bias, site.step_bias, site.initial_potential) for site in trial.sites]
-        return cls(sites, [output.bias for output in trial.outputs], trial.readout, notes)
+        outputs = [output.bias for output in trial.outputs]
+        weights = {layer.name: layer.weight for layer in trial.layers if layer.changed}
+        return cls(sites, outputs, weights, trial.readout, notes, tuned)
 
     def put_into(self, trial: Trial) -> None:
         for site, values in zip(trial.sites, self.sites, strict=True):
             site.scale, site.bias, site.step_bias, site.initial_potential = values
         for output, bias in zip(trial.outputs, self.outputs, strict=True):
             output.bias = bias
+        for layer in trial.layers:
+            layer.weight = self.weights.get(layer.name, layer.weight)
         trial.readout = self.readout
 
 
 def _make_trial(
-    draft: Draft, neurons: Neurons, tried: dict[fx.Node, list[TrialSite]], batches: Iterable[Any], progress: bool
+    draft: Draft,
+    neurons: Neurons,
+    tried: dict[fx.Node, list[TrialSite]],
+    layers: dict[fx.Node, TrialLayer] | None,
+    batches: Iterable[Any],
+    progress: bool,
 ) -> tuple[Trial, GraphRunner]:
     """The trial that the corrections receive, and its runner.
 
-    `tried` is filled with the sites of every node: one, or one per sign.
+    `tried` is filled with the sites of every node: one, or one per sign. Without `layers`, no weights may change.
     """
+    known = layers or {}
     names = {decision.site.name for decision in draft.plan.decisions.values()}
 
     def probe(draft: Draft, node: fx.Node, *, negative: bool = False) -> nn.Module:
@@ -117,15 +140,19 @@ def _make_trial(
         tried.setdefault(node, []).append(site)
         return Probe(site, layout)
 
-    network = rewrite_spiking(draft, probe, neurons.who)
+    def wrap(node: fx.Node, layer: nn.Module, folds: tuple[Tensor, Tensor]) -> nn.Module:
+        return LayerProbe(known[node], layer, folds) if node in known else layer
+
+    network = rewrite_spiking(draft, probe, neurons.who, wrap)
     sites = [site for node in draft.plan.spikes for site in tried[node]]
     units = {node: _units(draft, node, tried[node]) for node in draft.plan.spikes}
-    runner = GraphRunner(network, draft, units, batches)
+    runner = GraphRunner(network, draft, units, {node: layer.name for node, layer in known.items()}, batches)
     trial = Trial(
         sites,
         runner,
         outputs=trial_outputs(draft),
         progress=progress,
+        layers=None if layers is None else layers.values(),
     )
     return trial, runner
 
@@ -145,6 +172,12 @@ def _check_adjustments(trial: Trial, who: Culprit) -> None:
                     f"{who} left values from {float(value.min()):.4g} to {float(value.max()):.4g} in the {what} of "
                     f"{site.name}; they must be {wanted}. {who.advice}"
                 )
+    for layer in trial.layers:
+        if layer.weight.shape != layer.shape or not bool(layer.weight.isfinite().all()):
+            raise CorrectionError(
+                f"{who} left a weight of shape {tuple(layer.weight.shape)} in {layer.name}, or one that is not finite; "
+                f"it must be finite and keep its shape, {layer.shape}. {who.advice}"
+            )
     if not all(bool(output.bias.isfinite().all()) for output in trial.outputs):
         raise CorrectionError(f"{who} left a value that is not finite in the output's bias. {who.advice}")
 

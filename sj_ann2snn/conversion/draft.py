@@ -30,6 +30,7 @@ __all__ = [
     "NegativeNeuron",
     "Plan",
     "ScalePlan",
+    "TunedLayer",
 ]
 
 APPROXIMATED = "ann2snn_approximated"
@@ -171,6 +172,21 @@ class NegativeNeuron:
 
 
 @dataclass(frozen=True)
+class TunedLayer:
+    """A layer whose weights corrections changed.
+
+    Attributes:
+        name: Qualified name of the layer.
+        by: The corrections that changed them, each with its distribution.
+        change: The norm of the change, relative to that of the ANN's weights (with BatchNorm absorbed).
+    """
+
+    name: str
+    by: tuple[str, ...]
+    change: float
+
+
+@dataclass(frozen=True)
 class Draft:
     """A network on its way from ANN to SNN: every stage takes a draft and returns a new one; none changes its own.
 
@@ -192,7 +208,8 @@ class Draft:
         units: Value of one spike at every spiking node.
         scales: Scales, folds and scalers.
         adjustments: What corrections add to the currents of neurons.
-        layers: Layers to which corrections gave another bias, by qualified name; see `layer`.
+        layers: Layers to which corrections gave another bias or other weights, by qualified name; see `layer`.
+        tuned: The layers whose weights corrections changed.
         readout: Name and options of the readout for which corrections adjusted the network.
         notes: What corrections say in the report.
     """
@@ -215,6 +232,7 @@ class Draft:
     scales: ScalePlan = field(default_factory=ScalePlan)
     adjustments: Mapping[fx.Node, Adjustment] = field(default_factory=dict)
     layers: Mapping[str, nn.Module] = field(default_factory=dict)
+    tuned: tuple[TunedLayer, ...] = ()
     readout: tuple[str, dict[str, Any]] | None = None
     notes: tuple[str, ...] = ()
 

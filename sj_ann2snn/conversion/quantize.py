@@ -12,11 +12,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..compat import fresh_memories, reset_memories
-from ..errors import IntegerError, OptionError
+from ..errors import IntegerError
 from ..integers.recording import recorded
 from ..layers import ChannelAffine, IntegerIF, IntegerInput, Scaler, Stepwise
 from ..support.shapes import along_axis
-from ..support.wording import shown
 from .graph.weights import output_factor, scaled_layer, with_parameters
 from .integer_corrections import RoundedLayer, correct_rounding
 from .integer_groups import Group, Member, by_channel
@@ -25,10 +24,7 @@ from .integer_units import LARGEST_SUM, Units
 from .problems import lines_of
 from .round_weights import by_output
 
-__all__ = ["BITS", "quantize", "weight_bits"]
-
-BITS = {"int4": 4, "int8": 8, "int16": 16}
-"""The allowed `weights` and their bits."""
+__all__ = ["quantize"]
 
 FACTOR_BITS = 16
 """Bits of what shortcuts multiply spikes by; a product of a spike costs no multiplication."""
@@ -44,22 +40,6 @@ FINEST_RESULT = 1024
 
 CLIPS = torch.arange(0.5, 1.001, 0.02, dtype=torch.float64)
 """Shares of the largest weight that are tried as the largest one that is represented."""
-
-
-def weight_bits(weights: str | None) -> int | None:
-    """The bits that `weights` asks for; None for floating point.
-
-    Raises:
-        OptionError: It is not known.
-    """
-    if weights is None:
-        return None
-    if not isinstance(weights, str) or weights not in BITS:
-        raise OptionError(
-            f"weights={shown(weights)} is not known. Allowed are {', '.join(map(repr, BITS))}, for integers of that "
-            "width, and None, for floating point."
-        )
-    return BITS[weights]
 
 
 def quantize(network: fx.GraphModule, two_samples: tuple[Any, ...], samples: Samples, bits: int) -> None:

@@ -63,6 +63,8 @@ class ConversionReport:
         settings: What else reproduces the conversion: `channel_wise`, T if it was given, and the options of the mode,
             the neuron, the corrections and the mappers that were given or suggested by the mode.
         integers: The widths of a network of integers, and what is not pure in it; None for floating point.
+        tuned: The layers whose weights corrections changed, each with the fields `name`, `by` (these corrections) and
+            `change`, the norm of the change relative to that of the ANN's weights.
     """
 
     mode: str
@@ -75,6 +77,7 @@ class ConversionReport:
     notes: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     integers: IntegerReport | None = None
+    tuned: tuple[Any, ...] = ()
 
     def __iter__(self) -> Iterator[ReportEntry]:
         return iter(self.entries)
@@ -124,9 +127,16 @@ class ConversionReport:
         unknown = [entry.name for entry in self.entries if entry.channels_unknown]
         if unknown:
             lines.append(f"one λ for all channels, whose dimension is not known: {', '.join(unknown)}")
+        lines += self._tuned_weights()
         if self.integers is not None:
             lines += self.integers.lines()
         return "\n".join([*lines, *self.notes])
+
+    def _tuned_weights(self) -> Iterator[str]:
+        """A line per list of corrections, with the layers whose weights they changed."""
+        for by in dict.fromkeys(one.by for one in self.tuned):
+            layers = ", ".join(f"{one.name} ({one.change:.2g})" for one in self.tuned if one.by == by)
+            yield f"weights changed by {' and '.join(by)}, each by this share of their norm: {layers}"
 
 
 @dataclass(frozen=True)
@@ -183,6 +193,7 @@ def joined_reports(reports: Sequence[ConversionReport]) -> ConversionReport:
         scalers=tuple(name for report in reports for name in report.scalers),
         notes=tuple(dict.fromkeys(note for report in reports for note in report.notes)),
         integers=joined_integers([report.integers for report in reports]),
+        tuned=tuple(layer for report in reports for layer in report.tuned),
     )
 
 

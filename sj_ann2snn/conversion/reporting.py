@@ -17,6 +17,7 @@ from .graph.canonical import ORIGIN
 from .integer_report import integer_report
 from .report import ConversionCheck, ConversionReport, ReportEntry
 from .selection import Selection
+from .weights_argument import weights_asked
 
 __all__ = ["make_check", "make_report"]
 
@@ -40,7 +41,7 @@ def make_report(
         asked: Arguments of the converter itself that the selection does not know.
         steps: The number of time steps that it is meant for.
     """
-    weights: str | None = asked.get("weights")
+    integers = weights_asked(asked.get("weights")).integers
     return ConversionReport(
         mode=str(selection.normalization),
         mode_owner=str(selection.mode_owner),
@@ -51,7 +52,8 @@ def make_report(
         scalers=tuple(prefix + name for name, module in network.named_modules() if isinstance(module, Scaler)),
         notes=draft.notes,
         settings={**selection.settings, **asked},
-        integers=None if weights is None else integer_report(network, weights, steps, prefix),
+        integers=None if integers is None else integer_report(network, integers, steps, prefix),
+        tuned=tuple(replace(one, name=prefix + one.name) for one in draft.tuned),
     )
 
 

@@ -28,7 +28,7 @@ from .network_builder import NetworkBuilder
 from .round_weights import round_weights
 from .site_notes import NoteTaker
 
-__all__ = ["NeuronFactory", "build_network", "rewrite_normalized", "rewrite_spiking"]
+__all__ = ["LayerWrapper", "NeuronFactory", "build_network", "rewrite_normalized", "rewrite_spiking"]
 
 
 MakerName = Callable[[Draft, fx.Node], Culprit]
@@ -41,14 +41,21 @@ class NeuronFactory(Protocol):
     def __call__(self, draft: Draft, node: fx.Node, *, negative: bool = False) -> nn.Module: ...
 
 
+LayerWrapper = Callable[[fx.Node, nn.Module, tuple[Tensor, Tensor]], nn.Module]
+"""Takes a node, the layer that stands for it, and the factors of input and output channels that were folded into its
+weights; returns what the network shall call instead."""
+
+
 def rewrite_normalized(draft: Draft) -> fx.GraphModule:
     """The ANN with scales folded in and activations kept; each activation has the value of its neuron's firing rate."""
     return _Normalized(draft).run()
 
 
-def rewrite_spiking(draft: Draft, make_neuron: NeuronFactory, maker: MakerName) -> fx.GraphModule:
+def rewrite_spiking(
+    draft: Draft, make_neuron: NeuronFactory, maker: MakerName, wrap: LayerWrapper | None = None
+) -> fx.GraphModule:
     """The network with scales folded in, neurons in place of activations, and every operation aware of step modes."""
-    return _Spiking(draft, make_neuron, maker).run()
+    return _Spiking(draft, make_neuron, maker, wrap).run()
 
 
 def build_network(draft: Draft, make_neuron: NeuronFactory, maker: MakerName) -> fx.GraphModule:
@@ -83,6 +90,10 @@ class _Rewriter(abc.ABC):
     def _module_with_memory(self, node: fx.Node, decision: Decision, replacement: Replacement) -> nn.Module | None:
         """The module with memory that `replacement` puts in place of the operation; None if it keeps the operation."""
 
+    def _with_folds(self, node: fx.Node, layer: nn.Module, folds: tuple[Tensor, Tensor]) -> nn.Module:
+        """What the network calls for a layer into which `folds` are folded."""
+        return layer
+
     def _node(self, node: fx.Node) -> Any:
         if node.op == "output":
             return self.builder.output(node)
@@ -109,7 +120,8 @@ class _Rewriter(abc.ABC):
         if node in self.draft.scales.folds:
             incoming, outgoing = self.draft.scales.folds[node]
             layer = scaled_layer(self.draft.layer(node), inputs=incoming, outputs=outgoing)
-            return self.builder.call(node, str(node.target), self._step_module(node, layer))
+            made = self._with_folds(node, self._step_module(node, layer), (incoming, outgoing))
+            return self.builder.call(node, str(node.target), made)
         return self._own_operation(node, decision.site.name)
 
     def _own_operation(self, node: fx.Node, name: str) -> fx.Node:
@@ -169,14 +181,19 @@ class _Normalized(_Rewriter):
 
 
 class _Spiking(_Rewriter):
-    def __init__(self, draft: Draft, make_neuron: NeuronFactory, maker: MakerName) -> None:
+    def __init__(
+        self, draft: Draft, make_neuron: NeuronFactory, maker: MakerName, wrap: LayerWrapper | None = None
+    ) -> None:
         super().__init__(draft)
-        self.make_neuron, self.maker = make_neuron, maker
+        self.make_neuron, self.maker, self.wrap = make_neuron, maker, wrap
 
     def run(self) -> fx.GraphModule:
         network = super().run()
         self.notes.finish(network)
         return network
+
+    def _with_folds(self, node: fx.Node, layer: nn.Module, folds: tuple[Tensor, Tensor]) -> nn.Module:
+        return layer if self.wrap is None else self.wrap(node, layer, folds)
 
     def _module_with_memory(self, node: fx.Node, decision: Decision, replacement: Replacement) -> nn.Module | None:
         if decision.site.varies < Varies.VARYING:

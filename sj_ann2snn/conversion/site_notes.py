@@ -61,7 +61,9 @@ class NoteTaker:
         decision = self.draft.plan.decisions.get(node)
         replacement = None if decision is None else decision.replacement
         if node.op == "call_module" and str(node.target) in self.draft.layers:
-            self._biases[str(made.target)] = self._own_bias(node, network[str(made.target)])
+            bias = self._own_bias(node, network[str(made.target)])
+            if bias is not None:
+                self._biases[str(made.target)] = bias
         if decision is None or isinstance(replacement, Spike):
             return
         stands_for = node.meta.get(APPROXIMATED) or (decision.site.operation_name if node.meta.get(COMMUTED) else None)
@@ -69,14 +71,17 @@ class NoteTaker:
         if stands_for or (inexact and decision.mapper):
             self._approximate[str(made.target)] = stands_for or decision.site.operation_name
 
-    def _own_bias(self, node: fx.Node, module: object) -> Tensor:
-        """The bias of the ANN's own layer, in the scale of the layer that corrections have changed."""
+    def _own_bias(self, node: fx.Node, module: object) -> Tensor | None:
+        """The bias of the ANN's own layer, in the scale of the layer that corrections have changed; None if neither
+        has one."""
         layer = self.draft.module.get_submodule(str(node.target))
         if node in self.draft.scales.folds:
             incoming, outgoing = self.draft.scales.folds[node]
             layer = scaled_layer(layer, inputs=incoming, outputs=outgoing)
         corrected: Any = module.operation if isinstance(module, Stepwise) else module
         bias = getattr(layer, "bias", None)
+        if corrected.bias is None:
+            return None
         return (torch.zeros_like(corrected.bias) if bias is None else bias).detach().cpu()
 
     def finish(self, network: fx.GraphModule) -> None:

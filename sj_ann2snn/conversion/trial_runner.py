@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, fx
 
 from ..compat import reset_net
 from ..contracts.trial import Activation, Activations, TrialSite
+from ..contracts.trial_layer import Arriving
 from ..errors import Ann2SnnError, CalibrationError, CorrectionError, PluginError
 from ..layers import MemoryLayer
 from ..simulation.engine.flow import Flow
@@ -26,6 +28,7 @@ from ..support.untouched import Untouched
 from ..support.wording import is_fault
 from .channel_layout import ChannelLayout
 from .draft import Draft
+from .trial_layers import LayerProbe
 
 __all__ = ["GraphRunner", "Probe", "Unit"]
 
@@ -72,9 +75,10 @@ class GraphRunner:
     """Runs a network and its ANN for a `Trial`; see `TrialRunner`.
 
     Args:
-        network: The rewritten network with a `Probe` at every site.
+        network: The rewritten network with a `Probe` at every site and a `LayerProbe` for every layer that may change.
         draft: The draft it was built from.
         units: For the ANN's nodes that have sites, the units of their activations.
+        layers: The names of the layers that may change, by the ANN's nodes.
         batches: The calibration data.
     """
 
@@ -83,11 +87,13 @@ class GraphRunner:
         network: fx.GraphModule,
         draft: Draft,
         units: Mapping[fx.Node, Sequence[Unit]],
+        layers: Mapping[fx.Node, str],
         batches: Iterable[Any],
     ) -> None:
-        self._network, self._ann, self._units = network, draft.module, units
+        self._network, self._ann, self._units, self._layers = network, draft.module, units, layers
         self._batches, self._signature, self._device = batches, draft.signature, draft.device
         self._probes = [module for module in network.modules() if isinstance(module, Probe)]
+        self._layer_probes = [module for module in network.modules() if isinstance(module, LayerProbe)]
         self._inputs: tuple[Any, ...] | None = None
         self._before: Untouched | None = None
         self._who = Culprit("The correction")
@@ -130,15 +136,24 @@ class GraphRunner:
 
     def activations(self, inputs: tuple[Any, ...]) -> Activations:
         """The ANN's activations and output."""
-        recorder = _ActivationRecorder(self._ann, self._units)
+        recorder = _ActivationRecorder(self._ann, self._units, self._layers)
         with torch.no_grad():
             output = recorder.run(*inputs)
-        return Activations(recorder.seen, output)
+        return Activations(recorder.seen, output, recorder.results)
 
-    def run(self, inputs: tuple[Any, ...], steps: int, emit: Activation) -> Any:
-        """The network's outputs ``[T, N, ...]``, with `emit` in place of its neurons."""
+    def run(
+        self,
+        inputs: tuple[Any, ...],
+        steps: int,
+        emit: Activation,
+        weights: Mapping[str, Tensor] = MappingProxyType({}),
+        arriving: Arriving | None = None,
+    ) -> Any:
+        """The network's outputs ``[T, N, ...]``, with `emit` in place of its neurons and `weights` in its layers."""
         for probe in self._probes:
             probe.emit = self._guarded(emit)
+        for layer in self._layer_probes:
+            layer.given, layer.arriving = weights.get(layer.layer.name), arriving
         runner = Runner(self._network, self._flow, steps, Tiling("cpu", steps), shortcuts=False)
         try:
             return plain(runner.outputs(inputs))
@@ -148,7 +163,8 @@ class GraphRunner:
             if not is_fault(error):
                 raise
             # A probe runs the correction's own code; neurons that it may not adjust run as they are.
-            layers = [(name, one) for name, one in runner.modules.items() if not isinstance(one, Probe)]
+            own = (Probe, LayerProbe)
+            layers = [(name, one) for name, one in runner.modules.items() if not isinstance(one, own)]
             failure = plugin_failure(self._network, layers, describe_batch(inputs), error)
             if failure is None:
                 raise
@@ -156,6 +172,8 @@ class GraphRunner:
         finally:
             for probe in self._probes:
                 probe.emit = None
+            for layer in self._layer_probes:
+                layer.given = layer.arriving = None
             reset_net(self._network)
 
     def _guarded(self, emit: Activation) -> Activation:
@@ -178,13 +196,16 @@ class GraphRunner:
 
 
 class _ActivationRecorder(fx.Interpreter):
-    """Runs the ANN and records the activations of the sites, in units of a spike."""
+    """Runs the ANN and records the activations of the sites, in units of a spike, and the results of the layers."""
 
-    def __init__(self, ann: fx.GraphModule, units: Mapping[fx.Node, Sequence[Unit]]) -> None:
+    def __init__(
+        self, ann: fx.GraphModule, units: Mapping[fx.Node, Sequence[Unit]], layers: Mapping[fx.Node, str]
+    ) -> None:
         super().__init__(ann)
         self.extra_traceback = False
-        self.units = units
+        self.units, self.layers = units, layers
         self.seen: dict[str, Tensor] = {}
+        self.results: dict[str, Tensor] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
@@ -194,6 +215,8 @@ class _ActivationRecorder(fx.Interpreter):
                 current = result if unit.current is n else self.env[unit.current]
                 emitted = (-current if unit.negated else current).relu()
             self.seen[unit.name] = unit.layout.to_front(emitted) / unit.value
+        if n in self.layers:
+            self.results[self.layers[n]] = result
         return result
 
 

@@ -132,6 +132,12 @@ class CorrectionTests(PluginTests):
         rate = simulate(snn, x, self.steps, readout="mean")
         torch.testing.assert_close(rate, look.outputs.mean(0), **TOLERANCE)
 
+    def test_where_weights_may_change_the_network_that_is_built_is_the_one_that_was_tried(self) -> None:
+        """With weights="tuned", whether or not the correction changes any."""
+        x, look, name = self.inputs(), _Look(self.steps), next(iter(self.networks))
+        snn = self.convert(self.ann(name), self.correction(), look, weights="tuned")
+        torch.testing.assert_close(step_by_step(snn, x.expand(self.steps, *x.shape)), look.outputs, **TOLERANCE)
+
     def test_answers_come_nearer_to_those_of_the_ann(self, improved: str) -> None:
         """On the calibration data, after the number of steps that it was corrected for, by `error`."""
         ann, x = self.ann(improved), self.inputs()
@@ -161,6 +167,15 @@ class CorrectionTests(PluginTests):
         for name, value in ann.state_dict().items():
             assert torch.equal(value, before[name]), f"{name} of the ANN was changed"
         assert all(one.requires_grad and one.grad is None for one in ann.parameters()), "the ANN was trained"
+
+    def test_weights_stay_unless_the_caller_allows_their_change(self, network: str) -> None:
+        """Without weights="tuned", the weights are the ANN's, times a factor per input and output channel."""
+        before = self.convert(self.ann(network)).state_dict()
+        for name, weight in self.convert(self.ann(network), self.correction()).state_dict().items():
+            if name.endswith("weight") and weight.dim() > 1:
+                ratio = (weight / before[name]).flatten(1)
+                product = ratio[:, :1] * ratio[:1] / ratio[0, 0]
+                assert torch.allclose(ratio, product, rtol=1e-6, atol=0), f"{name} was changed"
 
     def test_two_conversions_agree(self, network: str) -> None:
         """Whatever the state of the global random numbers."""

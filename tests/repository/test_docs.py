@@ -20,7 +20,7 @@ from torch import nn
 
 import sj_ann2snn
 from sj_ann2snn import Correction, ExitRule, Exporter, LayerMapper, NeuronMaker, Normalization, Observer, Readout
-from sj_ann2snn.contracts.trial import Trial, TrialOutput, TrialSite
+from sj_ann2snn.contracts.trial import Trial, TrialLayer, TrialOutput, TrialSite
 from sj_ann2snn.hooks import kinds
 from sj_ann2snn.hooks.specs import HookSpecs
 
@@ -56,7 +56,7 @@ RELATED: dict[type, tuple[type, ...]] = {
     Normalization: (Normalization, Observer),
     LayerMapper: (LayerMapper,),
     NeuronMaker: (NeuronMaker,),
-    Correction: (Correction, Trial, TrialOutput, TrialSite),
+    Correction: (Correction, Trial, TrialLayer, TrialOutput, TrialSite),
     Readout: (Readout,),
     ExitRule: (ExitRule,),
     Exporter: (Exporter,),

@@ -1321,8 +1321,39 @@ def set_behind_the_back(self: Shift, trial: Trial) -> None:
 
 class TestTriesAnotherNetwork(AdjustmentTests):
     meant = "test_the_network_that_is_built_is_the_one_that_was_tried"
-    also = ("test_answers_come_nearer_to_those_of_the_ann", "test_other_neurons_are_corrected_or_refused")
+    also = (
+        "test_answers_come_nearer_to_those_of_the_ann",
+        "test_other_neurons_are_corrected_or_refused",
+        "test_where_weights_may_change_the_network_that_is_built_is_the_one_that_was_tried",
+    )
     plugin_class = correcting(set_behind_the_back)
+
+
+def set_behind_the_back_if_allowed(self: Shift, trial: Trial) -> None:
+    """Has `run` use weights that it does not adjust."""
+    Shift.correct(self, trial)
+    if trial.tunes_weights:
+        run, other = trial.run, {layer.name: 2 * layer.weight for layer in trial.layers}
+        trial.run = lambda *arguments: run(*arguments, weights=other)  # type: ignore[method-assign]
+
+
+class TestTriesOtherWeights(AdjustmentTests):
+    meant = "test_where_weights_may_change_the_network_that_is_built_is_the_one_that_was_tried"
+    plugin_class = correcting(set_behind_the_back_if_allowed)
+
+
+class TestChangesWeightsUnasked(AdjustmentTests):
+    meant = "test_weights_stay_unless_the_caller_allows_their_change"
+    also = EVERYTHING
+
+    class plugin_class(Shift):  # noqa: N801
+        """A correction."""
+
+        def correct(self, trial: Trial) -> None:
+            super().correct(trial)
+            ann: Any = trial._runner._ann  # type: ignore[attr-defined]
+            with torch.no_grad():
+                ann.get_submodule("1").weight.copy_(ann.get_submodule("1").weight.round(decimals=1))
 
 
 class TestShiftsTheWrongWay(AdjustmentTests):

@@ -20,6 +20,7 @@ __all__ = [
     "foldable",
     "output_factor",
     "scaled_layer",
+    "scaled_weight",
     "summed_inputs",
     "with_parameters",
 ]
@@ -64,6 +65,22 @@ def scaled_layer(
     if shift is not None:
         bias = shift.double() if bias is None else bias + shift.double().reshape(_bias_shape(bias, shift))
     return with_parameters(module, _product(weight, factors), None if bias is None else bias.to(weight.dtype))
+
+
+def scaled_weight(module: nn.Module, weight: Tensor, inputs: Tensor, outputs: Tensor) -> Tensor:
+    """Other weights for `module`, scaled as `scaled_layer` scales its own, to the bit, and with gradients.
+
+    Args:
+        module: Linear, Conv or ConvTranspose (any groups).
+        weight: In the shape of its weights.
+        inputs: Factor per input channel, or a scalar.
+        outputs: Factor per output channel, or a scalar.
+    """
+    factors = (output_factor(module, weight, outputs.double()), _input_factor(module, weight, inputs.double()))
+    product = weight.double()
+    for factor in factors:
+        product = product * factor.to(weight.device)
+    return product.to(weight.dtype)
 
 
 def summed_inputs(module: nn.Module, values: Tensor) -> Tensor:
