@@ -149,7 +149,7 @@ def test_processes_exchange_them() -> None:
     class Looking(StepBiases):
         def correct(self, trial: Trial) -> None:
             super().correct(trial)
-            found = correcting._Adjusted.of(trial, ())
+            found = correcting._Adjusted.of(trial, (), ())
             wanted = [site.step_bias for site in trial.sites]
             for site in trial.sites:
                 site.step_bias = None

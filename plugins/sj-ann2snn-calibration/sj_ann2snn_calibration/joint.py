@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -12,18 +12,23 @@ from sj_ann2snn import (
     Correction,
     CorrectionError,
     OptionError,
+    Recent,
     Trial,
+    require_flag,
     require_integer,
     require_number,
 )
 
 from .objective import LOSSES, Objective
 from .parameters import Parameters
+from .samples import BATCH, Samples
 
 __all__ = ["Joint", "usual_delay"]
 
-BATCH = 32
-"""Samples per step of gradient descent."""
+ROUGHLY = 0.75
+"""Share of the descent that may take place in half precision."""
+
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 SETTLED = 3
 """Number of successive spiking layers that need no delay, because they settle in few steps."""
@@ -53,10 +58,11 @@ class Joint(Correction):
     >>> divergence[1] < divergence[0]
     True
 
-    The weights are not changed, and no labels are used: the loss is the Kullback-Leibler divergence between the
-    network's mean answer over T steps and the ANN's for class scores ``[N, classes]``, otherwise the mean squared error
-    in units of the variance; several outputs add up (see `Objective`). The forward pass uses real spikes; the backward
-    pass is that of `gradients.fire`. Of the two neurons that replace a LeakyReLU, each has its own parameters.
+    No labels are used, and the weights are changed only with ``Converter(weights="tuned")``. The loss is the
+    Kullback-Leibler divergence between the network's mean answer over T steps and the ANN's for class scores
+    ``[N, classes]``, otherwise the mean squared error in units of the variance; several outputs add up (see
+    `Objective`). The forward pass uses real spikes; the backward pass is that of `gradients.fire`. Of the two neurons
+    that replace a LeakyReLU, each has its own parameters.
 
     Args:
         T: Number of time steps for which the network will run.
@@ -68,6 +74,14 @@ class Joint(Correction):
         learning_rate: Learning rate of Adam, falling to zero along half a cosine; by default 0.04 / T.
         samples: Maximum number of calibration samples to use.
         mirror: Mirror every image ``[C, H, W]`` left to right half of the time, in all inputs alike.
+        earliest: Fewest steps after which the answer counts as well, for a network that may be stopped anywhere between
+            `earliest` and T. The answers after T, T / 2, T / 4 steps and so on then count alike, each relative to what
+            it starts from, and the network suggests the readout "recent". By default, only T counts.
+        per_step: Learn a bias for every step as well, which the hardware must be able to add.
+        weight_rate: Learning rate of weights, in units of their root mean square.
+        precision: Of convolutions while learning: "float32", "bfloat16", or "auto" for "bfloat16" on processors that
+            have instructions for it. The last quarter of the descent is in single precision in any case, and the
+            network keeps its own.
         loss: "divergence" for class scores, "squares" for regressions; "auto" decides for each output by its values.
         seed: Seed for the order of the samples and for mirroring.
 
@@ -87,6 +101,10 @@ class Joint(Correction):
         learning_rate: float | None = None,
         samples: int = 1024,
         mirror: bool = True,
+        earliest: int | None = None,
+        per_step: bool = False,
+        weight_rate: float = 0.01,
+        precision: str = "auto",
         loss: str = "auto",
         seed: int = 0,
     ) -> None:
@@ -99,8 +117,19 @@ class Joint(Correction):
         )
         self.samples = require_integer("samples", samples)
         self.mirror, self.seed = mirror, seed
+        self.earliest = None if earliest is None else require_integer("earliest", earliest, 1, T, what=f"for T={T} it")
+        if self.earliest is not None and self.delay is not None:
+            raise OptionError(
+                f"earliest={earliest!r} and delay={delay!r} exclude each other: a network for several numbers of steps "
+                "is read by the readout 'recent', whose delay follows from the number of steps. Leave out one of them."
+            )
+        self.per_step = require_flag("per_step", per_step)
+        self.weight_rate = require_number("weight_rate", weight_rate, above=0)
+        if precision not in PRECISIONS:
+            raise OptionError(f"precision={precision!r} is not allowed; it is one of {_listed(PRECISIONS)}.")
+        self.precision = precision
         if loss not in LOSSES:
-            raise OptionError(f"loss={loss!r} is not allowed; it is one of {', '.join(map(repr, LOSSES))}.")
+            raise OptionError(f"loss={loss!r} is not allowed; it is one of {_listed(LOSSES)}.")
         self.loss = loss
 
     def correct(self, trial: Trial) -> None:
@@ -115,45 +144,79 @@ class Joint(Correction):
             self._learn(trial)
 
     def _learn(self, trial: Trial) -> None:
-        inputs = trial.inputs(self.samples)
-        inputs = inputs if isinstance(inputs, tuple) else (inputs,)
-        samples = len(inputs[0])
-        objective = Objective(trial.outputs, _targets(trial, inputs, samples), self.loss)
+        samples = Samples(trial, self.samples, mirror=self.mirror)
+        objective = Objective(trial.outputs, samples.answers(), self.loss)
         # Both neurons of an activation of both signs are one layer.
         delay = self._delay(sum(not site.negated for site in trial.sites))
-        parameters = Parameters(trial)
-        if objective.has_squares:
-            some = _rows_of(inputs, torch.arange(min(samples, max(1, TRIED // self.T))))
+        parameters = self._parameters(trial)
+        some = samples.first(TRIED // self.T)
+        if objective.has_squares and self.earliest is None:
             delays = [delay, 0] if self.delay is None and delay else [delay]
             parameters, delay = self._start(trial, objective, some, delays)
+        spans = self._spans(delay)
+        weights = self._weights(objective, parameters, trial, some, spans)
         learnt = parameters.tensors()
         generator = torch.Generator().manual_seed(self.seed)
-        size = min(BATCH, samples)
-        batches = samples // size
-        optimizer = torch.optim.Adam(learnt, lr=self.learning_rate)
+        size = min(BATCH, samples.count)
+        batches = samples.count // size
+        optimizer = torch.optim.Adam(parameters.groups(self.learning_rate, self.weight_rate))
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.epochs * batches)
         for _ in trial.progress(range(self.epochs), f"correcting jointly for T={self.T}"):
-            order = torch.randperm(samples, generator=generator)
+            order = torch.randperm(samples.count, generator=generator)
             for rows in order[: batches * size].view(batches, size):
                 optimizer.zero_grad()
                 for part in rows.split(max(1, SAMPLE_STEPS // self.T)):
-                    given = self._select(inputs, part, generator)
-                    loss = objective(
-                        parameters.answers(parameters.run(given, self.T), delay), trial.activations(given).output
-                    )
-                    if loss is None or not _add_gradients(learnt, loss * (len(part) / len(rows))):
+                    given, target = samples.draw(part, generator)
+                    with self._precision(learnt[0].device, schedule.last_epoch / (self.epochs * batches)):
+                        outputs = parameters.run(given, self.T)
+                    losses = [
+                        (objective(parameters.answers(outputs, *span), target), weight)
+                        for span, weight in zip(spans, weights, strict=True)
+                    ]
+                    loss = sum((one * weight for one, weight in losses if one is not None), torch.zeros(()))
+                    share = len(part) / len(rows)
+                    if any(one is None for one, _ in losses) or not _add_gradients(learnt, loss * share):
                         trial.note("adjusted nothing, because no output of real numbers passes on a gradient")
                         return
                 optimizer.step()
                 schedule.step()
                 parameters.keep_to_bounds()
         parameters.apply()
-        if delay:
+        if self.earliest is not None:
+            trial.suggest_readout("recent")
+        elif delay:
             trial.suggest_readout("delayed", delay=delay)
 
-    def _start(
-        self, trial: Trial, objective: Objective, inputs: tuple[Any, ...], delays: list[int]
-    ) -> tuple[Parameters, int]:
+    def _parameters(self, trial: Trial) -> Parameters:
+        return Parameters(trial, steps=self.T if self.per_step else None)
+
+    def _spans(self, delay: int) -> list[tuple[int, int]]:
+        """The stretches of steps over which an answer is the mean, from the first step that counts to the last."""
+        if self.earliest is None:
+            return [(delay, self.T)]
+        ends = [self.T]
+        while ends[-1] // 2 >= self.earliest:
+            ends.append(ends[-1] // 2)
+        return [(Recent.delay(end), end) for end in ends]
+
+    def _weights(
+        self, objective: Objective, parameters: Parameters, trial: Trial, inputs: Any, spans: list[tuple[int, int]]
+    ) -> list[float]:
+        """How much the answer of each stretch counts: shorter ones start with larger errors."""
+        if len(spans) == 1:
+            return [1.0]
+        target = trial.activations(inputs).output
+        with torch.no_grad():
+            outputs = parameters.run(inputs, self.T)
+            errors = [objective.error(parameters.answers(outputs, *span), target) for span in spans]
+        return [1 / (len(spans) * error) if error else 1.0 for error in errors]
+
+    def _precision(self, device: torch.device, done: float) -> AbstractContextManager[Any]:
+        """Convolutions in bfloat16 where that was asked for, or is fast; the last steps see the weights as they are."""
+        half = self.precision == "bfloat16" or (self.precision == "auto" and _has_bfloat16(device))
+        return torch.autocast(device.type, torch.bfloat16, enabled=half and done < ROUGHLY)
+
+    def _start(self, trial: Trial, objective: Objective, inputs: Any, delays: list[int]) -> tuple[Parameters, int]:
         """Parameters with the scales of the mode or larger ones, and a delay: those with the least error.
 
         A mode does not know how deep the network is. In a shallow one, the first steps count as well. Scales that were
@@ -163,11 +226,12 @@ class Joint(Correction):
         target = trial.activations(inputs).output
         best: tuple[float, Parameters, int] | None = None
         for factor in FACTORS if 2 * usual_delay(self.T) >= self.T else FACTORS[:1]:
-            parameters = Parameters(trial)
+            parameters = self._parameters(trial)
             parameters.multiply_scales(factor)
             with torch.no_grad():
                 outputs = parameters.run(inputs, self.T)
-                errors = {delay: objective.error(parameters.answers(outputs, delay), target) for delay in delays}
+                answers = {delay: parameters.answers(outputs, delay, self.T) for delay in delays}
+                errors = {delay: objective.error(answer, target) for delay, answer in answers.items()}
             for delay, error in errors.items():
                 if best is None or error < best[0]:
                     best = error, parameters, delay
@@ -180,29 +244,6 @@ class Joint(Correction):
             return self.delay
         return min(usual_delay(self.T), max(0, sites - SETTLED))
 
-    def _select(self, inputs: tuple[Any, ...], rows: Tensor, generator: torch.Generator) -> Any:
-        """The samples in `rows`, some of them mirrored, as `Trial.run` takes them."""
-        taken = _rows_of(inputs, rows)
-        if self.mirror and any(_is_image(value) for value in taken):
-            mirrored = (torch.rand(len(rows), dtype=torch.float32, generator=generator) < 0.5).view(-1, 1, 1, 1)
-            taken = tuple(
-                torch.where(mirrored.to(value.device), value.flip(3), value) if _is_image(value) else value
-                for value in taken
-            )
-        return taken[0] if len(taken) == 1 else taken
-
-
-def _rows_of(inputs: tuple[Any, ...], rows: Tensor) -> tuple[Any, ...]:
-    return tuple(
-        value[rows.to(value.device)] if isinstance(value, Tensor) and value.dim() else value for value in inputs
-    )
-
-
-def _targets(trial: Trial, inputs: tuple[Any, ...], samples: int) -> Iterator[Any]:
-    """The ANN's outputs for all inputs, a batch at a time."""
-    for start in range(0, samples, BATCH):
-        yield trial.activations(_rows_of(inputs, torch.arange(start, min(start + BATCH, samples)))).output
-
 
 def _add_gradients(tensors: list[Tensor], loss: Tensor) -> bool:
     """Add the gradients of `loss`; False if it depends on none of the tensors."""
@@ -213,9 +254,18 @@ def _add_gradients(tensors: list[Tensor], loss: Tensor) -> bool:
     return any(gradient is not None for gradient in gradients)
 
 
-def _is_image(value: Any) -> bool:
-    """True for images ``[N, C, H, W]``."""
-    return isinstance(value, Tensor) and value.dim() == 4
+def _has_bfloat16(device: torch.device) -> bool:
+    """True for processors that multiply numbers in bfloat16 faster than in single precision."""
+    asked = getattr(torch.cpu, "get_capabilities", None)  # torch 2.10
+    return device.type == "cpu" and asked is not None and bool({"avx512_bf16", "amx_bf16"} & _present(asked()))
+
+
+def _present(capabilities: dict[str, Any]) -> set[str]:
+    return {name for name, value in capabilities.items() if value is True}
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(map(repr, names))
 
 
 def usual_delay(steps: int) -> int:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from sj_ann2snn_calibration import Joint, LayerByLayer
 from sj_ann2snn_calibration.objective import Objective
+from sj_ann2snn_calibration.samples import Samples
 from torch import Tensor, nn
 
 from sj_ann2snn import Converter, Correction, OptionError, Trial, TrialOutput, simulate
@@ -194,19 +195,20 @@ class Pair(nn.Module):
         return found
 
 
-def test_several_inputs_in_dicts_are_mirrored_alike() -> None:
+def test_several_inputs_in_dicts_are_mirrored_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     x = torch.randn(33, 1, 6, 6)
     batches = [{"right": part, "left": part} for part in x.split(32)]
     seen: list[bool] = []
+    draw = Samples.draw
 
-    class Watching(Joint):
-        def _select(self, *arguments: Any) -> Any:
-            taken = super()._select(*arguments)
-            seen.append(torch.equal(taken[0], taken[1]))
-            return taken
+    def watched(*arguments: Any) -> Any:
+        given, target = draw(*arguments)
+        seen.append(torch.equal(*given))
+        return given, target
 
-    snn = Converter(batches, corrections=Watching(T=4, epochs=1), progress=False)(Pair())
+    monkeypatch.setattr(Samples, "draw", watched)
+    snn = Converter(batches, corrections=Joint(T=4, epochs=1), progress=False)(Pair())
     assert seen
     assert all(seen)
     assert simulate(snn, (x, x), 4).shape == (33, 2, 4, 4)

@@ -1,0 +1,109 @@
+"""The calibration samples that the joint correction learns from, with the ANN's answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sj_ann2snn import Trial, map_tensors, tensors
+
+__all__ = ["BATCH", "Samples"]
+
+BATCH = 32
+"""Samples per step of gradient descent, and of the ANN at a time."""
+
+KEPT = 1 << 24
+"""Numbers of the ANN's answers that are kept at most, for all samples; larger ones are computed again."""
+
+
+class Samples:
+    """Calibration samples, and what the ANN answers to them.
+
+    Args:
+        trial: The network on trial.
+        count: The largest number of samples.
+        mirror: Mirror every image ``[C, H, W]`` left to right half of the time, in all inputs alike.
+    """
+
+    def __init__(self, trial: Trial, count: int, *, mirror: bool) -> None:
+        inputs = trial.inputs(count)
+        self._trial, self._inputs = trial, inputs if isinstance(inputs, tuple) else (inputs,)
+        self._mirrors = mirror and any(_is_image(value) for value in self._inputs)
+        self.count = len(self._inputs[0])
+        self._kept: dict[bool, Any] = {}
+
+    def rows(self, rows: Tensor, mirrored: Tensor | None = None) -> Any:
+        """The samples in `rows`, some of them mirrored, as `Trial.run` takes them."""
+        taken = tuple(
+            value[rows.to(value.device)] if isinstance(value, Tensor) and value.dim() else value
+            for value in self._inputs
+        )
+        if mirrored is not None:
+            taken = tuple(
+                torch.where(_along(mirrored, value), value.flip(3), value) if _is_image(value) else value
+                for value in taken
+            )
+        return taken[0] if len(taken) == 1 else taken
+
+    def first(self, count: int) -> Any:
+        """The first samples."""
+        return self.rows(torch.arange(min(self.count, max(1, count))))
+
+    def draw(self, rows: Tensor, generator: torch.Generator) -> tuple[Any, Any]:
+        """The samples in `rows`, each mirrored by lot, and the ANN's answers to them."""
+        mirrored = None
+        if self._mirrors:
+            mirrored = torch.rand(len(rows), dtype=torch.float32, generator=generator) < 0.5
+        given = self.rows(rows, mirrored)
+        kept = [self._kept.get(side) for side in ((False, True) if self._mirrors else (False,))]
+        if any(one is None for one in kept):
+            return given, self._trial.activations(given).output
+        answers = [map_tensors(one, lambda value: value[rows.to(value.device)]) for one in kept]
+        return given, answers[0] if mirrored is None else _either(mirrored, *reversed(answers))
+
+    def answers(self) -> Iterator[Any]:
+        """The ANN's answers to all samples, a batch at a time; kept for `draw` if they are small."""
+        for side in (False, True) if self._mirrors else (False,):
+            found: list[Any] = []
+            for rows in torch.arange(self.count).split(BATCH):
+                given = self.rows(rows, torch.full((len(rows),), side) if side else None)
+                answer = self._trial.activations(given).output
+                if not side:
+                    yield answer
+                if _is_small(answer, len(rows), self.count):
+                    found.append(answer)
+            if len(found) * BATCH >= self.count:
+                self._kept[side] = _joined(found)
+
+
+def _is_image(value: Any) -> bool:
+    """True for images ``[N, C, H, W]``."""
+    return isinstance(value, Tensor) and value.dim() == 4
+
+
+def _along(chosen: Tensor, value: Tensor) -> Tensor:
+    return chosen.to(value.device).view(-1, *(1,) * (value.dim() - 1))
+
+
+def _is_small(answer: Any, rows: int, count: int) -> bool:
+    """True if every tensor has a row per sample, and those of all samples may be kept."""
+    leaves = tensors(answer)
+    return (
+        all(leaf.dim() and len(leaf) == rows for leaf in leaves)
+        and count * sum(leaf[0].numel() for leaf in leaves) <= KEPT
+    )
+
+
+def _joined(answers: list[Any]) -> Any:
+    """The answers of all batches in one structure of tensors."""
+    columns = zip(*(tensors(answer) for answer in answers), strict=True)
+    parts = iter([torch.cat(column) for column in columns])
+    return map_tensors(answers[0], lambda _: next(parts))
+
+
+def _either(chosen: Tensor, yes: Any, no: Any) -> Any:
+    others = iter(tensors(no))
+    return map_tensors(yes, lambda value: torch.where(_along(chosen, value), value, next(others)))
