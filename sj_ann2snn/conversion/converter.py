@@ -225,6 +225,7 @@ class Converter:
             verify(draft, rewrite_normalized(draft))
         chosen = self._neurons(part)
         draft = correct(draft, self._selection.corrections, chosen, part.data, progress=self.progress)
+        draft = chosen.with_readout(draft)
         neurons: dict[fx.Node, nn.Module] = {}
 
         def make_neuron(draft: Draft, node: fx.Node, *, negative: bool = False) -> nn.Module:

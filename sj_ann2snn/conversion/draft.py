@@ -193,7 +193,7 @@ class Draft:
         scales: Scales, folds and scalers.
         adjustments: What corrections add to the currents of neurons.
         layers: Layers to which corrections gave another bias, by qualified name; see `layer`.
-        readout: Name and options of the readout for which corrections adjusted the network.
+        readout: Name and options of the readout for which corrections adjusted the network, or that its neurons need.
         notes: What corrections say in the report.
     """
 
