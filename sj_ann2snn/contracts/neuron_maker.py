@@ -76,6 +76,14 @@ class NeuronMaker(abc.ABC):
     A maker with an option T makes neurons for that number of steps, which the core does not check.
     """
 
+    def readout(self) -> tuple[str, dict[str, Any]] | None:
+        """Name and options of the readout that networks of these neurons need; None, as by default, for any.
+
+        `simulate` and `evaluate` then use it by default, unless a correction suggests another. It is for neurons whose
+        first steps are no answer yet: ``("delayed", {"delay": 4})``.
+        """
+        return None
+
     def unit(self, scale: Tensor) -> Tensor:
         """Value of one spike in the ANN's units, in the shape of `scale`.
 

@@ -234,6 +234,7 @@ class Converter:
             tunes_weights=self._weights.tuned,
             progress=self.progress,
         )
+        draft = chosen.with_readout(draft)
         neurons: dict[fx.Node, nn.Module] = {}
 
         def make_neuron(draft: Draft, node: fx.Node, *, negative: bool = False) -> nn.Module:

@@ -210,7 +210,7 @@ class Draft:
         adjustments: What corrections add to the currents of neurons.
         layers: Layers to which corrections gave another bias or other weights, by qualified name; see `layer`.
         tuned: The layers whose weights corrections changed.
-        readout: Name and options of the readout for which corrections adjusted the network.
+        readout: Name and options of the readout for which corrections adjusted the network, or that its neurons need.
         notes: What corrections say in the report.
     """
 

@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from ..compat import MemoryModule
 from ..contracts.neuron_maker import NeuronMaker, NeuronSite
-from ..errors import PluginError
+from ..errors import OptionError, PluginError
 from ..support.blame import Culprit, blame
 from ..support.untouched import Untouched
 from ..support.wording import shown
@@ -36,6 +36,42 @@ class Neurons:
     def who(self, draft: Draft, node: fx.Node) -> Culprit:
         """The maker of a node's neuron, for messages."""
         return self._of(draft, node)[1]
+
+    def with_readout(self, draft: Draft) -> Draft:
+        """The draft with the readout that the makers of the neurons name, unless it has one.
+
+        Raises:
+            OptionError: Two of them name different ones.
+            PluginError: A maker fails, or returns something else than a name and options.
+        """
+        found: dict[str, tuple[str, dict[str, Any]]] = {}
+        makers: list[Culprit] = []
+        for node in draft.plan.spikes:
+            maker, who = self._of(draft, node)
+            with blame(who, "asked for the readout of its networks", maker, "readout"):
+                named: Any = maker.readout()
+            if named is None:
+                continue
+            if not _names_readout(named):
+                raise PluginError(
+                    f"{who} returned {shown(named)} from readout(); it must be None or a tuple of the name and the "
+                    f'options of a readout, such as ("delayed", {{"delay": 4}}). {who.advice}'
+                )
+            found.setdefault(draft.plan.decisions[node].site.name, named)
+            makers.append(who)
+        different = [(site, one) for site, one in found.items() if one != next(iter(found.values()))]
+        if different:
+            (first, wanted), (other, another) = next(iter(found.items())), different[0]
+            raise OptionError(
+                f"The neurons of {first} need the readout {shown(wanted)}, those of {other} {shown(another)}, and a "
+                "network has one. Give both layers the same neuron and options in layers=."
+            )
+        if not found or draft.readout is not None:
+            return draft
+        name, options = named = next(iter(found.values()))
+        given = ", ".join(f"{option}={value!r}" for option, value in options.items())
+        note = f"{makers[0]} asks for the readout {name!r}{f' ({given})' if given else ''}, which is the default"
+        return draft.evolve(readout=named, notes=(*draft.notes, note))
 
     def unit(self, draft: Draft, node: fx.Node, scale: Tensor) -> Tensor:
         """The value of one spike of a spiking node where λ is `scale`.
@@ -110,6 +146,10 @@ class Neurons:
         """The node with the smallest samples among those of `maker`, where a neuron is tried fastest."""
         own = [node for node in draft.plan.spikes if self._of(draft, node)[0] is maker]
         return min(own, key=lambda node: math.prod(draft.record[node].shape[1:]))
+
+
+def _names_readout(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], dict)
 
 
 def _require_untouched(before: Untouched, maker: NeuronMaker, who: Culprit, method: str, what: str) -> None:

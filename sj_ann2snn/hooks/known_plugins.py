@@ -85,6 +85,7 @@ KNOWN_PLUGINS = (
     KnownPlugin("sj-ann2snn-differential", {"ann2snn_neurons": ("differential",)}),
     KnownPlugin("sj-ann2snn-ltb", {"ann2snn_normalizations": ("ltb",)}),
     KnownPlugin("sj-ann2snn-nir", {"ann2snn_exporters": ("nir",)}),
+    KnownPlugin("sj-ann2snn-offsets", {"ann2snn_neurons": ("cos",), "ann2snn_corrections": ("ftbc",)}),
     KnownPlugin("sj-ann2snn-onnx", {"ann2snn_exporters": ("onnx",)}),
     KnownPlugin("sj-ann2snn-sigma", {"ann2snn_normalizations": ("mean+3sigma", "mean+sigma")}),
     KnownPlugin("sj-ann2snn-signed", {"ann2snn_neurons": ("signed",)}),

@@ -36,7 +36,7 @@ class ChosenReadout:
 
 
 def readout_for(snn: nn.Module, given: object, steps: int, plugins: Sequence[Any] = ()) -> ChosenReadout:
-    """The readout that the argument `readout` means; for None, the one that a correction chose, otherwise the mean.
+    """The readout that the argument `readout` means; for None, that of a correction or a neuron, otherwise the mean.
 
     Raises:
         OptionError: As for `find_readout`.

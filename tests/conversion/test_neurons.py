@@ -9,7 +9,17 @@ import torch
 from spikingjelly.activation_based import neuron
 from torch import Tensor, nn
 
-from sj_ann2snn import Converter, OptionError, evaluate, simulate
+from sj_ann2snn import (
+    Converter,
+    Correction,
+    Delayed,
+    IFNeuron,
+    OptionError,
+    PluginError,
+    Trial,
+    evaluate,
+    simulate,
+)
 
 from ..helpers.networks import Graded, GradedMaker, convert, multi_step, relative_error, run_by_hand, spikes_of
 
@@ -128,3 +138,57 @@ def test_a_neuron_with_a_hook_is_called_so_that_the_hook_sees_its_spikes() -> No
     next(m for m in snn.modules() if isinstance(m, Graded)).register_forward_hook(lambda _m, _x, y: seen.append(y))
     simulate(snn, data, T=8)
     assert sum(len(y) for y in seen) >= 8
+
+
+# The readout that neurons ask for -------------------------------------------------------------------
+
+
+class Late(IFNeuron):
+    """Asks for a readout."""
+
+    name = "late"
+
+    def __init__(self, asks: Any = ("delayed", {"delay": 3})) -> None:
+        super().__init__()
+        self.asks = asks
+
+    def readout(self) -> Any:
+        return self.asks
+
+
+def test_the_readout_that_a_neuron_asks_for_is_the_default_and_the_report_says_so() -> None:
+    ann, data = small(), torch.randn(60, 4, dtype=torch.float64)
+    converter = Converter([data], neuron=Late(), progress=False)
+    snn = converter(ann)
+    assert torch.equal(simulate(snn, data, T=9), simulate(snn, data, T=9, readout=Delayed(delay=3)))
+    assert not torch.equal(simulate(snn, data, T=9), simulate(snn, data, T=9, readout="mean"))
+    assert "asks for the readout 'delayed' (delay=3), which is the default" in str(converter.report)
+
+
+def test_a_correction_decides_over_the_readout() -> None:
+    class Mean(Correction):
+        name = "mean"
+
+        def correct(self, trial: Trial) -> None:
+            trial.suggest_readout("last")
+
+    data = torch.randn(60, 4, dtype=torch.float64)
+    snn = convert(small(), data, neuron=Late(), corrections=Mean())
+    assert torch.equal(simulate(snn, data, T=9), simulate(snn, data, T=9, readout="last"))
+
+
+def test_neurons_that_ask_for_different_readouts_are_an_error() -> None:
+    data = torch.randn(60, 4, dtype=torch.float64)
+    layers = {"3": {"neuron": Late(("delayed", {"delay": 2}))}}
+    with pytest.raises(
+        OptionError, match=r"neurons of 1 need the readout .*delay': 3.*those of 3 .*delay': 2.*layers="
+    ):
+        convert(small(), data, neuron=Late(), layers=layers)
+    snn = convert(small(), data, layers={"3": {"neuron": Late()}})  # the others take any
+    assert torch.equal(simulate(snn, data, T=9), simulate(snn, data, T=9, readout=Delayed(delay=3)))
+
+
+@pytest.mark.parametrize("asks", ["delayed", ("delayed",), ("delayed", 3)])
+def test_a_readout_without_name_and_options_is_the_plugins_fault(asks: Any) -> None:
+    with pytest.raises(PluginError, match=r"from readout\(\); it must be None or a tuple of the name and the options"):
+        convert(small(), torch.randn(60, 4, dtype=torch.float64), neuron=Late(asks))

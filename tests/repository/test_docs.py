@@ -36,7 +36,9 @@ READMES = [*sorted(ROOT.glob("README*.md")), *sorted(ROOT.glob("plugins/*/README
 
 BROUGHT = {
     '"burst"': "sj-ann2snn-burst",
+    '"cos"': "sj-ann2snn-offsets",
     '"differential"': "sj-ann2snn-differential",
+    '"ftbc"': "sj-ann2snn-offsets",
     '"layer-by-layer"': "sj-ann2snn-calibration",
     '"low-latency"': "sj-ann2snn-calibration",
     '"ltb"': "sj-ann2snn-ltb",

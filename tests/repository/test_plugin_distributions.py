@@ -200,8 +200,29 @@ print(json.dumps({"owner": owner, "error": error}))
     fails_with="OptionError: The suffix of 'network.onnx' belongs to no format.",
     needs=("numpy", "onnx"),
 )
+OFFSETS = Distribution(
+    name="sj-ann2snn-offsets",
+    entry_point="offsets",
+    script="""
+import json
+import torch
+from sj_ann2snn import Converter, simulate
+
+torch.manual_seed(0)
+ann = torch.nn.Sequential(torch.nn.Linear(6, 12), torch.nn.ReLU(), torch.nn.Linear(12, 3))
+images = torch.rand(100, 6)
+corrected = Converter(corrections="ftbc", T=8, dataloader=[images], progress=False)
+corrected(ann)
+converter = Converter(neuron="cos", probe_steps=8, dataloader=[images], progress=False)
+error = simulate(converter(ann), images, T=300).sub(ann(images)).abs().max().item()
+owner = converter.report.neuron_owner
+assert corrected.report.corrections == (f"Correction 'ftbc' ({owner})",)
+print(json.dumps({"owner": owner, "error": error}))
+""",
+    fails_with="OptionError: corrections='ftbc' is not known.",
+)
 BURST, SIGNED, DIFFERENTIAL = (neuron_distribution(name) for name in ("burst", "signed", "differential"))
-ALL = (SIGMA, ADAPTIVE_MAXPOOL, ANALOG, BURST, SIGNED, DIFFERENTIAL, CALIBRATION, LTB, SPIKENORM, NIR, ONNX)
+ALL = (SIGMA, ADAPTIVE_MAXPOOL, ANALOG, BURST, SIGNED, DIFFERENTIAL, CALIBRATION, LTB, SPIKENORM, NIR, OFFSETS, ONNX)
 DISTRIBUTIONS = [pytest.param(one, id=one.name) for one in ALL]
 
 
