@@ -128,8 +128,8 @@ class Normalization(abc.ABC):
     """An example of how to write the mode, if that is not its name (``"99.9%"``)."""
     suggests: ClassVar[Mapping[str, Any]] = {}
     """Arguments that the mode is best used with, unless the caller gives others: the converter's `channel_wise`,
-    `neuron` and `corrections`, and options of neurons and corrections. A correction may also be a class, which is then
-    constructed with the caller's options."""
+    `neuron` and `corrections`, and options of neurons and corrections. A neuron or a correction may also be a class,
+    which is then constructed with the caller's options."""
     tunable: ClassVar[Mapping[str, Sequence[Any]]] = {}
     """The values of options that `tune` tries, by name, and under ``"mode"`` the modes as users write them:
     ``{"mode": ("99%", "99.9%")}``. Without the latter it tries `example` or `name`. All other options stay at their

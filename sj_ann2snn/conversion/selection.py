@@ -76,8 +76,12 @@ class Selection:
         self.normalization, self.mode_owner = self._find_mode(mode, {**inherited, **options})
         suggested = dict(self.normalization.suggests)
         self.channel_wise: bool = suggested.pop("channel_wise", False) if channel_wise is None else channel_wise
-        neuron = suggested.pop("neuron", "if") if neuron is None else neuron
-        neuron_class, self.neuron_owner = self._find_neuron(neuron)
+        suggestion = suggested.pop("neuron", "if")
+        if neuron is None:
+            neuron_class, self.neuron_owner = self._suggested_neuron(suggestion)
+            neuron = suggestion if isinstance(suggestion, NeuronMaker) else str(neuron_class.name)
+        else:
+            neuron_class, self.neuron_owner = self._find_neuron(neuron)
         own = suggested.pop("corrections", ())
         if corrections is None:
             found = [self._suggested_correction(one) for one in _as_sequence(own)]
@@ -269,6 +273,12 @@ class Selection:
     def _find_neuron(self, neuron: str | NeuronMaker) -> tuple[type[NeuronMaker], Owner]:
         found = choose(self._registry, NEURONS, neuron, self._prefer).found
         return found.cls, found.owner
+
+    def _suggested_neuron(self, neuron: Any) -> tuple[type[NeuronMaker], Owner]:
+        """The neuron that the mode suggests, which may be a class of the mode's own distribution."""
+        if isinstance(neuron, type) and issubclass(neuron, NeuronMaker):
+            return neuron, self.mode_owner
+        return self._find_neuron(neuron)
 
     def _suggested_correction(self, correction: object) -> tuple[type[Correction], Correction | None, Owner]:
         """A correction that the mode suggests, which may be a class of the mode's own distribution."""

@@ -84,6 +84,10 @@ KNOWN_PLUGINS = (
     ),
     KnownPlugin("sj-ann2snn-differential", {"ann2snn_neurons": ("differential",)}),
     KnownPlugin("sj-ann2snn-ltb", {"ann2snn_normalizations": ("ltb",)}),
+    KnownPlugin(
+        "sj-ann2snn-multithreshold",
+        {"ann2snn_normalizations": ("multi-threshold",), "ann2snn_neurons": ("multi-threshold",)},
+    ),
     KnownPlugin("sj-ann2snn-nir", {"ann2snn_exporters": ("nir",)}),
     KnownPlugin("sj-ann2snn-offsets", {"ann2snn_neurons": ("cos",), "ann2snn_corrections": ("ftbc",)}),
     KnownPlugin("sj-ann2snn-onnx", {"ann2snn_exporters": ("onnx",)}),

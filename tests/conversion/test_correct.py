@@ -25,6 +25,7 @@ from sj_ann2snn import (
     evaluate,
     simulate,
 )
+from sj_ann2snn.builtin.neurons import IFNeuron
 from sj_ann2snn.builtin.normalizations import Max
 
 from ..helpers.networks import GradedMaker, Written, convert, multi_step, relative_error, run_by_hand
@@ -275,6 +276,23 @@ def test_a_mode_suggests_what_it_is_best_used_with_and_the_caller_decides() -> N
     assert not converter.channel_wise
     assert not any(isinstance(module, InitialPotential) for module in snn.modules())
     assert {module._memories_rv["v"] for module in snn.modules() if hasattr(module, "v_threshold")} == {0.25}
+
+
+def test_a_mode_may_suggest_a_neuron_of_its_own_as_a_class() -> None:
+    class Late(IFNeuron):
+        name = "late"
+
+    class Suggesting(Max):
+        name = "suggesting"
+        suggests: ClassVar[dict[str, Any]] = {"neuron": Late}
+
+    converter = Converter([images()], mode=Suggesting(), initial_potential=0.25, progress=False)
+    snn = converter(residual().double().eval())
+    assert converter.report.neuron == "late"
+    assert {module._memories_rv["v"] for module in snn.modules() if hasattr(module, "v_threshold")} == {0.25}
+    converter = Converter([images()], mode=Suggesting(), neuron="if", progress=False)
+    converter(residual().double().eval())
+    assert converter.report.neuron == "if"
 
 
 def test_an_argument_that_a_mode_suggests_wrongly_is_no_error_of_the_caller() -> None:

@@ -42,6 +42,7 @@ BROUGHT = {
     '"layer-by-layer"': "sj-ann2snn-calibration",
     '"low-latency"': "sj-ann2snn-calibration",
     '"ltb"': "sj-ann2snn-ltb",
+    '"multi-threshold"': "sj-ann2snn-multithreshold",
     '"signed"': "sj-ann2snn-signed",
     '"nir"': "sj-ann2snn-nir",
     '"onnx"': "sj-ann2snn-onnx",

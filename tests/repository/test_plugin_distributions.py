@@ -222,7 +222,9 @@ print(json.dumps({"owner": owner, "error": error}))
     fails_with="OptionError: corrections='ftbc' is not known.",
 )
 BURST, SIGNED, DIFFERENTIAL = (neuron_distribution(name) for name in ("burst", "signed", "differential"))
-ALL = (SIGMA, ADAPTIVE_MAXPOOL, ANALOG, BURST, SIGNED, DIFFERENTIAL, CALIBRATION, LTB, SPIKENORM, NIR, OFFSETS, ONNX)
+MULTITHRESHOLD = mode_distribution("multithreshold", "multi-threshold", 2)
+NEURONS = (BURST, SIGNED, DIFFERENTIAL)
+ALL = (SIGMA, ADAPTIVE_MAXPOOL, ANALOG, *NEURONS, MULTITHRESHOLD, CALIBRATION, LTB, SPIKENORM, NIR, OFFSETS, ONNX)
 DISTRIBUTIONS = [pytest.param(one, id=one.name) for one in ALL]
 
 

@@ -89,7 +89,7 @@ def test_options_are_checked(options: dict[str, Any], message: str) -> None:
 
 
 def test_a_mode_for_fewer_steps_than_it_runs() -> None:
-    with pytest.raises(OptionError, match="^earliest=9 is not allowed: for T=8 it"):
+    with pytest.raises(OptionError, match=r"^earliest=9 is not allowed: for T=8 it"):
         LowLatency(T=8, earliest=9)
 
 
