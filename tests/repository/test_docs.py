@@ -41,6 +41,7 @@ BROUGHT = {
     '"low-latency"': "sj-ann2snn-calibration",
     '"ltb"': "sj-ann2snn-ltb",
     '"signed"': "sj-ann2snn-signed",
+    '"snn-calibration"': "sj-ann2snn-calibration",
     '"nir"': "sj-ann2snn-nir",
     '"onnx"': "sj-ann2snn-onnx",
     "import onnxruntime": "onnxruntime",
