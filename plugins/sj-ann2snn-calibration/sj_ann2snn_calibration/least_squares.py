@@ -93,7 +93,8 @@ class _Sums:
         if not bool(held > 0):
             return torch.zeros_like(self.xe)  # nothing arrives that varies
         diagonal = held * torch.eye(covariance.shape[1]).to(covariance)
-        return torch.linalg.solve(covariance + diagonal, self.shared)
+        change: Tensor = torch.linalg.solve(covariance + diagonal, self.shared)
+        return change
 
     def error(self, change: Tensor | None = None) -> float:
         """The variance of the errors that remain after a change of the weights, summed over the outputs."""
@@ -133,6 +134,7 @@ def _gathered(module: Any, x: Tensor) -> Tensor:
     if isinstance(module, nn.Linear):
         return x.reshape(-1, x.shape[-1])
     taps, channels = math.prod(module.kernel_size), x.shape[1]
+    found: Tensor
     spatial = len(module.kernel_size)
     # One output per input channel and place in the window, which shows what lies there.
     each = torch.eye(taps).to(x).reshape(taps, *module.kernel_size)
