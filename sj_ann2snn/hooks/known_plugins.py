@@ -80,7 +80,10 @@ KNOWN_PLUGINS = (
     KnownPlugin("sj-ann2snn-burst", {"ann2snn_neurons": ("burst",)}),
     KnownPlugin(
         "sj-ann2snn-calibration",
-        {"ann2snn_normalizations": ("low-latency", "staircase"), "ann2snn_corrections": ("joint", "layer-by-layer")},
+        {
+            "ann2snn_normalizations": ("low-latency", "staircase"),
+            "ann2snn_corrections": ("joint", "layer-by-layer", "snn-calibration"),
+        },
     ),
     KnownPlugin("sj-ann2snn-differential", {"ann2snn_neurons": ("differential",)}),
     KnownPlugin("sj-ann2snn-ltb", {"ann2snn_normalizations": ("ltb",)}),

@@ -170,11 +170,10 @@ class CorrectionTests(PluginTests):
 
     def test_weights_stay_unless_the_caller_allows_their_change(self, network: str) -> None:
         """Without weights="tuned", the weights are the ANN's, times a factor per input and output channel."""
-        before = self.convert(self.ann(network)).state_dict()
-        for name, weight in self.convert(self.ann(network), self.correction()).state_dict().items():
-            # A layer that only adds a bias may be new.
-            if name in before and name.endswith("weight") and weight.dim() > 1:
-                ratio = (weight / before[name]).flatten(1)
+        corrected = self.convert(self.ann(network), self.correction()).state_dict()
+        for name, own in self.convert(self.ann(network)).state_dict().items():
+            if name.endswith("weight") and own.dim() > 1:
+                ratio = (corrected[name] / own).flatten(1)
                 product = ratio[:, :1] * ratio[:1] / ratio[0, 0]
                 assert torch.allclose(ratio, product, rtol=1e-6, atol=0), f"{name} was changed"
 

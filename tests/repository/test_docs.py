@@ -44,6 +44,7 @@ BROUGHT = {
     '"ltb"': "sj-ann2snn-ltb",
     '"multi-threshold"': "sj-ann2snn-multithreshold",
     '"signed"': "sj-ann2snn-signed",
+    '"snn-calibration"': "sj-ann2snn-calibration",
     '"nir"': "sj-ann2snn-nir",
     '"onnx"': "sj-ann2snn-onnx",
     "import onnxruntime": "onnxruntime",

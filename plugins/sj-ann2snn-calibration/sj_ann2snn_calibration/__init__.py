@@ -11,9 +11,10 @@ from sj_ann2snn import Correction, Normalization, hookimpl
 from .joint import Joint
 from .layer_by_layer import LayerByLayer
 from .low_latency import LowLatency
+from .snn_calibration import SnnCalibration
 from .staircase import Staircase
 
-__all__ = ["Joint", "LayerByLayer", "LowLatency", "Staircase"]
+__all__ = ["Joint", "LayerByLayer", "LowLatency", "SnnCalibration", "Staircase"]
 
 ANN2SNN_API = 1
 
@@ -25,4 +26,4 @@ def ann2snn_normalizations() -> list[type[Normalization]]:
 
 @hookimpl
 def ann2snn_corrections() -> list[type[Correction]]:
-    return [Joint, LayerByLayer]
+    return [Joint, LayerByLayer, SnnCalibration]

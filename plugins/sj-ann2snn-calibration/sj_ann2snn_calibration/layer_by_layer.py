@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sj_ann2snn import Correction, Trial, TrialSite, require_integer
+from sj_ann2snn import Activations, Correction, Trial, TrialLayer, TrialSite, require_integer
 
-__all__ = ["LayerByLayer"]
+__all__ = ["Arriving", "LayerByLayer"]
+
+Arriving = Callable[[TrialLayer, Tensor], None]
+"""Takes a layer and what arrives there, as `Trial.run` passes it."""
 
 SAMPLE_STEPS = 1 << 12
 """Maximum of samples times steps; the currents of a layer are kept for all of them."""
@@ -66,11 +70,15 @@ class LayerByLayer(Correction):
             self._correct_site(trial, site, currents, wanted.sites[site.name])
             return site.fire(currents)
 
-        answer = trial.run(inputs, self.T, corrected)
+        answer = trial.run(inputs, self.T, corrected, arriving=self._arriving(trial, wanted))
         for output in trial.outputs:
             if output.adjustable:
                 missing = output.of(wanted.output) - output.of(answer).mean(0)
                 trial.adjust_output(output.bias + output.mean_per_channel(missing), output.name)
+
+    def _arriving(self, trial: Trial, wanted: Activations) -> Arriving | None:
+        """What to do with the weights of a layer before it computes; None to leave them as they are."""
+        return None
 
     def _correct_site(self, trial: Trial, site: TrialSite, currents: Tensor, activation: Tensor) -> None:
         def missing() -> Tensor:

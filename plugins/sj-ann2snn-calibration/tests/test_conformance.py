@@ -38,3 +38,8 @@ class TestJoint(CorrectionTests):
 class TestLayerByLayer(CorrectionTests):
     plugin = plugin
     plugin_class = plugin.LayerByLayer
+
+
+class TestSnnCalibration(CorrectionTests):
+    plugin = plugin
+    plugin_class = plugin.SnnCalibration
