@@ -62,7 +62,7 @@ class MultiThresholdMode(Normalization):
         T: int = 2,  # noqa: N803 - the field's name for the number of time steps
         levels: int = 8,
         finer: int = 4,
-        rest: bool | None = None,
+        rest: bool = True,
     ) -> None:
         self.sizes = sizes_from(T=T, levels=levels, finer=finer, rest=rest)
         self.T, self.levels, self.finer, self.rest = T, levels, finer, rest

@@ -184,12 +184,11 @@ class MultiThreshold(NeuronMaker):
             8 or 16.
         rest: A neuron that stays silent at the first step means λ / 2, and spikes of either sign change that. The
             first spike then distinguishes almost twice as many values, but inactive neurons emit spikes as well. On
-            hardware, λ / 2 is a constant current of the receivers. None, the default: for T = 1 only, because a second
-            spike adds more.
+            hardware, λ / 2 is a constant current of the receivers. False: a silent neuron means zero.
 
     Raises:
         OptionError: `T` or `levels` is not an integer of at least 1, `finer` is none of those numbers, or `rest` is not
-            a boolean or None.
+            a boolean.
 
     Source: Huang et al. 2024, "Towards high-performance spiking transformers from ANN to SNN conversion" (one spike
     out of several sizes and both signs, the nearest to the potential), and Huang et al. 2025, "Differential coding for
@@ -207,7 +206,7 @@ class MultiThreshold(NeuronMaker):
         T: int = 2,  # noqa: N803 - the field's name for the number of time steps
         levels: int = 8,
         finer: int = 4,
-        rest: bool | None = None,
+        rest: bool = True,
     ) -> None:
         self.sizes = sizes_from(T=T, levels=levels, finer=finer, rest=rest)
         self.T, self.levels, self.finer, self.rest = T, levels, finer, rest

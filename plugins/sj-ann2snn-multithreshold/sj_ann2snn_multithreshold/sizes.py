@@ -62,7 +62,7 @@ class Sizes:
         return value
 
 
-def sizes_from(*, T: int, levels: int, finer: int, rest: bool | None) -> Sizes:  # noqa: N803
+def sizes_from(*, T: int, levels: int, finer: int, rest: bool) -> Sizes:  # noqa: N803
     """The sizes for the options that the neuron and the mode have in common.
 
     Raises:
@@ -75,9 +75,9 @@ def sizes_from(*, T: int, levels: int, finer: int, rest: bool | None) -> Sizes: 
             f"finer={finer!r} is not allowed: the ratio of the sizes of two successive steps must be one of "
             f"{', '.join(map(str, RATIOS))}."
         )
-    if rest is not None and not isinstance(rest, bool):
+    if not isinstance(rest, bool):
         raise OptionError(
-            f"rest={rest!r} is not allowed: it must be True, if a silent neuron shall mean half of its largest value, "
-            "False, or None to choose by T."
+            f"rest={rest!r} is not allowed: it must be True, if a neuron that is silent at the first step shall mean "
+            "λ / 2, or False, if it shall mean zero."
         )
-    return Sizes(levels, steps, finer, steps == 1 if rest is None else rest)
+    return Sizes(levels, steps, finer, rest)

@@ -17,9 +17,9 @@ class TestTwoSteps(NeuronTests):
     negative_spikes = True
 
 
-class TestOneStepWithRest(NeuronTests):
+class TestOneStepFromZero(NeuronTests):
     plugin_class = sj_ann2snn_multithreshold.MultiThreshold
-    options: ClassVar = {"T": 1}
+    options: ClassVar = {"T": 1, "rest": False}
     saturates = False
     whole_spikes = False
     negative_spikes = True
