@@ -3,9 +3,9 @@
     python benchmarks/low_latency.py --shared DIR [--networks resnet20 vgg_max] [--steps 4 8 16 32]
 
 DIR (or the environment variable SJ_ANN2SNN_SHARED) holds data/cifar10_train_jpeg.npz, data/cifar10_test_jpeg.npz and in
-models/, reference_models.py with the weights of the networks; "vgg7" is the network of train_cifar10.py. The plugins
-sj-ann2snn-calibration, -signed, -burst and -differential are used where they are installed. It takes an hour or two on
-two cores, goes on where it was stopped, and writes into --out
+models/, reference_models.py with the weights of the networks; "vgg7" and "vgg8" are those of train_cifar10.py. The
+plugins sj-ann2snn-calibration, -signed, -burst and -differential are used where they are installed. It takes an hour
+or two on two cores, goes on where it was stopped, and writes into --out
 
     low_latency.json              every measurement
     low_latency.md                the tables
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cifar10 import normalized, pixels, trained_network
+from cifar10 import NETWORKS, normalized, pixels, trained_network
 from reference_networks import VARIABLE, reference_network
 from torch import Tensor, nn
 
@@ -137,7 +137,7 @@ def main() -> int:
 
 def network(shared: Path, name: str) -> nn.Module:
     """The trained network of that name, in eval mode."""
-    return trained_network(name) if name == "vgg7" else reference_network(shared, name)
+    return trained_network(name) if name in NETWORKS else reference_network(shared, name)
 
 
 def accuracy(ann: nn.Module, test: Batches) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from sj_ann2snn import (
     Correction,
     CorrectionError,
+    Delayed,
     OptionError,
     Recent,
     Trial,
@@ -76,7 +77,7 @@ class Joint(Correction):
         mirror: Mirror every image ``[C, H, W]`` left to right half of the time, in all inputs alike.
         earliest: Fewest steps after which the answer counts as well, for a network that may be stopped anywhere between
             `earliest` and T. The answers after T, T / 2, T / 4 steps and so on then count alike, each relative to what
-            it starts from, and the network suggests the readout "recent". By default, only T counts.
+            it starts from, and a deep network suggests the readout "recent". By default, only T counts.
         per_step: Learn a bias for every step as well, which the hardware must be able to add.
         weight_rate: Learning rate of weights, in units of their root mean square.
         precision: Of convolutions while learning: "float32", "bfloat16", or "auto" for "bfloat16" on processors that
@@ -147,13 +148,15 @@ class Joint(Correction):
         samples = Samples(trial, self.samples, mirror=self.mirror)
         objective = Objective(trial.outputs, samples.answers(), self.loss)
         # Both neurons of an activation of both signs are one layer.
-        delay = self._delay(sum(not site.negated for site in trial.sites))
+        layers = sum(not site.negated for site in trial.sites)
+        delay = self._delay(layers)
         parameters = self._parameters(trial)
         some = samples.first(TRIED // self.T)
         if objective.has_squares and self.earliest is None:
             delays = [delay, 0] if self.delay is None and delay else [delay]
             parameters, delay = self._start(trial, objective, some, delays)
-        spans = self._spans(delay)
+        readout = self._readout(layers, delay)
+        spans = self._spans(readout)
         weights = self._weights(objective, parameters, trial, some, spans)
         learnt = parameters.tensors()
         generator = torch.Generator().manual_seed(self.seed)
@@ -182,22 +185,27 @@ class Joint(Correction):
                 schedule.step()
                 parameters.keep_to_bounds()
         parameters.apply()
-        if self.earliest is not None:
+        if not isinstance(readout, Delayed):
             trial.suggest_readout("recent")
-        elif delay:
-            trial.suggest_readout("delayed", delay=delay)
+        elif readout.delay:
+            trial.suggest_readout("delayed", delay=readout.delay)
 
     def _parameters(self, trial: Trial) -> Parameters:
         return Parameters(trial, steps=self.T if self.per_step else None)
 
-    def _spans(self, delay: int) -> list[tuple[int, int]]:
-        """The stretches of steps over which an answer is the mean, from the first step that counts to the last."""
+    def _readout(self, layers: int, delay: int) -> Delayed | Recent:
+        """What turns the outputs into the answer: a fixed delay if it suits every number of steps that counts."""
         if self.earliest is None:
-            return [(delay, self.T)]
+            return Delayed(delay=delay)
+        needed = max(0, layers - SETTLED)
+        return Delayed(delay=needed) if needed <= Recent.delay(self.earliest) else Recent()
+
+    def _spans(self, readout: Delayed | Recent) -> list[tuple[int, int]]:
+        """The stretches of steps over which an answer is the mean: how many steps do not count, and the last one."""
         ends = [self.T]
-        while ends[-1] // 2 >= self.earliest:
+        while self.earliest is not None and ends[-1] // 2 >= self.earliest:
             ends.append(ends[-1] // 2)
-        return [(Recent.delay(end), end) for end in ends]
+        return [(readout.delay if isinstance(readout, Delayed) else readout.delay(end), end) for end in ends]
 
     def _weights(
         self, objective: Objective, parameters: Parameters, trial: Trial, inputs: Any, spans: list[tuple[int, int]]
