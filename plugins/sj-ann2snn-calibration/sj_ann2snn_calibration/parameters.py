@@ -96,4 +96,6 @@ class Parameters:
 
     def _emit(self, site: TrialSite, currents: Tensor) -> Tensor:
         own = self._sites[site.name]
+        if site.step_bias is not None:  # of an earlier correction
+            currents = currents + site.along_steps(site.step_bias, len(currents))
         return fire(currents, own.log_scale, own.bias, own.potential)
