@@ -9,9 +9,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 from sj_ann2snn_calibration import Joint, LowLatency, Staircase
+from sj_ann2snn_calibration.parameters import Parameters
 from torch import Tensor, nn
 
-from sj_ann2snn import Converter, CorrectionError, InPlaceNeuron, NeuronMaker, NeuronSite, OptionError, simulate
+from sj_ann2snn import (
+    Converter,
+    Correction,
+    CorrectionError,
+    InPlaceNeuron,
+    NeuronMaker,
+    NeuronSite,
+    OptionError,
+    Trial,
+    simulate,
+)
 
 
 def network() -> nn.Module:
@@ -144,3 +155,23 @@ def test_the_staircase_errs_least(steps: int) -> None:
     found = error(observer.scale().float())
     for share in torch.linspace(0.05, 1.2, 200):
         assert bool((found <= 1.1 * error(share * x.amax((0, 2)))).all())
+
+
+def test_biases_per_step_of_an_earlier_correction_are_there_while_it_learns() -> None:
+    found: list[Tensor] = []
+
+    class Stepped(Correction):
+        name = "stepped"
+
+        def correct(self, trial: Trial) -> None:
+            x = trial.inputs(8)
+            found.append(trial.run(x, 4))
+            for site in trial.sites:
+                trial.adjust(site.name, step_bias=torch.tensor([[0.4], [-0.2]]).expand(2, site.channels))
+            found.extend((trial.run(x, 4), Parameters(trial).run(x, 4).detach()))
+
+    torch.manual_seed(0)
+    ann = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+    Converter([torch.rand(32, 4)], channel_wise=True, corrections=Stepped(), progress=False)(ann)
+    assert not torch.allclose(found[0], found[1])
+    torch.testing.assert_close(found[2], found[1])
