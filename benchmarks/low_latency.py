@@ -4,8 +4,8 @@
 
 DIR (or the environment variable SJ_ANN2SNN_SHARED) holds data/cifar10_train_jpeg.npz, data/cifar10_test_jpeg.npz and in
 models/, reference_models.py with the weights of the networks; "vgg7" and "vgg8" are those of train_cifar10.py. The
-plugins sj-ann2snn-calibration, -signed, -burst and -differential are used where they are installed. It takes an hour
-or two on two cores, goes on where it was stopped, and writes into --out
+plugins sj-ann2snn-calibration, -offsets, -signed, -burst, -multithreshold and -differential must be installed for the
+ways that need them. It takes an hour or two on two cores, goes on where it was stopped, and writes into --out
 
     low_latency.json              every measurement
     low_latency.md                the tables
@@ -29,8 +29,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cifar10 import NETWORKS, normalized, pixels, trained_network
-from reference_networks import VARIABLE, reference_network
+from cifar10 import normalized, pixels, trained_network
+from reference_networks import DEFINITIONS, VARIABLE, reference_network
 from torch import Tensor, nn
 
 from sj_ann2snn import Converter, evaluate
@@ -96,14 +96,20 @@ WAYS = {
     "99.9%": Way("binary", ours(mode="99.9%", channel_wise=True)),
     "99.9%, from θ/2": Way("binary", ours(mode="99.9%", channel_wise=True, initial_potential=0.5)),
     "staircase": Way("binary", ours(mode="staircase")),
+    "staircase, ftbc": Way("binary", ours(mode="staircase", corrections="ftbc")),
+    "staircase, snn-calibration, tuned weights": Way(
+        "binary", ours(mode="staircase", corrections="snn-calibration", weights="tuned")
+    ),
     "low-latency": Way("binary", ours(mode="low-latency")),
+    "low-latency, tuned weights": Way("binary", ours(mode="low-latency", weights="tuned")),
     "signed": Way("graded", ours(mode="staircase", neuron="signed")),
     f"signed, {LEVELS} levels": Way("graded", ours(neuron="signed", **GRADED)),
     f"burst, {LEVELS} levels": Way("graded", ours(neuron="burst", **GRADED)),
+    f"multi-threshold, {LEVELS} levels": Way("graded", ours(mode="multi-threshold", levels=LEVELS)),
     "differential": Way("graded", ours(mode="max", channel_wise=True, neuron="differential")),
 }
 
-GOALS = {"binary": {4: 8.0, 8: 4.0, 16: 1.5, 32: 0.5}, "graded": {4: 2.5, 8: 0.7, 16: 0.3, 32: 0.2}}
+GOALS = {"binary": {4: 4.0, 8: 1.2, 16: 0.4, 32: 0.1}, "graded": {1: 0.5, 2: 0.1}}
 """Points that the best way of a group may lose, by T."""
 
 
@@ -137,7 +143,8 @@ def main() -> int:
 
 def network(shared: Path, name: str) -> nn.Module:
     """The trained network of that name, in eval mode."""
-    return trained_network(name) if name in NETWORKS else reference_network(shared, name)
+    weights = shared / Path(DEFINITIONS).with_name(f"{name}.pth")
+    return reference_network(shared, name) if weights.exists() else trained_network(name)
 
 
 def accuracy(ann: nn.Module, test: Batches) -> dict[str, Any]:
@@ -227,7 +234,8 @@ def tables(store: Store) -> str:
         lines += [
             f"### {network}",
             "",
-            f"The ANN: {ann['accuracy']:.4f} of {ann['samples']:,} images. Points lost; spikes at T={steps[-1]}:",
+            f"The ANN: {ann['accuracy']:.4f} of {ann['samples']:,} images. Points lost; spikes and conversion time are "
+            "those of the largest T in a row.",
             "",
         ]
         lines.append(
@@ -292,8 +300,12 @@ def draw(store: Store, out: Path) -> None:
             shown = steps if "steps" in file else [2.0**k for k in range(-2, 6)]
             panel.set_xticks(shown, [f"{one:g}" for one in shown])
         panels[0][0].set_ylabel("accuracy, in points below the ANN's")
-        handles, names = panels[0][0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=3, fontsize=9, frameon=False)
+        drawn: dict[str, Any] = {}
+        for panel in panels[0]:
+            drawn |= dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
+        names = [name for name in WAYS if name in drawn]
+        lines = [drawn[name] for name in names]
+        figure.legend(lines, names, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=3, fontsize=9, frameon=False)
         figure.tight_layout()
         figure.savefig(out / file, dpi=130, bbox_inches="tight")
         plt.close(figure)

@@ -104,7 +104,7 @@ class Joint(Correction):
         mirror: bool = True,
         earliest: int | None = None,
         per_step: bool = False,
-        weight_rate: float = 0.01,
+        weight_rate: float = 0.002,
         precision: str = "auto",
         loss: str = "auto",
         seed: int = 0,
