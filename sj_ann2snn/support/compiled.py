@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 __all__ = ["compiled_function", "compiled_loop"]
@@ -40,7 +41,23 @@ def compiled_loop(loop: Callable[..., None], *, stored: bool = True) -> Callable
         return None
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     try:
-        fast: Callable[..., None] = njit(**options, cache=stored)(loop)
+        fast: Callable[..., None] = njit(**options, cache=stored)(_named_by_version(loop))
     except RuntimeError:  # numba has no folder to write to
         fast = njit(**options)(loop)
     return fast
+
+
+def _named_by_version(loop: Callable[..., None]) -> Callable[..., None]:
+    """A copy of `loop` under a name that numba stores for this version of numba and numpy only.
+
+    numba writes its index before the code. After an update, a process that starts beside another one could find a new
+    index with old code.
+    """
+    import numba
+    import numpy as np
+
+    assert isinstance(loop, FunctionType)
+    copied = FunctionType(loop.__code__, loop.__globals__, loop.__name__, loop.__defaults__, loop.__closure__)
+    versions = f"numba_{numba.__version__}_numpy_{np.__version__}".replace(".", "_")
+    copied.__qualname__ = f"{loop.__name__}_{versions}"
+    return copied

@@ -148,3 +148,15 @@ def test_counters_of_a_sketch_are_the_same(rows: int, layout: str, monkeypatch: 
     assert torch.equal(fast.counts, slow.counts)
     assert torch.equal(fast.totals, slow.totals)
     assert torch.equal(fast.maxima, slow.maxima)
+
+
+def test_stored_code_is_that_of_one_version_of_numba_and_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = []
+    for version in ("0.61.0", "0.68.1"):
+        monkeypatch.setattr(numba, "__version__", version)
+        compiled.compiled_loop.cache_clear()
+        stored: Any = compiled.compiled_loop(loops.fire_in_place)
+        names.append(stored.py_func.__qualname__)
+    assert len(set(names)) == 2
+    assert all(name.startswith("fire_in_place_numba_0_6") and "_numpy_" in name for name in names)
+    assert loops.fire_in_place.__qualname__ == "fire_in_place"

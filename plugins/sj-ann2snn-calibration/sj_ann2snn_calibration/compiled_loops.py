@@ -6,13 +6,24 @@ halves of numbers in single precision, which is what they are calculated in.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import numba
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import overload
 
 __all__ = ["backward", "forward"]
+
+
+def _compiled(loop: Callable[..., None]) -> Any:
+    """`loop`, stored for this version of numba only: after an update, numba may find a new index with old code."""
+    loop.__qualname__ = f"{loop.__name__}_numba_{numba.__version__}_numpy_{np.__version__}".replace(".", "_")
+    try:
+        return numba.njit(nogil=True, error_model="numpy", cache=True)(loop)
+    except RuntimeError:  # numba has no folder to write to
+        return numba.njit(nogil=True, error_model="numpy")(loop)
 
 
 def _single(value):  # type: ignore[no-untyped-def]
@@ -42,7 +53,7 @@ def _of_rounded(value, like):  # type: ignore[no-untyped-def]
     return to_nearest_even
 
 
-@njit(nogil=True, error_model="numpy", cache=True)  # type: ignore[untyped-decorator]
+@_compiled
 def forward(
     currents: Any, potential: Any, scale: Any, shift: Any, emitted: Any, near: Any, first: int, last: int
 ) -> None:
@@ -69,7 +80,7 @@ def forward(
                 emitted[step, row, i] = _rounded(scale[i] if fires else np.float32(0), emitted)
 
 
-@njit(nogil=True, error_model="numpy", cache=True)  # type: ignore[untyped-decorator]
+@_compiled
 def backward(
     gradient: Any,
     currents: Any,
