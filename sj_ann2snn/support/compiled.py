@@ -59,5 +59,5 @@ def _named_by_version(loop: Callable[..., None]) -> Callable[..., None]:
     assert isinstance(loop, FunctionType)
     copied = FunctionType(loop.__code__, loop.__globals__, loop.__name__, loop.__defaults__, loop.__closure__)
     versions = f"numba_{numba.__version__}_numpy_{np.__version__}".replace(".", "_")
-    copied.__qualname__ = f"{loop.__name__}_{versions}"
+    copied.__qualname__ = f"{loop.__qualname__}_{versions}"
     return copied
