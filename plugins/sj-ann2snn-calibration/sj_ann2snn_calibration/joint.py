@@ -172,13 +172,10 @@ class Joint(Correction):
                     given, target = samples.draw(part, generator)
                     with self._precision(learnt[0].device, schedule.last_epoch / (self.epochs * batches)):
                         outputs = parameters.run(given, self.T)
-                    losses = [
-                        (objective(parameters.answers(outputs, *span), target), weight)
-                        for span, weight in zip(spans, weights, strict=True)
-                    ]
-                    loss = sum((one * weight for one, weight in losses if one is not None), torch.zeros(()))
+                    losses = [objective(parameters.answers(outputs, *span), target) for span in spans]
                     share = len(part) / len(rows)
-                    if any(one is None for one, _ in losses) or not _add_gradients(learnt, loss * share):
+                    counted = [loss * weight for loss, weight in zip(losses, weights, strict=True) if loss is not None]
+                    if not counted or not _add_gradients(learnt, torch.stack(counted).sum() * share):
                         trial.note("adjusted nothing, because no output of real numbers passes on a gradient")
                         return
                 optimizer.step()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,7 +67,7 @@ class Parameters:
 
     def tensors(self) -> list[Tensor]:
         """Everything that is learnt."""
-        return self._of_sites() + list(self._outputs.values()) + list(self._weights.values())
+        return [*self._without_weights(), *self._weights.values()]
 
     def groups(self, rate: float, weight_rate: float) -> list[dict[str, Any]]:
         """All of it for an optimizer.
@@ -77,7 +76,7 @@ class Parameters:
             rate: Learning rate of everything but weights.
             weight_rate: Learning rate of weights, in units of the root mean square of those of the same layer.
         """
-        others: dict[str, Any] = {"params": self._of_sites() + list(self._outputs.values()), "lr": rate}
+        others: dict[str, Any] = {"params": self._without_weights(), "lr": rate}
         return [others] + [
             {"params": [weight], "lr": weight_rate * float(weight.detach().square().mean().sqrt())}
             for weight in self._weights.values()
@@ -85,8 +84,7 @@ class Parameters:
 
     def run(self, inputs: Any, steps: int) -> Any:
         """The outputs ``[T, N, ...]`` before the biases of the outputs, with gradients."""
-        weights: Mapping[str, Tensor] | None = self._weights or None
-        return self.trial.run(inputs, steps, self._emit, weights=weights)
+        return self.trial.run(inputs, steps, self._emit, weights=self._weights or None)
 
     def answers(self, outputs: Any, delay: int, steps: int) -> dict[str, Tensor]:
         """The means ``[N, ...]`` of `outputs` from step `delay` to step `steps`, by name, with the biases."""
@@ -102,8 +100,8 @@ class Parameters:
                 found[one.name] = found[one.name] + bias
         return found
 
-    def _of_sites(self) -> list[Tensor]:
-        return [tensor for one in self._sites.values() for tensor in one.tensors()]
+    def _without_weights(self) -> list[Tensor]:
+        return [tensor for one in self._sites.values() for tensor in one.tensors()] + list(self._outputs.values())
 
     def multiply_scales(self, factor: float) -> None:
         """Multiply the scale of every site, as far as its activation's upper bound allows."""

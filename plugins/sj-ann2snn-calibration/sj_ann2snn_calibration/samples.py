@@ -31,7 +31,7 @@ class Samples:
     def __init__(self, trial: Trial, count: int, *, mirror: bool) -> None:
         inputs = trial.inputs(count)
         self._trial, self._inputs = trial, inputs if isinstance(inputs, tuple) else (inputs,)
-        self._mirrors = mirror and any(_is_image(value) for value in self._inputs)
+        self._sides = (False, True) if mirror and any(_is_image(value) for value in self._inputs) else (False,)
         self.count = len(self._inputs[0])
         self._kept: dict[bool, Any] = {}
 
@@ -55,10 +55,10 @@ class Samples:
     def draw(self, rows: Tensor, generator: torch.Generator) -> tuple[Any, Any]:
         """The samples in `rows`, each mirrored by lot, and the ANN's answers to them."""
         mirrored = None
-        if self._mirrors:
+        if len(self._sides) > 1:
             mirrored = torch.rand(len(rows), dtype=torch.float32, generator=generator) < 0.5
         given = self.rows(rows, mirrored)
-        kept = [self._kept.get(side) for side in ((False, True) if self._mirrors else (False,))]
+        kept = [self._kept.get(side) for side in self._sides]
         if any(one is None for one in kept):
             return given, self._trial.activations(given).output
         answers = [map_tensors(one, lambda value: value[rows.to(value.device)]) for one in kept]
@@ -66,7 +66,7 @@ class Samples:
 
     def answers(self) -> Iterator[Any]:
         """The ANN's answers to all samples, a batch at a time; kept for `draw` if they are small."""
-        for side in (False, True) if self._mirrors else (False,):
+        for side in self._sides:
             found: list[Any] = []
             for rows in torch.arange(self.count).split(BATCH):
                 given = self.rows(rows, torch.full((len(rows),), side) if side else None)
