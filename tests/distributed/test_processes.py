@@ -114,24 +114,34 @@ def test_a_rank_that_fails_or_is_lost_ends_all(
             ],
         ),
         ("nobody else", ["DistributedError: Rank 1 did not come: it has not called the same function within 2 s"]),
-        (
-            "unmergeable",
-            [
-                "OptionError: Mode 'unmergeable' (your own argument) cannot be used with distributed=: its observers cannot be"
-            ]
-            * 2,
-        ),
-        (
-            "unpicklable",
-            [
-                "PluginError: Mode 'unpicklable' (your own argument) cannot be used with distributed=: its observer of 0.2 cannot"
-            ],
-        ),
     ],
 )
 def test_what_does_not_fit_is_named(failures: dict[str, list[Any]], scenario: str, errors: list[str]) -> None:
     found = [f"{one[0]}: {one[1]}" for one in failures[scenario] if one is not None]
     assert [one[: len(error)] for one, error in zip(found, errors, strict=False)] == errors
+
+
+@needs_fork
+@pytest.mark.parametrize(
+    ("scenario", "error"),
+    [
+        (
+            "unmergeable",
+            "OptionError: Mode 'unmergeable' (your own argument) cannot be used with distributed=: its obs",
+        ),
+        (
+            "unpicklable",
+            "PluginError: Mode 'unpicklable' (your own argument) cannot be used with distributed=: its obs",
+        ),
+    ],
+)
+def test_what_fails_on_all_ranks_is_named_on_all(failures: dict[str, list[Any]], scenario: str, error: str) -> None:
+    """By the rank itself, or by another one that met the same error first: which one that is depends on their pace."""
+    found = [f"{one[0]}: {one[1]}" for one in failures[scenario]]
+    assert len(found) == 2
+    for rank, one in enumerate(found):
+        assert one.startswith((error, f"DistributedError: Rank {1 - rank} failed: {error}")), one
+    assert any(one.startswith(error) for one in found)
 
 
 @needs_fork
