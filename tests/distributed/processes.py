@@ -42,7 +42,7 @@ SIZES = (7, 3, 8, 1, 5, 8, 2)
 SHARDS = {1: [7], 2: [0, 7], 3: [4, 0, 3], 5: [1, 2, 0, 3, 1]}
 """How many of the batches each rank has, by the number of ranks."""
 
-TIMEOUT = 2.0
+TIMEOUT = 4.0
 """Seconds without a sign of life after which a rank is lost."""
 
 Work = Callable[[int, int], Any]

@@ -52,7 +52,7 @@ def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
 
 
 LOADER = "The calibration data cannot be read: batch 1 fails with OSError: no such file."
-LOST = "Rank {} is lost: it gave no sign of life for 2 s"
+LOST = "Rank {} is lost: it gave no sign of life for 4 s"
 
 
 @needs_fork
@@ -113,7 +113,7 @@ def test_a_rank_that_fails_or_is_lost_ends_all(
                 "DistributedError: Rank 1 called evaluate(T=5) with distributed=True, rank 0 evaluate(T=4) with",
             ],
         ),
-        ("nobody else", ["DistributedError: Rank 1 did not come: it has not called the same function within 2 s"]),
+        ("nobody else", ["DistributedError: Rank 1 did not come: it has not called the same function within 4 s"]),
     ],
 )
 def test_what_does_not_fit_is_named(failures: dict[str, list[Any]], scenario: str, errors: list[str]) -> None:

@@ -31,6 +31,9 @@ ROUGHLY = 0.75
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
+SHIFT = 2
+"""Pixels to shift images by where weights are learnt."""
+
 SETTLED = 3
 """Number of successive spiking layers that need no delay, because they settle in few steps."""
 
@@ -75,6 +78,8 @@ class Joint(Correction):
         learning_rate: Learning rate of Adam, falling to zero along half a cosine; by default 0.04 / T.
         samples: Maximum number of calibration samples to use.
         mirror: Mirror every image ``[C, H, W]`` left to right half of the time, in all inputs alike.
+        shift: Shift every image up or down and left or right by so many pixels at most; by default 2 where weights are
+            learnt, which fit few images too well otherwise.
         earliest: Fewest steps after which the answer counts as well, for a network that may be stopped anywhere between
             `earliest` and T. The answers after T, T / 2, T / 4 steps and so on then count alike, each relative to what
             it starts from, and a deep network suggests the readout "recent". By default, only T counts.
@@ -102,6 +107,7 @@ class Joint(Correction):
         learning_rate: float | None = None,
         samples: int = 1024,
         mirror: bool = True,
+        shift: int | None = None,
         earliest: int | None = None,
         per_step: bool = False,
         weight_rate: float = 0.002,
@@ -118,6 +124,7 @@ class Joint(Correction):
         )
         self.samples = require_integer("samples", samples)
         self.mirror, self.seed = mirror, seed
+        self.shift = None if shift is None else require_integer("shift", shift, 0, what="the number of pixels")
         self.earliest = None if earliest is None else require_integer("earliest", earliest, 1, T, what=f"for T={T} it")
         if self.earliest is not None and self.delay is not None:
             raise OptionError(
@@ -145,7 +152,8 @@ class Joint(Correction):
             self._learn(trial)
 
     def _learn(self, trial: Trial) -> None:
-        samples = Samples(trial, self.samples, mirror=self.mirror)
+        shift = (SHIFT if trial.tunes_weights else 0) if self.shift is None else self.shift
+        samples = Samples(trial, self.samples, mirror=self.mirror, shift=shift)
         objective = Objective(trial.outputs, samples.answers(), self.loss)
         # Both neurons of an activation of both signs are one layer.
         layers = sum(not site.negated for site in trial.sites)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sj_ann2snn import Trial, map_tensors, tensors
@@ -26,12 +27,16 @@ class Samples:
         trial: The network on trial.
         count: The largest number of samples.
         mirror: Mirror every image ``[C, H, W]`` left to right half of the time, in all inputs alike.
+        shift: Shift it up or down and left or right by so many pixels at most, in all inputs alike; what comes in at
+            the edge is the image's own mirror image. Less for images that are too small for that.
     """
 
-    def __init__(self, trial: Trial, count: int, *, mirror: bool) -> None:
+    def __init__(self, trial: Trial, count: int, *, mirror: bool, shift: int = 0) -> None:
         inputs = trial.inputs(count)
         self._trial, self._inputs = trial, inputs if isinstance(inputs, tuple) else (inputs,)
         self._sides = (False, True) if mirror and any(_is_image(value) for value in self._inputs) else (False,)
+        images = [value for value in self._inputs if _is_image(value)]
+        self._shift = min([shift, *(size - 1 for image in images for size in image.shape[2:])]) if images else 0
         self.count = len(self._inputs[0])
         self._kept: dict[bool, Any] = {}
 
@@ -58,11 +63,21 @@ class Samples:
         if len(self._sides) > 1:
             mirrored = torch.rand(len(rows), dtype=torch.float32, generator=generator) < 0.5
         given = self.rows(rows, mirrored)
+        if self._shift:
+            given = self._shifted(given, len(rows), generator)
+            return given, self._trial.activations(given).output
         kept = [self._kept.get(side) for side in self._sides]
         if any(one is None for one in kept):
             return given, self._trial.activations(given).output
         answers = [map_tensors(one, lambda value: value[rows.to(value.device)]) for one in kept]
         return given, answers[0] if mirrored is None else _either(mirrored, *reversed(answers))
+
+    def _shifted(self, given: Any, count: int, generator: torch.Generator) -> Any:
+        """Samples whose images are shifted by lot."""
+        down, across = (torch.randint(2 * self._shift + 1, (count,), generator=generator) for _ in range(2))
+        return map_tensors(
+            given, lambda value: shifted(value, down, across, self._shift) if _is_image(value) else value
+        )
 
     def answers(self) -> Iterator[Any]:
         """The ANN's answers to all samples, a batch at a time; kept for `draw` if they are small."""
@@ -77,6 +92,28 @@ class Samples:
                     found.append(answer)
             if len(found) * BATCH >= self.count:
                 self._kept[side] = _joined(found)
+
+
+def shifted(images: Tensor, down: Tensor, across: Tensor, most: int) -> Tensor:
+    """Images ``[N, C, H, W]``, each of them cut out of itself continued by its mirror image.
+
+    >>> shifted(torch.arange(8.0).reshape(1, 1, 2, 4), torch.tensor([1]), torch.tensor([2]), 1)
+    tensor([[[[1., 2., 3., 2.],
+              [5., 6., 7., 6.]]]])
+
+    Args:
+        images: The images.
+        down: ``[N]``, where to begin in the continued images, from 0 to ``2 * most``.
+        across: ``[N]``, likewise.
+        most: Pixels of the continuation on each side.
+    """
+    height, columns = images.shape[2:]
+    continued = F.pad(images, (most,) * 4, mode="reflect")
+    rows, places = (
+        (first[:, None] + torch.arange(size)).to(images.device) for first, size in ((down, height), (across, columns))
+    )
+    sample = torch.arange(len(images), device=images.device)[:, None, None]
+    return continued.permute(0, 2, 3, 1)[sample, rows[:, :, None], places[:, None, :]].permute(0, 3, 1, 2)
 
 
 def _is_image(value: Any) -> bool:

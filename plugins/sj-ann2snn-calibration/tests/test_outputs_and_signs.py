@@ -195,7 +195,7 @@ class Pair(nn.Module):
         return found
 
 
-def test_several_inputs_in_dicts_are_mirrored_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_inputs_in_dicts_are_mirrored_and_shifted_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     x = torch.randn(33, 1, 6, 6)
     batches = [{"right": part, "left": part} for part in x.split(32)]
@@ -208,7 +208,7 @@ def test_several_inputs_in_dicts_are_mirrored_alike(monkeypatch: pytest.MonkeyPa
         return given, target
 
     monkeypatch.setattr(Samples, "draw", watched)
-    snn = Converter(batches, corrections=Joint(T=4, epochs=1), progress=False)(Pair())
+    snn = Converter(batches, corrections=Joint(T=4, epochs=1, shift=2), progress=False)(Pair())
     assert seen
     assert all(seen)
     assert simulate(snn, (x, x), 4).shape == (33, 2, 4, 4)

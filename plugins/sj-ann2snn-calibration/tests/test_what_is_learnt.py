@@ -126,8 +126,8 @@ def test_a_mode_for_fewer_steps_than_it_runs() -> None:
         LowLatency(T=8, earliest=9)
 
 
-@pytest.mark.parametrize("kept", [1 << 24, 1])
-def test_samples_come_with_the_answers_of_the_ann(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("kept", "shift"), [(1 << 24, 0), (1, 0), (1 << 24, 1)])
+def test_samples_come_with_the_answers_of_the_ann(kept: int, shift: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(samples_module, "KEPT", kept)
     ann, seen = network(), []
 
@@ -135,7 +135,7 @@ def test_samples_come_with_the_answers_of_the_ann(kept: int, monkeypatch: pytest
         name = "watching"
 
         def correct(self, trial: Trial) -> None:
-            samples, generator = Samples(trial, 70, mirror=True), torch.Generator().manual_seed(0)
+            samples, generator = Samples(trial, 70, mirror=True, shift=shift), torch.Generator().manual_seed(0)
             assert sum(len(answer) for answer in samples.answers()) == 70
             for rows in torch.randperm(70, generator=generator).split(32):
                 given, target = samples.draw(rows, generator)
@@ -144,4 +144,32 @@ def test_samples_come_with_the_answers_of_the_ann(kept: int, monkeypatch: pytest
 
     Converter([images(100)], corrections=Watching(), progress=False)(ann)
     assert len(seen) == 3
-    assert 0.2 < sum(seen) / 3 < 0.8
+    least, most = (0.8, 1.0) if shift else (0.2, 0.8)
+    assert least < sum(seen) / 3 < most
+
+
+def test_shifted_images_are_windows_of_the_image_and_its_mirror_image() -> None:
+    image = torch.arange(12.0).reshape(1, 1, 3, 4)
+    found = samples_module.shifted(image.expand(3, 1, 3, 4), torch.tensor([2, 0, 4]), torch.tensor([2, 3, 0]), 2)
+    assert torch.equal(found[0], image[0])
+    assert found[1, 0].tolist() == [[9.0, 10.0, 11.0, 10.0], [5.0, 6.0, 7.0, 6.0], [1.0, 2.0, 3.0, 2.0]]
+    assert found[2, 0, 0].tolist() == [10.0, 9.0, 8.0, 9.0]
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments", "most"),
+    [({}, {}, 0), ({}, {"weights": "tuned"}, 2), ({"shift": 3}, {}, 3), ({"shift": 0}, {"weights": "tuned"}, 0)],
+)
+def test_images_are_shifted_where_weights_are_learnt(
+    options: dict[str, Any], arguments: dict[str, Any], most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = set()
+    moved = samples_module.shifted
+
+    def watched(images: Tensor, down: Tensor, across: Tensor, pixels: int) -> Tensor:
+        seen.add(pixels)
+        return moved(images, down, across, pixels)
+
+    monkeypatch.setattr(samples_module, "shifted", watched)
+    Converter([images(40)], corrections=Joint(T=4, epochs=1, **options), progress=False, **arguments)(network())
+    assert seen == ({most} if most else set())
