@@ -12,6 +12,7 @@ from sj_ann2snn import (
     Correction,
     CorrectionError,
     Delayed,
+    Exponential,
     OptionError,
     Recent,
     Trial,
@@ -43,6 +44,15 @@ FACTORS = (1.0, 1.15, 1.3, 1.5, 1.75, 2.0)
 TRIED = 1 << 11
 """Samples times steps to try them on."""
 
+DECAYS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""Of the weights of a readout that forgets, to choose from."""
+
+WORTHWHILE = 0.95
+"""Share of the error that another readout than the usual one must not exceed."""
+
+READ = 1 << 13
+"""Samples times steps to choose a readout on."""
+
 SAMPLE_STEPS = 1 << 8
 """Samples times steps to compute at a time; memory for the backward pass grows with both."""
 
@@ -73,7 +83,8 @@ class Joint(Correction):
         delay: Number of steps at the beginning, part of T, whose outputs do not count because the first spikes have not
             arrived yet. By default T / 4, from T = 8 on T / 2, and less for networks with few successive spiking
             layers; none where the squared error counts and is smaller without. `simulate` and `evaluate` then leave
-            these steps out as well, unless you give another readout.
+            these steps out as well, unless you give another readout. By default, once everything is learnt, the
+            readout "exponential" takes its place if it errs less.
         epochs: Passes over the calibration data; by default 64 / T, at least one.
         learning_rate: Learning rate of Adam, falling to zero along half a cosine; by default 0.04 / T.
         samples: Maximum number of calibration samples to use.
@@ -82,7 +93,8 @@ class Joint(Correction):
             learnt, which fit few images too well otherwise.
         earliest: Fewest steps after which the answer counts as well, for a network that may be stopped anywhere between
             `earliest` and T. The answers after T, T / 2, T / 4 steps and so on then count alike, each relative to what
-            it starts from, and a deep network suggests the readout "recent". By default, only T counts.
+            it starts from, and a deep network suggests the readout "recent" unless "exponential" errs less. By default,
+            only T counts.
         per_step: Learn a bias for every step as well, which the hardware must be able to add.
         weight_rate: Learning rate of weights, in units of their root mean square.
         precision: Of convolutions while learning: "float32", "bfloat16", or "auto" for "bfloat16" on processors that
@@ -190,13 +202,50 @@ class Joint(Correction):
                 schedule.step()
                 parameters.keep_to_bounds()
         parameters.apply()
-        if not isinstance(readout, Delayed):
+        found: Delayed | Recent | Exponential = readout
+        if self.delay is None:
+            counted = [(end, weight) for (_, end), weight in zip(spans, weights, strict=True)]
+            found = self._better(readout, objective, parameters, samples, counted)
+        if isinstance(found, Exponential):
+            trial.suggest_readout("exponential", decay=found.decay)
+        elif isinstance(found, Recent):
             trial.suggest_readout("recent")
-        elif readout.delay:
-            trial.suggest_readout("delayed", delay=readout.delay)
+        elif found.delay:
+            trial.suggest_readout("delayed", delay=found.delay)
 
     def _parameters(self, trial: Trial) -> Parameters:
         return Parameters(trial, steps=self.T if self.per_step else None)
+
+    def _better(
+        self,
+        usual: Delayed | Recent,
+        objective: Objective,
+        parameters: Parameters,
+        samples: Samples,
+        counted: list[tuple[int, float]],
+    ) -> Delayed | Recent | Exponential:
+        """The readout with the least error on the samples: the usual one, or one whose weights fall with age.
+
+        The later a step, the more of the spikes of all layers it has seen, also among the steps that count.
+
+        Args:
+            usual: The readout for which the network was adjusted.
+            objective: What an error is.
+            parameters: What was learnt.
+            samples: The calibration samples.
+            counted: The numbers of steps after which the answer counts, and how much.
+        """
+        readouts = [usual, *(Exponential(decay=decay) for decay in DECAYS)]
+        errors = [0.0] * len(readouts)
+        with torch.no_grad():
+            for rows, given, target in samples.unchanged(max(1, READ // self.T)):
+                outputs = parameters.run(given, self.T)
+                for index, one in enumerate(readouts):
+                    for end, weight in counted:
+                        answers = parameters.read(outputs, one, end)
+                        errors[index] += len(rows) * weight * objective.error(answers, target)
+        best = min(range(len(readouts)), key=errors.__getitem__)
+        return readouts[best] if errors[best] < WORTHWHILE * errors[0] else usual
 
     def _readout(self, layers: int, delay: int) -> Delayed | Recent:
         """What turns the outputs into the answer: a fixed delay if it suits every number of steps that counts."""

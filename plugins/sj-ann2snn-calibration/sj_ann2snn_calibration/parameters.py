@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sj_ann2snn import Trial, TrialSite
+from sj_ann2snn import Readout, Trial, TrialSite
 
 from .gradients import fire
 
@@ -88,13 +89,22 @@ class Parameters:
 
     def answers(self, outputs: Any, delay: int, steps: int) -> dict[str, Tensor]:
         """The means ``[N, ...]`` of `outputs` from step `delay` to step `steps`, by name, with the biases."""
+        return self._answers(outputs, lambda value: value[delay:steps].mean(0))
+
+    def read(self, outputs: Any, readout: Readout, steps: int) -> dict[str, Tensor]:
+        """What a readout makes of the first `steps` of `outputs`, by name, with the biases."""
+        return self._answers(
+            outputs, lambda value: readout.last_answer(value[:steps], None, 0)[0] / readout.divisor(steps)
+        )
+
+    def _answers(self, outputs: Any, average: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
         found = {}
         for one in self.trial.outputs:
             value = one.of(outputs)
             if not value.is_floating_point():
                 continue
             # What was learnt in half precision is averaged in single.
-            found[one.name] = value[delay:steps].to(torch.promote_types(value.dtype, torch.float32)).mean(0)
+            found[one.name] = average(value.to(torch.promote_types(value.dtype, torch.float32)))
             if one.adjustable:
                 bias = one.along_channels(self._outputs[one.name], found[one.name].dim())
                 found[one.name] = found[one.name] + bias

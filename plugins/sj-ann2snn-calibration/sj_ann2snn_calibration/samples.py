@@ -57,6 +57,12 @@ class Samples:
         """The first samples."""
         return self.rows(torch.arange(min(self.count, max(1, count))))
 
+    def unchanged(self, count: int) -> Iterator[tuple[Tensor, Any, Any]]:
+        """The first samples, a batch at a time: their rows, the samples and the ANN's answers."""
+        for rows in torch.arange(min(self.count, count)).split(BATCH):
+            given, kept = self.rows(rows), self._kept.get(False)
+            yield rows, given, self._trial.activations(given).output if kept is None else _at(kept, rows)
+
     def draw(self, rows: Tensor, generator: torch.Generator) -> tuple[Any, Any]:
         """The samples in `rows`, each mirrored by lot, and the ANN's answers to them."""
         mirrored = None
@@ -69,7 +75,7 @@ class Samples:
         kept = [self._kept.get(side) for side in self._sides]
         if any(one is None for one in kept):
             return given, self._trial.activations(given).output
-        answers = [map_tensors(one, lambda value: value[rows.to(value.device)]) for one in kept]
+        answers = [_at(one, rows) for one in kept]
         return given, answers[0] if mirrored is None else _either(mirrored, *reversed(answers))
 
     def _shifted(self, given: Any, count: int, generator: torch.Generator) -> Any:
@@ -139,6 +145,10 @@ def _joined(answers: list[Any]) -> Any:
     columns = zip(*(tensors(answer) for answer in answers), strict=True)
     parts = iter([torch.cat(column) for column in columns])
     return map_tensors(answers[0], lambda _: next(parts))
+
+
+def _at(answers: Any, rows: Tensor) -> Any:
+    return map_tensors(answers, lambda value: value[rows.to(value.device)])
 
 
 def _either(chosen: Tensor, yes: Any, no: Any) -> Any:
