@@ -628,6 +628,12 @@ class TestUnitNotProportional(FireTests):
     plugin_class = unit(Tensor.sqrt)
 
 
+class TestReadoutThatIsNotKnown(FireTests):
+    meant = "test_the_readout_that_it_asks_for_exists"
+    also = EVERYTHING
+    plugin_class = type("Maker", (FireMaker,), {"readout": lambda self: ("lats", {}), "__doc__": "A neuron."})
+
+
 class TestNoMemory(FireTests):
     meant = "test_makes_a_module_with_memory"
     also = EVERYTHING
