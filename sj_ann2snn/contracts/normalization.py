@@ -135,6 +135,9 @@ class Normalization(abc.ABC):
     """The values of options that `tune` tries, by name, and under ``"mode"`` the modes as users write them:
     ``{"mode": ("99%", "99.9%")}``. Without the latter it tries `example` or `name`. All other options stay at their
     defaults."""
+    anytime: ClassVar[Mapping[str, Any]] = {}
+    """Options with which the converter's T is the largest number of steps of one network that suits fewer steps, too:
+    ``{"earliest": 4}``. `tune` then also makes one network for all numbers of steps, besides one for each of them."""
 
     @classmethod
     def parse(cls, mode: object, **options: Any) -> Self | None:

@@ -47,6 +47,7 @@ from sj_ann2snn import (
     channels_first_2d,
     fill_dead_channels,
     load_network,
+    require_integer,
 )
 from sj_ann2snn.testing import (
     CorrectionTests,
@@ -178,6 +179,18 @@ class TestTriesWhatItDoesNotKnow(ModeTests):
         """A mode."""
 
         tunable: ClassVar = {"mode": ("rms", "roots")}
+
+
+class TestEarliestBehindTheLast(ModeTests):
+    meant = "test_anytime_options_are_allowed"
+
+    class plugin_class(RmsMode):  # noqa: N801
+        """A mode."""
+
+        anytime: ClassVar = {"earliest": 64}
+
+        def __init__(self, *, T: int = 8, earliest: int = 1) -> None:  # noqa: N803
+            self.T, self.earliest = T, require_integer("earliest", earliest, 1, T)
 
 
 class TestOptionsSwallowed(ModeTests):
