@@ -11,6 +11,7 @@ from .contracts.correction import Correction
 from .contracts.exit_rule import ExitRule
 from .contracts.exporter import Exporter
 from .contracts.layer_mapper import LayerMapper
+from .contracts.least_error import LeastErrorObserver
 from .contracts.metric import Metric
 from .contracts.network_description import NetworkDescription, NodeDescription, OperationDescription
 from .contracts.neuron_maker import NeuronMaker, NeuronSite
@@ -22,7 +23,7 @@ from .contracts.normalization import (
     channels_last_2d,
     fill_dead_channels,
 )
-from .contracts.option_checks import require_flag, require_integer, require_number
+from .contracts.option_checks import require_flag, require_integer, require_number, require_shape
 from .contracts.quantiles import QuantileSketch
 from .contracts.readout import Readout
 from .contracts.replacements import (
@@ -114,6 +115,7 @@ from .layers import (
 )
 from .simulation.simulate import simulate
 from .spikingjelly_recipe import ConverterRecipe, recipe
+from .support.moves import moved_elements
 from .support.replacing import replacing
 from .support.shapes import along_axis
 from .support.site_notes import ConversionNotes, SiteNote
@@ -194,6 +196,7 @@ __all__ = [
     "LayerDiagnosis",
     "LayerMapper",
     "LayerWidths",
+    "LeastErrorObserver",
     "LegacyArgumentWarning",
     "Linear",
     "Margin",
@@ -281,11 +284,13 @@ __all__ = [
     "load_network",
     "make_if_neuron",
     "map_tensors",
+    "moved_elements",
     "recipe",
     "replacing",
     "require_flag",
     "require_integer",
     "require_number",
+    "require_shape",
     "saturated",
     "simulate",
     "tensors",

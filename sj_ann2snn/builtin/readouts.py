@@ -138,6 +138,7 @@ class Recent(Readout):
     """
 
     name = "recent"
+    tunable: ClassVar = {}
 
     def answers(self, outputs: Tensor, state: Any, done: int) -> tuple[Tensor, Any]:
         zero = torch.zeros_like(outputs[0])

@@ -141,7 +141,8 @@ def add_option_argument(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=named_value,
         metavar="NAME=VALUE",
-        help="option of a mode, a mapper or the neuron, as for Converter (maxpool=momentum); may be repeated",
+        help="another argument of Converter, such as an option of a mode, a mapper or the neuron (maxpool=momentum, "
+        "neuron=burst, corrections=layer-by-layer); may be repeated",
     )
 
 

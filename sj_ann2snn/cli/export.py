@@ -31,10 +31,11 @@ examples:
     sj-ann2snn export models:trained --data models:loaders --out network.zip
     sj-ann2snn export models:trained --data models:loaders --mode 99.9% --out network.pt --to torch
     sj-ann2snn export models:trained --data models:loaders --mode 99.9% --weights int8 --out network.c --to c
+    sj-ann2snn export models:trained --data models:loaders --mode low-latency --T 8 --weights tuned-int8 --out int8.zip
     sj-ann2snn export models:trained --data models:loaders --mode 99.9% --out network.nir --to nir target=sinabs --check
     sj-ann2snn export models:trained --data models:loaders --mode 99.9% --out network.onnx --to onnx --check
 
-The last two need the plugins sj-ann2snn-nir and sj-ann2snn-onnx.
+The last three need the plugins sj-ann2snn-calibration, sj-ann2snn-nir and sj-ann2snn-onnx.
 
 In Python, sj_ann2snn.load_network("network.zip") reads it back; C is only written.
 """

@@ -129,11 +129,15 @@ class Normalization(abc.ABC):
     suggests: ClassVar[Mapping[str, Any]] = {}
     """Arguments that the mode is best used with, unless the caller gives others: the converter's `channel_wise`,
     `neuron` and `corrections`, and options of neurons and corrections. A neuron or a correction may also be a class,
-    which is then constructed with the caller's options."""
+    which is then constructed with the caller's options, and with those of the mode where the caller gives the mode as
+    an instance."""
     tunable: ClassVar[Mapping[str, Sequence[Any]]] = {}
     """The values of options that `tune` tries, by name, and under ``"mode"`` the modes as users write them:
     ``{"mode": ("99%", "99.9%")}``. Without the latter it tries `example` or `name`. All other options stay at their
     defaults."""
+    anytime: ClassVar[Mapping[str, Any]] = {}
+    """Options with which the converter's T is the largest number of steps of one network that suits fewer steps, too:
+    ``{"earliest": 4}``. `tune` then also makes one network for all numbers of steps, besides one for each of them."""
 
     @classmethod
     def parse(cls, mode: object, **options: Any) -> Self | None:

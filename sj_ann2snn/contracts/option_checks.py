@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from numbers import Integral, Real
+from typing import Any
 
 from ..errors import Ann2SnnError, OptionError
 from ..support.wording import shown
 
-__all__ = ["require_flag", "require_integer", "require_number"]
+__all__ = ["require_flag", "require_integer", "require_number", "require_shape"]
 
 
 def require_integer(
@@ -109,6 +110,30 @@ def require_flag(option: str, value: object) -> bool:
     if isinstance(value, bool):
         return value
     raise OptionError(f"{option}={shown(value)} is not allowed: it must be True or False.")
+
+
+def require_shape(option: str, value: object) -> tuple[int, ...]:
+    """Check that `value` is the shape of a sample, as numbers or as text, and return it as a tuple.
+
+    >>> require_shape("input_shape", "3x32x32")
+    (3, 32, 32)
+    >>> require_shape("input_shape", 8)
+    (8,)
+
+    Raises:
+        OptionError: It is anything else.
+    """
+    given: Any = value
+    try:
+        sizes = given.lower().split("x") if isinstance(given, str) else [given] if isinstance(given, int) else given
+        shape = tuple(int(size) for size in sizes)
+    except (TypeError, ValueError):
+        shape = ()
+    if not shape or min(shape) < 1:
+        raise OptionError(
+            f"{option}={shown(value)} is not allowed: give the sizes of a sample, (3, 32, 32) or '3x32x32'."
+        )
+    return shape
 
 
 def _interval(above: float | None, least: float | None, below: float | None, most: float | None) -> str:

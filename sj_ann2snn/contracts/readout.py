@@ -40,7 +40,8 @@ class Readout(abc.ABC):
     replaces: ClassVar[tuple[str, ...]] = ()
     tunable: ClassVar[Mapping[str, Sequence[Any]]] = {}
     """The values of options that `tune` tries, by name: ``{"delay": (1, 2, 4)}``. All others stay at their
-    defaults."""
+    defaults. A readout without options that `tune` shall try declares ``tunable = {}``; one that declares nothing is
+    not tried."""
 
     @abc.abstractmethod
     def answers(self, outputs: Tensor, state: Any, done: int) -> tuple[Tensor, Any]:

@@ -231,6 +231,7 @@ class Converter:
             self._selection.corrections,
             chosen,
             part.data,
+            self._selection.registry,
             tunes_weights=self._weights.tuned,
             progress=self.progress,
         )
@@ -375,4 +376,4 @@ class Converter:
             chosen = self._selection.at(part.prefix + name)
             return chosen.neuron, chosen.neuron_label
 
-        return Neurons(choose)
+        return Neurons(choose, self._selection.registry)

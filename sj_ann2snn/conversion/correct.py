@@ -15,12 +15,14 @@ from ..contracts.trial import Trial
 from ..contracts.trial_layer import TrialLayer
 from ..contracts.trial_site import TrialSite
 from ..errors import CorrectionError
+from ..hooks.registry import Registry
 from ..support.blame import Culprit, blame
 from ..support.names import NEGATIVE
 from .absorb import absorb_bias
 from .calibrate import CalibrationData
 from .channel_layout import ChannelLayout
 from .draft import Adjustment, Draft, NegativeNeuron, TunedLayer
+from .named_readout import require_readout
 from .neurons import Neurons
 from .rewrite import rewrite_spiking
 from .scale import scale_values
@@ -36,6 +38,7 @@ def correct(
     corrections: Sequence[tuple[Correction, Culprit]],
     neurons: Neurons,
     batches: CalibrationData,
+    registry: Registry,
     *,
     tunes_weights: bool,
     progress: bool,
@@ -47,6 +50,7 @@ def correct(
         corrections: Each with its name and owner for messages.
         neurons: Makes the neurons.
         batches: The calibration data.
+        registry: What plugins contribute: corrections may name their readouts.
         tunes_weights: They may change weights.
         progress: Show progress bars.
 
@@ -55,7 +59,7 @@ def correct(
 
     Raises:
         CorrectionError: A correction set a value that the network cannot take.
-        PluginError: A correction failed.
+        PluginError: A correction failed, or named a readout that is not known.
     """
     if not corrections:
         return draft
@@ -64,14 +68,16 @@ def correct(
     # The first rank has all of the data and adjusts the network; the others take over what it found.
     whole = list(batches.whole) if batches.ranks.sharded else batches
     trial, runner = _make_trial(draft, neurons, tried, layers, whole, progress and batches.ranks.is_first)
-    found = batches.ranks.from_first(lambda: _adjusted(trial, runner, corrections), draft.device)
+    found = batches.ranks.from_first(lambda: _adjusted(trial, runner, corrections, registry), draft.device)
     if not batches.ranks.is_first:
         found.put_into(trial)
     draft = put_weights(draft.evolve(notes=found.notes, tuned=found.tuned), layers or {})
     return _apply(draft, trial, tried, neurons)
 
 
-def _adjusted(trial: Trial, runner: GraphRunner, corrections: Sequence[tuple[Correction, Culprit]]) -> _Adjusted:
+def _adjusted(
+    trial: Trial, runner: GraphRunner, corrections: Sequence[tuple[Correction, Culprit]], registry: Registry
+) -> _Adjusted:
     """Have the corrections adjust the network on trial."""
     notes: list[str] = []
     by: dict[str, list[str]] = {layer.name: [] for layer in trial.layers}
@@ -83,6 +89,8 @@ def _adjusted(trial: Trial, runner: GraphRunner, corrections: Sequence[tuple[Cor
         except CorrectionError as error:
             raise CorrectionError(f"{error} ({who})") from error
         _check_adjustments(trial, who)
+        if trial.readout is not None:
+            require_readout(registry, trial.readout, who, "suggested the readout {}")
         notes += [f"{who}: {note}" for note in trial.notes[before:]]
         for layer, weight in zip(trial.layers, weights, strict=True):
             if not torch.equal(layer.weight, weight):

@@ -11,11 +11,13 @@ from torch import Tensor, fx, nn
 from ..compat import MemoryModule
 from ..contracts.neuron_maker import NeuronMaker, NeuronSite
 from ..errors import OptionError, PluginError
+from ..hooks.registry import Registry
 from ..support.blame import Culprit, blame
 from ..support.untouched import Untouched
 from ..support.wording import shown
 from .channel_layout import ChannelLayout
 from .draft import Draft
+from .named_readout import NamedReadout, require_readout
 from .neuron_bounds import check_bound
 from .neuron_rates import require_steady
 
@@ -27,10 +29,11 @@ class Neurons:
 
     Args:
         choose: Returns the maker of the neurons of a site, and its name for messages, by the site's name.
+        registry: What plugins contribute: makers may name their readouts.
     """
 
-    def __init__(self, choose: Callable[[str], tuple[NeuronMaker, Culprit]]) -> None:
-        self._choose = choose
+    def __init__(self, choose: Callable[[str], tuple[NeuronMaker, Culprit]], registry: Registry) -> None:
+        self._choose, self._registry = choose, registry
         self._steady: list[NeuronMaker] = []
 
     def who(self, draft: Draft, node: fx.Node) -> Culprit:
@@ -42,9 +45,9 @@ class Neurons:
 
         Raises:
             OptionError: Two of them name different ones.
-            PluginError: A maker fails, or returns something else than a name and options.
+            PluginError: A maker fails, or returns something else than the name and options of a known readout.
         """
-        found: dict[str, tuple[str, dict[str, Any]]] = {}
+        found: dict[str, NamedReadout] = {}
         makers: list[Culprit] = []
         for node in draft.plan.spikes:
             maker, who = self._of(draft, node)
@@ -52,12 +55,8 @@ class Neurons:
                 named: Any = maker.readout()
             if named is None:
                 continue
-            if not _names_readout(named):
-                raise PluginError(
-                    f"{who} returned {shown(named)} from readout(); it must be None or a tuple of the name and the "
-                    f'options of a readout, such as ("delayed", {{"delay": 4}}). {who.advice}'
-                )
-            found.setdefault(draft.plan.decisions[node].site.name, named)
+            readout = require_readout(self._registry, named, who, "returned {} from readout()")
+            found.setdefault(draft.plan.decisions[node].site.name, readout)
             makers.append(who)
         different = [(site, one) for site, one in found.items() if one != next(iter(found.values()))]
         if different:
@@ -146,10 +145,6 @@ class Neurons:
         """The node with the smallest samples among those of `maker`, where a neuron is tried fastest."""
         own = [node for node in draft.plan.spikes if self._of(draft, node)[0] is maker]
         return min(own, key=lambda node: math.prod(draft.record[node].shape[1:]))
-
-
-def _names_readout(value: Any) -> bool:
-    return isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], dict)
 
 
 def _require_untouched(before: Untouched, maker: NeuronMaker, who: Culprit, method: str, what: str) -> None:

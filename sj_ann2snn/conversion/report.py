@@ -134,6 +134,8 @@ class ConversionReport:
 
     def _tuned_weights(self) -> Iterator[str]:
         """A line per list of corrections, with the layers whose weights they changed."""
+        if not self.tuned and str(self.settings.get("weights", "")).startswith("tuned"):
+            yield "no weights were changed, because no correction in use changes any; see corrections="
         for by in dict.fromkeys(one.by for one in self.tuned):
             layers = ", ".join(f"{one.name} ({one.change:.2g})" for one in self.tuned if one.by == by)
             yield f"weights changed by {' and '.join(by)}, each by this share of their norm: {layers}"

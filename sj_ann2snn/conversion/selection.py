@@ -49,6 +49,9 @@ class Selection:
         inherited: Options that are used where they are declared; nothing needs to declare them.
         name: Whose arguments these are, for messages.
 
+    Attributes:
+        registry: What plugins contribute.
+
     Raises:
         ModeError, OptionError, ConflictError, PluginError: See `sj_ann2snn.Converter`.
     """
@@ -71,12 +74,12 @@ class Selection:
         self._name = name
         self._given: dict[str, Any] = {"mode": mode, "neuron": neuron, "channel_wise": channel_wise}
         self._shared: dict[str, Any] = {"prefer": prefer, "plugins": plugins, "inherited": options}
-        self._registry = discovery.load_plugins(plugins)
+        self.registry = discovery.load_plugins(plugins)
         self._prefer = (prefer,) if isinstance(prefer, str) else tuple(prefer)
         self.normalization, self.mode_owner = self._find_mode(mode, {**inherited, **options})
         suggested = dict(self.normalization.suggests)
         self.channel_wise: bool = suggested.pop("channel_wise", False) if channel_wise is None else channel_wise
-        suggestion = suggested.pop("neuron", "if")
+        suggestion, neuron_is_suggested = suggested.pop("neuron", "if"), neuron is None
         if neuron is None:
             neuron_class, self.neuron_owner = self._suggested_neuron(suggestion)
             neuron = suggestion if isinstance(suggestion, NeuronMaker) else str(neuron_class.name)
@@ -91,18 +94,23 @@ class Selection:
         mode_class = None if isinstance(mode, Normalization) else type(self.normalization)
         named = [cls for cls, instance, _ in found if instance is None]
         self._check_options(options, mode_class, None if isinstance(neuron, NeuronMaker) else neuron_class, named)
+        # Its own options also hold for what it suggests, unless the caller says something else about them.
+        of_mode = _own_options(mode) if isinstance(mode, Normalization) else {}
+        for_suggested = {**suggested, **inherited, **of_mode, **options}
         options = {**suggested, **inherited, **options}
+        given_corrections = for_suggested if corrections is None else options
         self.corrections: list[tuple[Correction, Culprit]] = []
         for cls, instance, owner in found:
             who = culprit(CORRECTIONS, cls.name, owner)
-            self.corrections.append((instantiate(cls, options, who) if instance is None else instance, who))
+            self.corrections.append((instantiate(cls, given_corrections, who) if instance is None else instance, who))
         self.neuron_label = culprit(NEURONS, str(neuron_class.name), self.neuron_owner)
+        given_neuron = for_suggested if neuron_is_suggested else options
         self.neuron: NeuronMaker = (
-            neuron if isinstance(neuron, NeuronMaker) else instantiate(neuron_class, options, self.neuron_label)
+            neuron if isinstance(neuron, NeuronMaker) else instantiate(neuron_class, given_neuron, self.neuron_label)
         )
         self._mappers = {
             id(one.cls): instantiate(one.cls, options, culprit(LAYER_MAPPERS, one.name, one.owner))
-            for one in self._registry.registered(LAYER_MAPPERS)
+            for one in self.registry.registered(LAYER_MAPPERS)
         }
         self._own_mappers = {name: self._own_mapper(mapper) for name, mapper in mappers.items()}
         given = [one for one in (mode, neuron, *(one for _, one, _ in found), *mappers.values()) if one is not None]
@@ -146,7 +154,7 @@ class Selection:
             kind = MODES if isinstance(value, Normalization) else NEURONS if isinstance(value, NeuronMaker) else None
             if kind is None:
                 found[name] = _as_plain(value)
-            elif any(type(value) is one.cls for one in self._registry.registered(kind)):
+            elif any(type(value) is one.cls for one in self.registry.registered(kind)):
                 found[name] = str(value) if kind is MODES else value.name
                 found |= {option: one for option, one in _own_options(value).items() if option not in arguments}
             else:
@@ -189,7 +197,7 @@ class Selection:
     def claimed_types(self) -> frozenset[type[nn.Module]]:
         """Module types that some mapper claims."""
         own = {claim for mapper in self._own_mappers.values() for claim in mapper.claims if isinstance(claim, type)}
-        return self._registry.claimed_types() | own
+        return self.registry.claimed_types() | own
 
     def check_sites(self, sites: Sequence[tuple[str, Decision]]) -> None:
         """Check the names and patterns of layers against the network.
@@ -237,7 +245,7 @@ class Selection:
                 _require_claimed(mapper, site)
                 mapper = next(one for one in self.at(name)._mappers.values() if type(one) is type(mapper))
         else:
-            found = find_mapper(self._registry, site, self._prefer)
+            found = find_mapper(self.registry, site, self._prefer)
             if found is None:
                 return None, "", ""
             mapper, owner = self.at(name)._mappers[id(found.cls)], str(found.owner)
@@ -259,7 +267,7 @@ class Selection:
             raise OptionError(
                 f"mappers holds {shown(mapper)}; allowed is the name of a mapper or an instance of LayerMapper."
             )
-        named: LayerMapper = self._mappers[id(find(self._registry, LAYER_MAPPERS, mapper, self._prefer).cls)]
+        named: LayerMapper = self._mappers[id(find(self.registry, LAYER_MAPPERS, mapper, self._prefer).cls)]
         return named
 
     def _find_mode(self, mode: object, options: Mapping[str, Any]) -> tuple[Normalization, Owner]:
@@ -267,11 +275,11 @@ class Selection:
             return mode, CALLER
         if isinstance(mode, type):
             raise ModeError(class_given(MODES, mode))
-        normalization, found = find_mode(self._registry, mode, options, self._prefer)
+        normalization, found = find_mode(self.registry, mode, options, self._prefer)
         return normalization, found.owner
 
     def _find_neuron(self, neuron: str | NeuronMaker) -> tuple[type[NeuronMaker], Owner]:
-        found = choose(self._registry, NEURONS, neuron, self._prefer).found
+        found = choose(self.registry, NEURONS, neuron, self._prefer).found
         return found.cls, found.owner
 
     def _suggested_neuron(self, neuron: Any) -> tuple[type[NeuronMaker], Owner]:
@@ -287,7 +295,7 @@ class Selection:
         return self._find_correction(correction)
 
     def _find_correction(self, correction: object) -> tuple[type[Correction], Correction | None, Owner]:
-        choice = choose(self._registry, CORRECTIONS, correction, self._prefer)
+        choice = choose(self.registry, CORRECTIONS, correction, self._prefer)
         return choice.found.cls, choice.instance, choice.found.owner
 
     def _check_options(
@@ -303,7 +311,7 @@ class Selection:
             (kind, cls) for kind, cls in (("mode", mode), ("neuron", neuron)) if cls is not None
         ]
         owners += [("correction", cls) for cls in corrections]
-        owners += [("mapper", one.cls) for one in self._registry.registered(LAYER_MAPPERS)]
+        owners += [("mapper", one.cls) for one in self.registry.registered(LAYER_MAPPERS)]
         known = {name: f"{name} ({kind} {shown(cls.name)})" for kind, cls in owners for name in declared_options(cls)}
         unknown = sorted(set(options) - set(known) - {"T"})
         if unknown:

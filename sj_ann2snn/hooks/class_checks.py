@@ -11,6 +11,7 @@ from ..support.wording import listed, shown
 
 __all__ = [
     "CONVERTER_KEYWORDS",
+    "check_anytime",
     "check_claims",
     "check_exports",
     "check_suffixes",
@@ -112,6 +113,19 @@ def check_tunable(cls: type) -> None:
         raise PluginError(
             f"{cls.__qualname__}.tunable names {listed(map(shown, unknown))}, which is not an option of the class; "
             f"its options are {listed(sorted(known)) or 'none'}."
+        )
+
+
+def check_anytime(cls: type) -> None:
+    """Raises:
+    PluginError: `anytime` is not a mapping of options of a class that has an option T.
+    """
+    anytime: Any = cls.__dict__.get("anytime", {})  # a subclass may have other options than its base
+    known = set(inspect.signature(cls).parameters)
+    if not isinstance(anytime, Mapping) or not set(anytime) <= known - {"T"} or (anytime and "T" not in known):
+        raise PluginError(
+            f"{cls.__qualname__}.anytime must hold values of options besides T of a class with the option T, such as "
+            f'{{"earliest": 4}}, not {shown(anytime)}; the options of this class are {listed(sorted(known)) or "none"}.'
         )
 
 

@@ -20,6 +20,7 @@ from ..errors import PluginError
 from ..support.wording import shown
 from .class_checks import (
     CONVERTER_KEYWORDS,
+    check_anytime,
     check_claims,
     check_exports,
     check_suffixes,
@@ -113,7 +114,7 @@ MODES = HookKind(
     "mode",
     "Normalization strategies, usable by name as ``Converter(mode=...)``.",
     BY_PREFER,
-    checks=(),
+    checks=(check_anytime,),
     named_freely=True,
     **_TO_CONVERTER,
 )

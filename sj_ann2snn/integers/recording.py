@@ -6,20 +6,17 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, fx
 
 from ..layers import call_operation
+from ..support.moves import Moves, moved_elements
 from ..support.structures import is_built
 from ..support.trees import leaves, map_tensors, tensors
 
 __all__ = ["Moves", "Recording", "call_node", "recorded"]
 
 SAMPLES = 2
-
-Moves = np.ndarray[Any, np.dtype[np.int64]]
-"""For every element of a result, the element of the operands, joined and flat, that it is; -1 for a zero."""
 
 
 def call_node(network: fx.GraphModule, node: fx.Node, read: Callable[[fx.Node], Any]) -> Any:
@@ -75,24 +72,11 @@ class Recording:
         given = [torch.cat([drawn[one][index].flatten() for one in operands]).numpy() for index in range(SAMPLES)]
         found: list[Moves] = []
         for one in tensors(result):
-            moved = _moved(one, given)
+            moved = moved_elements(one, given)
             if moved is None:
                 return None
             found.append(moved)
         return found
-
-
-def _moved(result: Tensor, given: Sequence[Any]) -> Moves | None:
-    if not result.dim() or len(result) != SAMPLES or result.dtype != torch.float64:
-        return None
-    first, second = (one.numpy().ravel() for one in result.detach())
-    order = np.argsort(given[0])
-    index = order[np.searchsorted(given[0], first, sorter=order).clip(max=len(order) - 1)]
-    index = np.where(first == 0, -1, index)
-    for wanted, numbers in ((first, given[0]), (second, given[1])):
-        if not np.array_equal(np.where(index < 0, 0, numbers[index]), wanted):
-            return None
-    return index.reshape(tuple(result.shape[1:]))
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -11,8 +12,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..contracts.readout import SUGGESTED, Readout
-from ..errors import OptionError, PluginError
-from ..hooks.choice import choose
+from ..errors import OptionError, PluginError, PluginWarning
+from ..hooks.choice import choose, find
 from ..hooks.discovery import load_plugins
 from ..hooks.kinds import READOUTS
 from ..hooks.options import construct
@@ -38,6 +39,9 @@ class ChosenReadout:
 def readout_for(snn: nn.Module, given: object, steps: int, plugins: Sequence[Any] = ()) -> ChosenReadout:
     """The readout that the argument `readout` means; for None, that of a correction or a neuron, otherwise the mean.
 
+    The mean also takes the place of one that needs more steps than these, and, with a warning, of one whose plugin is
+    not in use.
+
     Raises:
         OptionError: As for `find_readout`.
     """
@@ -45,10 +49,26 @@ def readout_for(snn: nn.Module, given: object, steps: int, plugins: Sequence[Any
     if given is not None:
         return _choose(registry, given, steps)
     suggested = getattr(snn, "meta", {}).get(SUGGESTED)
-    if suggested is not None:
-        with suppress(OptionError):  # it needs more steps than these, or its plugin is no longer installed
+    if suggested is not None and _is_usable(registry, *suggested):
+        with suppress(OptionError):  # it needs more steps than these
             return _choose(registry, suggested[0], steps, suggested[1])
     return _choose(registry, "mean", steps)
+
+
+def _is_usable(registry: Registry, name: str, options: Mapping[str, Any]) -> bool:
+    """True if the readout of a network is there, which it may not be where the network was made elsewhere; warns."""
+    try:
+        found = find(registry, READOUTS, name)
+        construct(found.cls, options, culprit(READOUTS, found.name, found.owner))
+    except OptionError as error:
+        warnings.warn(
+            f"The answers of this network are those of the readout {shown(name)}, which cannot be used here; the mean "
+            f"of its outputs takes its place. {error}",
+            PluginWarning,
+            stacklevel=4,
+        )
+        return False
+    return True
 
 
 def find_readout(given: object, steps: int, options: Mapping[str, Any] | None = None) -> Readout:

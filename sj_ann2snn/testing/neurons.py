@@ -13,11 +13,14 @@ from torch import Tensor, nn
 from ..compat import MemoryModule, memories
 from ..contracts.neuron_maker import NeuronMaker, NeuronSite
 from ..conversion.converter import Converter
+from ..conversion.named_readout import require_readout
 from ..conversion.neuron_rates import Drift, find_drift
+from ..hooks.discovery import load_plugins
 from ..hooks.options import declared_options
 from ..layers import InPlaceNeuron
 from ..simulation.engine.neuron_loops import fire_compiled
 from ..simulation.simulate import simulate
+from ..support.blame import Culprit
 from . import stateful
 from .contract import PluginTests
 from .exported import assert_layer_comes_back
@@ -98,6 +101,13 @@ class NeuronTests(PluginTests):
             assert isinstance(made, MemoryModule), f"make() answered {made!r}, which is no MemoryModule of SpikingJelly"
             assert made.step_mode == "s"
         assert one is not other, "make() answered the same neuron for two sites"
+
+    def test_the_readout_that_it_asks_for_exists(self) -> None:
+        """`readout` is None, or the name of a known readout and options that it takes."""
+        asked: Any = self.make().readout()
+        if asked is not None:
+            who = Culprit(f"Neuron {self.plugin_class.name!r}")
+            require_readout(load_plugins(), asked, who, "returned {} from readout()")
 
     # Dynamics ----------------------------------------------------------------------------------
 

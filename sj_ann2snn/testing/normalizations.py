@@ -165,6 +165,12 @@ class NormalizationTests(PluginTests):
         with pytest.raises(TypeError, match="no_such_option_of_any_plugin"):
             Converter(mode=self.written()[0], plugins=[self.as_plugin()], no_such_option_of_any_plugin=1)
 
+    def test_anytime_options_are_allowed(self) -> None:
+        """`tune` gives them together with the largest number of steps."""
+        anytime = vars(self.plugin_class).get("anytime", {})  # a subclass may have other options than its base
+        if anytime:
+            self.make(**anytime, T=32)
+
     def test_text_reads_back(self) -> None:
         """The report shows `str(mode)`, and a user can write it as a mode."""
         for mode in self.written():

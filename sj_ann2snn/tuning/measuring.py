@@ -160,6 +160,8 @@ class Measurements:
 
     def _steps_factor(self, candidate: Candidate) -> int:
         converter = Converter(progress=False, **self.given, **candidate.arguments)
+        if "T" in candidate.arguments:
+            return 0  # one network for every number of steps
         mode, neuron = converter.normalization, converter.neuron
         given = [value for value in candidate.arguments.values() if not isinstance(value, str)]
         corrections = [one for one in converter.corrections if "T" in declared_options(type(one)) and one not in given]

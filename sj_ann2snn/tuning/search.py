@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -145,10 +145,13 @@ class Search:
         """Search; an interrupt leaves everything that was found."""
         last = len(self.rounds) - 1
         self._measure(self.space.starts(), 0)
+        for like in self.space.suggested():
+            self._measure(self.space.anytime(like, self._limit(like, 0)), 0)
         self._measure([one for like in self._neurons() for one in self.space.modes(like)], 0)
         for _ in range(ROUNDS):
             self._measure([one for like in self._best(0, 2) for one in self.space.neighbours(like)], 0)
-        self._measure([one for like in self._best(0, 1) for one in self._slow(like)], 0)
+        self._correct()
+        self._measure([one for like in self._uncorrected()[:1] for one in self.space.read_otherwise(like)], 0)
         middle = 1 if last > 1 else 0
         if middle:
             self._measure(self._promising(0, CANDIDATES), middle)
@@ -200,7 +203,8 @@ class Search:
     def _ranked(self, number: int, allowed: float) -> list[Candidate]:
         """The candidates of a round, the cheapest first of those that lose at most `allowed`."""
         records = [record for record in self.records[number].values() if record.points]
-        return [record.candidate for record in sorted(records, key=lambda one: one.rank(allowed))]
+        ranked = sorted(records, key=lambda one: one.rank(allowed))
+        return [record.candidate for record in _different(ranked, allowed)]
 
     def _promising(self, number: int, count: int) -> list[Candidate]:
         """The best candidates of a round, in turns with the cheapest of those that lose nothing there.
@@ -218,14 +222,31 @@ class Search:
 
     def _neurons(self) -> list[Candidate]:
         """The best candidate of each of the best neurons."""
-        found: dict[str, Candidate] = {}
-        for candidate in self._best(0, len(self.records[0])):
-            found.setdefault(str(candidate.arguments.get("neuron", "if")), candidate)
-        return list(found.values())[:NEURONS]
+        return self._of_every_neuron(self._best(0, len(self.records[0])))[:NEURONS]
 
-    def _slow(self, like: Candidate) -> list[Candidate]:
-        """The candidate with every correction, and every readout."""
-        return [*self.space.corrected(like), *self.space.read_otherwise(like)]
+    def _uncorrected(self) -> list[Candidate]:
+        """The best candidate of each neuron without corrections: these adjust a network for one readout, as it is."""
+        found = self._best(0, len(self.records[0]))
+        return self._of_every_neuron(one for one in found if not self.space.corrections(one))
+
+    def _of_every_neuron(self, ranked: Iterable[Candidate]) -> list[Candidate]:
+        found: dict[str, Candidate] = {}
+        for candidate in ranked:
+            found.setdefault(str(self.space.neuron(candidate)), candidate)
+        return list(found.values())
+
+    def _correct(self) -> None:
+        """Measure every correction with the best neuron that it takes."""
+        refused: set[str] | None = None
+        for like in self._uncorrected():
+            corrected = [
+                one for one in self.space.corrected(like) if refused is None or one.arguments["corrections"] in refused
+            ]
+            self._measure(corrected, 0)
+            failed = [one for one in corrected if one in self.records[0] and self.records[0][one].failure]
+            refused = {one.arguments["corrections"] for one in failed}
+            if not refused:
+                return
 
     def _measure(self, candidates: Iterable[Candidate], number: int) -> None:
         """Measure candidates, one after the other.
@@ -291,11 +312,11 @@ class Search:
             return min(self.steps, best.T if number == len(self.rounds) - 1 else 2 * best.T + 2)
         if not self.measurements.depends_on_steps(candidate):
             return self.steps
-        neuron = candidate.arguments.get("neuron", "if")
+        neuron = self.space.neuron(candidate)
         rates = [
             point.cost / point.T
             for record in self.records[number].values()
-            if record.candidate.arguments.get("neuron", "if") == neuron
+            if self.space.neuron(record.candidate) == neuron
             for point in record.points.values()
         ]
         rate = min((one for one in rates if one > 0), default=0.0)
@@ -336,10 +357,12 @@ class Search:
             found = measure([counts[place]])
             self._durations[_kind(candidate)] = self.passed(ranks) - before
             record.points.update(found.points)
-            if found.failure:
+            if found.failure and not record.points:
                 record.failure = found.failure
                 break
-            if found.points[counts[place]].drop <= self._slack(number):
+            if found.failure:
+                low = place + 1  # it is not meant for so few steps
+            elif found.points[counts[place]].drop <= self._slack(number):
                 high = place - 1
             elif place == len(counts) - 1:
                 break  # with fewer steps it loses more
@@ -400,6 +423,17 @@ def layers_that_matter(diagnosis: Diagnosis) -> list[str]:
 
     ranked = sorted(diagnosis.worst, key=unnoticed)
     return list(dict.fromkeys(one.name.removesuffix(NEGATIVE) for one in ranked if one.kind == "neuron"))
+
+
+def _different(ranked: Iterable[Record], allowed: float) -> Iterator[Record]:
+    """The records without those that only read the same networks in another way, to the same effect."""
+    seen = set()
+    for record in ranked:
+        found = record.cheapest(allowed)
+        effect = found and (Candidate(record.candidate.arguments), found.T, found.drop)
+        if effect is None or effect not in seen:
+            yield record
+        seen.add(effect)
 
 
 def _kind(candidate: Candidate) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sj_ann2snn import InputError, OptionError, require_flag, require_integer, require_number
+from sj_ann2snn import InputError, OptionError, require_flag, require_integer, require_number, require_shape
 
 
 @pytest.mark.parametrize("value", [1, 7, np.int64(3), np.uint8(2)])
@@ -81,3 +81,18 @@ def test_a_flag_is_a_bool(value: Any) -> None:
     assert require_flag("mirror", False) is False
     with pytest.raises(OptionError, match=r"^mirror=.* is not allowed: it must be True or False\.$"):
         require_flag("mirror", value)
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"), [("3x32X16", (3, 32, 16)), ("8", (8,)), (8, (8,)), ([1, 2], (1, 2)), (("4", 2), (4, 2))]
+)
+def test_a_shape_is_numbers_or_text(given: Any, wanted: tuple[int, ...]) -> None:
+    assert require_shape("input_shape", given) == wanted
+
+
+@pytest.mark.parametrize("given", ["", "3x", "3,4", (), (3, 0), -1, None, 2.5, object()])
+def test_what_is_no_shape_is_refused(given: Any) -> None:
+    with pytest.raises(
+        OptionError, match=r"^input_shape=.* is not allowed: give the sizes of a sample, \(3, 32, 32\) or"
+    ):
+        require_shape("input_shape", given)

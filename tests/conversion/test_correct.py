@@ -295,6 +295,45 @@ def test_a_mode_may_suggest_a_neuron_of_its_own_as_a_class() -> None:
     assert converter.report.neuron == "if"
 
 
+def test_the_options_of_a_mode_hold_for_what_it_suggests_if_it_is_given_as_an_instance() -> None:
+    class Planned(IFNeuron):
+        name = "planned"
+
+        def __init__(self, *, T: int = 8, initial_potential: float = 0.5) -> None:  # noqa: N803
+            super().__init__(initial_potential=initial_potential)
+            self.T = T
+
+    class Noting(Correction):
+        name = "noting"
+
+        def __init__(self, *, T: int = 8) -> None:  # noqa: N803
+            self.T = T
+
+        def correct(self, trial: Trial) -> None: ...
+
+    class Suggesting(Max):
+        name = "suggesting"
+        suggests: ClassVar[dict[str, Any]] = {"neuron": Planned, "corrections": (Noting,), "initial_potential": 0.25}
+
+        def __init__(self, *, T: int = 8, initial_potential: float = 0.5) -> None:  # noqa: N803
+            super().__init__()
+            self.T, self.initial_potential = T, initial_potential
+
+    def options(mode: Any, **arguments: Any) -> Any:
+        converter = Converter([images()], mode=mode, progress=False, **arguments)
+        neuron: Any = converter.neuron
+        return [converter.corrections[0].T, neuron.T, neuron.initial_potential]  # type: ignore[attr-defined]
+
+    assert options(Suggesting()) == [8, 8, 0.25]
+    assert options(Suggesting(T=2, initial_potential=0.75)) == [2, 2, 0.75]
+    assert options(Suggesting(T=2, initial_potential=0.75), T=4, initial_potential=0.0) == [4, 4, 0.0]
+    # What the caller chooses has options of its own.
+    assert options(Suggesting(T=2), corrections=Noting(), neuron=Planned()) == [8, 8, 0.5]
+    layers = {"2": {"mode": Suggesting(T=2)}}
+    converter = Converter([images()], mode=Suggesting(T=4), T=16, layers=layers, progress=False)
+    assert converter._selection.at("2").neuron.T == 2  # type: ignore[attr-defined]
+
+
 def test_an_argument_that_a_mode_suggests_wrongly_is_no_error_of_the_caller() -> None:
     class Odd(Max):
         name = "odd"

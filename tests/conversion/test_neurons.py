@@ -190,5 +190,32 @@ def test_neurons_that_ask_for_different_readouts_are_an_error() -> None:
 
 @pytest.mark.parametrize("asks", ["delayed", ("delayed",), ("delayed", 3)])
 def test_a_readout_without_name_and_options_is_the_plugins_fault(asks: Any) -> None:
-    with pytest.raises(PluginError, match=r"from readout\(\); it must be None or a tuple of the name and the options"):
+    with pytest.raises(PluginError, match=r"from readout\(\); it must be the name and the options of a readout"):
         convert(small(), torch.randn(60, 4, dtype=torch.float64), neuron=Late(asks))
+
+
+@pytest.mark.parametrize(
+    ("asks", "message"),
+    [
+        (("delayd", {}), "readout='delayd' is not known. Did you mean 'delayed'? Known readouts: "),
+        (("delayed", {"dely": 1}), "Readout 'delayed' got the unknown option dely"),
+        (("delayed", {"delay": -1}), "delay=-1 is not allowed"),
+    ],
+)
+def test_a_readout_that_nobody_knows_is_the_plugins_fault(asks: Any, message: str) -> None:
+    data = torch.randn(60, 4, dtype=torch.float64)
+    with pytest.raises(PluginError) as told:
+        convert(small(), data, neuron=Late(asks))
+    assert str(told.value).startswith("Neuron 'late' (your own argument) returned ('")
+    assert "from readout(), which is not possible: " + message in str(told.value)
+
+    class Suggesting(Correction):
+        name = "suggesting"
+
+        def correct(self, trial: Trial) -> None:
+            trial.suggest_readout(asks[0], **asks[1])
+
+    with pytest.raises(PluginError) as told:
+        convert(small(), data, corrections=Suggesting())
+    assert str(told.value).startswith("Correction 'suggesting' (your own argument) suggested the readout ('")
+    assert message in str(told.value)

@@ -297,6 +297,16 @@ def test_weights_are_sent_to_other_processes() -> None:
     assert all(torch.equal(found["received"][name], weight) for name, weight in found["weights"].items())
 
 
+def test_the_report_says_that_nothing_used_the_permission() -> None:
+    for weights, said in ((None, False), ("tuned", True)):
+        converter = Converter([images()], weights=weights, progress=False)
+        converter(residual().double().eval())
+        assert ("no weights were changed, because no correction in use" in str(converter.report)) == said
+    converter = Converter([images()], corrections=Custom(shake), weights="tuned", progress=False)
+    converter(residual().double().eval())
+    assert "no weights were changed" not in str(converter.report)
+
+
 def test_integers_are_made_of_the_tuned_weights() -> None:
     def double(trial: Trial) -> None:
         for layer in trial.layers:

@@ -37,6 +37,21 @@ def test_what_no_option_can_be_is_refused(tunable: Any, message: str) -> None:
         NEURONS.check(neuron(tunable=tunable))
 
 
+@pytest.mark.parametrize("anytime", [{"earliest": 4}, {"T": 4}, ["earliest"], {"other": 1}])
+def test_options_of_a_network_for_all_steps_are_options_besides_t(anytime: Any) -> None:
+    class Own(Max):
+        name = "own"
+
+        def __init__(self, *, T: int = 8, other: int = 1) -> None: ...  # noqa: N803
+
+    Own.anytime = anytime
+    if anytime == {"other": 1}:
+        MODES.check(Own)
+    else:
+        with pytest.raises(PluginError, match=r"Own\.anytime must hold values of options besides T .*T, other\.$"):
+            MODES.check(Own)
+
+
 def test_every_declared_value_can_be_used() -> None:
     values = [
         (one.cls, name, value)

@@ -242,3 +242,5 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
         assert html.count("<math ") == sum(1 for _ in blocks(page, "math")), f"{page.name}: formulas are missing"
         loaded = re.findall(r"<(?:script|img|link rel=\"stylesheet\")[^>]* (?:src|href)=\"(https?:[^\"]*)", html)
         assert not loaded, f"{page.name} loads {loaded}"
+        language = "zh-CN" if page.stem.endswith(".zh-CN") else "en"
+        assert f'<html lang="{language}"' in html, f"{page.name} says that it is in another language"

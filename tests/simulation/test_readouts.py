@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -16,12 +17,14 @@ from sj_ann2snn import (
     InputError,
     OptionError,
     PluginError,
+    PluginWarning,
     Readout,
     evaluate,
     simulate,
     tensors,
 )
 from sj_ann2snn.builtin.readouts import Delayed, Exponential, Last, Mean, Potential, Recent
+from sj_ann2snn.contracts.readout import SUGGESTED
 from sj_ann2snn.hooks import discovery, validation
 from sj_ann2snn.hooks.registry import Owner
 from sj_ann2snn.simulation import answers as decoding_module
@@ -261,6 +264,20 @@ def test_what_is_no_readout_is_refused(snn: Any, run: str) -> None:
             used(run, snn, 3, given)
     with pytest.raises(OptionError, match=r"^readout='average' is not known\. Known readouts: 'delayed' \(sj-ann2snn"):
         used(run, snn, 3, "average")
+
+
+@pytest.mark.parametrize("named", [("elsewhere", {}), ("delayed", {"wait": 2})])
+def test_the_mean_takes_the_place_of_a_networks_readout_that_is_not_in_use_and_a_warning_says_so(
+    snn: Any, named: Any
+) -> None:
+    x = samples()[0]
+    other = copy.deepcopy(snn)
+    other.meta[SUGGESTED] = named
+    with pytest.warns(
+        PluginWarning, match=f"those of the readout '{named[0]}', which cannot be used here; the mean of"
+    ):
+        answer = simulate(other, x, 3)
+    assert torch.equal(answer, simulate(snn, x, 3, readout="mean"))
 
 
 def test_two_readouts_of_one_name_are_a_conflict(snn: Any, monkeypatch: pytest.MonkeyPatch) -> None:

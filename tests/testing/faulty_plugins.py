@@ -47,6 +47,7 @@ from sj_ann2snn import (
     channels_first_2d,
     fill_dead_channels,
     load_network,
+    require_integer,
 )
 from sj_ann2snn.testing import (
     CorrectionTests,
@@ -178,6 +179,18 @@ class TestTriesWhatItDoesNotKnow(ModeTests):
         """A mode."""
 
         tunable: ClassVar = {"mode": ("rms", "roots")}
+
+
+class TestEarliestBehindTheLast(ModeTests):
+    meant = "test_anytime_options_are_allowed"
+
+    class plugin_class(RmsMode):  # noqa: N801
+        """A mode."""
+
+        anytime: ClassVar = {"earliest": 64}
+
+        def __init__(self, *, T: int = 8, earliest: int = 1) -> None:  # noqa: N803
+            self.T, self.earliest = T, require_integer("earliest", earliest, 1, T)
 
 
 class TestOptionsSwallowed(ModeTests):
@@ -626,6 +639,12 @@ class TestUnitNotProportional(FireTests):
         "test_channels_may_be_in_the_last_dimension",
     )
     plugin_class = unit(Tensor.sqrt)
+
+
+class TestReadoutThatIsNotKnown(FireTests):
+    meant = "test_the_readout_that_it_asks_for_exists"
+    also = EVERYTHING
+    plugin_class = type("Maker", (FireMaker,), {"readout": lambda self: ("lats", {}), "__doc__": "A neuron."})
 
 
 class TestNoMemory(FireTests):

@@ -31,6 +31,7 @@ class LowLatency(Staircase):
 
     name = "low-latency"
     suggests: ClassVar[dict[str, Any]] = {**Staircase.suggests, "corrections": (Joint,)}
+    anytime: ClassVar[dict[str, Any]] = {"earliest": 4}
 
     def __init__(self, *, T: int = 8, earliest: int | None = None) -> None:  # noqa: N803 - as in `Staircase`
         super().__init__(T=T)

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
-from sj_ann2snn import (
-    CalibrationSite,
-    Normalization,
-    Observer,
-    QuantileSketch,
-    channels_first_2d,
-    fill_dead_channels,
-)
+from sj_ann2snn import CalibrationSite, LeastErrorObserver, Normalization
 
 from .neuron import MultiThreshold
 from .sizes import Sizes, sizes_from
 
 __all__ = ["MultiThresholdMode", "MultiThresholdObserver"]
 
-SMALLEST, CANDIDATES = 0.05, 64
-"""Scales to try: from this share of the maximum up to the maximum, evenly spaced in the logarithm."""
+CANDIDATES = 64
+"""Scales to try."""
 
 
 class MultiThresholdMode(Normalization):
@@ -71,40 +63,13 @@ class MultiThresholdMode(Normalization):
         return MultiThresholdObserver(site, self.sizes)
 
 
-class MultiThresholdObserver(Observer):
-    """Counts the activations of a site in logarithmic buckets, per channel if there is a scale per channel."""
-
-    exact_merge = True
+class MultiThresholdObserver(LeastErrorObserver):
+    """Finds the λ whose first spikes have the least error."""
 
     def __init__(self, site: CalibrationSite, sizes: Sizes) -> None:
-        super().__init__(site)
+        super().__init__(site, CANDIDATES)
         self.sizes = sizes
-        self._counted = QuantileSketch(site.channels or 1, bits=7, octaves=20)
 
-    def observe(self, x: Tensor) -> None:
-        axis = self.site.channel_axis
-        self._counted.update(x.reshape(1, -1) if axis is None else channels_first_2d(x, axis))
-
-    def merge(self, other: MultiThresholdObserver) -> None:
-        self._counted.merge(other._counted)
-
-    def scale(self) -> Tensor:
-        if self.site.channel_axis is None:
-            return self._best(self._counted).reshape(())
-        return fill_dead_channels(self._best(self._counted), self._best(self._counted.collapsed()))
-
-    def _best(self, counted: QuantileSketch) -> Tensor:
-        values, counts = counted.histogram()
-        shares = torch.logspace(0, 1, CANDIDATES, base=1 / SMALLEST, dtype=torch.float64).to(values.device) * SMALLEST
-        return torch.stack(
-            [
-                self._least_error(values, of_row, maximum * shares)
-                for of_row, maximum in zip(counts.double(), counted.maxima.double(), strict=True)
-            ]
-        )
-
-    def _least_error(self, values: Tensor, counts: Tensor, scales: Tensor) -> Tensor:
-        """The scale with which the first spikes have the least error on `values` that occur `counts` times."""
-        unit = scales.clamp(min=torch.finfo(torch.float64).tiny)[:, None] / self.sizes.scale
-        represented = self.sizes.represented(values / unit, steps=1).mul_(unit)
-        return scales[(represented.sub_(values).square_() @ counts).argmin()]
+    def represented(self, values: Tensor, scales: Tensor) -> Tensor:
+        unit = scales / self.sizes.scale
+        return self.sizes.represented(values / unit, steps=1).mul_(unit)

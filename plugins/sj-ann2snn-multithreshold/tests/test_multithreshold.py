@@ -109,6 +109,15 @@ def test_the_scale_has_the_least_squared_error(rest: bool) -> None:
         assert bool((found <= 1.1 * squared(share * x.amax(0))).all())
 
 
+def test_the_options_of_a_mode_given_as_an_instance_hold_for_its_neuron() -> None:
+    ann, x = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), torch.randn(50, 4)
+    by_name, by_instance = (
+        Converter([x], mode=mode, progress=False, **options)(ann)
+        for mode, options in (("multi-threshold", {"T": 3, "levels": 4}), (MultiThresholdMode(T=3, levels=4), {}))
+    )
+    assert torch.equal(simulate(by_name, x, T=3), simulate(by_instance, x, T=3))
+
+
 OPTIONS = [
     ({"T": 0}, "T=0 is not allowed: the number of time steps must be an integer of at least 1"),
     ({"levels": 2.5}, "levels=2.5 is not allowed: the number of sizes of a spike must be an integer of at least 1"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from sj_ann2snn import Exporter, ExportError, NetworkDescription, OptionError, replacing
+from sj_ann2snn import Exporter, ExportError, NetworkDescription, OptionError, replacing, require_shape
 
 from .document import read_document, write_document
 from .readers import replay
@@ -52,7 +52,7 @@ class Nir(Exporter):
                 f"target={target!r:.300} is not known. Allowed are {', '.join(map(repr, READERS))}, None."
             )
         self.target = target
-        self.input_shape = None if input_shape is None else _shape(input_shape)
+        self.input_shape = None if input_shape is None else require_shape("input_shape", input_shape)
 
     def export(self, network: NetworkDescription, path: Path) -> None:
         import nir
@@ -86,16 +86,3 @@ class Nir(Exporter):
 
     def replay(self, path: Path, x: Tensor, T: int) -> Mapping[str, Tensor]:  # noqa: N803 - as in the contract
         return replay(path, x, T, self.target)
-
-
-def _shape(given: Sequence[int] | str | int) -> tuple[int, ...]:
-    try:
-        sizes = given.lower().split("x") if isinstance(given, str) else [given] if isinstance(given, int) else given
-        shape = tuple(int(size) for size in sizes)
-    except (TypeError, ValueError):
-        shape = ()
-    if not shape or min(shape) < 1:
-        raise OptionError(
-            f"input_shape={given!r:.300} is not allowed: give the sizes of a sample, (3, 32, 32) or '3x32x32'."
-        )
-    return shape

@@ -16,10 +16,10 @@ from sj_ann2snn import (
     NetworkDescription,
     NodeDescription,
     NodeReference,
-    OptionError,
     integer_network,
     replacing,
     require_flag,
+    require_shape,
 )
 
 from .drawing import Drawing
@@ -73,9 +73,9 @@ class Onnx(Exporter):
         self.spikes = require_flag("spikes", spikes)
         self.input_shape: tuple[int, ...] | dict[str, tuple[int, ...]] | None
         if isinstance(input_shape, Mapping):
-            self.input_shape = {name: _shape(shape) for name, shape in input_shape.items()}
+            self.input_shape = {name: require_shape("input_shape", shape) for name, shape in input_shape.items()}
         else:
-            self.input_shape = None if input_shape is None else _shape(input_shape)
+            self.input_shape = None if input_shape is None else require_shape("input_shape", input_shape)
 
     def export(self, network: NetworkDescription, path: Path) -> None:
         whole = bytes(self._model(network).SerializeToString())
@@ -166,16 +166,3 @@ def _require_size(drawing: Drawing) -> None:
     size = sum(one.nbytes for one in drawing.weights.values())
     if size > MOST_BYTES:
         raise ExportError(f"it has {size:,} bytes of weights, and an ONNX file ends at 2 GiB")
-
-
-def _shape(given: Any) -> tuple[int, ...]:
-    try:
-        sizes = given.lower().split("x") if isinstance(given, str) else [given] if isinstance(given, int) else given
-        shape = tuple(int(size) for size in sizes)
-    except (TypeError, ValueError):
-        shape = ()
-    if not shape or min(shape) < 1:
-        raise OptionError(
-            f"input_shape={given!r:.300} is not allowed: give the sizes of a sample, (3, 32, 32) or '3x32x32'."
-        )
-    return shape

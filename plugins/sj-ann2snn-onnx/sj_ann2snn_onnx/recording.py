@@ -7,11 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from sj_ann2snn import Exporter, ExportError, NetworkDescription, call_operation, load_network, map_tensors, tensors
+from sj_ann2snn import (
+    Exporter,
+    ExportError,
+    NetworkDescription,
+    call_operation,
+    load_network,
+    map_tensors,
+    moved_elements,
+    tensors,
+)
 
 from .drawing import NoFormError
 
@@ -70,7 +78,7 @@ class Recording:
         except Exception:  # an operation that does not take these numbers is no such operation
             return None
         given = [torch.cat([drawn[one][sample].flatten() for one in operands]).numpy() for sample in range(FEW)]
-        found = [_moved(one, given) for one in tensors(result)]
+        found = [moved_elements(one, given) for one in tensors(result)]
         return None if any(one is None for one in found) else found
 
 
@@ -155,16 +163,3 @@ def batch_first(sizes: Sequence[int]) -> tuple[int, ...]:
     if not sizes or sizes[0] >= 0 or any(size < 0 for size in sizes[1:]):
         raise NoFormError("samples are not in its first dimension")
     return (-sizes[0], *sizes[1:])
-
-
-def _moved(result: Tensor, given: Sequence[Any]) -> Any:
-    if not result.dim() or len(result) != FEW or result.dtype != torch.float64:
-        return None
-    first, second = (one.numpy().ravel() for one in result.detach())
-    order = np.argsort(given[0])
-    index = order[np.searchsorted(given[0], first, sorter=order).clip(max=len(order) - 1)]
-    index = np.where(first == 0, -1, index)
-    for wanted, numbers in ((first, given[0]), (second, given[1])):
-        if not np.array_equal(np.where(index < 0, 0, numbers[index]), wanted):
-            return None
-    return index.reshape(tuple(result.shape[1:]))
