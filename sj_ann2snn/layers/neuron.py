@@ -106,6 +106,12 @@ class InPlaceNeuron(MemoryLayer):
     """
 
     v: Tensor | None
+    output_range: tuple[int, int] | None = None
+    """The smallest and the largest output of a step, if all outputs are whole numbers; None if they may be others.
+
+    With it, the converter rounds the weights behind the neuron so that sums of its outputs are exact, and the simulator
+    keeps them as small integers. The neuron then has a `loop`, and `start` reads no values of its argument.
+    """
 
     def __init__(self, *, initial_potential: float = 0.0) -> None:
         super().__init__()

@@ -10,10 +10,28 @@ from torch import Tensor, nn
 
 from .shapes import along, spatial_of
 
-__all__ = ["DIGITS", "averaged_by_halves", "exact_grid", "largest_sums"]
+__all__ = [
+    "BINARY",
+    "DIGITS",
+    "MOST_LEVELS",
+    "Range",
+    "averaged_by_halves",
+    "exact_grid",
+    "fits_levels",
+    "largest_sums",
+]
 
 DIGITS = {torch.float32: 24, torch.float64: 53}
 """Significant binary digits of a number."""
+
+Range = tuple[int, int]
+"""The smallest and the largest of some whole numbers."""
+
+BINARY: Range = (0, 1)
+"""Of binary spikes."""
+
+MOST_LEVELS = 64
+"""Largest magnitude of graded spikes behind which sums are kept exact; it costs the weights as many units."""
 
 TINIEST = 2.0**-100
 """Sums below this count as zero."""
@@ -22,7 +40,7 @@ MOST_AVERAGED = 64
 """Largest window of an average pool behind which sums are kept exact; it costs the weights as many units."""
 
 
-def exact_grid(weights: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor | None:
+def exact_grid(weights: Tensor, bias: Tensor, dtype: torch.dtype, factors: Range = BINARY) -> Tensor | None:
     """The finest power of two for each row whose multiples in that row add up exactly, whichever of them are added.
 
     >>> exact_grid(torch.tensor([[0.75, -0.5]]).double(), torch.zeros(1).double(), torch.float32).log2()
@@ -32,24 +50,42 @@ def exact_grid(weights: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor | No
         weights: ``[rows, numbers]``.
         bias: ``[rows]``, one more number, of either sign.
         dtype: Of the sums.
+        factors: How often a weight may be added, at least and at most; whole numbers.
 
     Returns:
         ``[rows]``, in double precision; None if a sum is not finite.
     """
-    largest = largest_sums(weights) + bias.abs().double()
+    largest = largest_sums(weights, factors) + bias.abs().double()
     if not bool(largest.isfinite().all()):
         return None
     return torch.exp2(torch.ceil(torch.log2(largest.clamp(min=TINIEST))) - DIGITS[dtype])
 
 
-def largest_sums(weights: Tensor) -> Tensor:
+def largest_sums(weights: Tensor, factors: Range = BINARY) -> Tensor:
     """The largest magnitude of a sum of some of the numbers in each row ``[rows, numbers]``, in double precision.
 
     >>> largest_sums(torch.tensor([[0.75, -0.5, 0.25]]))
     tensor([1.], dtype=torch.float64)
+    >>> largest_sums(torch.tensor([[0.75, -0.5, 0.25]]), (-1, 2))
+    tensor([2.5000], dtype=torch.float64)
+
+    Args:
+        weights: The numbers.
+        factors: How often a number may be added, at least and at most.
     """
+    low, high = factors
     above, below = (weights.clamp(**part).sum(1, dtype=torch.float64) for part in ({"min": 0}, {"max": 0}))
-    return torch.maximum(above, -below)
+    return torch.maximum(high * above + low * below, -(low * above + high * below))
+
+
+def fits_levels(outputs: Range) -> bool:
+    """True if sums of weights are kept exact for graded spikes of that range.
+
+    >>> fits_levels((-8, 8)), fits_levels((0, 1000)), fits_levels((2, 1))
+    (True, False, False)
+    """
+    low, high = outputs
+    return -MOST_LEVELS <= low <= 0 < high <= MOST_LEVELS
 
 
 def averaged_by_halves(pool: Any) -> int:

@@ -179,6 +179,20 @@ class NeuronTests(PluginTests):
                     same = torch.equal(value, other) if isinstance(value, Tensor) else value == other
                     assert same, f"the loop leaves another {name} than step()"
 
+    def test_outputs_keep_to_the_declared_range(self) -> None:
+        """`InPlaceNeuron.output_range`: whole numbers in it, for currents of either sign, and 100 times as large."""
+        made = self.make().make(self.site(dtype=torch.float32))
+        declared = made.output_range if isinstance(made, InPlaceNeuron) else None
+        if declared is None:
+            pytest.skip("the neuron declares no range")
+        low, high = declared
+        for factor in (1, 100, -100):
+            out = at_once(made, factor * self.currents().float())
+            made.reset()
+            assert torch.equal(out, out.round()), f"output_range={declared}, but it emitted a fraction"
+            least, most = out.min().item(), out.max().item()
+            assert low <= least <= most <= high, f"output_range={declared}, but it emitted {least:g} to {most:g}"
+
     def test_memory_layout_does_not_matter(self) -> None:
         """The simulator stores images as channels_last."""
         x = currents(12, 4, 3, 2, 2)

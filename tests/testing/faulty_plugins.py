@@ -863,6 +863,15 @@ class TestLoopDoesSomethingElse(FireTests):
     plugin_class = making(LoopOfItsOwn)
 
 
+class RangeTooSmall(Fire):
+    output_range = (1, 1)
+
+
+class TestRangeTooSmall(FireTests):
+    meant = "test_outputs_keep_to_the_declared_range"
+    plugin_class = making(RangeTooSmall)
+
+
 class Fractions(Fire):
     def step(self, x: Tensor, out: Tensor) -> None:
         assert self.v is not None

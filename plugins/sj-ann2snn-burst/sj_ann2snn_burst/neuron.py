@@ -37,6 +37,7 @@ class BurstNeuron(InPlaceNeuron):
     def __init__(self, *, levels: int, initial_potential: float = 0.0) -> None:
         super().__init__(initial_potential=initial_potential)
         self.levels = levels
+        self.output_range = (0, self.levels)
 
     def step(self, x: Tensor, out: Tensor) -> None:
         assert self.v is not None

@@ -45,6 +45,7 @@ class SignedNeuron(InPlaceNeuron):
         super().__init__(initial_potential=initial_potential)
         self.levels = levels
         self.register_memory("emitted", None)
+        self.output_range = (-self.levels, self.levels)
 
     def start(self, x: Tensor) -> None:
         super().start(x)

@@ -19,20 +19,16 @@ from ...support.compiled import compiled_function, compiled_loop
 from ...support.wording import shortened
 from .loops import BLOCK, flat, is_dense
 
-__all__ = ["fire_compiled"]
+__all__ = ["fire_compiled", "known_loop", "loop_around", "neurons"]
 
 
 def fire_compiled(neuron: InPlaceNeuron, x_seq: Tensor, spikes: Tensor) -> bool:
     """Write the spikes for the currents ``[T, N, ...]`` to `spikes`; False if the neuron has to do it itself."""
-    kind: Any = type(neuron)
-    described = neuron.loop(x_seq.dtype) if _is_up_to_date(kind) else None
     fits = x_seq.device.type == "cpu" and x_seq.dtype in (torch.float32, torch.float64) and x_seq.numel() > 0
-    if described is None or not fits:
+    described = known_loop(neuron, x_seq.dtype) if fits else None
+    if described is None:
         return False
-    loop = _loop(described.update, len(described.states), described.clock is not None)
-    if loop is None:
-        return False
-    _try(loop, described, x_seq.dtype)
+    loop: Any = _loop(described.update, len(described.states), described.clock is not None)
     if not isinstance(neuron.v, Tensor) or neuron.v.shape != x_seq.shape[1:]:
         neuron.start(x_seq[0])
     states = [getattr(neuron, name) for name in described.states]
@@ -46,11 +42,28 @@ def fire_compiled(neuron: InPlaceNeuron, x_seq: Tensor, spikes: Tensor) -> bool:
     number = memory.dtype.type
     before = 0 if described.clock is None else int(getattr(neuron, described.clock))
     constants = tuple(map(number, described.constants))
-    parts = [flat(state.unsqueeze(0)) for state in states]
-    loop(memory, *parts, constants, number(before), number(1), steps, spikes.stride(0))
+    parts = tuple(flat(state.unsqueeze(0)) for state in states)
+    loop(memory, parts, 0, parts[0].shape[0], constants, number(before), number(1), steps, spikes.stride(0))
     if described.clock is not None:
         setattr(neuron, described.clock, before + steps)
     return True
+
+
+def known_loop(neuron: InPlaceNeuron, dtype: torch.dtype) -> NeuronLoop | None:
+    """The loop of a neuron, if it can be compiled; None if the neuron has none, and without numba.
+
+    Raises:
+        PluginError: It cannot be compiled.
+    """
+    kind: Any = type(neuron)
+    described = neuron.loop(dtype) if _is_up_to_date(kind) else None
+    if described is None:
+        return None
+    loop = _loop(described.update, len(described.states), described.clock is not None)
+    if loop is None:
+        return None
+    _try(loop, described, dtype)
+    return described
 
 
 @functools.cache
@@ -74,6 +87,15 @@ def _loop(update: Callable[..., Any], states: int, clocked: bool) -> Callable[..
 
 
 @functools.cache
+def loop_around(loop: Callable[..., None], update: Callable[..., Any], states: int, clocked: bool) -> Any:
+    """Compile a loop that calls `neurons`, with the loop of an update, which `known_loop` knows, in its place."""
+    compiled, stamp = compiled_function(update), _stamp(update)
+    inner = compiled_function(_with(compiled, update, LOOPS[states, clocked], stamp or ""))
+    found = _with(inner, update, loop, stamp or "", neurons.__name__)
+    return compiled_loop(found, stored=stamp is not None)
+
+
+@functools.cache
 def _try(loop: Callable[..., None], described: NeuronLoop, dtype: torch.dtype) -> None:
     """Compile a loop, and run it for a neuron, whose states are 1.
 
@@ -83,7 +105,7 @@ def _try(loop: Callable[..., None], described: NeuronLoop, dtype: torch.dtype) -
     x, *states = (torch.ones(1, dtype=dtype).numpy() for _ in range(1 + len(described.states)))
     number = x.dtype.type
     try:
-        loop(x, *states, tuple(map(number, described.constants)), number(0), number(1), 1, 1)
+        loop(x, tuple(states), 0, 1, tuple(map(number, described.constants)), number(0), number(1), 1, 1)
     except Exception as error:
         text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())  # numba writes in colour
         raise PluginError(
@@ -104,13 +126,17 @@ def _stamp(function: Callable[..., Any]) -> str | None:
     return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
 
 
-def _with(compiled: Any, function: Callable[..., Any], loop: Callable[..., None], stamp: str) -> Callable[..., None]:
-    """A loop that calls a neuron's function where it calls `update`.
+def _with(
+    compiled: Any, function: Callable[..., Any], loop: Callable[..., None], stamp: str, place: str = "update"
+) -> Callable[..., None]:
+    """A loop that calls what is `compiled` from a neuron's function where it calls `place`.
 
-    The function becomes one of the loop's globals, and its stamp a part of the loop's name: numba stores what it has
+    It becomes one of the loop's globals, and the function's stamp a part of the loop's name: numba stores what it has
     compiled by the name of a loop and the values that it encloses, and would not know the function again among these.
     """
-    found = types.FunctionType(loop.__code__, {**loop.__globals__, update.__name__: compiled}, loop.__name__)
+    assert isinstance(loop, types.FunctionType)
+    space = {**loop.__globals__, place: compiled}
+    found = types.FunctionType(loop.__code__, space, loop.__name__, None, loop.__closure__)
     found.__qualname__ = f"{loop.__qualname__}.{function.__module__}.{function.__qualname__}.{stamp}"
     found.__module__ = loop.__module__
     return found
@@ -121,44 +147,61 @@ def update(*given: Any) -> Any:
     raise NotImplementedError
 
 
-# All of them overwrite the currents `x` of `steps` steps, a `stride` apart, with the outputs. `clock` and `one` are
-# numbers in the neurons' precision: the steps before, and 1.
+def neurons(*given: Any) -> None:
+    """Stands for the loop of a neuron's own function in loops that `loop_around` compiles."""
+    raise NotImplementedError
 
 
-def one_state(x: Any, a: Any, constants: Any, clock: Any, one: Any, steps: int, stride: int) -> None:
-    for start in range(0, a.shape[0], BLOCK):
-        first = a[start : start + BLOCK]
+# All of them overwrite the currents `x` of `steps` steps, a `stride` apart, with the outputs, for `count` neurons from
+# the number `begin` on. `clock` and `one` are numbers in the neurons' precision: the steps before, and 1.
+
+
+def one_state(
+    x: Any, states: Any, begin: int, count: int, constants: Any, clock: Any, one: Any, steps: int, stride: int
+) -> None:
+    for start in range(0, count, BLOCK):
+        end = min(start + BLOCK, count)
+        first = states[0][begin + start : begin + end]
         for t in range(steps):
-            currents = x[t * stride + start : t * stride + start + first.shape[0]]
+            currents = x[t * stride + start : t * stride + end]
             for i in range(first.shape[0]):
                 currents[i], first[i] = update(currents[i], first[i], *constants)
 
 
-def two_states(x: Any, a: Any, b: Any, constants: Any, clock: Any, one: Any, steps: int, stride: int) -> None:
-    for start in range(0, a.shape[0], BLOCK):
-        first, second = a[start : start + BLOCK], b[start : start + BLOCK]
+def two_states(
+    x: Any, states: Any, begin: int, count: int, constants: Any, clock: Any, one: Any, steps: int, stride: int
+) -> None:
+    for start in range(0, count, BLOCK):
+        end = min(start + BLOCK, count)
+        first, second = states[0][begin + start : begin + end], states[1][begin + start : begin + end]
         for t in range(steps):
-            currents = x[t * stride + start : t * stride + start + first.shape[0]]
+            currents = x[t * stride + start : t * stride + end]
             for i in range(first.shape[0]):
                 currents[i], first[i], second[i] = update(currents[i], first[i], second[i], *constants)
 
 
-def one_state_clocked(x: Any, a: Any, constants: Any, clock: Any, one: Any, steps: int, stride: int) -> None:
-    for start in range(0, a.shape[0], BLOCK):
-        first, step = a[start : start + BLOCK], clock
+def one_state_clocked(
+    x: Any, states: Any, begin: int, count: int, constants: Any, clock: Any, one: Any, steps: int, stride: int
+) -> None:
+    for start in range(0, count, BLOCK):
+        end, step = min(start + BLOCK, count), clock
+        first = states[0][begin + start : begin + end]
         for t in range(steps):
             step += one
-            currents = x[t * stride + start : t * stride + start + first.shape[0]]
+            currents = x[t * stride + start : t * stride + end]
             for i in range(first.shape[0]):
                 currents[i], first[i] = update(currents[i], first[i], step, *constants)
 
 
-def two_states_clocked(x: Any, a: Any, b: Any, constants: Any, clock: Any, one: Any, steps: int, stride: int) -> None:
-    for start in range(0, a.shape[0], BLOCK):
-        first, second, step = a[start : start + BLOCK], b[start : start + BLOCK], clock
+def two_states_clocked(
+    x: Any, states: Any, begin: int, count: int, constants: Any, clock: Any, one: Any, steps: int, stride: int
+) -> None:
+    for start in range(0, count, BLOCK):
+        end, step = min(start + BLOCK, count), clock
+        first, second = states[0][begin + start : begin + end], states[1][begin + start : begin + end]
         for t in range(steps):
             step += one
-            currents = x[t * stride + start : t * stride + start + first.shape[0]]
+            currents = x[t * stride + start : t * stride + end]
             for i in range(first.shape[0]):
                 currents[i], first[i], second[i] = update(currents[i], first[i], second[i], step, *constants)
 

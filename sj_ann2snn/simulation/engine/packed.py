@@ -1,5 +1,5 @@
-"""Binary spikes in bits, and whole numbers of them: an eighth of the memory of bytes, and what the loops of packed
-convolutions read."""
+"""Spikes as the simulator's own loops write and read them: binary spikes in bits, whole numbers of them, and graded
+spikes in small integers."""
 
 from __future__ import annotations
 
@@ -12,28 +12,34 @@ from torch import Tensor
 from ...support.compiled import compiled_loop
 from .loops import BITS
 
-__all__ = ["Packed", "PackedCounts", "PackedSpikes", "can_be_packed", "channels_innermost", "widest"]
+__all__ = [
+    "Levels",
+    "Packed",
+    "PackedBits",
+    "PackedCounts",
+    "PackedSpikes",
+    "can_be_packed",
+    "channels_innermost",
+    "flat",
+    "widest",
+]
 
 SEEN = 2048
 """Bytes to look at for an estimate of the firing rate."""
 
 
 class Packed:
-    """Values ``[T, N, C, ...]`` of a layer in bits, where C is a multiple of 8.
+    """Values of a layer in less memory than numbers take.
 
     Attributes:
-        bits: ``[..., C / 8]``, uint8: the channels of a position side by side, the first one lowest.
-        shape: ``(T, N, C, ...)``.
-        planes: How many bits a value has.
-        unit: What the lowest of them stands for.
+        shape: ``(T, N, C, ...)``, where C is a multiple of 8.
+        size: Bytes that a value counts for where tiles are cut.
     """
 
-    planes: int
-    unit: float
+    size = 1
 
-    def __init__(self, bits: Tensor, steps: int, samples: int, places: tuple[int, ...]) -> None:
-        self.bits = bits
-        self.shape = (steps, samples, bits.shape[-1] * BITS, *places)
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
         self._unpacked: Tensor | None = None
 
     def unpacked(self) -> Tensor:
@@ -49,13 +55,48 @@ class Packed:
         """A tensor of this shape, without memory for its elements."""
         return torch.empty(()).expand(self.shape)
 
+
+class Levels(Packed):
+    """Graded spikes, which are whole numbers.
+
+    Args:
+        codes: ``[T, N, ..., C]``, int16.
+    """
+
+    size = 4
+
+    def __init__(self, codes: Tensor) -> None:
+        steps, samples, *places, channels = codes.shape
+        super().__init__((steps, samples, channels, *places))
+        self.codes = codes
+
+    def _numbers(self) -> Tensor:
+        return self.codes.float().movedim(-1, 2)
+
+
+class PackedBits(Packed):
+    """Values in bits.
+
+    Attributes:
+        bits: ``[..., C / 8]``, uint8: the channels of a position side by side, the first one lowest.
+        planes: How many bits a value has.
+        unit: What the lowest of them stands for.
+    """
+
+    planes: int
+    unit: float
+
+    def __init__(self, bits: Tensor, steps: int, samples: int, places: tuple[int, ...]) -> None:
+        super().__init__((steps, samples, bits.shape[-1] * BITS, *places))
+        self.bits = bits
+
     def share(self) -> float:
         """The share of the bits that are set, from a part of them."""
         words = self.bits.view(-1)[:: self.bits.numel() // SEEN | 1]  # odd: all bytes of a position get their turn
         return float(_ONES[words.long()].float().mean()) / BITS
 
 
-class PackedSpikes(Packed):
+class PackedSpikes(PackedBits):
     """The spikes of a layer.
 
     Args:
@@ -87,7 +128,7 @@ class PackedSpikes(Packed):
         return found
 
 
-class PackedCounts(Packed):
+class PackedCounts(PackedBits):
     """Multiples of a number, as average pools make them from spikes.
 
     Args:

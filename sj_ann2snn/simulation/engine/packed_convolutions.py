@@ -18,7 +18,7 @@ from ...compat import layer
 from ...support.compiled import compiled_loop
 from ...support.exact_sums import exact_grid, largest_sums
 from .loops import BITS, FLOAT, SHORT
-from .packed import Packed, PackedCounts, PackedSpikes, channels_innermost, flat, widest
+from .packed import PackedBits, PackedCounts, PackedSpikes, channels_innermost, flat, widest
 from .packed_layers import is_watched, limits, no_limits, potential_of
 
 __all__ = ["PackedConvolution", "PackedDepthwise", "packed_convolution"]
@@ -137,7 +137,7 @@ class Work(NamedTuple):
         ends: The smallest and the largest potential.
     """
 
-    x: Packed
+    x: PackedBits
     sizes: Sizes
     variant: tuple[int, int]
     behind: tuple[Any, ...]
@@ -171,7 +171,7 @@ class PackedConvolution:
 
     def __call__(
         self,
-        spikes: Packed,
+        spikes: PackedBits,
         addend: PackedSpikes | Tensor | None = None,
         factors: Tensor | None = None,
         neuron: Any = None,
@@ -227,13 +227,13 @@ class PackedConvolution:
         """The number of channels that it reads."""
         return self._weight.shape[1]
 
-    def _chosen(self, spikes: Packed, height: int, columns: int, by_rows: bool | None) -> tuple[str, Loop]:
+    def _chosen(self, spikes: PackedBits, height: int, columns: int, by_rows: bool | None) -> tuple[str, Loop]:
         """The loop to take, and its name."""
         if by_rows is None:
             by_rows = self._is_faster_by_rows(spikes, height, columns)
         return (ROWS, self._rows) if by_rows else (LOOKUP, self._lookup)
 
-    def _is_faster_by_rows(self, spikes: Packed, height: int, columns: int) -> bool:
+    def _is_faster_by_rows(self, spikes: PackedBits, height: int, columns: int) -> bool:
         if not self._has_tables:
             return True
         shape, short = tuple(self._weight.shape), self._size(spikes.planes) == SHORT
@@ -318,7 +318,7 @@ class PackedDepthwise(PackedConvolution):
     def inputs(self) -> int:
         return len(self._weight)
 
-    def _chosen(self, spikes: Packed, height: int, columns: int, by_rows: bool | None) -> tuple[str, Loop]:
+    def _chosen(self, spikes: PackedBits, height: int, columns: int, by_rows: bool | None) -> tuple[str, Loop]:
         return MASKS, self._masks
 
     def _masks(self, work: Work) -> None:

@@ -1,7 +1,8 @@
-"""Finds the parts of a network whose binary spikes can stay packed, and runs them.
+"""Finds the parts of a network whose spikes can stay packed, and runs them.
 
-A neuron writes bits if a layer that can read them comes next. A convolution, the sum with a shortcut behind it and the
-neuron behind that are one loop: currents and potentials never leave a core's registers and caches as a whole layer.
+A neuron writes bits, or small integers if its spikes are graded, if a layer that can read them comes next. A
+convolution, the sum with a shortcut behind it and the neuron behind that are one loop: currents and potentials never
+leave a core's registers and caches as a whole layer.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from torch import Tensor, fx, nn
 
 from ...layers import InitialPotential, Scaler, Stepwise
 from ...support.compiled import compiled_loop
-from ...support.exact_sums import averaged_by_halves
+from ...support.exact_sums import Range, averaged_by_halves
 from . import loops
 from .collectors import Call
 from .flow import SUMS, Flow
-from .packed import Packed, PackedCounts, PackedSpikes, can_be_packed
+from .level_convolutions import LevelConvolution, level_convolution
+from .level_layers import emits_levels, fire_levels, pool_levels
+from .packed import Levels, Packed, PackedBits, PackedCounts, PackedSpikes, can_be_packed
 from .packed_convolutions import PackedConvolution, packed_convolution
 from .packed_layers import average_packed, averages_packed, fire_packed, fires_packed, pool_packed, pools_packed
 
@@ -32,7 +35,9 @@ MOST_STEPS = (1 << 15) - 1
 """Cumulative pools count spikes in 16 bits."""
 
 
-KnownConvolutions = dict[tuple[str, int], PackedConvolution | None]
+Convolution = PackedConvolution | LevelConvolution
+
+KnownConvolutions = dict[tuple[str, int | Range], Convolution | None]
 
 
 @dataclass(frozen=True)
@@ -70,8 +75,8 @@ class Packing:
         flow: The network's graph.
         modules: The runner's modules.
         steps: Number of time steps.
-        known: The convolutions found so far, by name of the layer and by what is averaged in front of it; runners of
-            one network share it, and with it the tables.
+        known: The convolutions found so far, by name of the layer and by what is averaged in front of it, or the range
+            of the graded spikes there; runners of one network share it, and with it the tables.
         off: Pack nothing.
     """
 
@@ -87,7 +92,8 @@ class Packing:
         self.modules = modules
         self._known = {} if known is None else known
         self.chains: dict[fx.Node, Chain] = {}
-        self.convolutions: dict[fx.Node, PackedConvolution] = {}
+        self.convolutions: dict[fx.Node, Convolution] = {}
+        self.graded: dict[fx.Node, Range] = {}
         self.pools: set[fx.Node] = set()
         self.averages: dict[fx.Node, int] = {}
         self.merged: set[fx.Node] = set()
@@ -100,43 +106,72 @@ class Packing:
             module = modules[str(node.target)]
             if fires_packed(module):
                 binary.add(node)
+            elif (outputs := emits_levels(module, steps)) is not None:
+                self.graded[node] = outputs
             elif pools_packed(module) and node.args[0] in binary:
                 binary.add(node)
                 self.pools.add(node)
+            elif pools_packed(module) and node.args[0] in self.graded:
+                self.graded[node] = self.graded[node.args[0]]
+                self.pools.add(node)
             elif averages_packed(module) and node.args[0] in binary:
                 self.averages[node] = averaged_by_halves(module)
-            elif node.args and (node.args[0] in binary or node.args[0] in self.averages):
-                found = self._convolution(node, self.averages.get(node.args[0], 1))
-                if found is not None:
-                    self.convolutions[node] = found
-        for node in binary - self.pools:
+            elif node.args and (found := self._convolution(node, binary)) is not None:
+                self.convolutions[node] = found
+        for node in binary.union(self.graded) - self.pools:
             self.chains[node] = self._chain(node, flow)
         self._keep_those_that_are_read()
         self.merged = {one for chain in self.chains.values() for one in chain.merged}
 
-    def _convolution(self, node: fx.Node, averaged: int) -> PackedConvolution | None:
-        name = str(node.target)
-        if (name, averaged) not in self._known:
-            self._known[name, averaged] = packed_convolution(self.modules[name], averaged)
-        return self._known[name, averaged]
+    def _convolution(self, node: fx.Node, binary: set[fx.Node]) -> Convolution | None:
+        """The node as a convolution of packed values, if its source has them."""
+        source: Any = node.args[0]
+        read: int | Range
+        if source in self.graded:
+            read = self.graded[source]
+        elif source in binary or source in self.averages:
+            read = self.averages.get(source, 1)
+        else:
+            return None
+        key = str(node.target), read
+        if key not in self._known:
+            module = self.modules[key[0]]
+            found = packed_convolution(module, read) if isinstance(read, int) else level_convolution(module, read)
+            self._known[key] = found
+        return self._known[key]
 
     def _chain(self, neuron: fx.Node, flow: Flow) -> Chain:
         """The neuron with what can be computed together with it."""
         source: Any = neuron.args[0]
         alone = Chain(neuron, source)
+        if neuron in self.graded:
+            return self._graded_chain(alone, flow)
         potential = None
         if source in flow.exclusive and isinstance(self._module(source), InitialPotential):
             potential, source = source, source.args[0]
         behind = () if potential is None else (potential,)
-        if source in flow.exclusive and source in self.convolutions:
+        if source in flow.exclusive and isinstance(self.convolutions.get(source), PackedConvolution):
             return Chain(neuron, source.args[0], source, potential=potential, merged=(source, *behind))
         parts = self._parts(source, flow)
-        if parts is None:
+        if parts is None or not isinstance(self.convolutions[parts[0]], PackedConvolution):
             return alone
         convolution, addend, scaler = parts
         merged = [convolution, *([] if scaler is None else [scaler]), source, *behind]
         reads: Any = convolution.args[0]
         return Chain(neuron, reads, convolution, addend, scaler, potential, tuple(merged))
+
+    def _graded_chain(self, alone: Chain, flow: Flow) -> Chain:
+        """The same for a neuron of graded spikes; an initial potential in front of it is a current of its own."""
+        source: Any = alone.source
+        if source in flow.exclusive and isinstance(self.convolutions.get(source), LevelConvolution):
+            return Chain(alone.neuron, source.args[0], source, merged=(source,))
+        parts = self._parts(source, flow)
+        if parts is None or not isinstance(self.convolutions[parts[0]], LevelConvolution):
+            return alone
+        convolution, addend, scaler = parts
+        reads: Any = convolution.args[0]
+        merged = (convolution, *(() if scaler is None else (scaler,)), source)
+        return Chain(alone.neuron, reads, convolution, addend, scaler, merged=merged)
 
     def _parts(self, node: fx.Node, flow: Flow) -> tuple[fx.Node, fx.Node, fx.Node | None] | None:
         """For the sum of a convolution and something else: both, and the node that scales the latter."""
@@ -188,15 +223,25 @@ class Packing:
             return None
         x = read(node.args[0])  # type: ignore[arg-type]
         if node in self.convolutions:
-            return self.convolutions[node](x) if isinstance(x, Packed) else None
+            return self._convolve(self.convolutions[node], x)
+        if isinstance(x, Levels):
+            return pool_levels(self._module(node), x)
         pooled = pool_packed if node in self.pools else average_packed
         return pooled(self._module(node), x) if isinstance(x, PackedSpikes) else None
 
-    def fire(self, node: fx.Node, currents: Any) -> PackedSpikes | None:
+    @staticmethod
+    def _convolve(convolution: Convolution, x: Any, *behind: Any) -> Packed | Tensor | None:
+        """Call a convolution, if `x` is what it reads."""
+        if isinstance(convolution, LevelConvolution):
+            return convolution(x, *behind) if isinstance(x, Levels) else None
+        return convolution(x, *behind) if isinstance(x, PackedBits) else None
+
+    def fire(self, node: fx.Node, currents: Any) -> Packed | None:
         """The spikes of the neuron `node` alone, whose currents are known; None if they must be numbers."""
-        if node in self.chains and isinstance(currents, Tensor) and can_be_packed(currents):
-            return fire_packed(self._module(node), currents)
-        return None
+        if node not in self.chains or not isinstance(currents, Tensor) or not can_be_packed(currents):
+            return None
+        neuron: Any = self._module(node)
+        return fire_levels(neuron, currents) if node in self.graded else fire_packed(neuron, currents)
 
     def calls(self, node: fx.Node, value: Packed | Tensor, read: Callable[[fx.Node], Any]) -> Iterator[Call]:
         """The calls that computed the value of `node`, for a collector that watches spikes.
@@ -222,9 +267,10 @@ class Packing:
         """A call of the module at `node`, for a collector that watches spikes."""
         if isinstance(x, PackedCounts):
             x = x.active()  # a collector asks what is zero
+        x, result = (one.unpacked() if isinstance(one, Levels) else one for one in (x, result))
         return Call(str(node.target), self.modules[str(node.target)], (x,), {}, result, (0,), loop=loop)
 
-    def _fire(self, chain: Chain, read: Callable[[fx.Node], Any]) -> PackedSpikes | Tensor | None:
+    def _fire(self, chain: Chain, read: Callable[[fx.Node], Any]) -> Packed | Tensor | None:
         neuron: Any = self._module(chain.neuron)
         value = read(chain.source)
         if chain.convolution is None:
@@ -235,7 +281,8 @@ class Packing:
         factors = None
         if chain.scaler is not None:
             scaler: Any = self._module(chain.scaler)
-            factors = _by_channel(scaler.scale, addend.shape) if isinstance(addend, PackedSpikes) else None
+            kind = Levels if chain.neuron in self.graded else PackedSpikes
+            factors = _by_channel(scaler.scale, addend.shape) if isinstance(addend, kind) else None
             if factors is None:
                 addend = scaler(addend.unpacked() if isinstance(addend, Packed) else addend)
         elif isinstance(addend, Packed):
@@ -250,7 +297,10 @@ class Packing:
             initial = potential.potential
             if initial.dtype != torch.float32:
                 return None
-        found = self.convolutions[chain.convolution](value, addend, factors, neuron, initial)
+        convolution = self.convolutions[chain.convolution]
+        if isinstance(convolution, LevelConvolution):
+            return self._convolve(convolution, value, addend, factors, neuron)
+        found = self._convolve(convolution, value, addend, factors, neuron, initial)
         if found is not None and potential is not None:
             potential.waiting = False
         return found

@@ -44,7 +44,7 @@ class Tiling:
     def note(self, value: Any) -> None:
         """Take the size of an activation ``[t, n, ...]`` into account."""
         if isinstance(value, Packed):  # the potentials need more, but not at every step
-            self._largest = max(self._largest, math.prod(value.shape[2:]))
+            self._largest = max(self._largest, math.prod(value.shape[2:]) * value.size)
         for x in tensors(value):
             samples = x.shape[0] * x.shape[1] if x.dim() > 1 else 1
             self._largest = max(self._largest, x.numel() * x.element_size() // max(1, samples))
