@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import time
@@ -260,6 +261,9 @@ LOST = [80, 40, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1]
 LEAST = LOST[-1]
 """Points lost: marks of the axis, and what counts as none."""
 
+COLUMNS = 3
+"""Panels side by side."""
+
 COLOURS = {"peer": "Greys", "binary": "Blues", "graded": "Oranges"}
 
 
@@ -275,8 +279,13 @@ def draw(store: Store, out: Path) -> None:
         ("accuracy_over_steps.png", "time steps T"),
         ("accuracy_over_spikes.png", "spikes per neuron"),
     ):
-        figure, panels = plt.subplots(1, len(networks), figsize=(4.8 * len(networks), 4.2), squeeze=False)
-        for panel, network in zip(panels[0], networks, strict=True):
+        columns = min(COLUMNS, len(networks))
+        rows = math.ceil(len(networks) / columns)
+        figure, grid = plt.subplots(rows, columns, figsize=(4.8 * columns, 4.2 * rows), squeeze=False)
+        panels = list(grid.flat)
+        for panel in panels[len(networks) :]:
+            panel.set_axis_off()
+        for panel, network in zip(panels, networks, strict=False):
             ann, steps = store.get(network, "ANN", 0), store.steps(network)
             assert ann is not None
             for group, colours in COLOURS.items():
@@ -299,9 +308,10 @@ def draw(store: Store, out: Path) -> None:
             panel.grid(alpha=0.25)
             shown = steps if "steps" in file else [2.0**k for k in range(-2, 6)]
             panel.set_xticks(shown, [f"{one:g}" for one in shown])
-        panels[0][0].set_ylabel("accuracy, in points below the ANN's")
+        for panel in grid[:, 0]:
+            panel.set_ylabel("accuracy, in points below the ANN's")
         drawn: dict[str, Any] = {}
-        for panel in panels[0]:
+        for panel in panels:
             drawn |= dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
         names = [name for name in WAYS if name in drawn]
         lines = [drawn[name] for name in names]

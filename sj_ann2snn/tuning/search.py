@@ -358,6 +358,9 @@ class Search:
             self._durations[_kind(candidate)] = self.passed(ranks) - before
             record.points.update(found.points)
             if found.failure and not record.points:
+                if counts[place] < self.steps:  # does it refuse these few steps, or any number?
+                    found = measure([self.steps])
+                    record.points.update(found.points)
                 record.failure = found.failure
                 break
             if found.failure:

@@ -1,4 +1,6 @@
-"""A program that forks the ranks of a group and prints what each of them found: ``python processes.py SCENARIO FILE``.
+"""A program that forks the ranks of a group and writes what each of them found.
+
+    python -m tests.distributed.processes SCENARIO FILE
 
 Forked ranks share one import of torch, which takes longer than most of what they do here.
 """
@@ -36,6 +38,8 @@ from sj_ann2snn import (
 from sj_ann2snn.distributed.packing import digest
 from sj_ann2snn.evaluation.evaluate import ann_values
 
+from ..helpers.forking import leave_progress_to_parent
+
 SIZES = (7, 3, 8, 1, 5, 8, 2)
 """Samples of the batches."""
 
@@ -56,6 +60,7 @@ def forked(size: int, work: Work, *, by_file: bool = True, most: float = 60.0) -
         for rank in range(size):
             child = os.fork()
             if not child:
+                leave_progress_to_parent()
                 run_rank(rank, size, method, work, Path(folder) / str(rank))
             children.append(child)
         end = time.monotonic() + most

@@ -16,7 +16,7 @@ from sj_ann2snn import Converter, Distributed, OptionError, evaluate
 from sj_ann2snn.distributed.packing import digest, packed, unpacked
 from sj_ann2snn.distributed.session import together
 
-PROGRAM = Path(__file__).with_name("processes.py")
+ROOT = Path(__file__).parents[2]
 
 needs_fork = pytest.mark.skipif(
     not hasattr(os, "fork") or not torch.distributed.is_available(), reason="no fork, or torch without gloo"
@@ -28,7 +28,8 @@ def launched(scenario: str, folder: Path) -> Any:
     out = folder / "found"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, str(PROGRAM), scenario, str(out)],
+        [sys.executable, "-m", "tests.distributed.processes", scenario, str(out)],
+        cwd=ROOT,
         env=environment,
         capture_output=True,
         text=True,

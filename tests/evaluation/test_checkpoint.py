@@ -36,7 +36,7 @@ from sj_ann2snn.evaluation.checkpoints.identity import checksum, layers_of, text
 
 from ..helpers.networks import convert
 
-KILLED_RUNS = Path(__file__).parents[1] / "helpers" / "killed_runs.py"
+ROOT = Path(__file__).parents[2]
 STEPS = 12
 
 
@@ -95,8 +95,8 @@ class Counted(Accuracy):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the runs are forked")
 @pytest.mark.parametrize(("kind", "kills"), [("evaluate", 50), ("tune", 5)])
 def test_killed_at_random_points_it_ends_in_the_same_numbers(kind: str, kills: int, tmp_path: Path) -> None:
-    program = [sys.executable, str(KILLED_RUNS), kind, str(tmp_path), str(kills)]
-    found = subprocess.run(program, capture_output=True, text=True, timeout=300, check=False)
+    program = [sys.executable, "-m", "tests.helpers.killed_runs", kind, str(tmp_path), str(kills)]
+    found = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert not found.returncode, found.stderr
     counted = json.loads(found.stdout)
     assert counted["killed"] == kills

@@ -3,7 +3,7 @@
 Imports take seconds, so one process makes them and forks a child for every run. Every child writes the result of the
 run; the parent kills it with SIGKILL after a random part of the time that the run takes at most.
 
-    python killed_runs.py evaluate FOLDER KILLS
+    python -m tests.helpers.killed_runs evaluate FOLDER KILLS
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from torch import nn
 
 from sj_ann2snn import Accuracy, Converter, evaluate, tune
 from sj_ann2snn.evaluation.checkpoints import file as checkpoint_file
+
+from .forking import leave_progress_to_parent
 
 MOST_RUNS = 2000
 
@@ -77,6 +79,7 @@ def in_child(run: Callable[[Path | None], Any], checkpoint: Path | None, output:
     child = os.fork()
     if child:
         return child
+    leave_progress_to_parent()
     status = 1
     try:
         output.write_text(json.dumps(run(checkpoint)), encoding="utf-8")
