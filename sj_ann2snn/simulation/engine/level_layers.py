@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from ...layers import InPlaceNeuron, IntegerIF, NeuronLoop
 from ...support.compiled import compiled_loop
 from ...support.exact_sums import Range, fits_levels
-from ...support.shapes import pair
 from .loops import BLOCK
 from .neuron_loops import known_loop, loop_around
 from .packed import Levels, channels_innermost, flat
-from .packed_layers import is_watched
+from .packed_layers import is_watched, pooling
 
 __all__ = ["Charging", "charging", "emits_levels", "fire_levels", "pool_levels"]
 
@@ -99,25 +98,16 @@ def fire_levels(neuron: InPlaceNeuron, x_seq: Tensor) -> Levels | None:
 
 
 def pool_levels(pool: Any, levels: Levels) -> Levels | None:
-    """The output of a cumulative max pool; its memory holds whole numbers, channels innermost."""
+    """The output of a cumulative max pool."""
     from .level_kernels import pool_levels as loop
 
-    steps, samples, channels, height, columns = levels.shape
-    window, stride, padding = pair(pool.kernel_size), pair(pool.stride), pair(pool.padding)
-    size = (
-        (height + 2 * padding[0] - window[0]) // stride[0] + 1,
-        (columns + 2 * padding[1] - window[1]) // stride[1] + 1,
-    )
-    if min(size) < 1:
-        return None  # the module raises the error
-    if not isinstance(pool.cumulative, Tensor):
-        pool.cumulative = torch.zeros(samples, height, columns, channels, dtype=torch.int16)
-        pool.emitted = torch.zeros(samples, *size, channels, dtype=torch.int16)
-    out = torch.empty(steps, samples, *size, channels, dtype=torch.int16)
-    total, emitted = pool.cumulative.contiguous(), pool.emitted.contiguous()
+    found = pooling(pool, levels.shape)
+    if found is None:
+        return None
+    steps, samples, channels, *_ = levels.shape
+    out = torch.empty(steps, samples, *found.size, channels, dtype=torch.int16)
     lowest = np.full(channels, -LARGEST, dtype=np.int16)
-    sizes = (steps, samples, channels, height, columns, *size, *window, *stride, *padding)
     compiled: Any = compiled_loop(loop)
-    compiled(*map(flat, (levels.codes, total, emitted, out)), lowest, sizes)
-    pool.cumulative, pool.emitted = total, emitted
+    compiled(*map(flat, (levels.codes, found.total, found.emitted, out)), lowest, found.sizes)
+    found.leave(pool)
     return Levels(out)

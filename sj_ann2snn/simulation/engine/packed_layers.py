@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ __all__ = [
     "limits",
     "no_limits",
     "pool_packed",
+    "pooling",
     "pools_packed",
     "potential_of",
 ]
@@ -133,28 +134,59 @@ def pools_packed(pool: nn.Module) -> bool:
     return pair(pool.dilation) == (1, 1)
 
 
-def pool_packed(pool: Any, spikes: PackedSpikes) -> PackedSpikes | None:
-    """The output of a cumulative max pool; its memory holds whole numbers, channels innermost."""
-    from .packed_kernels import pool_bits
+class Pooling(NamedTuple):
+    """What the loop of a cumulative max pool needs besides spikes.
 
-    steps, samples, channels, height, columns = spikes.shape
+    Attributes:
+        total: The spikes so far ``[N, height, columns, C]``, whole numbers: memory that may be written to.
+        emitted: Those that it has passed on ``[N, out height, out columns, C]``, likewise.
+        size: Height and columns of the output.
+        sizes: All shapes, in the loop's order.
+        apart: The windows lie within the image and have no position in common.
+    """
+
+    total: Tensor
+    emitted: Tensor
+    size: tuple[int, int]
+    sizes: tuple[int, ...]
+    apart: bool
+
+    def leave(self, pool: Any) -> None:
+        """Give the pool its memory."""
+        pool.cumulative, pool.emitted = self.total, self.emitted
+
+
+def pooling(pool: Any, shape: tuple[int, ...]) -> Pooling | None:
+    """What the loop of a cumulative max pool needs for spikes ``(T, N, C, height, columns)``; None if none fits in."""
+    steps, samples, channels, height, columns = shape
     window, stride, padding = pair(pool.kernel_size), pair(pool.stride), pair(pool.padding)
-    apart = window == stride and padding == (0, 0)
     size = (
         (height + 2 * padding[0] - window[0]) // stride[0] + 1,
         (columns + 2 * padding[1] - window[1]) // stride[1] + 1,
     )
     if min(size) < 1:
         return None  # the module raises the error
-    if not isinstance(pool.cumulative, Tensor):
-        pool.cumulative = torch.zeros(samples, height, columns, channels, dtype=torch.int16)
-        pool.emitted = torch.zeros(samples, *size, channels, dtype=torch.int16)
-    out = torch.empty(steps, samples, *size, channels // BITS, dtype=torch.uint8)
-    loop: Any = compiled_loop(pool_bits(widest(channels), apart))
-    total, emitted = pool.cumulative.contiguous(), pool.emitted.contiguous()
+    if isinstance(pool.cumulative, Tensor):
+        total, emitted = pool.cumulative.contiguous(), pool.emitted.contiguous()
+    else:
+        total = torch.zeros(samples, height, columns, channels, dtype=torch.int16)
+        emitted = torch.zeros(samples, *size, channels, dtype=torch.int16)
     sizes = (steps, samples, channels, height, columns, *size, *window, *stride, *padding)
-    loop(*map(flat, (spikes.bits, total, emitted, out)), sizes)
-    pool.cumulative, pool.emitted = total, emitted
+    return Pooling(total, emitted, size, sizes, window == stride and padding == (0, 0))
+
+
+def pool_packed(pool: Any, spikes: PackedSpikes) -> PackedSpikes | None:
+    """The output of a cumulative max pool."""
+    from .packed_kernels import pool_bits
+
+    found = pooling(pool, spikes.shape)
+    if found is None:
+        return None
+    steps, samples, channels, *_ = spikes.shape
+    out = torch.empty(steps, samples, *found.size, channels // BITS, dtype=torch.uint8)
+    loop: Any = compiled_loop(pool_bits(widest(channels), found.apart))
+    loop(*map(flat, (spikes.bits, found.total, found.emitted, out)), found.sizes)
+    found.leave(pool)
     return PackedSpikes(out)
 
 
