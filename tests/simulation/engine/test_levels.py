@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -258,23 +257,6 @@ def test_which_neurons_emit_levels() -> None:
 
 
 # Networks --------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def x() -> Tensor:
-    return torch.rand(11, 3, 10, 10, generator=torch.Generator().manual_seed(3))
-
-
-@pytest.fixture
-def in_numbers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Computes something without packing."""
-
-    def compute(work: Any) -> Any:
-        with monkeypatch.context() as patch:
-            patch.setattr(packing, "MOST_STEPS", 0)
-            return work()
-
-    return compute
 
 
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -1,0 +1,29 @@
+"""What tests of packed networks share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sj_ann2snn.simulation.engine import packing
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return torch.rand(11, 3, 10, 10, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture
+def in_numbers(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Any]:
+    """Computes something without packing."""
+
+    def compute(work: Any) -> Any:
+        with monkeypatch.context() as patch:
+            patch.setattr(packing, "MOST_STEPS", 0)
+            return work()
+
+    return compute
