@@ -204,8 +204,8 @@ class Joint(Correction):
         parameters.apply()
         found: Delayed | Recent | Exponential = readout
         if self.delay is None:
-            counted = [(end, weight) for (_, end), weight in zip(spans, weights, strict=True)]
-            found = self._better(readout, objective, parameters, samples, counted)
+            ends = [(end, weight) for (_, end), weight in zip(spans, weights, strict=True)]
+            found = self._better(readout, objective, parameters, samples, ends)
         if isinstance(found, Exponential):
             trial.suggest_readout("exponential", decay=found.decay)
         elif isinstance(found, Recent):
@@ -222,7 +222,7 @@ class Joint(Correction):
         objective: Objective,
         parameters: Parameters,
         samples: Samples,
-        counted: list[tuple[int, float]],
+        ends: list[tuple[int, float]],
     ) -> Delayed | Recent | Exponential:
         """The readout with the least error on the samples: the usual one, or one whose weights fall with age.
 
@@ -233,7 +233,7 @@ class Joint(Correction):
             objective: What an error is.
             parameters: What was learnt.
             samples: The calibration samples.
-            counted: The numbers of steps after which the answer counts, and how much.
+            ends: The numbers of steps after which the answer counts, and how much.
         """
         readouts = [usual, *(Exponential(decay=decay) for decay in DECAYS)]
         errors = [0.0] * len(readouts)
@@ -241,7 +241,7 @@ class Joint(Correction):
             for rows, given, target in samples.unchanged(max(1, READ // self.T)):
                 outputs = parameters.run(given, self.T)
                 for index, one in enumerate(readouts):
-                    for end, weight in counted:
+                    for end, weight in ends:
                         answers = parameters.read(outputs, one, end)
                         errors[index] += len(rows) * weight * objective.error(answers, target)
         best = min(range(len(readouts)), key=errors.__getitem__)
