@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import cmath
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
-__all__ = ["affected_samples", "all_finite", "kind_of"]
+__all__ = ["affected_samples", "all_are_finite", "all_finite", "kind_of"]
 
 
 def all_finite(x: Tensor) -> bool:
@@ -22,6 +23,24 @@ def all_finite(x: Tensor) -> bool:
     if cmath.isfinite(x.sum(dtype=torch.float32 if x.dtype.itemsize < 4 else None).item()):
         return True
     return bool(torch.isfinite(x).all())
+
+
+def all_are_finite(xs: Iterable[Tensor]) -> bool:
+    """True if no value of any of the tensors is NaN or infinite.
+
+    >>> all_are_finite([torch.ones(2), torch.tensor([3])]), all_are_finite([torch.ones(2), torch.tensor([torch.nan])])
+    (True, False)
+
+    A device is waited for once, not for every tensor.
+    """
+    all_of_them = list(xs)
+    real = [x for x in all_of_them if x.is_floating_point() and x.device.type != "cpu"]
+    if len({x.device for x in real}) == 1:
+        sums = torch.stack([x.sum(dtype=torch.float32 if x.dtype.itemsize < 4 else None).double() for x in real])
+        if bool(torch.isfinite(sums).all()):
+            seen = set(map(id, real))
+            all_of_them = [x for x in all_of_them if id(x) not in seen]
+    return all(map(all_finite, all_of_them))
 
 
 def kind_of(x: Tensor) -> str:

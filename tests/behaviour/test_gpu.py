@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from torch import nn
 
 from sj_ann2snn import evaluate, simulate
 from sj_ann2snn.compat import NEURONS_TAKE_BACKEND, reset_net
+from sj_ann2snn.simulation.engine import runner
+from sj_ann2snn.simulation.engine.packers import packers_for
 
 from ..helpers.networks import convert, relative_error
 
@@ -49,22 +52,21 @@ def test_cupy_is_taken_without_being_asked_for(monkeypatch: pytest.MonkeyPatch) 
     pytest.importorskip("cupy", reason="CuPy is not installed")
     ann, data = network().cuda(), torch.rand(40, 1, 8, 8).cuda()
     by_cupy, by_torch = convert(ann, data), convert(ann, data, backend="torch")
-    seen: list[str] = []
     neuron = next(module for module in by_cupy.modules() if hasattr(module, "v_threshold"))
-    monkeypatch.setattr(neuron, "multi_step_forward", _noting(neuron, seen))
-    assert relative_error(simulate(by_cupy, data, T=100), simulate(by_torch, data, T=100)) < 0.01
+    forward = type(neuron).multi_step_forward
+    seen: list[str] = []
+
+    def noted(self: Any, x_seq: torch.Tensor) -> Any:
+        seen.append(self.backend)
+        return forward(self, x_seq)
+
+    monkeypatch.setattr(type(neuron), "multi_step_forward", noted)
+    # Without Triton, which would take the neurons out of SpikingJelly's hands.
+    monkeypatch.setattr(runner, "packers_for", lambda device: None)
+    found = simulate(by_cupy, data, T=100)
     assert set(seen) == {"cupy"}
+    assert relative_error(found, simulate(by_torch, data, T=100)) < 0.01
     assert neuron.backend == "torch"
-
-
-def _noting(neuron: Any, seen: list[str]) -> Any:
-    forward = neuron.multi_step_forward
-
-    def noted(x_seq: torch.Tensor) -> Any:
-        seen.append(neuron.backend)
-        return forward(x_seq)
-
-    return noted
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
@@ -80,3 +82,42 @@ def test_the_same_spikes_as_the_loop_by_hand_on_the_gpu() -> None:
     by_hand = torch.stack([snn(data) for _ in range(50)]).mean(0)
     reset_net(snn)
     assert relative_error(simulate(snn, data, T=50), by_hand) < 0.01
+
+
+class Residual(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
+        self.inside, self.outside = nn.ReLU(), nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.outside(self.second(self.inside(self.first(x))) + x)
+
+
+@pytest.mark.parametrize("samples", [3, 400])
+@pytest.mark.parametrize(
+    "layers",
+    [
+        pytest.param(
+            lambda: [Residual(16), nn.AvgPool2d(2), nn.Conv2d(16, 40, 3, 2, dilation=2, padding=2)], id="sums"
+        ),
+        pytest.param(lambda: [nn.Conv2d(16, 72, 1), nn.ReLU(), nn.MaxPool2d(3, 2, 1), nn.Conv2d(72, 8, 3)], id="pools"),
+    ],
+)
+def test_the_same_spikes_as_on_a_cpu(layers: Callable[[], list[nn.Module]], samples: int) -> None:
+    """Each of the network's first neurons takes one number of the input, so that no sum is rounded differently."""
+    assert packers_for(torch.device("cuda")) is not None, "Triton does not run here"
+    torch.manual_seed(0)
+    first = nn.Conv2d(16, 16, 1, bias=False)
+    nn.init.dirac_(first.weight)
+    last = nn.Flatten(), nn.LazyLinear(24), nn.ReLU(), nn.Linear(24, 8)
+    ann = nn.Sequential(first, nn.ReLU(), *layers(), nn.ReLU(), *last)
+    data = torch.rand(samples, 16, 12, 12)
+    ann(data)
+    snn = convert(ann.eval(), data, initial_potential=0.25)
+    batch = [(data, ann(data).argmax(1))]
+    on_cpu = evaluate(snn, batch, T=20, progress=False).spikes_over_time
+    answers = simulate(snn, data, T=20)
+    snn = snn.cuda()
+    assert torch.allclose(simulate(snn, data, T=20).cpu(), answers, atol=1e-6)
+    assert evaluate(snn, batch, T=20, progress=False).spikes_over_time == on_cpu

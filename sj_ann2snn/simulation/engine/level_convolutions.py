@@ -94,6 +94,7 @@ class LevelConvolution:
         geometry: Strides down and across, padding above and before.
     """
 
+    reads = Levels
     loop = DOTS
 
     def __init__(self, weight: Tensor, bias: Tensor, units: Tensor, geometry: tuple[int, ...]) -> None:

@@ -25,7 +25,7 @@ from ...compat import memories, reset_net, step_modes
 from ...errors import NonFiniteError
 from ...layers import Stepwise
 from ...layers.stepwise import operation_label
-from ...support.finite import affected_samples, all_finite, kind_of
+from ...support.finite import affected_samples, all_are_finite, all_finite, kind_of
 from ...support.structures import open_nodes, open_values
 from ...support.trees import map_tensors, tensors
 from .firing import is_spiking
@@ -56,9 +56,9 @@ class Guard:
             _Poisoned: The answer would hide it; `explain_non_finite` says it in words.
         """
         if self._weights_are_finite is None:
-            self._weights_are_finite = all(map(all_finite, (*self.snn.parameters(), *self.snn.buffers())))
+            self._weights_are_finite = all_are_finite((*self.snn.parameters(), *self.snn.buffers()))
         tile = TileGuard(self.snn, inputs)
-        if not self._weights_are_finite or not all(map(all_finite, tensors(list(currents)))):
+        if not self._weights_are_finite or not all_are_finite(tensors(list(currents))):
             tile.look_closer()
         return tile
 
@@ -77,13 +77,20 @@ class TileGuard:
         Raises:
             _Poisoned: As for `Guard.start`.
         """
-        for name, module in modules.items():
+        states = {
+            name: tensors(memories(module))
+            for name, module in modules.items()
+            if is_spiking(module) and (self._expected is None or name not in self._expected)
+        }
+        if all_are_finite(x for values in states.values() for x in values):
+            return
+        for name, values in states.items():
             if self._expected is not None and name in self._expected:
                 continue
-            if is_spiking(module) and not all(map(all_finite, tensors(memories(module)))):
+            if not all_are_finite(values):
                 self.look_closer()
                 if name not in self._expected:  # type: ignore[operator]
-                    raise _Poisoned("time", _label(name, module), "not finite")
+                    raise _Poisoned("time", _label(name, modules[name]), "not finite")
 
     def look_closer(self) -> None:
         """Find out whether values that are not finite matter.

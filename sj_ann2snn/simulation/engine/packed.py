@@ -1,5 +1,5 @@
 """Spikes as the simulator's own loops write and read them: binary spikes in bits, whole numbers of them, and graded
-spikes in small integers."""
+spikes in small integers; on a CUDA device, binary spikes in bytes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ...support.compiled import compiled_loop
 from .loops import BITS
 
 __all__ = [
+    "Codes",
     "Levels",
     "Packed",
     "PackedBits",
@@ -72,6 +73,26 @@ class Levels(Packed):
 
     def _numbers(self) -> Tensor:
         return self.codes.float().movedim(-1, 2)
+
+
+class Codes(Packed):
+    """Spikes, or whole numbers of them, in bytes, as kernels on a CUDA device read and write them.
+
+    Args:
+        codes: ``[T, N, ..., C]``, int8.
+        unit: What they count, a power of two.
+    """
+
+    size = 4  # beside the currents of some layers, which are numbers
+
+    def __init__(self, codes: Tensor, unit: float = 1.0) -> None:
+        steps, samples, *places, channels = codes.shape
+        super().__init__((steps, samples, channels, *places))
+        self.codes, self.unit = codes, unit
+
+    def _numbers(self) -> Tensor:
+        numbers = torch.empty(self.shape, device=self.codes.device)
+        return numbers.copy_(self.codes.movedim(-1, 2)).mul_(self.unit)
 
 
 class PackedBits(Packed):

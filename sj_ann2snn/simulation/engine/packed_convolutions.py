@@ -158,6 +158,8 @@ class PackedConvolution:
         short: Add up in integers of 16 bits; by default if the sums fit into them.
     """
 
+    reads = PackedBits
+
     def __init__(
         self, weight: Tensor, bias: Tensor, geometry: tuple[int, ...], dimensions: int = 2, short: bool | None = None
     ) -> None:

@@ -156,7 +156,7 @@ class Pooling(NamedTuple):
         pool.cumulative, pool.emitted = self.total, self.emitted
 
 
-def pooling(pool: Any, shape: tuple[int, ...]) -> Pooling | None:
+def pooling(pool: Any, shape: tuple[int, ...], device: torch.device | None = None) -> Pooling | None:
     """What the loop of a cumulative max pool needs for spikes ``(T, N, C, height, columns)``; None if none fits in."""
     steps, samples, channels, height, columns = shape
     window, stride, padding = pair(pool.kernel_size), pair(pool.stride), pair(pool.padding)
@@ -169,8 +169,8 @@ def pooling(pool: Any, shape: tuple[int, ...]) -> Pooling | None:
     if isinstance(pool.cumulative, Tensor):
         total, emitted = pool.cumulative.contiguous(), pool.emitted.contiguous()
     else:
-        total = torch.zeros(samples, height, columns, channels, dtype=torch.int16)
-        emitted = torch.zeros(samples, *size, channels, dtype=torch.int16)
+        total = torch.zeros(samples, height, columns, channels, dtype=torch.int16, device=device)
+        emitted = torch.zeros(samples, *size, channels, dtype=torch.int16, device=device)
     sizes = (steps, samples, channels, height, columns, *size, *window, *stride, *padding)
     return Pooling(total, emitted, size, sizes, window == stride and padding == (0, 0))
 

@@ -15,29 +15,22 @@ import torch
 from torch import Tensor, fx, nn
 
 from ...layers import InitialPotential, Scaler, Stepwise
-from ...support.compiled import compiled_loop
 from ...support.exact_sums import Range, averaged_by_halves
-from . import loops
 from .collectors import Call
 from .flow import SUMS, Flow
 from .level_convolutions import LevelConvolution, level_convolution
 from .level_layers import emits_levels, fire_levels, pool_levels
-from .packed import Levels, Packed, PackedBits, PackedCounts, PackedSpikes, can_be_packed
-from .packed_convolutions import PackedConvolution, packed_convolution
-from .packed_layers import average_packed, averages_packed, fire_packed, fires_packed, pool_packed, pools_packed
+from .packed import Codes, Levels, Packed, PackedCounts
+from .packers import Convolution, Packers
+from .remembered import KnownConvolutions
 
-__all__ = ["KnownConvolutions", "Packing"]
+__all__ = ["Packing"]
 
 BITWISE = "bits"
 """The loop of a neuron or a pool on its own."""
 
 MOST_STEPS = (1 << 15) - 1
 """Cumulative pools count spikes in 16 bits."""
-
-
-Convolution = PackedConvolution | LevelConvolution
-
-KnownConvolutions = dict[tuple[str, int | Range], Convolution | None]
 
 
 @dataclass(frozen=True)
@@ -75,9 +68,8 @@ class Packing:
         flow: The network's graph.
         modules: The runner's modules.
         steps: Number of time steps.
-        known: The convolutions found so far, by name of the layer and by what is averaged in front of it, or the range
-            of the graded spikes there; runners of one network share it, and with it the tables.
-        off: Pack nothing.
+        known: The convolutions found so far; runners of one network share them, and with them the tables.
+        packers: The loops; None packs nothing.
     """
 
     def __init__(
@@ -87,9 +79,10 @@ class Packing:
         steps: int,
         known: KnownConvolutions | None = None,
         *,
-        off: bool = False,
+        packers: Packers | None = None,
     ) -> None:
         self.modules = modules
+        self._packers: Any = packers
         self._known = {} if known is None else known
         self.chains: dict[fx.Node, Chain] = {}
         self.convolutions: dict[fx.Node, Convolution] = {}
@@ -97,24 +90,24 @@ class Packing:
         self.pools: set[fx.Node] = set()
         self.averages: dict[fx.Node, int] = {}
         self.merged: set[fx.Node] = set()
-        if off or steps > MOST_STEPS or not flow.copyable or compiled_loop(loops.fire) is None:
+        if packers is None or steps > MOST_STEPS or not flow.copyable:
             return
         binary: set[fx.Node] = set()
         for node in flow.graph.nodes:
             if node.op != "call_module" or node not in flow.varying:
                 continue
             module = modules[str(node.target)]
-            if fires_packed(module):
+            if packers.fires(module):
                 binary.add(node)
-            elif (outputs := emits_levels(module, steps)) is not None:
+            elif packers.graded and (outputs := emits_levels(module, steps)) is not None:
                 self.graded[node] = outputs
-            elif pools_packed(module) and node.args[0] in binary:
+            elif packers.pools(module) and node.args[0] in binary:
                 binary.add(node)
                 self.pools.add(node)
-            elif pools_packed(module) and node.args[0] in self.graded:
+            elif packers.pools(module) and node.args[0] in self.graded:
                 self.graded[node] = self.graded[node.args[0]]
                 self.pools.add(node)
-            elif averages_packed(module) and node.args[0] in binary:
+            elif packers.averages(module) and node.args[0] in binary:
                 self.averages[node] = averaged_by_halves(module)
             elif node.args and (found := self._convolution(node, binary)) is not None:
                 self.convolutions[node] = found
@@ -136,7 +129,9 @@ class Packing:
         key = str(node.target), read
         if key not in self._known:
             module = self.modules[key[0]]
-            found = packed_convolution(module, read) if isinstance(read, int) else level_convolution(module, read)
+            found = (
+                self._packers.convolution(module, read) if isinstance(read, int) else level_convolution(module, read)
+            )
             self._known[key] = found
         return self._known[key]
 
@@ -150,15 +145,19 @@ class Packing:
         if source in flow.exclusive and isinstance(self._module(source), InitialPotential):
             potential, source = source, source.args[0]
         behind = () if potential is None else (potential,)
-        if source in flow.exclusive and isinstance(self.convolutions.get(source), PackedConvolution):
+        if source in flow.exclusive and self._reads_spikes(source):
             return Chain(neuron, source.args[0], source, potential=potential, merged=(source, *behind))
         parts = self._parts(source, flow)
-        if parts is None or not isinstance(self.convolutions[parts[0]], PackedConvolution):
+        if parts is None or not self._reads_spikes(parts[0]):
             return alone
         convolution, addend, scaler = parts
         merged = [convolution, *([] if scaler is None else [scaler]), source, *behind]
         reads: Any = convolution.args[0]
         return Chain(neuron, reads, convolution, addend, scaler, potential, tuple(merged))
+
+    def _reads_spikes(self, node: fx.Node) -> bool:
+        """True for a convolution of binary spikes."""
+        return node in self.convolutions and not isinstance(self.convolutions[node], LevelConvolution)
 
     def _graded_chain(self, alone: Chain, flow: Flow) -> Chain:
         """The same for a neuron of graded spikes; an initial potential in front of it is a current of its own."""
@@ -226,22 +225,24 @@ class Packing:
             return self._convolve(self.convolutions[node], x)
         if isinstance(x, Levels):
             return pool_levels(self._module(node), x)
-        pooled = pool_packed if node in self.pools else average_packed
-        return pooled(self._module(node), x) if isinstance(x, PackedSpikes) else None
+        pooled = self._packers.pool if node in self.pools else self._packers.average
+        found: Packed | None = pooled(self._module(node), x) if isinstance(x, self._packers.spikes) else None
+        return found
 
     @staticmethod
-    def _convolve(convolution: Convolution, x: Any, *behind: Any) -> Packed | Tensor | None:
+    def _convolve(convolution: Any, x: Any, *behind: Any) -> Packed | Tensor | None:
         """Call a convolution, if `x` is what it reads."""
-        if isinstance(convolution, LevelConvolution):
-            return convolution(x, *behind) if isinstance(x, Levels) else None
-        return convolution(x, *behind) if isinstance(x, PackedBits) else None
+        found: Packed | Tensor | None = convolution(x, *behind) if isinstance(x, convolution.reads) else None
+        return found
 
     def fire(self, node: fx.Node, currents: Any) -> Packed | None:
         """The spikes of the neuron `node` alone, whose currents are known; None if they must be numbers."""
-        if node not in self.chains or not isinstance(currents, Tensor) or not can_be_packed(currents):
+        if node not in self.chains or not isinstance(currents, Tensor) or not self._packers.fits(currents):
             return None
         neuron: Any = self._module(node)
-        return fire_levels(neuron, currents) if node in self.graded else fire_packed(neuron, currents)
+        fire = fire_levels if node in self.graded else self._packers.fire
+        found: Packed | None = fire(neuron, currents)
+        return found
 
     def calls(self, node: fx.Node, value: Packed | Tensor, read: Callable[[fx.Node], Any]) -> Iterator[Call]:
         """The calls that computed the value of `node`, for a collector that watches spikes.
@@ -267,7 +268,7 @@ class Packing:
         """A call of the module at `node`, for a collector that watches spikes."""
         if isinstance(x, PackedCounts):
             x = x.active()  # a collector asks what is zero
-        x, result = (one.unpacked() if isinstance(one, Levels) else one for one in (x, result))
+        x, result = (one.unpacked() if isinstance(one, (Levels, Codes)) else one for one in (x, result))
         return Call(str(node.target), self.modules[str(node.target)], (x,), {}, result, (0,), loop=loop)
 
     def _fire(self, chain: Chain, read: Callable[[fx.Node], Any]) -> Packed | Tensor | None:
@@ -281,13 +282,13 @@ class Packing:
         factors = None
         if chain.scaler is not None:
             scaler: Any = self._module(chain.scaler)
-            kind = Levels if chain.neuron in self.graded else PackedSpikes
+            kind = Levels if chain.neuron in self.graded else self._packers.spikes
             factors = _by_channel(scaler.scale, addend.shape) if isinstance(addend, kind) else None
             if factors is None:
                 addend = scaler(addend.unpacked() if isinstance(addend, Packed) else addend)
         elif isinstance(addend, Packed):
             addend = addend.unpacked()
-        if isinstance(addend, Tensor) and not can_be_packed(addend):
+        if isinstance(addend, Tensor) and not self._packers.fits(addend):
             return None
         initial = None
         potential: Any = None if chain.potential is None else self._module(chain.potential)

@@ -22,7 +22,9 @@ from .flow import Flow
 from .non_finite import Guard
 from .outputs import Constant
 from .packed import Packed
-from .packing import KnownConvolutions, Packing
+from .packers import packers_for
+from .packing import Packing
+from .remembered import KnownConvolutions
 from .shortcuts import shortcut_of
 from .steady import Steady, steady_layer
 from .threads import Stopped
@@ -44,6 +46,7 @@ class Runner:
         dtype: Dtype of the weights and inputs of the layers behind the first neuron; None for the network's own.
         shortcuts: Let layers use faster implementations, which propagate no gradients.
         channels_last: Store images as channels_last, unless a layer forbids it.
+        device: Where they are; a CPU by default.
         guard: Looks for NaN and infinite values; runners of one network share it.
         convolutions: See `Packing`.
     """
@@ -60,6 +63,7 @@ class Runner:
         dtype: torch.dtype | None = None,
         shortcuts: bool = True,
         channels_last: bool = True,
+        device: torch.device | None = None,
         guard: Guard | None = None,
         convolutions: KnownConvolutions | None = None,
     ) -> None:
@@ -76,9 +80,9 @@ class Runner:
         }
         self._channels_last = channels_last and flow.any_layout
         self._guard = guard or Guard(snn)
-        nothing = not shortcuts or dtype is not None or not channels_last
+        packers = None if not shortcuts or dtype is not None else packers_for(device or torch.device("cpu"))
         self._packed, self._unpacked = (
-            Packing(flow, self.modules, steps, convolutions, off=off) for off in (nothing, True)
+            Packing(flow, self.modules, steps, convolutions, packers=one) for one in (packers, None)
         )
         self._packing = self._unpacked
         self._merged_into_sums = {one.scaled for one in flow.sums.values()}

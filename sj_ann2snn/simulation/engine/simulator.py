@@ -24,11 +24,12 @@ from ...support.trees import map_leaves, map_tensors, tensors
 from ...support.wording import first_line, listed, shown
 from .backend import fastest_neurons
 from .collectors import Collector
+from .expectation import expected_elements
 from .flow import Flow
 from .non_finite import Guard, explain_non_finite
 from .own_copies import left_as_it_was, own_copies
-from .packing import KnownConvolutions
 from .precision import check_precision, likes_channels_last, product_precision, type_of_products
+from .remembered import remembered_convolutions
 from .runner import Runner
 from .threads import in_threads
 from .tiling import Tiling
@@ -67,7 +68,7 @@ class Simulator:
         self._guard = Guard(snn)
         self._template: Any = None if self.flow is None else open_nodes(_output_of(self.flow.graph))[1]
         self._runners: list[Runner] = []
-        self._convolutions: KnownConvolutions = {}
+        self._convolutions = {} if self.device.type == "cpu" else remembered_convolutions(snn)
         self._stop = threading.Event()
 
     def run_all(self, inputs: tuple[Any, ...], collect: Callable[[slice], Collector]) -> list[Any]:
@@ -104,7 +105,9 @@ class Simulator:
             def run(runner: Runner, tile: slice) -> list[Any]:
                 return self._run(runner, tile, lambda part: self._cut(inputs, samples, part), collect)
 
-            # The first tile is small; it determines the size of the others.
+            if self.device.type != "cpu":
+                self._tiling.expect(expected_elements(self.flow.graph, self.flow.modules, inputs))
+            # Without an expectation, the first tile is small; it determines the size of the others.
             start = min(samples, self._tiling.samples())
             results = run(first, slice(0, start))
             workers = self._workers()
@@ -221,6 +224,7 @@ class Simulator:
                 stop=self._stop,
                 dtype=type_of_products(self.precision),
                 channels_last=likes_channels_last(self.precision, self.device),
+                device=self.device,
                 guard=self._guard,
                 convolutions=self._convolutions,
             )

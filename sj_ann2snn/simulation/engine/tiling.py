@@ -14,6 +14,9 @@ __all__ = ["TILE_BYTES", "TILE_STEPS", "Tiling"]
 TILE_BYTES = {"cpu": 1 << 22, "cuda": 1 << 31}
 """Bytes of a tile's largest activation, by device type; on a CPU it should stay in the cache."""
 
+SINGLE = 4
+"""Bytes of a number in single precision."""
+
 TILE_STEPS = {"cpu": 4}
 """Steps that a tile takes at a time, with fewer samples if necessary, by device type; elsewhere all steps."""
 
@@ -32,6 +35,7 @@ class Tiling:
         self._steps = steps
         self._largest = 0
         """Bytes of the largest activation of one sample at one step."""
+        self._expected = 0
 
     def state(self) -> dict[str, int]:
         """What has been learnt so far; with it, another `Tiling` makes the same tiles."""
@@ -40,6 +44,10 @@ class Tiling:
     def restore(self, state: Mapping[str, int]) -> None:
         """Go on from what `state` has returned."""
         self._bytes, self._few_steps, self._largest = (state[name] for name in ("bytes", "few_steps", "largest"))
+
+    def expect(self, elements: int) -> None:
+        """Expect activations of so many elements for a sample at one step, until a size is known."""
+        self._expected = elements * SINGLE
 
     def note(self, value: Any) -> None:
         """Take the size of an activation ``[t, n, ...]`` into account."""
@@ -51,17 +59,19 @@ class Tiling:
 
     def samples(self) -> int:
         """Samples in the next tile; one until a size is known."""
-        return max(1, self._bytes // (self._largest * self._few_steps)) if self._largest else 1
+        largest = self._largest or self._expected
+        return max(1, self._bytes // (largest * self._few_steps)) if largest else 1
 
     def steps(self, samples: int) -> int:
         """Number of steps to compute at a time for a tile of `samples`."""
-        if not self._largest:
+        largest = self._largest or self._expected
+        if not largest:
             return self._few_steps
-        return min(self._steps, max(1, self._bytes // (self._largest * samples)))
+        return min(self._steps, max(1, self._bytes // (largest * samples)))
 
     def shrink(self, samples: int) -> None:
         """A tile of `samples` did not fit into memory: take half as much from now on."""
-        taken = self._largest * samples * self.steps(samples)
+        taken = (self._largest or self._expected) * samples * self.steps(samples)
         self._bytes = min(self._bytes, taken or self._bytes) // 2
         if samples == 1:
             self._few_steps = max(1, self._few_steps // 2)

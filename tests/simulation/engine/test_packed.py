@@ -15,12 +15,12 @@ from sj_ann2snn.layers import CumulativeMaxPool
 from sj_ann2snn.simulation.engine import packed_convolutions, packed_layers, packing
 from sj_ann2snn.simulation.engine.flow import Flow
 from sj_ann2snn.simulation.engine.packed import PackedCounts, PackedSpikes
+from sj_ann2snn.simulation.engine.packers import BITS
 
 from ...helpers.networks import StepBiases, relative_error, using_threads
+from .spikes import SAMPLES, STEPS, Neuron, fire, random_spikes
 
 pytest.importorskip("numba", reason="numba is not installed")
-
-STEPS, SAMPLES = 3, 2
 
 
 def packed(spikes: Tensor) -> PackedSpikes:
@@ -28,27 +28,6 @@ def packed(spikes: Tensor) -> PackedSpikes:
     inner = spikes.movedim(2, -1)
     bits = inner.reshape(*inner.shape[:-1], -1, 8).to(torch.uint8) << torch.arange(8, dtype=torch.uint8)
     return PackedSpikes(bits.sum(-1).to(torch.uint8))
-
-
-def random_spikes(channels: int, *places: int, rate: float = 0.2) -> Tensor:
-    return (torch.rand(STEPS, SAMPLES, channels, *places) < rate).float()
-
-
-def fire(currents: Tensor) -> tuple[Tensor, Tensor]:
-    """The spikes of IF neurons, and their potentials at the end."""
-    v, spikes = torch.zeros_like(currents[0]), []
-    for x in currents:
-        v = v + x
-        spikes.append((v >= 1).float())
-        v = v - spikes[-1]
-    return torch.stack(spikes), v
-
-
-class Neuron:
-    """What a packed layer needs of one."""
-
-    v: Any = 0.0
-    v_threshold = 1.0
 
 
 def test_there_and_back() -> None:
@@ -285,7 +264,7 @@ def test_integer_networks_are_packed() -> None:
     snn = Converter([torch.rand(20, 3, 8, 8)], weights="int8", progress=False)(ann.eval())
     flow = Flow.of(snn)
     assert flow is not None
-    found = packing.Packing(flow, flow.modules, 8)
+    found = packing.Packing(flow, flow.modules, 8, packers=BITS)
     assert {str(node.target) for node in found.chains} == {"1", "3"}
     off = IntegerIF(torch.ones(5, 6), bits=16)  # thresholds of single neurons
     assert not packed_layers.fires_packed(off)

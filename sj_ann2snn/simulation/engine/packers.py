@@ -1,0 +1,95 @@
+"""Which loops compute packed spikes on a device: numba's on bits on a CPU, Triton's on bytes on a CUDA device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...support.compiled import compiled_loop
+from . import loops
+from .level_convolutions import LevelConvolution
+from .packed import Codes, Packed, PackedSpikes, can_be_packed
+from .packed_convolutions import PackedConvolution, packed_convolution
+from .packed_layers import average_packed, averages_packed, fire_packed, fires_packed, pool_packed, pools_packed
+from .triton_layers import (
+    TritonConvolution,
+    average_codes,
+    can_be_coded,
+    fire_codes,
+    fires_coded,
+    pool_codes,
+    triton_convolution,
+    triton_works,
+)
+
+__all__ = ["Convolution", "Packers", "packers_for"]
+
+Convolution = PackedConvolution | LevelConvolution | TritonConvolution
+
+
+@dataclass(frozen=True)
+class Packers:
+    """The loops of a kind of device.
+
+    Attributes:
+        spikes: What neurons write.
+        fits: True for currents that neurons can be charged with.
+        convolution: A layer, and how many spikes an average pool in front of it takes together, as a convolution of
+            spikes; None if it is none.
+        fires: True for a neuron that `fire` can stand for.
+        fire: The spikes of a neuron for currents.
+        pools: True for a max pool that `pool` can stand for.
+        pool: The output of a max pool.
+        averages: True for an average pool that `average` can stand for.
+        average: The output of an average pool.
+        graded: There are loops for graded spikes, too.
+    """
+
+    spikes: type[Packed]
+    fits: Callable[[Tensor], bool]
+    convolution: Callable[[Any, int], Convolution | None]
+    fires: Callable[[Any], bool]
+    fire: Callable[[Any, Tensor], Packed]
+    pools: Callable[[nn.Module], bool]
+    pool: Callable[[Any, Any], Packed | None]
+    averages: Callable[[nn.Module], bool]
+    average: Callable[[Any, Any], Packed | None]
+    graded: bool
+
+
+BITS = Packers(
+    PackedSpikes,
+    can_be_packed,
+    packed_convolution,
+    fires_packed,
+    fire_packed,
+    pools_packed,
+    pool_packed,
+    averages_packed,
+    average_packed,
+    graded=True,
+)
+
+BYTES = Packers(
+    Codes,
+    can_be_coded,
+    triton_convolution,
+    fires_coded,
+    fire_codes,
+    pools_packed,
+    pool_codes,
+    averages_packed,
+    average_codes,
+    graded=False,
+)
+
+
+def packers_for(device: torch.device) -> Packers | None:
+    """The loops for that device; None if layers compute numbers there."""
+    if triton_works(device):
+        return BYTES
+    return BITS if device.type == "cpu" and compiled_loop(loops.fire) is not None else None

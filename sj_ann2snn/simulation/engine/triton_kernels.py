@@ -1,0 +1,200 @@
+"""Kernels over spikes in bytes, for Triton: a byte for each neuron, those of the channels of a position side by side.
+
+Sums of weights are sums of integers, so their order does not matter: the kernels give the same spikes as a CPU does.
+
+`tl.zeros`, `tl.max` and the like are functions of Triton's own, compiled as it is imported; without them, Triton's
+interpreter can run the kernels whenever the tests ask for it.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+__all__ = ["NOTHING", "NUMBERS", "SPIKES", "convolve", "fire", "pool"]
+
+NOTHING, NUMBERS, SPIKES = (tl.constexpr(kind) for kind in range(3))
+"""What is added to the currents of a convolution."""
+
+
+@triton.jit  # type: ignore[untyped-decorator]  # triton is untyped
+def larger(one, other):  # type: ignore[no-untyped-def]
+    """The larger of two numbers."""
+    return tl.maximum(one, other)
+
+
+@triton.jit(do_not_specialize=["stride", "steps"])  # type: ignore[untyped-decorator]
+def fire(currents, stride, potential, spikes, neurons, steps, threshold, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Integrates currents ``[T, neurons]`` and writes the spikes ``[T, neurons]``; `stride` is 0 for the same currents
+    at every step."""
+    one = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    alive = one < neurons
+    v = tl.load(potential + one, mask=alive, other=0.0)
+    x_at, out_at = currents + one, spikes + one
+    for _ in range(steps):
+        v += tl.load(x_at, mask=alive, other=0.0)
+        fires = v >= threshold
+        v = tl.where(fires, v - threshold, v)
+        tl.store(out_at, fires.to(tl.int8), mask=alive)
+        x_at += stride
+        out_at += neurons
+    tl.store(potential + one, v, mask=alive)
+
+
+@triton.jit(do_not_specialize=["steps", "samples"])  # type: ignore[untyped-decorator]
+def convolve(  # type: ignore[no-untyped-def]
+    codes,
+    weights,
+    grid,
+    bias,
+    added,
+    factors,
+    potential,
+    out,
+    steps,
+    samples,
+    threshold,
+    INPUTS: tl.constexpr,
+    OUTPUTS: tl.constexpr,
+    HEIGHT: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    OUT_HEIGHT: tl.constexpr,
+    OUT_COLUMNS: tl.constexpr,
+    WINDOW_HEIGHT: tl.constexpr,
+    WINDOW_COLUMNS: tl.constexpr,
+    DOWN: tl.constexpr,
+    ACROSS: tl.constexpr,
+    ABOVE: tl.constexpr,
+    BEFORE: tl.constexpr,
+    DILATED_DOWN: tl.constexpr,
+    DILATED_ACROSS: tl.constexpr,
+    DIGITS: tl.constexpr,
+    ALL_OUTPUTS: tl.constexpr,
+    ALL_TERMS: tl.constexpr,
+    KIND: tl.constexpr,
+    FIRES: tl.constexpr,
+    BLOCK_PLACES: tl.constexpr,
+    BLOCK_OUTPUTS: tl.constexpr,
+    BLOCK_TERMS: tl.constexpr,
+):
+    """Currents ``[T, N, height, columns, outputs]``, or the spikes of IF neurons that they charge.
+
+    A program computes some outputs at some positions, step by step: sums, potentials and thresholds stay in registers.
+    A term of a sum is a position of the window and an input channel; `weights` ``[digits, outputs, terms]`` are the
+    digits to the base 256 of integers, which `grid` scales, with zeros up to whole blocks.
+    """
+    TERMS: tl.constexpr = WINDOW_HEIGHT * WINDOW_COLUMNS * INPUTS
+    places = samples * (OUT_HEIGHT * OUT_COLUMNS)
+    place = tl.program_id(0) * BLOCK_PLACES + tl.arange(0, BLOCK_PLACES)
+    alive = place < places
+    sample = place // (OUT_HEIGHT * OUT_COLUMNS)
+    top = place % (OUT_HEIGHT * OUT_COLUMNS) // OUT_COLUMNS * DOWN - ABOVE
+    left = place % OUT_COLUMNS * ACROSS - BEFORE
+
+    output = tl.program_id(1) * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
+    wanted = output < OUTPUTS
+    unit = tl.load(grid + output, mask=wanted, other=0.0)
+    constant = tl.load(bias + output, mask=wanted, other=0.0)
+    inside = alive[:, None] & wanted[None, :]
+    here = place[:, None].to(tl.int64) * OUTPUTS + output[None, :]
+    if KIND == SPIKES:
+        factor = tl.load(factors + output, mask=wanted, other=0.0)
+    if FIRES:
+        v = tl.load(potential + here, mask=inside, other=0.0)
+
+    corner = codes + sample.to(tl.int64) * (HEIGHT * COLUMNS * INPUTS)
+    out_at, added_at = out + here, added + here
+    for _ in range(steps):
+        low = tl.full((BLOCK_PLACES, BLOCK_OUTPUTS), 0, tl.int32)
+        middle = tl.full((BLOCK_PLACES, BLOCK_OUTPUTS), 0, tl.int32)
+        high = tl.full((BLOCK_PLACES, BLOCK_OUTPUTS), 0, tl.int32)
+        for first in range(0, ALL_TERMS, BLOCK_TERMS):
+            term = first + tl.arange(0, BLOCK_TERMS)
+            tap = term // INPUTS
+            row = top[:, None] + (tap // WINDOW_COLUMNS * DILATED_DOWN)[None, :]
+            column = left[:, None] + (tap % WINDOW_COLUMNS * DILATED_ACROSS)[None, :]
+            known = alive[:, None] & (row >= 0) & (row < HEIGHT) & (column >= 0) & (column < COLUMNS)
+            if ALL_TERMS > TERMS:
+                known = known & (term < TERMS)[None, :]
+            at = (row * COLUMNS + column) * INPUTS + (term % INPUTS)[None, :]
+            x = tl.load(corner[:, None] + at, mask=known, other=0)
+            w_at = weights + output[None, :] * ALL_TERMS + term[:, None]
+            low = tl.dot(x, tl.load(w_at), low, out_dtype=tl.int32)
+            if DIGITS > 1:
+                middle = tl.dot(x, tl.load(w_at + ALL_OUTPUTS * ALL_TERMS), middle, out_dtype=tl.int32)
+            if DIGITS > 2:
+                high = tl.dot(x, tl.load(w_at + 2 * ALL_OUTPUTS * ALL_TERMS), high, out_dtype=tl.int32)
+        total = low
+        if DIGITS > 1:
+            total += middle * 256
+        if DIGITS > 2:
+            total += high * 65536
+        current = total.to(tl.float32) * unit[None, :] + constant[None, :]
+        if KIND == NUMBERS:
+            current += tl.load(added_at, mask=inside, other=0.0)
+        if KIND == SPIKES:
+            current += tl.load(added_at, mask=inside, other=0).to(tl.float32) * factor[None, :]
+        if FIRES:
+            v += current
+            fires = v >= threshold
+            v = tl.where(fires, v - threshold, v)
+            tl.store(out_at, fires.to(tl.int8), mask=inside)
+        else:
+            tl.store(out_at, current, mask=inside)
+        corner += samples.to(tl.int64) * (HEIGHT * COLUMNS * INPUTS)
+        out_at += places.to(tl.int64) * OUTPUTS
+        added_at += places.to(tl.int64) * OUTPUTS
+    if FIRES:
+        tl.store(potential + here, v, mask=inside)
+
+
+@triton.jit(do_not_specialize=["steps", "samples"])  # type: ignore[untyped-decorator]
+def pool(  # type: ignore[no-untyped-def]
+    codes,
+    total,
+    emitted,
+    out,
+    steps,
+    samples,
+    CHANNELS: tl.constexpr,
+    HEIGHT: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    OUT_HEIGHT: tl.constexpr,
+    OUT_COLUMNS: tl.constexpr,
+    WINDOW_HEIGHT: tl.constexpr,
+    WINDOW_COLUMNS: tl.constexpr,
+    DOWN: tl.constexpr,
+    ACROSS: tl.constexpr,
+    ABOVE: tl.constexpr,
+    BEFORE: tl.constexpr,
+    WINDOW: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """The growth of the largest cumulative input, see `CumulativeMaxPool`.
+
+    `total` ``[N, height, columns, channels]``, the input so far, is only read; `emitted` ``[N, out height, out columns,
+    channels]`` is brought up to date. `WINDOW` is a power of two, at least the size of a window.
+    """
+    one = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    outputs = samples.to(tl.int64) * (OUT_HEIGHT * OUT_COLUMNS * CHANNELS)
+    alive = one < outputs
+    place = one // CHANNELS
+    tap = tl.arange(0, WINDOW)
+    top, left = place // OUT_COLUMNS % OUT_HEIGHT * DOWN - ABOVE, place % OUT_COLUMNS * ACROSS - BEFORE
+    row = top[None, :] + (tap // WINDOW_COLUMNS)[:, None]
+    column = left[None, :] + (tap % WINDOW_COLUMNS)[:, None]
+    known = alive[None, :] & (tap < WINDOW_HEIGHT * WINDOW_COLUMNS)[:, None]
+    known = known & (row >= 0) & (row < HEIGHT) & (column >= 0) & (column < COLUMNS)
+    sample = place // (OUT_HEIGHT * OUT_COLUMNS)
+    at = ((sample[None, :] * HEIGHT + row) * COLUMNS + column) * CHANNELS + (one % CHANNELS)[None, :]
+    so_far = tl.where(known, tl.load(total + at, mask=known, other=0).to(tl.int32), -(1 << 30))
+    before = tl.load(emitted + one, mask=alive, other=0).to(tl.int32)
+    x_at, out_at = codes + at, out + one
+    for _ in range(steps):
+        so_far += tl.load(x_at, mask=known, other=0).to(tl.int32)
+        largest = tl.reduce(so_far, 0, larger)
+        tl.store(out_at, (largest - before).to(tl.int8), mask=alive)
+        before = largest
+        x_at += samples.to(tl.int64) * (HEIGHT * COLUMNS * CHANNELS)
+        out_at += outputs
+    tl.store(emitted + one, before.to(tl.int16), mask=alive)

@@ -1,0 +1,340 @@
+"""Layers that read and write spikes in bytes on a CUDA device, by kernels for Triton.
+
+They need Triton, which comes with torch for CUDA; without it, layers compute numbers as usual.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...compat import is_plain_if, layer
+from ...support.exact_sums import averaged_by_halves, exact_grid
+from ...support.shapes import pair
+from .packed import Codes, channels_innermost
+from .packed_convolutions import sums_are_exact
+from .packed_layers import is_watched, pooling
+
+__all__ = [
+    "TritonConvolution",
+    "average_codes",
+    "can_be_coded",
+    "fire_codes",
+    "fires_coded",
+    "pool_codes",
+    "triton_convolution",
+    "triton_works",
+]
+
+BASE = 256
+"""Of the digits of weights: a digit is a byte."""
+
+MOST_DIGITS = 3
+
+PLACES, OUTPUTS, TERMS = 64, 64, 64
+"""Positions, outputs and terms of a sum in a block of a product, at most."""
+
+FEW_OUTPUTS = 32
+"""Outputs in a block where there are few blocks."""
+
+FEWEST = 16, 32
+"""Outputs and terms in a block, at least, for products of bytes."""
+
+FULL = 8
+"""Blocks for each multiprocessor that keep it busy."""
+
+FIRE_BLOCK, POOL_BLOCK = 1024, 256
+"""Neurons, and outputs of a pool, in a block."""
+
+KERNELS = "bytes on the device"
+"""The loop of every layer, for `bench`."""
+
+COMPUTE_CAPABILITY = (8, 0)
+"""From which on tensor cores multiply bytes as the kernels do."""
+
+
+def triton_works(device: torch.device) -> bool:
+    """True if the kernels run on that device."""
+    if device.type != "cuda" or torch.version.cuda is None:
+        return False
+    return _works(torch.cuda.current_device() if device.index is None else device.index)
+
+
+@functools.cache
+def _works(index: int) -> bool:
+    if importlib.util.find_spec("triton") is None or torch.cuda.get_device_capability(index) < COMPUTE_CAPABILITY:
+        return False
+    device = torch.device("cuda", index)
+    neuron = nn.Module()
+    neuron.v, neuron.v_threshold = 0.5, 1.0  # type: ignore[assignment]
+    try:  # Triton compiles C on its way, and other versions of it may refuse the kernels
+        spikes = fire_codes(neuron, torch.full((2, 1, 8), 0.5, device=device))
+        return spikes.codes.flatten().tolist() == [1] * 8 + [0] * 8
+    except Exception:
+        return False
+
+
+def can_be_coded(x_seq: Tensor) -> bool:
+    """True for currents ``[T, N, C, ...]`` in single precision, of images or of plain layers."""
+    return x_seq.dtype == torch.float32 and x_seq.dim() in (3, 5) and x_seq.numel() > 0
+
+
+def fires_coded(neuron: Any) -> bool:
+    """True for a neuron that `fire_codes` can stand for: SpikingJelly's IF."""
+    return is_plain_if(neuron) and neuron.v_threshold > 0
+
+
+def fire_codes(neuron: Any, x_seq: Tensor) -> Codes:
+    """The spikes of an IF neuron for the currents ``[T, N, C, ...]``, which may be one step repeated."""
+    steps = x_seq.shape[0]
+    same = x_seq.stride(0) == 0
+    currents = channels_innermost(x_seq[:1] if same else x_seq, 2)
+    potential = _potential_of(neuron, x_seq.shape[1:], x_seq.device)
+    codes = torch.empty(steps, *currents.shape[1:], dtype=torch.int8, device=x_seq.device)
+    neurons = potential.numel()
+    arguments = currents, 0 if same else neurons, potential, codes, neurons, steps, float(neuron.v_threshold)
+    _launch("fire", (math.ceil(neurons / FIRE_BLOCK),), codes, *arguments, BLOCK=FIRE_BLOCK)
+    neuron.v = potential.movedim(-1, 1)
+    return Codes(codes)
+
+
+def pool_codes(pool: Any, spikes: Codes) -> Codes | None:
+    """The output of a cumulative max pool."""
+    found = pooling(pool, spikes.shape, spikes.codes.device)
+    if found is None:
+        return None
+    steps, samples, *sizes = found.sizes
+    channels = spikes.shape[2]
+    out = torch.empty(steps, samples, *found.size, channels, dtype=torch.int8, device=spikes.codes.device)
+    window = 1 << (math.prod(sizes[5:7]) - 1).bit_length()
+    block = max(1, POOL_BLOCK // window)
+    arrays = spikes.codes, found.total, found.emitted, out
+    blocks = math.ceil(out[0].numel() / block)
+    _launch("pool", (blocks,), out, *arrays, steps, samples, *sizes, WINDOW=window, BLOCK=block)
+    found.total.add_(spikes.codes.sum(0, dtype=found.total.dtype))
+    found.leave(pool)
+    return Codes(out, spikes.unit)
+
+
+def average_codes(pool: Any, spikes: Codes) -> Codes | None:
+    """The output of an average pool."""
+    places = spikes.shape[3:]
+    window, stride = pair(pool.kernel_size), pair(pool.stride)
+    if len(places) != 2 or any(part > length for part, length in zip(window, places, strict=True)):
+        return None  # the module raises the error
+    windows = spikes.codes.unfold(2, window[0], stride[0]).unfold(3, window[1], stride[1])
+    return Codes(windows.sum((-2, -1), dtype=torch.int8), spikes.unit / averaged_by_halves(pool))
+
+
+def triton_convolution(module: Any, averaged: int = 1) -> TritonConvolution | None:
+    """A convolution or linear layer for spikes in bytes; None if it is of another kind, or if its sums are not exact.
+
+    Args:
+        module: The layer.
+        averaged: How many spikes an average pool in front of it takes together.
+    """
+    if type(module) in (nn.Linear, layer.Linear):
+        weight = module.weight[:, :, None, None]
+        geometry = (1, 1, 0, 0, 1, 1)
+    elif type(module) in (nn.Conv2d, layer.Conv2d):  # a subclass may compute something else
+        if isinstance(module.padding, str) or module.padding_mode != "zeros" or module.groups != 1:
+            return None
+        weight, geometry = module.weight, (*module.stride, *module.padding, *module.dilation)
+    else:
+        return None
+    weight = weight.detach()
+    if weight.dtype != torch.float32 or is_watched(module):
+        return None
+    bias = weight.new_zeros(len(weight)) if module.bias is None else module.bias.detach()
+    if not sums_are_exact(weight, bias, averaged):
+        return None
+    grid = exact_grid(weight.flatten(1), bias, torch.float32)
+    assert grid is not None
+    digits = digits_of((weight.flatten(1) / (grid[:, None] * averaged)).round().view_as(weight).long())
+    return None if digits is None else TritonConvolution(digits, grid.float() * averaged, bias, geometry, module)
+
+
+def digits_of(integers: Tensor) -> Tensor | None:
+    """The digits of integers to the base 256, from -128 to 127, the lowest first, as bytes; None if they are many.
+
+    >>> digits_of(torch.tensor([1, -1, 128, 1000])).tolist()
+    [[1, -1, -128, -24], [0, 0, 1, 4]]
+    """
+    digits: list[Tensor] = []
+    while len(digits) < MOST_DIGITS and (not digits or bool(integers.any())):
+        low = (integers + BASE // 2) % BASE - BASE // 2
+        digits.append(low.to(torch.int8))
+        integers = (integers - low) // BASE
+    return None if bool(integers.any()) else torch.stack(digits)
+
+
+class TritonConvolution:
+    """A convolution of spikes in bytes. Linear layers see one position.
+
+    Args:
+        digits: ``[digits, out, in, window height, window columns]``, see `digits_of`.
+        grid: ``[out]``, what the integers are multiples of.
+        bias: ``[out]``.
+        geometry: Strides down and across, padding above and before, dilations down and across.
+        module: The layer.
+    """
+
+    loop = KERNELS
+    reads = Codes
+
+    def __init__(
+        self, digits: Tensor, grid: Tensor, bias: Tensor, geometry: tuple[int, ...], module: nn.Module
+    ) -> None:
+        _, self._outputs, self._inputs, *self._window = digits.shape
+        self._grid, self._bias, self._geometry = grid, bias, geometry
+        self._dimensions = module.weight.dim() - 2  # type: ignore[operator]
+        terms = math.prod(digits.shape[2:])
+        self._block_outputs = min(OUTPUTS, max(FEWEST[0], 1 << (self._outputs - 1).bit_length()))
+        self._block_terms = min(TERMS, max(FEWEST[1], 1 << (terms - 1).bit_length()))
+        all_outputs, all_terms = (
+            math.ceil(size / block) * block
+            for size, block in ((self._outputs, self._block_outputs), (terms, self._block_terms))
+        )
+        self._weights = digits.new_zeros(len(digits), all_outputs, all_terms)
+        self._weights[:, : self._outputs, :terms] = digits.permute(0, 1, 3, 4, 2).flatten(2)
+
+    def __call__(
+        self,
+        spikes: Codes,
+        addend: Codes | Tensor | None = None,
+        factors: Tensor | None = None,
+        neuron: Any = None,
+        initial: Tensor | None = None,
+    ) -> Codes | Tensor | None:
+        """The currents ``[T, N, C, ...]``, or the spikes of the `neuron` that they charge.
+
+        Args:
+            spikes: The input.
+            addend: What to add to the currents: numbers, or spikes times `factors`, one for each channel.
+            factors: ``[C]``.
+            neuron: An IF neuron.
+            initial: Its initial potential; it has none yet.
+
+        Returns:
+            None if this does not apply.
+        """
+        steps, samples, inputs, *places = spikes.shape
+        if inputs != self._inputs or len(places) != self._dimensions:
+            return None
+        height, columns = places or (1, 1)
+        down, across, above, before, *dilation = self._geometry
+        size = tuple(
+            (length + 2 * padding - gap * (part - 1) - 1) // stride + 1
+            for length, padding, gap, part, stride in zip(
+                (height, columns), (above, before), dilation, self._window, (down, across), strict=True
+            )
+        )
+        shape = (steps, samples, self._outputs, *(size if places else ()))
+        if min(size) < 1 or (addend is not None and tuple(addend.shape) != shape):
+            return None  # the module raises the error
+        if neuron is not None and self._is_small(samples * math.prod(size), FEW_OUTPUTS, spikes.codes.device):
+            # Too few neurons to keep the device busy while time passes: first the currents of all steps at once.
+            currents = self._run(spikes, addend, factors, (height, columns), size, shape)
+            return self._charged(neuron, currents, initial)
+        potential = None
+        if neuron is not None:
+            potential = _potential_of(neuron, shape[1:], spikes.codes.device)
+            if initial is not None:
+                potential += initial.expand(shape[2:]).movedim(0, -1)
+        out = self._run(spikes, addend, factors, (height, columns), size, shape, neuron, potential)
+        if potential is None:
+            return out.movedim(-1, 2)
+        neuron.v = potential.movedim(-1, 1)
+        return Codes(out)
+
+    def _is_small(self, places: int, outputs: int, device: torch.device) -> bool:
+        """True if blocks of so many outputs do not keep the device busy."""
+        blocks = math.ceil(places / PLACES) * math.ceil(self._outputs / min(outputs, self._block_outputs))
+        return blocks < FULL * _multiprocessors(device)
+
+    @staticmethod
+    def _charged(neuron: Any, currents: Tensor, initial: Tensor | None) -> Codes:
+        """The spikes of neurons for the currents ``[T, N, ..., C]``."""
+        if initial is not None:
+            shape = currents.movedim(-1, 2).shape[1:]
+            neuron.v = _potential_of(neuron, shape, currents.device).movedim(-1, 1) + initial
+        return fire_codes(neuron, currents.movedim(-1, 2))
+
+    def _run(
+        self,
+        spikes: Codes,
+        addend: Codes | Tensor | None,
+        factors: Tensor | None,
+        places: tuple[int, int],
+        size: tuple[int, ...],
+        shape: tuple[int, ...],
+        neuron: Any = None,
+        potential: Tensor | None = None,
+    ) -> Tensor:
+        """Call the kernel; without a neuron, all steps at once, as if they were samples."""
+        from .triton_kernels import NOTHING, NUMBERS, SPIKES
+
+        steps, samples = shape[:2] if neuron is not None else (1, shape[0] * shape[1])
+        kind, added, scale = NOTHING, self._bias, self._bias
+        if isinstance(addend, Codes):
+            kind, added = SPIKES, addend.codes
+            scale = self._bias.new_ones(self._outputs) if factors is None else factors
+            scale = scale * addend.unit
+        elif addend is not None:
+            kind, added = NUMBERS, channels_innermost(addend, 2)
+        dtype = torch.float32 if neuron is None else torch.int8
+        out = torch.empty(*shape[:2], *shape[3:], self._outputs, dtype=dtype, device=spikes.codes.device)
+        grid = (self._grid * spikes.unit).contiguous()
+        count = samples * math.prod(size)
+        few = self._is_small(count, self._block_outputs, out.device)
+        block = min(self._block_outputs, FEW_OUTPUTS) if few else self._block_outputs
+        _launch(
+            "convolve",
+            (math.ceil(count / PLACES), math.ceil(self._outputs / block)),
+            out,
+            *(spikes.codes, self._weights, grid, self._bias, added, scale),
+            self._bias if potential is None else potential,
+            out,
+            steps,
+            samples,
+            0.0 if neuron is None else float(neuron.v_threshold),
+            *(self._inputs, self._outputs, *places, *size, *self._window, *self._geometry),
+            DIGITS=len(self._weights),
+            ALL_OUTPUTS=self._weights.shape[1],
+            ALL_TERMS=self._weights.shape[2],
+            KIND=kind.value,
+            FIRES=neuron is not None,
+            BLOCK_PLACES=PLACES,
+            BLOCK_OUTPUTS=block,
+            BLOCK_TERMS=self._block_terms,
+        )
+        return out
+
+
+def _potential_of(neuron: Any, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """A neuron's membrane potential for currents of the `shape` ``(N, C, ...)``, channels innermost: memory of its own
+    that may be written to."""
+    v = neuron.v
+    if isinstance(v, Tensor) and v.shape == shape:
+        return channels_innermost(v, 1)
+    samples, channels, *places = shape
+    start = float(v) if isinstance(v, (int, float)) else 0.0
+    return torch.full((samples, *places, channels), start, device=device)
+
+
+@functools.cache
+def _multiprocessors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+
+
+def _launch(kernel: str, blocks: tuple[int, ...], on: Tensor, *arguments: Any, **constants: Any) -> None:
+    """Start a kernel on the device of a tensor."""
+    kernels = importlib.import_module(".triton_kernels", __package__)
+    with torch.cuda.device_of(on):  # type: ignore[no-untyped-call]
+        getattr(kernels, kernel)[blocks](*arguments, **constants)

@@ -1,0 +1,250 @@
+"""Spikes in bytes: the same spikes as layer by layer in numbers, to the last one. Triton's interpreter runs the kernels
+on a CPU."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sj_ann2snn import Converter, evaluate, simulate
+from sj_ann2snn.conversion.round_weights import round_to_grid
+from sj_ann2snn.layers import CumulativeMaxPool
+from sj_ann2snn.simulation.engine import runner, triton_layers
+from sj_ann2snn.simulation.engine.packed import Codes
+from sj_ann2snn.simulation.engine.packers import BYTES
+from sj_ann2snn.simulation.engine.remembered import remembered_convolutions
+
+from ...helpers.networks import using_threads
+from .spikes import SAMPLES, STEPS, Neuron, fire, random_spikes
+
+pytest.importorskip("triton", reason="Triton is not installed")
+
+KERNELS = "sj_ann2snn.simulation.engine.triton_kernels"
+
+
+@pytest.fixture(autouse=True)
+def interpreted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Lets Triton interpret the kernels, in one thread."""
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.delitem(sys.modules, KERNELS, raising=False)
+    with using_threads(1):
+        yield
+    sys.modules.pop(KERNELS, None)
+
+
+def codes(spikes: Tensor, unit: float = 1.0) -> Codes:
+    """``[T, N, C, ...]`` in bytes."""
+    return Codes((spikes / unit).to(torch.int8).movedim(2, -1).contiguous(), unit)
+
+
+def test_there_and_back() -> None:
+    for shape in ((5,), (3, 3, 5)):
+        spikes = random_spikes(*shape)
+        assert codes(spikes).shape == spikes.shape
+        assert torch.equal(codes(spikes).unpacked(), spikes)
+    assert torch.equal(codes(spikes / 4, 0.25).unpacked(), spikes / 4)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_neurons(same: bool) -> None:
+    torch.manual_seed(0)
+    currents = torch.rand(1 if same else STEPS, SAMPLES, 5, 3, 3).expand(STEPS, -1, -1, -1, -1)
+    neuron = Neuron()
+    spikes, potential = fire(currents)
+    assert torch.equal(triton_layers.fire_codes(neuron, currents).unpacked(), spikes)
+    assert torch.equal(neuron.v, potential)
+    again = torch.cat((currents, currents))
+    assert torch.equal(triton_layers.fire_codes(neuron, currents).unpacked(), fire(again)[0][STEPS:])
+
+
+@pytest.mark.parametrize("few", [True, False], ids=["few neurons", "many neurons"])
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "size", "options"),
+    [
+        (3, 5, (5, 5), {"kernel_size": 3}),
+        (16, 72, (4, 6), {"kernel_size": (3, 1), "padding": (1, 0), "bias": False}),
+        (40, 16, (6, 5), {"kernel_size": 3, "stride": 2, "padding": 1}),
+        (8, 8, (7, 7), {"kernel_size": 3, "dilation": 2, "padding": (2, 1)}),
+    ],
+)
+def test_convolutions(
+    inputs: int,
+    outputs: int,
+    size: tuple[int, int],
+    options: dict[str, Any],
+    few: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(triton_layers, "FULL", 1 << 30 if few else 0)
+    torch.manual_seed(inputs)
+    conv: Any = round_to_grid(nn.Conv2d(inputs, outputs, **options))
+    x = random_spikes(inputs, *size)
+    currents = conv(x.flatten(0, 1)).detach().unflatten(0, (STEPS, SAMPLES))
+    layer = triton_layers.triton_convolution(conv)
+    assert layer is not None
+    assert torch.equal(layer(codes(x)), currents)  # type: ignore[arg-type]
+
+    numbers, shortcut, factors = torch.randn(currents.shape), random_spikes(*currents.shape[2:]), torch.rand(outputs)
+    initial = torch.rand(outputs, 1, 1)
+    scaled = torch.addcmul(currents, shortcut, factors[:, None, None])
+    late = torch.cat((currents[:1] + initial, currents[1:]))
+    for addend, scale, start, wanted in (
+        (None, None, None, currents),
+        (None, None, initial, late),
+        (numbers, None, None, currents + numbers),
+        (codes(shortcut), factors, None, scaled),
+        (codes(shortcut / 4, 0.25), factors * 4, None, scaled),
+    ):
+        neuron = Neuron()
+        found: Any = layer(codes(x), addend, scale, neuron, start)
+        spikes, potential = fire(wanted)
+        assert torch.equal(found.unpacked(), spikes)
+        assert torch.equal(neuron.v, potential)
+        again: Any = layer(codes(x), addend, scale, neuron)  # it goes on where it stopped
+        assert torch.equal(
+            again.unpacked(), fire(torch.cat((wanted, wanted.clone() if start is None else currents)))[0][STEPS:]
+        )
+
+
+def test_linear_layers() -> None:
+    linear: Any = round_to_grid(nn.Linear(40, 10))
+    x = random_spikes(40)
+    layer = triton_layers.triton_convolution(linear)
+    assert layer is not None
+    assert torch.equal(layer(codes(x)), linear(x))  # type: ignore[arg-type]
+    assert layer(codes(random_spikes(40, 3, 3))) is None  # it takes the last dimension, which is not the channels
+
+
+@pytest.mark.parametrize("window", [2, 4])
+def test_layers_behind_average_pools(window: int) -> None:
+    torch.manual_seed(window)
+    pool, x = nn.AvgPool2d(window), random_spikes(8, 9, 8, rate=0.6)
+    pooled = triton_layers.average_codes(pool, codes(x))
+    numbers = pool(x.flatten(0, 1)).unflatten(0, (STEPS, SAMPLES))
+    assert pooled is not None
+    assert torch.equal(pooled.unpacked(), numbers)
+    conv: Any = round_to_grid(nn.Conv2d(8, 9, 2), averaged=window**2)
+    layer = triton_layers.triton_convolution(conv, window**2)
+    assert layer is not None
+    currents = conv(numbers.flatten(0, 1)).detach().unflatten(0, (STEPS, SAMPLES))
+    assert torch.equal(layer(pooled), currents)  # type: ignore[arg-type]
+    assert triton_layers.average_codes(pool, codes(random_spikes(8, window - 1, 8))) is None
+
+
+@pytest.mark.parametrize(("window", "stride", "padding"), [(2, 2, 0), (3, 2, 1), ((2, 3), 1, (1, 0))])
+def test_max_pools(window: Any, stride: int, padding: Any) -> None:
+    torch.manual_seed(0)
+    mine, other = (CumulativeMaxPool(2, window, stride, padding) for _ in range(2))
+    for _ in range(2):  # the second time, they remember the first
+        x = random_spikes(5, 6, 7, rate=0.4)
+        found = triton_layers.pool_codes(mine, codes(x))
+        assert found is not None
+        assert torch.equal(found.unpacked(), torch.stack([other(one) for one in x]))
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(6, 6, 3, padding=1) for _ in range(2))
+        self.inside, self.outside = nn.ReLU(), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.outside(self.second(self.inside(self.first(x))) + x)
+        return y
+
+
+NETWORKS: dict[str, Callable[[], nn.Sequential]] = {
+    "sums": lambda: nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.ReLU(), Residual(), nn.AvgPool2d(2), nn.Conv2d(6, 9, 2), nn.ReLU(),
+        nn.Flatten(), nn.Linear(36, 4),
+    ),
+    "pools": lambda: nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.ReLU(), nn.MaxPool2d(3, 2, 1), nn.Conv2d(6, 9, 2), nn.ReLU(), nn.Flatten(),
+        nn.Linear(36, 7), nn.ReLU(), nn.Linear(7, 4),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [{}, {"initial_potential": 0.5}], ids=["", "from θ/2"])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_networks(network: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(1)
+    ann, x = NETWORKS[network]().eval(), torch.rand(3, 3, 8, 8)
+    snn = Converter([x], mode="99.9%", progress=False, **options)(ann)
+    monkeypatch.setattr(runner, "packers_for", lambda device: None)
+    numbers = simulate(snn, x, T=12)
+    counted = evaluate(snn, [(x, torch.zeros(3).long())], T=12, progress=False).spikes_over_time
+    monkeypatch.setattr(runner, "packers_for", lambda device: BYTES)
+    calls: list[str] = []
+    launch = triton_layers._launch
+
+    def noted(kernel: str, *arguments: Any, **constants: Any) -> None:
+        calls.append(kernel)
+        launch(kernel, *arguments, **constants)
+
+    monkeypatch.setattr(triton_layers, "_launch", noted)
+    assert torch.equal(simulate(snn, x, T=12), numbers)
+    assert {"convolve", "fire", *(["pool"] if network == "pools" else [])} == set(calls)
+    assert evaluate(snn, [(x, torch.zeros(3).long())], T=12, progress=False).spikes_over_time == counted
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(16, 16, 3),  # sums are rounded
+        round_to_grid(nn.Conv2d(16, 16, 3, groups=2)),
+        round_to_grid(nn.Conv2d(16, 16, 3, padding="same")),
+        round_to_grid(nn.Conv2d(16, 16, 3, padding=1, padding_mode="circular")),
+        round_to_grid(nn.Conv2d(16, 16, 3).double()),
+        round_to_grid(nn.Linear(1, 4)),  # integers of four digits
+        nn.ReLU(),
+    ],
+    ids=str,
+)
+def test_what_is_left_to_torch(layer: nn.Module) -> None:
+    assert triton_layers.triton_convolution(layer) is None
+
+
+def test_layers_of_another_size_are_left_to_torch() -> None:
+    layer = triton_layers.triton_convolution(round_to_grid(nn.Conv2d(4, 4, 3)))
+    assert layer is not None
+    assert layer(codes(random_spikes(4, 2, 2))) is None
+    assert layer(codes(random_spikes(5, 4, 4))) is None
+    assert layer(codes(random_spikes(4, 4, 4)), torch.zeros(1)) is None
+
+
+def test_a_cpu_has_no_kernels() -> None:
+    assert not triton_layers.triton_works(torch.device("cpu"))
+
+
+def test_convolutions_are_remembered_until_something_changes() -> None:
+    snn = Converter([torch.rand(4, 3, 8, 8)], progress=False)(NETWORKS["sums"]().eval())
+    known = remembered_convolutions(snn)
+    assert remembered_convolutions(snn) is known
+    assert remembered_convolutions(copy.deepcopy(snn)) is not known
+    conv: Any = next(module for module in snn.modules() if isinstance(module, nn.Conv2d))
+    conv.weight.data[0, 0, 0, 0] += 1.0  # which torch does not count as a new version
+    changed = remembered_convolutions(snn)
+    assert changed is not known
+    assert remembered_convolutions(snn) is changed
+    conv.padding = (1, 1)
+    assert remembered_convolutions(snn) is not changed
+    assert remembered_convolutions(nn.ReLU()) == {}
+
+
+def test_zeros_around_images_stay_zeros() -> None:
+    """A window over the border reads no other line of the image."""
+    conv = nn.Conv2d(2, 1, 3, padding=1, bias=False)
+    nn.init.ones_(conv.weight)
+    layer = triton_layers.triton_convolution(conv)
+    assert layer is not None
+    x = torch.ones(1, 1, 2, 3, 3)
+    wanted = F.conv2d(x[0], torch.ones(1, 2, 3, 3), padding=1)
+    assert torch.equal(layer(codes(x)), wanted[None])  # type: ignore[arg-type]
