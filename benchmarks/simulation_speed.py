@@ -66,6 +66,9 @@ GOALS = {
 SHARES = {"99.9%": 1.0, "max": 0.6}
 """What that share is multiplied by, by mode: in mode max, spikes are fewer."""
 
+ON_GPU = 3.0, 1.5
+"""On a CUDA device: times as fast as the loop by hand, and as SpikingJelly 2.0 with all steps at once."""
+
 NEURONS = {"burst": 0.35, "signed": 0.35, "differential": 0.25}
 """That share for other neurons, in every mode and network."""
 
@@ -145,10 +148,13 @@ def tell(name: str, threads: int, seconds: dict[str, float], args: argparse.Name
         print(f"  {way:15} {spent:8.3f} s   {spent / ours:5.2f} × ours")
     old = [seconds[way] for way in ("sj 2.0", "sj 2.0 multi") if way in seconds]
     goal = GOALS.get(name, (None, None, None)) if args.mode in SHARES else (None, None, None)
-    share = goal[2] and goal[2] * SHARES[args.mode]
+    share, beside_loop = goal[2] and goal[2] * SHARES[args.mode], None
     if args.neuron != "if":
         goal, share = (None, None, None), NEURONS.get(args.neuron)
+    if args.device.type == "cuda":
+        goal, share, beside_loop = (ON_GPU[1], None, None), None, ON_GPU[0]
     ratios = [
+        ("against the loop by hand", seconds.get("loop", 0) / ours or None, beside_loop, "≥"),
         ("against SpikingJelly 2.0, its faster way", min(old) / ours if old else None, goal[0], "≥"),
         ("against SpikingJelly 0.0.0.0.14", seconds.get("sj 0.0.0.0.14", 0) / ours or None, goal[1], "≥"),
         ("time over T plain passes of the ANN", ours / seconds["ann"], share, "≤"),
