@@ -66,5 +66,6 @@ def _equal(those: list[Tensor], others: list[Tensor]) -> bool:
     """True if all pairs of tensors are equal; the device is waited for once."""
     if not those:
         return True
-    away = torch.stack([(one != other).any() for one, other in zip(those, others, strict=True)])
+    pairs = zip(those, others, strict=True)
+    away = torch.stack([(one != other).any().to(those[0].device) for one, other in pairs])
     return not bool(away.any())

@@ -68,7 +68,8 @@ class Simulator:
         self._guard = Guard(snn)
         self._template: Any = None if self.flow is None else open_nodes(_output_of(self.flow.graph))[1]
         self._runners: list[Runner] = []
-        self._convolutions = {} if self.device.type == "cpu" else remembered_convolutions(snn)
+        remembers = self.device.type != "cpu" and self.flow is not None
+        self._convolutions = remembered_convolutions(snn) if remembers else {}
         self._stop = threading.Event()
 
     def run_all(self, inputs: tuple[Any, ...], collect: Callable[[slice], Collector]) -> list[Any]:

@@ -17,13 +17,13 @@ NOTHING, NUMBERS, SPIKES = (tl.constexpr(kind) for kind in range(3))
 """What is added to the currents of a convolution."""
 
 
-@triton.jit  # type: ignore[untyped-decorator]  # triton is untyped
+@triton.jit
 def larger(one, other):  # type: ignore[no-untyped-def]
     """The larger of two numbers."""
     return tl.maximum(one, other)
 
 
-@triton.jit(do_not_specialize=["stride", "steps"])  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["stride", "steps"])  # type: ignore[untyped-decorator]  # triton is untyped
 def fire(currents, stride, potential, spikes, neurons, steps, threshold, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     """Integrates currents ``[T, neurons]`` and writes the spikes ``[T, neurons]``; `stride` is 0 for the same currents
     at every step."""

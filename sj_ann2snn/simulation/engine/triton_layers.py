@@ -129,7 +129,7 @@ def average_codes(pool: Any, spikes: Codes) -> Codes | None:
     if len(places) != 2 or any(part > length for part, length in zip(window, places, strict=True)):
         return None  # the module raises the error
     windows = spikes.codes.unfold(2, window[0], stride[0]).unfold(3, window[1], stride[1])
-    return Codes(windows.sum((-2, -1), dtype=torch.int8), spikes.unit / averaged_by_halves(pool))
+    return Codes(windows.sum((-2, -1), dtype=torch.int8).contiguous(), spikes.unit / averaged_by_halves(pool))
 
 
 def triton_convolution(module: Any, averaged: int = 1) -> TritonConvolution | None:
@@ -193,6 +193,7 @@ class TritonConvolution:
     ) -> None:
         _, self._outputs, self._inputs, *self._window = digits.shape
         self._grid, self._bias, self._geometry = grid, bias, geometry
+        self._is_refused = False
         self._dimensions = module.weight.dim() - 2  # type: ignore[operator]
         terms = math.prod(digits.shape[2:])
         self._block_outputs = min(OUTPUTS, max(FEWEST[0], 1 << (self._outputs - 1).bit_length()))
@@ -224,6 +225,23 @@ class TritonConvolution:
         Returns:
             None if this does not apply.
         """
+        if self._is_refused:
+            return None
+        try:
+            return self._computed(spikes, addend, factors, neuron, initial)
+        except Refused:
+            self._is_refused = True
+            return None
+
+    def _computed(
+        self,
+        spikes: Codes,
+        addend: Codes | Tensor | None,
+        factors: Tensor | None,
+        neuron: Any,
+        initial: Tensor | None,
+    ) -> Codes | Tensor | None:
+        """The same, as long as the device takes the kernels."""
         steps, samples, inputs, *places = spikes.shape
         if inputs != self._inputs or len(places) != self._dimensions:
             return None
@@ -333,8 +351,21 @@ def _multiprocessors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
 
 
+class Refused(Exception):  # noqa: N818 - always caught
+    """Triton cannot compile a kernel for this device, as where it has too little memory for a block."""
+
+
 def _launch(kernel: str, blocks: tuple[int, ...], on: Tensor, *arguments: Any, **constants: Any) -> None:
-    """Start a kernel on the device of a tensor."""
+    """Start a kernel on the device of a tensor.
+
+    Raises:
+        Refused: Triton cannot compile it.
+    """
+    from triton.errors import TritonError
+
     kernels = importlib.import_module(".triton_kernels", __package__)
     with torch.cuda.device_of(on):  # type: ignore[no-untyped-call]
-        getattr(kernels, kernel)[blocks](*arguments, **constants)
+        try:
+            getattr(kernels, kernel)[blocks](*arguments, **constants)
+        except TritonError as error:
+            raise Refused(str(error)) from error

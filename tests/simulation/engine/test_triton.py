@@ -4,6 +4,7 @@ on a CPU."""
 from __future__ import annotations
 
 import copy
+import importlib
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -218,6 +219,23 @@ def test_layers_of_another_size_are_left_to_torch() -> None:
     assert layer(codes(random_spikes(4, 2, 2))) is None
     assert layer(codes(random_spikes(5, 4, 4))) is None
     assert layer(codes(random_spikes(4, 4, 4)), torch.zeros(1)) is None
+
+
+def test_what_triton_cannot_compile_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    from triton.runtime.errors import OutOfResources
+
+    class Kernel:
+        def __getitem__(self, blocks: Any) -> Any:
+            raise OutOfResources(300_000, 232_448, "shared memory")
+
+    x, neuron = codes(random_spikes(4, 4, 4)), Neuron()
+    layer = triton_layers.triton_convolution(round_to_grid(nn.Conv2d(4, 4, 3)))
+    assert layer is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.import_module(KERNELS), "convolve", Kernel())
+        assert layer(x, neuron=neuron) is None
+    assert neuron.v == 0.0
+    assert layer(x, neuron=neuron) is None, "it tries once"
 
 
 def test_a_cpu_has_no_kernels() -> None:
