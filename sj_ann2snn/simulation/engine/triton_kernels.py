@@ -24,15 +24,32 @@ def larger(one, other):  # type: ignore[no-untyped-def]
 
 
 @triton.jit(do_not_specialize=["stride", "steps"])  # type: ignore[untyped-decorator]  # triton is untyped
-def fire(currents, stride, potential, spikes, neurons, steps, threshold, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def fire(  # type: ignore[no-untyped-def]
+    currents,
+    stride,
+    potential,
+    thresholds,
+    spikes,
+    neurons,
+    steps,
+    low,
+    high,
+    CHANNELS: tl.constexpr,
+    BOUNDED: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """Integrates currents ``[T, neurons]`` and writes the spikes ``[T, neurons]``; `stride` is 0 for the same currents
-    at every step."""
+    at every step. There is a threshold for each channel. The potential saturates at `low` and `high` if it is
+    `BOUNDED`."""
     one = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     alive = one < neurons
     v = tl.load(potential + one, mask=alive, other=0.0)
+    threshold = tl.load(thresholds + one % CHANNELS)
     x_at, out_at = currents + one, spikes + one
     for _ in range(steps):
         v += tl.load(x_at, mask=alive, other=0.0)
+        if BOUNDED:
+            v = tl.minimum(tl.maximum(v, low), high)
         fires = v >= threshold
         v = tl.where(fires, v - threshold, v)
         tl.store(out_at, fires.to(tl.int8), mask=alive)
@@ -50,10 +67,12 @@ def convolve(  # type: ignore[no-untyped-def]
     added,
     factors,
     potential,
+    thresholds,
     out,
     steps,
     samples,
-    threshold,
+    low,
+    high,
     INPUTS: tl.constexpr,
     OUTPUTS: tl.constexpr,
     HEIGHT: tl.constexpr,
@@ -73,11 +92,12 @@ def convolve(  # type: ignore[no-untyped-def]
     ALL_TERMS: tl.constexpr,
     KIND: tl.constexpr,
     FIRES: tl.constexpr,
+    BOUNDED: tl.constexpr,
     BLOCK_PLACES: tl.constexpr,
     BLOCK_OUTPUTS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
 ):
-    """Currents ``[T, N, height, columns, outputs]``, or the spikes of IF neurons that they charge.
+    """Currents ``[T, N, height, columns, outputs]``, or the spikes of the IF neurons that they charge, see `fire`.
 
     A program computes some outputs at some positions, step by step: sums, potentials and thresholds stay in registers.
     A term of a sum is a position of the window and an input channel; `weights` ``[digits, outputs, terms]`` are the
@@ -101,13 +121,14 @@ def convolve(  # type: ignore[no-untyped-def]
         factor = tl.load(factors + output, mask=wanted, other=0.0)
     if FIRES:
         v = tl.load(potential + here, mask=inside, other=0.0)
+        threshold = tl.load(thresholds + output, mask=wanted, other=1.0)[None, :]
 
     corner = codes + sample.to(tl.int64) * (HEIGHT * COLUMNS * INPUTS)
     out_at, added_at = out + here, added + here
     for _ in range(steps):
-        low = tl.full((BLOCK_PLACES, BLOCK_OUTPUTS), 0, tl.int32)
+        lowest = tl.full((BLOCK_PLACES, BLOCK_OUTPUTS), 0, tl.int32)
         middle = tl.full((BLOCK_PLACES, BLOCK_OUTPUTS), 0, tl.int32)
-        high = tl.full((BLOCK_PLACES, BLOCK_OUTPUTS), 0, tl.int32)
+        highest = tl.full((BLOCK_PLACES, BLOCK_OUTPUTS), 0, tl.int32)
         for first in range(0, ALL_TERMS, BLOCK_TERMS):
             term = first + tl.arange(0, BLOCK_TERMS)
             tap = term // INPUTS
@@ -119,16 +140,16 @@ def convolve(  # type: ignore[no-untyped-def]
             at = (row * COLUMNS + column) * INPUTS + (term % INPUTS)[None, :]
             x = tl.load(corner[:, None] + at, mask=known, other=0)
             w_at = weights + output[None, :] * ALL_TERMS + term[:, None]
-            low = tl.dot(x, tl.load(w_at), low, out_dtype=tl.int32)
+            lowest = tl.dot(x, tl.load(w_at), lowest, out_dtype=tl.int32)
             if DIGITS > 1:
                 middle = tl.dot(x, tl.load(w_at + ALL_OUTPUTS * ALL_TERMS), middle, out_dtype=tl.int32)
             if DIGITS > 2:
-                high = tl.dot(x, tl.load(w_at + 2 * ALL_OUTPUTS * ALL_TERMS), high, out_dtype=tl.int32)
-        total = low
+                highest = tl.dot(x, tl.load(w_at + 2 * ALL_OUTPUTS * ALL_TERMS), highest, out_dtype=tl.int32)
+        total = lowest
         if DIGITS > 1:
             total += middle * 256
         if DIGITS > 2:
-            total += high * 65536
+            total += highest * 65536
         current = total.to(tl.float32) * unit[None, :] + constant[None, :]
         if KIND == NUMBERS:
             current += tl.load(added_at, mask=inside, other=0.0)
@@ -136,6 +157,8 @@ def convolve(  # type: ignore[no-untyped-def]
             current += tl.load(added_at, mask=inside, other=0).to(tl.float32) * factor[None, :]
         if FIRES:
             v += current
+            if BOUNDED:
+                v = tl.minimum(tl.maximum(v, low), high)
             fires = v >= threshold
             v = tl.where(fires, v - threshold, v)
             tl.store(out_at, fires.to(tl.int8), mask=inside)

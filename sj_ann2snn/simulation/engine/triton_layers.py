@@ -9,12 +9,13 @@ import functools
 import importlib
 import importlib.util
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ...compat import is_plain_if, layer
+from ...compat import layer
+from ...layers import IntegerIF
 from ...support.exact_sums import averaged_by_halves, exact_grid
 from ...support.shapes import pair
 from .packed import Codes, channels_innermost
@@ -26,7 +27,6 @@ __all__ = [
     "average_codes",
     "can_be_coded",
     "fire_codes",
-    "fires_coded",
     "pool_codes",
     "triton_convolution",
     "triton_works",
@@ -49,8 +49,8 @@ FEWEST = 16, 32
 FULL = 8
 """Blocks for each multiprocessor that keep it busy."""
 
-FIRE_BLOCK, POOL_BLOCK = 1024, 256
-"""Neurons, and outputs of a pool, in a block."""
+FIRE_BLOCK, POOL_BLOCK = 1024, 2048
+"""Neurons, and inputs of a pool, in a block."""
 
 KERNELS = "bytes on the device"
 """The loop of every layer, for `bench`."""
@@ -85,21 +85,23 @@ def can_be_coded(x_seq: Tensor) -> bool:
     return x_seq.dtype == torch.float32 and x_seq.dim() in (3, 5) and x_seq.numel() > 0
 
 
-def fires_coded(neuron: Any) -> bool:
-    """True for a neuron that `fire_codes` can stand for: SpikingJelly's IF."""
-    return is_plain_if(neuron) and neuron.v_threshold > 0
-
-
 def fire_codes(neuron: Any, x_seq: Tensor) -> Codes:
-    """The spikes of an IF neuron for the currents ``[T, N, C, ...]``, which may be one step repeated."""
+    """The spikes of a neuron for the currents ``[T, N, C, ...]``, which may be one step repeated.
+
+    Args:
+        neuron: An IF neuron of SpikingJelly's or one of integers, see `fires_packed`.
+        x_seq: The currents.
+    """
     steps = x_seq.shape[0]
     same = x_seq.stride(0) == 0
     currents = channels_innermost(x_seq[:1] if same else x_seq, 2)
     potential = _potential_of(neuron, x_seq.shape[1:], x_seq.device)
     codes = torch.empty(steps, *currents.shape[1:], dtype=torch.int8, device=x_seq.device)
     neurons = potential.numel()
-    arguments = currents, 0 if same else neurons, potential, codes, neurons, steps, float(neuron.v_threshold)
-    _launch("fire", (math.ceil(neurons / FIRE_BLOCK),), codes, *arguments, BLOCK=FIRE_BLOCK)
+    found = _limits(neuron, x_seq.shape[2], x_seq.device)
+    arguments = currents, 0 if same else neurons, potential, found.thresholds, codes, neurons, steps, *found.ends
+    constants = {"CHANNELS": x_seq.shape[2], "BOUNDED": found.bounded, "BLOCK": FIRE_BLOCK}
+    _launch("fire", (math.ceil(neurons / FIRE_BLOCK),), codes, *arguments, **constants)
     neuron.v = potential.movedim(-1, 1)
     return Codes(codes)
 
@@ -156,8 +158,26 @@ def triton_convolution(module: Any, averaged: int = 1) -> TritonConvolution | No
         return None
     grid = exact_grid(weight.flatten(1), bias, torch.float32)
     assert grid is not None
-    digits = digits_of((weight.flatten(1) / (grid[:, None] * averaged)).round().view_as(weight).long())
-    return None if digits is None else TritonConvolution(digits, grid.float() * averaged, bias, geometry, module)
+    integers, shared = without_shared_zeros((weight.flatten(1) / (grid[:, None] * averaged)).round().long())
+    digits = digits_of(integers.view_as(weight))
+    if digits is None:
+        return None
+    return TritonConvolution(digits, (grid * averaged * shared).float(), bias, geometry, module)
+
+
+def without_shared_zeros(integers: Tensor) -> tuple[Tensor, Tensor]:
+    """Integers ``[rows, numbers]`` without the binary zeros that all numbers of a row end in, and the powers of two
+    that they have been divided by.
+
+    >>> without_shared_zeros(torch.tensor([[12, 4], [5, 2], [0, 0]]))
+    (tensor([[3, 1],
+            [5, 2],
+            [0, 0]]), tensor([4, 1, 1]))
+    """
+    lowest = integers & -integers  # the lowest bit that is set
+    unset = lowest == 0
+    shared = lowest.masked_fill(unset, torch.iinfo(torch.int64).max).amin(1).masked_fill(unset.all(1), 1)
+    return integers // shared[:, None], shared
 
 
 def digits_of(integers: Tensor) -> Tensor | None:
@@ -194,6 +214,8 @@ class TritonConvolution:
         _, self._outputs, self._inputs, *self._window = digits.shape
         self._grid, self._bias, self._geometry = grid, bias, geometry
         self._is_refused = False
+        self.digits = len(digits)
+        """Of every weight."""
         self._dimensions = module.weight.dim() - 2  # type: ignore[operator]
         terms = math.prod(digits.shape[2:])
         self._block_outputs = min(OUTPUTS, max(FEWEST[0], 1 << (self._outputs - 1).bit_length()))
@@ -219,7 +241,7 @@ class TritonConvolution:
             spikes: The input.
             addend: What to add to the currents: numbers, or spikes times `factors`, one for each channel.
             factors: ``[C]``.
-            neuron: An IF neuron.
+            neuron: A neuron, see `fires_packed`.
             initial: Its initial potential; it has none yet.
 
         Returns:
@@ -310,6 +332,9 @@ class TritonConvolution:
         out = torch.empty(*shape[:2], *shape[3:], self._outputs, dtype=dtype, device=spikes.codes.device)
         grid = (self._grid * spikes.unit).contiguous()
         count = samples * math.prod(size)
+        found = _Limits(self._bias, (0.0, 0.0), False)
+        if neuron is not None:
+            found = _limits(neuron, self._outputs, out.device)
         few = self._is_small(count, self._block_outputs, out.device)
         block = min(self._block_outputs, FEW_OUTPUTS) if few else self._block_outputs
         _launch(
@@ -318,16 +343,18 @@ class TritonConvolution:
             out,
             *(spikes.codes, self._weights, grid, self._bias, added, scale),
             self._bias if potential is None else potential,
+            found.thresholds,
             out,
             steps,
             samples,
-            0.0 if neuron is None else float(neuron.v_threshold),
+            *found.ends,
             *(self._inputs, self._outputs, *places, *size, *self._window, *self._geometry),
-            DIGITS=len(self._weights),
+            DIGITS=self.digits,
             ALL_OUTPUTS=self._weights.shape[1],
             ALL_TERMS=self._weights.shape[2],
             KIND=kind.value,
             FIRES=neuron is not None,
+            BOUNDED=found.bounded,
             BLOCK_PLACES=PLACES,
             BLOCK_OUTPUTS=block,
             BLOCK_TERMS=self._block_terms,
@@ -341,9 +368,31 @@ def _potential_of(neuron: Any, shape: tuple[int, ...], device: torch.device) -> 
     v = neuron.v
     if isinstance(v, Tensor) and v.shape == shape:
         return channels_innermost(v, 1)
+    if isinstance(neuron, IntegerIF):
+        return neuron.potential.expand(shape).movedim(1, -1).contiguous().clone()
     samples, channels, *places = shape
     start = float(v) if isinstance(v, (int, float)) else 0.0
     return torch.full((samples, *places, channels), start, device=device)
+
+
+class _Limits(NamedTuple):
+    """Where the neurons of a layer fire, ``[channels]``, and where their potentials end if they are bounded."""
+
+    thresholds: Tensor
+    ends: tuple[float, float]
+    bounded: bool
+
+
+def _limits(neuron: Any, channels: int, device: torch.device) -> _Limits:
+    if isinstance(neuron, IntegerIF):
+        thresholds = neuron.threshold.reshape(-1).expand(channels).contiguous()
+        return _Limits(thresholds, (float(neuron.low), float(neuron.high)), True)
+    return _Limits(_repeated(float(neuron.v_threshold), channels, device), (0.0, 0.0), False)
+
+
+@functools.lru_cache(maxsize=256)
+def _repeated(number: float, times: int, device: torch.device) -> Tensor:
+    return torch.full((times,), number, device=device)
 
 
 @functools.cache

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sj_ann2snn import Converter, evaluate, simulate
+from sj_ann2snn import Converter, IntegerIF, evaluate, simulate
 from sj_ann2snn.conversion.round_weights import round_to_grid
 from sj_ann2snn.layers import CumulativeMaxPool
 from sj_ann2snn.simulation.engine import runner, triton_layers
@@ -114,6 +114,29 @@ def test_convolutions(
         )
 
 
+@pytest.mark.parametrize("bits", [9, 25])
+@pytest.mark.parametrize("few", [True, False], ids=["few neurons", "many neurons"])
+def test_neurons_of_integers(few: bool, bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A threshold for each channel, and a potential that saturates."""
+    monkeypatch.setattr(triton_layers, "FULL", 1 << 30 if few else 0)
+    torch.manual_seed(bits)
+    conv = nn.Conv2d(8, 6, 3)
+    for parameter in conv.parameters():
+        parameter.data = torch.randint(-127, 128, parameter.shape).float()
+    layer = triton_layers.triton_convolution(conv)
+    assert layer is not None
+    assert layer.digits == 1
+    threshold = torch.randint(20, 90, (6, 1, 1)).float()
+    mine, other = (IntegerIF(threshold, (threshold / 2).round(), bits=bits) for _ in range(2))
+    x = random_spikes(8, 5, 5, rate=0.7)
+    currents = conv(x.flatten(0, 1)).detach().unflatten(0, (STEPS, SAMPLES))
+    wanted = torch.stack([other(one) for one in currents])
+    found: Any = layer(codes(x), None, None, mine)
+    assert torch.equal(found.unpacked(), wanted)
+    assert torch.equal(mine.v, other.v)  # type: ignore[arg-type]
+    assert bits == 25 or bool((currents.abs() > mine.high).any()), "nothing saturates"
+
+
 def test_linear_layers() -> None:
     linear: Any = round_to_grid(nn.Linear(40, 10))
     x = random_spikes(40)
@@ -173,7 +196,9 @@ NETWORKS: dict[str, Callable[[], nn.Sequential]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("options", [{}, {"initial_potential": 0.5}], ids=["", "from θ/2"])
+@pytest.mark.parametrize(
+    "options", [{}, {"initial_potential": 0.5}, {"weights": "int8"}], ids=["", "from θ/2", "integers"]
+)
 @pytest.mark.parametrize("network", NETWORKS)
 def test_networks(network: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(1)
@@ -196,6 +221,13 @@ def test_networks(network: str, options: dict[str, Any], monkeypatch: pytest.Mon
     assert evaluate(snn, [(x, torch.zeros(3).long())], T=12, progress=False).spikes_over_time == counted
 
 
+def all_digits() -> nn.Linear:
+    """An exact sum whose integers have four digits."""
+    linear = nn.Linear(1, 4, bias=False)
+    nn.init.constant_(linear.weight, 1 - 2**-24)
+    return linear
+
+
 @pytest.mark.parametrize(
     "layer",
     [
@@ -204,7 +236,7 @@ def test_networks(network: str, options: dict[str, Any], monkeypatch: pytest.Mon
         round_to_grid(nn.Conv2d(16, 16, 3, padding="same")),
         round_to_grid(nn.Conv2d(16, 16, 3, padding=1, padding_mode="circular")),
         round_to_grid(nn.Conv2d(16, 16, 3).double()),
-        round_to_grid(nn.Linear(1, 4)),  # integers of four digits
+        all_digits(),
         nn.ReLU(),
     ],
     ids=str,
