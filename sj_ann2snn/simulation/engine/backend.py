@@ -1,7 +1,8 @@
 """Chooses the implementation of neurons that runs the simulation.
 
-On a CPU, the package's own loops run (`firing`). On a CUDA device, SpikingJelly's fast multi-step neurons run: 2.0
-chooses Triton or native CUDA by itself; 0.0.0.0.14 uses CuPy only on request, which this module makes.
+On a CPU, the package's own loops run (`firing`). On a CUDA device, neurons for which there is no kernel (`packers`) are
+SpikingJelly's fast multi-step ones: 2.0 chooses Triton or native CUDA by itself; 0.0.0.0.14 uses CuPy only on request,
+which this module makes.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ NARROW = 4
 TRIALS, TRIAL_PRODUCTS, TRIAL_IMAGES = 4, 1 << 26, 64
 """Times that both ways are timed, and the products or images at a time: enough to take longer than the call around."""
 
-NONE = torch.zeros(1)
+NONE = torch.zeros(1, dtype=torch.float32)
 """What a loop gets for an argument that it does not read."""
 
 
@@ -62,7 +62,7 @@ def level_convolution(module: Any, outputs: Range) -> LevelConvolution | None:
     fits = weight.dtype == torch.float32 and weight.device.type == "cpu"
     if not plain or not fits or module.groups != 1 or weight.shape[0] % BITS or weight.shape[1] % BITS:
         return None
-    bias = torch.zeros(len(weight)) if module.bias is None else module.bias.detach()
+    bias = torch.zeros(len(weight), dtype=torch.float32) if module.bias is None else module.bias.detach()
     units = units_of(weight, bias, outputs)
     return None if units is None else LevelConvolution(weight, bias, units, (*module.stride, *module.padding))
 
@@ -216,8 +216,9 @@ def _is_faster(weights: tuple[int, ...], geometry: tuple[int, ...], height: int,
         height: Of the images.
         columns: Of the images.
     """
-    weight, bias = torch.zeros(weights), torch.zeros(weights[0])
-    conv = LevelConvolution(weight, bias, torch.ones(weights[0]), geometry)
+    weight = torch.zeros(weights, dtype=torch.float32)
+    bias = weight.new_zeros(weights[0])
+    conv = LevelConvolution(weight, bias, torch.ones_like(bias), geometry)
     images = min(TRIAL_IMAGES, max(1, TRIAL_PRODUCTS // (weight.numel() * height * columns)))
     codes = torch.zeros(1, images, height, columns, weights[1], dtype=torch.int16)
 

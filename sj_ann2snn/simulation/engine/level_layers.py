@@ -72,7 +72,7 @@ def charging(neuron: InPlaceNeuron, shape: tuple[int, ...]) -> Charging | None:
     if described is None:
         return None
     if not isinstance(neuron.v, Tensor) or neuron.v.shape != shape:
-        neuron.start(torch.zeros(shape))
+        neuron.start(torch.zeros(shape, dtype=torch.float32))
     states = {name: getattr(neuron, name) for name in described.states}
     if any(state.shape != shape or state.dtype != torch.float32 for state in states.values()):
         return None

@@ -10,10 +10,13 @@ from torch import Tensor
 __all__ = [
     "BITS",
     "BLOCK",
+    "BOUNDED",
     "CODE",
     "ENTRIES",
     "FLOAT",
+    "FREE",
     "SHORT",
+    "SILENT",
     "encode",
     "fire",
     "fire_in_place",
@@ -21,6 +24,9 @@ __all__ = [
     "flat",
     "is_dense",
 ]
+
+SILENT, FREE, BOUNDED = 0, 1, 2
+"""What sums charge: no neurons, neurons, or neurons whose potential saturates."""
 
 BITS = 8
 """Packed spikes in a byte."""

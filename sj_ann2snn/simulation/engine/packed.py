@@ -33,7 +33,7 @@ class Packed:
     """Values of a layer in less memory than numbers take.
 
     Attributes:
-        shape: ``(T, N, C, ...)``, where C is a multiple of 8.
+        shape: ``(T, N, C, ...)``.
         size: Bytes that a value counts for where tiles are cut.
     """
 
@@ -44,7 +44,7 @@ class Packed:
         self._unpacked: Tensor | None = None
 
     def unpacked(self) -> Tensor:
-        """The values as numbers, images as channels_last."""
+        """The values as numbers."""
         if self._unpacked is None:
             self._unpacked = self._numbers()
         return self._unpacked
@@ -91,7 +91,7 @@ class Codes(Packed):
         self.codes, self.unit = codes, unit
 
     def _numbers(self) -> Tensor:
-        numbers = torch.empty(self.shape, device=self.codes.device)
+        numbers = torch.empty(self.shape, dtype=torch.float32, device=self.codes.device)
         return numbers.copy_(self.codes.movedim(-1, 2)).mul_(self.unit)
 
 
@@ -99,7 +99,8 @@ class PackedBits(Packed):
     """Values in bits.
 
     Attributes:
-        bits: ``[..., C / 8]``, uint8: the channels of a position side by side, the first one lowest.
+        bits: ``[..., C / 8]``, uint8, where C is a multiple of 8: the channels of a position side by side, the first
+            one lowest.
         planes: How many bits a value has.
         unit: What the lowest of them stands for.
     """
@@ -181,7 +182,7 @@ def unpack(bits: Tensor) -> Tensor:
     from .packed_kernels import unpack_bits
 
     steps, samples, *places, size = bits.shape
-    numbers = torch.empty(steps, samples, *places, size * BITS)
+    numbers = torch.empty(steps, samples, *places, size * BITS, dtype=torch.float32)
     loop: Any = compiled_loop(unpack_bits(widest(numbers.numel())))
     loop(flat(bits), flat(numbers))
     return numbers.movedim(-1, 2)

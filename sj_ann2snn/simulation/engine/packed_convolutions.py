@@ -44,7 +44,7 @@ ROWS, LOOKUP, MASKS = "rows of weights", "table lookup", "masks"
 DTYPES = {SHORT: torch.int16, FLOAT: torch.float32}
 """Of weights, by their bytes."""
 
-NONE = torch.zeros(1)
+NONE = torch.zeros(1, dtype=torch.float32)
 """What a loop gets for an argument that it does not read."""
 
 
@@ -72,7 +72,7 @@ def packed_convolution(module: Any, averaged: int = 1) -> PackedConvolution | No
         return None
     if depthwise and module.in_channels != module.out_channels:
         return None
-    bias = torch.zeros(len(weight)) if module.bias is None else module.bias.detach()
+    bias = torch.zeros(len(weight), dtype=torch.float32) if module.bias is None else module.bias.detach()
     if not sums_are_exact(weight.detach(), bias, averaged):
         return None
     kind = PackedDepthwise if depthwise else PackedConvolution
@@ -209,7 +209,7 @@ class PackedConvolution:
         scale = NONE if factors is None else factors
         if neuron is None:
             potential, found = NONE, no_limits()
-            out = torch.empty(steps, samples, *shape[3:], outputs)
+            out = torch.empty(steps, samples, *shape[3:], outputs, dtype=torch.float32)
         else:
             potential, found = potential_of(neuron, shape[1:]), limits(neuron, outputs)
             if initial is not None:
@@ -378,7 +378,8 @@ def _crossover(
         planes: Of the input.
         short: See `PackedConvolution`.
     """
-    conv = PackedConvolution(torch.zeros(weights), torch.zeros(weights[0]), geometry, dimensions, short)
+    weight = torch.zeros(weights, dtype=torch.float32)
+    conv = PackedConvolution(weight, weight.new_zeros(weights[0]), geometry, dimensions, short)
     places = (min(height, weights[2] + 4), columns) if dimensions else ()
     generator = torch.Generator().manual_seed(0)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from numba.extending import register_jitable
 
-from .loops import BITS, FLOAT, SHORT
+from .loops import BITS, BOUNDED, FLOAT, SHORT, SILENT
 from .vectors import (
     add,
     as_floats,
@@ -50,10 +50,6 @@ __all__ = [
 
 PAD = 1
 """Unused rows behind a table of 256, without which equal entries of many tables would share a line of the cache."""
-
-
-SILENT, FREE, BOUNDED = 0, 1, 2
-"""What sums charge: no neurons, neurons, or neurons whose potential saturates."""
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from ...layers import CumulativeMaxPool, IntegerIF
 from ...support.compiled import compiled_loop
 from ...support.exact_sums import averaged_by_halves
 from ...support.shapes import pair
-from .loops import BITS
+from .loops import BITS, BOUNDED, FREE, SILENT
 from .packed import PackedCounts, PackedSpikes, channels_innermost, flat, widest
 
 __all__ = [
@@ -62,16 +63,18 @@ def fire_packed(neuron: Any, x_seq: Tensor) -> PackedSpikes:
     return PackedSpikes(bits)
 
 
-def potential_of(neuron: Any, shape: tuple[int, ...]) -> Tensor:
+def potential_of(neuron: Any, shape: tuple[int, ...], device: torch.device | None = None) -> Tensor:
     """A neuron's membrane potential for currents of the `shape` ``(N, C, ...)``, channels innermost: memory of its own
-    that may be written to."""
+    that may be written to, on a `device`."""
     v = neuron.v
     if isinstance(v, Tensor) and v.shape == shape:
         return channels_innermost(v, 1)
     if isinstance(neuron, IntegerIF):
-        return torch.empty(shape).copy_(neuron.potential.expand(shape)).movedim(1, -1).contiguous()
+        single = torch.empty(shape, dtype=torch.float32, device=device)
+        return single.copy_(neuron.potential.expand(shape)).movedim(1, -1).contiguous()
     samples, channels, *places = shape
-    return torch.full((samples, *places, channels), float(v) if isinstance(v, (int, float)) else 0.0)
+    start = float(v) if isinstance(v, (int, float)) else 0.0
+    return torch.full((samples, *places, channels), start, dtype=torch.float32, device=device)
 
 
 @dataclass(frozen=True)
@@ -91,21 +94,24 @@ class Limits:
     ends: tuple[Any, Any]
 
 
-def limits(neuron: Any, channels: int) -> Limits:
-    """The thresholds of a neuron with so many channels."""
-    from .packed_kernels import BOUNDED, FREE
-
+def limits(neuron: Any, channels: int, device: torch.device | None = None) -> Limits:
+    """The thresholds of a neuron with so many channels, on a `device`."""
     if isinstance(neuron, IntegerIF):
         thresholds = neuron.threshold.reshape(-1).expand(channels).contiguous()
         return Limits(thresholds, neuron.threshold.numel() == 1, BOUNDED, (_single(neuron.low), _single(neuron.high)))
-    return Limits(torch.full((channels,), float(neuron.v_threshold)), True, FREE, (_single(0), _single(0)))
+    thresholds = _repeated(float(neuron.v_threshold), channels, device or torch.device("cpu"))
+    return Limits(thresholds, True, FREE, (_single(0), _single(0)))
 
 
 def no_limits() -> Limits:
     """Where there are no neurons."""
-    from .packed_kernels import SILENT
+    return Limits(torch.zeros(1, dtype=torch.float32), True, SILENT, (_single(0), _single(0)))
 
-    return Limits(torch.zeros(1), True, SILENT, (_single(0), _single(0)))
+
+@functools.lru_cache(maxsize=256)
+def _repeated(number: float, times: int, device: torch.device) -> Tensor:
+    """A number so many times; only to be read."""
+    return torch.full((times,), number, dtype=torch.float32, device=device)
 
 
 def _single(number: float) -> Any:

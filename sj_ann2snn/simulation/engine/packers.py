@@ -16,6 +16,7 @@ from .packed import Codes, Packed, PackedSpikes, can_be_packed
 from .packed_convolutions import PackedConvolution, packed_convolution
 from .packed_layers import average_packed, averages_packed, fire_packed, fires_packed, pool_packed, pools_packed
 from .triton_layers import (
+    KERNELS,
     TritonConvolution,
     average_codes,
     can_be_coded,
@@ -40,24 +41,26 @@ class Packers:
         convolution: A layer, and how many spikes an average pool in front of it takes together, as a convolution of
             spikes; None if it is none.
         fires: True for a neuron that `fire` can stand for.
-        fire: The spikes of a neuron for currents.
+        fire: The spikes of a neuron for currents; None where that fails.
         pools: True for a max pool that `pool` can stand for.
         pool: The output of a max pool.
         averages: True for an average pool that `average` can stand for.
         average: The output of an average pool.
         graded: There are loops for graded spikes, too.
+        loop: The loop of a neuron or a pool on its own, for `bench`.
     """
 
     spikes: type[Packed]
     fits: Callable[[Tensor], bool]
     convolution: Callable[[Any, int], Convolution | None]
     fires: Callable[[Any], bool]
-    fire: Callable[[Any, Tensor], Packed]
+    fire: Callable[[Any, Tensor], Packed | None]
     pools: Callable[[nn.Module], bool]
     pool: Callable[[Any, Any], Packed | None]
     averages: Callable[[nn.Module], bool]
     average: Callable[[Any, Any], Packed | None]
     graded: bool
+    loop: str
 
 
 BITS = Packers(
@@ -71,6 +74,7 @@ BITS = Packers(
     averages_packed,
     average_packed,
     graded=True,
+    loop="bits",
 )
 
 BYTES = Packers(
@@ -84,6 +88,7 @@ BYTES = Packers(
     averages_packed,
     average_codes,
     graded=False,
+    loop=KERNELS,
 )
 
 

@@ -26,9 +26,6 @@ from .remembered import KnownConvolutions
 
 __all__ = ["Packing"]
 
-BITWISE = "bits"
-"""The loop of a neuron or a pool on its own."""
-
 MOST_STEPS = (1 << 15) - 1
 """Cumulative pools count spikes in 16 bits."""
 
@@ -128,12 +125,17 @@ class Packing:
             return None
         key = str(node.target), read
         if key not in self._known:
-            module = self.modules[key[0]]
-            found = (
-                self._packers.convolution(module, read) if isinstance(read, int) else level_convolution(module, read)
-            )
-            self._known[key] = found
+            try:
+                self._known[key] = self._found(self.modules[key[0]], read)
+            except torch.OutOfMemoryError:  # a device may have room for it another time
+                return None
         return self._known[key]
+
+    def _found(self, module: Any, read: int | Range) -> Convolution | None:
+        found: Convolution | None = (
+            self._packers.convolution(module, read) if isinstance(read, int) else level_convolution(module, read)
+        )
+        return found
 
     def _chain(self, neuron: fx.Node, flow: Flow) -> Chain:
         """The neuron with what can be computed together with it."""
@@ -255,7 +257,7 @@ class Packing:
         currents = torch.empty(()).expand(value.shape)
         chain = self.chains.get(node)
         if chain is None or chain.convolution is None:
-            loop = self.convolutions[node].loop if node in self.convolutions else BITWISE
+            loop = self.convolutions[node].loop if node in self.convolutions else self._packers.loop
             yield self.call(node, read(node.args[0]), value, loop)  # type: ignore[arg-type]
             return
         loop = self.convolutions[chain.convolution].loop
@@ -264,12 +266,13 @@ class Packing:
             yield self.call(chain.scaler, read(chain.addend), None, loop)  # type: ignore[arg-type]
         yield self.call(node, currents, value, loop)
 
-    def call(self, node: fx.Node, x: Any, result: Any, loop: str = BITWISE) -> Call:
+    def call(self, node: fx.Node, x: Any, result: Any, loop: str | None = None) -> Call:
         """A call of the module at `node`, for a collector that watches spikes."""
         if isinstance(x, PackedCounts):
             x = x.active()  # a collector asks what is zero
         x, result = (one.unpacked() if isinstance(one, (Levels, Codes)) else one for one in (x, result))
-        return Call(str(node.target), self.modules[str(node.target)], (x,), {}, result, (0,), loop=loop)
+        name = str(node.target)
+        return Call(name, self.modules[name], (x,), {}, result, (0,), loop=loop or self._packers.loop)
 
     def _fire(self, chain: Chain, read: Callable[[fx.Node], Any]) -> Packed | Tensor | None:
         neuron: Any = self._module(chain.neuron)
@@ -278,12 +281,14 @@ class Packing:
             return self.fire(chain.neuron, value)
         if not isinstance(value, Packed):
             return None
-        addend = None if chain.addend is None else read(chain.addend)
+        addend: Any = None if chain.addend is None else read(chain.addend)
         factors = None
         if chain.scaler is not None:
             scaler: Any = self._module(chain.scaler)
             kind = Levels if chain.neuron in self.graded else self._packers.spikes
-            factors = _by_channel(scaler.scale, addend.shape) if isinstance(addend, kind) else None
+            # The product of a factor and a binary spike is not rounded.
+            binary = isinstance(addend, kind) and getattr(addend, "unit", 1.0) == 1.0
+            factors = _by_channel(scaler.scale, addend.shape) if binary else None
             if factors is None:
                 addend = scaler(addend.unpacked() if isinstance(addend, Packed) else addend)
         elif isinstance(addend, Packed):

@@ -5,11 +5,13 @@ On a CUDA device, taking weights apart into digits waits for the device many tim
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from ...support.exact_sums import Range
 from .packers import Convolution
@@ -30,14 +32,14 @@ class _Known:
     def __init__(self, snn: nn.Module) -> None:
         self.convolutions: KnownConvolutions = {}
         self._settings = _settings(snn)
-        self._parameters = [parameter.detach().clone() for parameter in snn.parameters()]
+        self._weights = [weight.clone() for weight in _weights(snn)]
 
     def fits(self, snn: nn.Module) -> bool:
         """True if the network has not changed since."""
-        now = [parameter.detach() for parameter in snn.parameters()]
-        if _settings(snn) != self._settings or list(map(_kind, now)) != list(map(_kind, self._parameters)):
+        now = _weights(snn)
+        if _settings(snn) != self._settings or list(map(_kind, now)) != list(map(_kind, self._weights)):
             return False
-        return _equal(now, self._parameters)
+        return _equal(now, self._weights)
 
 
 _KNOWN: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
@@ -45,17 +47,31 @@ _KNOWN: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
 
 def remembered_convolutions(snn: nn.Module) -> KnownConvolutions:
     """The convolutions found in `snn` so far; none if its weights have changed since."""
-    known = _KNOWN.get(snn)
-    if known is None or not known.fits(snn):
-        known = _KNOWN[snn] = _Known(snn)
+    try:
+        known = _KNOWN.get(snn)
+        if known is None or not known.fits(snn):
+            known = _KNOWN[snn] = _Known(snn)
+    except torch.OutOfMemoryError:  # what is kept takes as much memory as the weights
+        _KNOWN.pop(snn, None)
+        return {}
     return known.convolutions
+
+
+def _layers(snn: nn.Module) -> Iterator[tuple[str, Any]]:
+    return ((name, module) for name, module in snn.named_modules() if isinstance(module, (nn.Linear, _ConvNd)))
 
 
 def _settings(snn: nn.Module) -> list[tuple[Any, ...]]:
     return [
-        (name, type(module), *(getattr(module, setting, None) for setting in SETTINGS), bool(module._forward_hooks))
-        for name, module in snn.named_modules()
+        (name, type(module), *(repr(getattr(module, setting, None)) for setting in SETTINGS))
+        for name, module in _layers(snn)
     ]
+
+
+def _weights(snn: nn.Module) -> list[Tensor]:
+    """The weights and biases of its layers, which may be parameters or buffers."""
+    both = ((module.weight, module.bias) for _, module in _layers(snn))
+    return [one.detach() for pair in both for one in pair if isinstance(one, Tensor)]
 
 
 def _kind(x: Tensor) -> tuple[Any, ...]:

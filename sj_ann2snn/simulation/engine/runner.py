@@ -46,7 +46,7 @@ class Runner:
         dtype: Dtype of the weights and inputs of the layers behind the first neuron; None for the network's own.
         shortcuts: Let layers use faster implementations, which propagate no gradients.
         channels_last: Store images as channels_last, unless a layer forbids it.
-        device: Where they are; a CPU by default.
+        device: The network's; a CPU by default.
         guard: Looks for NaN and infinite values; runners of one network share it.
         convolutions: See `Packing`.
     """

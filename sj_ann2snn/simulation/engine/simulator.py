@@ -28,6 +28,7 @@ from .expectation import expected_elements
 from .flow import Flow
 from .non_finite import Guard, explain_non_finite
 from .own_copies import left_as_it_was, own_copies
+from .packers import packers_for
 from .precision import check_precision, likes_channels_last, product_precision, type_of_products
 from .remembered import remembered_convolutions
 from .runner import Runner
@@ -68,7 +69,8 @@ class Simulator:
         self._guard = Guard(snn)
         self._template: Any = None if self.flow is None else open_nodes(_output_of(self.flow.graph))[1]
         self._runners: list[Runner] = []
-        remembers = self.device.type != "cpu" and self.flow is not None
+        packs = self.flow is not None and self.flow.copyable and not type_of_products(self.precision)
+        remembers = packs and self.device.type != "cpu" and packers_for(self.device) is not None
         self._convolutions = remembered_convolutions(snn) if remembers else {}
         self._stop = threading.Event()
 

@@ -126,9 +126,10 @@ def convolve(  # type: ignore[no-untyped-def]
     corner = codes + sample.to(tl.int64) * (HEIGHT * COLUMNS * INPUTS)
     out_at, added_at = out + here, added + here
     for _ in range(steps):
-        lowest = tl.full((BLOCK_PLACES, BLOCK_OUTPUTS), 0, tl.int32)
-        middle = tl.full((BLOCK_PLACES, BLOCK_OUTPUTS), 0, tl.int32)
-        highest = tl.full((BLOCK_PLACES, BLOCK_OUTPUTS), 0, tl.int32)
+        sum_0 = tl.full((BLOCK_PLACES, BLOCK_OUTPUTS), 0, tl.int32)
+        sum_1 = tl.full((BLOCK_PLACES, BLOCK_OUTPUTS), 0, tl.int32)
+        sum_2 = tl.full((BLOCK_PLACES, BLOCK_OUTPUTS), 0, tl.int32)
+        sum_3 = tl.full((BLOCK_PLACES, BLOCK_OUTPUTS), 0, tl.int32)
         for first in range(0, ALL_TERMS, BLOCK_TERMS):
             term = first + tl.arange(0, BLOCK_TERMS)
             tap = term // INPUTS
@@ -140,16 +141,20 @@ def convolve(  # type: ignore[no-untyped-def]
             at = (row * COLUMNS + column) * INPUTS + (term % INPUTS)[None, :]
             x = tl.load(corner[:, None] + at, mask=known, other=0)
             w_at = weights + output[None, :] * ALL_TERMS + term[:, None]
-            lowest = tl.dot(x, tl.load(w_at), lowest, out_dtype=tl.int32)
+            sum_0 = tl.dot(x, tl.load(w_at), sum_0, out_dtype=tl.int32)
             if DIGITS > 1:
-                middle = tl.dot(x, tl.load(w_at + ALL_OUTPUTS * ALL_TERMS), middle, out_dtype=tl.int32)
+                sum_1 = tl.dot(x, tl.load(w_at + ALL_OUTPUTS * ALL_TERMS), sum_1, out_dtype=tl.int32)
             if DIGITS > 2:
-                highest = tl.dot(x, tl.load(w_at + 2 * ALL_OUTPUTS * ALL_TERMS), highest, out_dtype=tl.int32)
-        total = lowest
+                sum_2 = tl.dot(x, tl.load(w_at + 2 * ALL_OUTPUTS * ALL_TERMS), sum_2, out_dtype=tl.int32)
+            if DIGITS > 3:
+                sum_3 = tl.dot(x, tl.load(w_at + 3 * ALL_OUTPUTS * ALL_TERMS), sum_3, out_dtype=tl.int32)
+        total = sum_0
         if DIGITS > 1:
-            total += middle * 256
+            total += sum_1 * 256
         if DIGITS > 2:
-            total += highest * 65536
+            total += sum_2 * 65536
+        if DIGITS > 3:
+            total += sum_3 * 16777216
         current = total.to(tl.float32) * unit[None, :] + constant[None, :]
         if KIND == NUMBERS:
             current += tl.load(added_at, mask=inside, other=0.0)

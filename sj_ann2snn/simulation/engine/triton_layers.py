@@ -9,24 +9,27 @@ import functools
 import importlib
 import importlib.util
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...compat import layer
-from ...layers import IntegerIF
+from ...layers import CumulativeMaxPool, IntegerIF
 from ...support.exact_sums import averaged_by_halves, exact_grid
 from ...support.shapes import pair
+from .loops import BOUNDED
 from .packed import Codes, channels_innermost
 from .packed_convolutions import sums_are_exact
-from .packed_layers import is_watched, pooling
+from .packed_layers import is_watched, limits, no_limits, pooling, potential_of
 
 __all__ = [
+    "KERNELS",
     "TritonConvolution",
     "average_codes",
     "can_be_coded",
     "fire_codes",
+    "passes_trial",
     "pool_codes",
     "triton_convolution",
     "triton_works",
@@ -35,7 +38,8 @@ __all__ = [
 BASE = 256
 """Of the digits of weights: a digit is a byte."""
 
-MOST_DIGITS = 3
+MOST_DIGITS = 4
+"""Of integers of 25 bits: 24 and a sign."""
 
 PLACES, OUTPUTS, TERMS = 64, 64, 64
 """Positions, outputs and terms of a sum in a block of a product, at most."""
@@ -53,7 +57,7 @@ FIRE_BLOCK, POOL_BLOCK = 1024, 2048
 """Neurons, and inputs of a pool, in a block."""
 
 KERNELS = "bytes on the device"
-"""The loop of every layer, for `bench`."""
+"""The name of all of them, for `bench`."""
 
 COMPUTE_CAPABILITY = (8, 0)
 """From which on tensor cores multiply bytes as the kernels do."""
@@ -63,21 +67,39 @@ def triton_works(device: torch.device) -> bool:
     """True if the kernels run on that device."""
     if device.type != "cuda" or torch.version.cuda is None:
         return False
-    return _works(torch.cuda.current_device() if device.index is None else device.index)
+    try:
+        return _kernels_run(torch.cuda.current_device() if device.index is None else device.index)
+    except torch.OutOfMemoryError:  # which says nothing of the next time
+        return False
 
 
 @functools.cache
-def _works(index: int) -> bool:
+def _kernels_run(index: int) -> bool:
     if importlib.util.find_spec("triton") is None or torch.cuda.get_device_capability(index) < COMPUTE_CAPABILITY:
         return False
-    device = torch.device("cuda", index)
-    neuron = nn.Module()
-    neuron.v, neuron.v_threshold = 0.5, 1.0  # type: ignore[assignment]
-    try:  # Triton compiles C on its way, and other versions of it may refuse the kernels
-        spikes = fire_codes(neuron, torch.full((2, 1, 8), 0.5, device=device))
-        return spikes.codes.flatten().tolist() == [1] * 8 + [0] * 8
+    with torch.cuda.device(index):
+        return passes_trial(torch.device("cuda"))
+
+
+def passes_trial(device: torch.device) -> bool:
+    """True if each kernel gives the right spikes there. Triton compiles C on its way, which needs a compiler, and other
+    versions of it may refuse the kernels."""
+    conv, neurons = nn.Conv2d(8, 8, 1, bias=False), [IntegerIF(torch.ones(1)).to(device) for _ in range(2)]
+    nn.init.dirac_(conv.weight)
+    currents = torch.full((2, 1, 8, 2, 2), 0.5, dtype=torch.float32, device=device)
+    try:
+        convolution = triton_convolution(conv.to(device))
+        spikes = fire_codes(neurons[0], currents)
+        if spikes is None or convolution is None:
+            return False
+        pooled, passed = pool_codes(CumulativeMaxPool(2, 2), spikes), convolution(spikes, neuron=neurons[1])
+    except torch.OutOfMemoryError:
+        raise
     except Exception:
         return False
+    if pooled is None or not isinstance(passed, Codes):
+        return False
+    return [int(found.codes.sum()) for found in (spikes, pooled, passed)] == [32, 8, 32]
 
 
 def can_be_coded(x_seq: Tensor) -> bool:
@@ -85,29 +107,41 @@ def can_be_coded(x_seq: Tensor) -> bool:
     return x_seq.dtype == torch.float32 and x_seq.dim() in (3, 5) and x_seq.numel() > 0
 
 
-def fire_codes(neuron: Any, x_seq: Tensor) -> Codes:
+def fire_codes(neuron: Any, x_seq: Tensor, initial: Tensor | None = None) -> Codes | None:
     """The spikes of a neuron for the currents ``[T, N, C, ...]``, which may be one step repeated.
 
     Args:
         neuron: An IF neuron of SpikingJelly's or one of integers, see `fires_packed`.
         x_seq: The currents.
+        initial: The neuron's initial potential; it has none yet.
+
+    Returns:
+        None if Triton refuses the kernel; the neuron is as it was then.
     """
-    steps = x_seq.shape[0]
+    steps, channels = x_seq.shape[0], x_seq.shape[2]
     same = x_seq.stride(0) == 0
     currents = channels_innermost(x_seq[:1] if same else x_seq, 2)
-    potential = _potential_of(neuron, x_seq.shape[1:], x_seq.device)
+    potential = _charged_with(initial, potential_of(neuron, x_seq.shape[1:], x_seq.device))
     codes = torch.empty(steps, *currents.shape[1:], dtype=torch.int8, device=x_seq.device)
-    neurons = potential.numel()
-    found = _limits(neuron, x_seq.shape[2], x_seq.device)
-    arguments = currents, 0 if same else neurons, potential, found.thresholds, codes, neurons, steps, *found.ends
-    constants = {"CHANNELS": x_seq.shape[2], "BOUNDED": found.bounded, "BLOCK": FIRE_BLOCK}
-    _launch("fire", (math.ceil(neurons / FIRE_BLOCK),), codes, *arguments, **constants)
+    neurons, fires = potential.numel(), limits(neuron, channels, x_seq.device)
+    arguments = currents, 0 if same else neurons, potential, fires.thresholds, codes, neurons, steps
+    constants = {"CHANNELS": channels, "BOUNDED": fires.fires == BOUNDED, "BLOCK": FIRE_BLOCK}
+    blocks = math.ceil(neurons / FIRE_BLOCK)
+    if not _launch("fire", (blocks,), codes, *arguments, *map(float, fires.ends), **constants):
+        return None
     neuron.v = potential.movedim(-1, 1)
     return Codes(codes)
 
 
+def _charged_with(initial: Tensor | None, potential: Tensor) -> Tensor:
+    """The potentials ``[N, ..., C]`` with the initial ones ``[C, ...]`` added."""
+    if initial is not None:
+        potential += initial.expand(potential.movedim(-1, 1).shape[1:]).movedim(0, -1)
+    return potential
+
+
 def pool_codes(pool: Any, spikes: Codes) -> Codes | None:
-    """The output of a cumulative max pool."""
+    """The output of a cumulative max pool; None if no window fits in, or if Triton refuses the kernel."""
     found = pooling(pool, spikes.shape, spikes.codes.device)
     if found is None:
         return None
@@ -118,7 +152,8 @@ def pool_codes(pool: Any, spikes: Codes) -> Codes | None:
     block = max(1, POOL_BLOCK // window)
     arrays = spikes.codes, found.total, found.emitted, out
     blocks = math.ceil(out[0].numel() / block)
-    _launch("pool", (blocks,), out, *arrays, steps, samples, *sizes, WINDOW=window, BLOCK=block)
+    if not _launch("pool", (blocks,), out, *arrays, steps, samples, *sizes, WINDOW=window, BLOCK=block):
+        return None
     found.total.add_(spikes.codes.sum(0, dtype=found.total.dtype))
     found.leave(pool)
     return Codes(out, spikes.unit)
@@ -213,7 +248,6 @@ class TritonConvolution:
     ) -> None:
         _, self._outputs, self._inputs, *self._window = digits.shape
         self._grid, self._bias, self._geometry = grid, bias, geometry
-        self._is_refused = False
         self.digits = len(digits)
         """Of every weight."""
         self._dimensions = module.weight.dim() - 2  # type: ignore[operator]
@@ -247,23 +281,6 @@ class TritonConvolution:
         Returns:
             None if this does not apply.
         """
-        if self._is_refused:
-            return None
-        try:
-            return self._computed(spikes, addend, factors, neuron, initial)
-        except Refused:
-            self._is_refused = True
-            return None
-
-    def _computed(
-        self,
-        spikes: Codes,
-        addend: Codes | Tensor | None,
-        factors: Tensor | None,
-        neuron: Any,
-        initial: Tensor | None,
-    ) -> Codes | Tensor | None:
-        """The same, as long as the device takes the kernels."""
         steps, samples, inputs, *places = spikes.shape
         if inputs != self._inputs or len(places) != self._dimensions:
             return None
@@ -281,15 +298,13 @@ class TritonConvolution:
         if neuron is not None and self._is_small(samples * math.prod(size), FEW_OUTPUTS, spikes.codes.device):
             # Too few neurons to keep the device busy while time passes: first the currents of all steps at once.
             currents = self._run(spikes, addend, factors, (height, columns), size, shape)
-            return self._charged(neuron, currents, initial)
+            return None if currents is None else fire_codes(neuron, currents.movedim(-1, 2), initial)
         potential = None
         if neuron is not None:
-            potential = _potential_of(neuron, shape[1:], spikes.codes.device)
-            if initial is not None:
-                potential += initial.expand(shape[2:]).movedim(0, -1)
+            potential = _charged_with(initial, potential_of(neuron, shape[1:], spikes.codes.device))
         out = self._run(spikes, addend, factors, (height, columns), size, shape, neuron, potential)
-        if potential is None:
-            return out.movedim(-1, 2)
+        if potential is None or out is None:
+            return None if out is None else out.movedim(-1, 2)
         neuron.v = potential.movedim(-1, 1)
         return Codes(out)
 
@@ -297,14 +312,6 @@ class TritonConvolution:
         """True if blocks of so many outputs do not keep the device busy."""
         blocks = math.ceil(places / PLACES) * math.ceil(self._outputs / min(outputs, self._block_outputs))
         return blocks < FULL * _multiprocessors(device)
-
-    @staticmethod
-    def _charged(neuron: Any, currents: Tensor, initial: Tensor | None) -> Codes:
-        """The spikes of neurons for the currents ``[T, N, ..., C]``."""
-        if initial is not None:
-            shape = currents.movedim(-1, 2).shape[1:]
-            neuron.v = _potential_of(neuron, shape, currents.device).movedim(-1, 1) + initial
-        return fire_codes(neuron, currents.movedim(-1, 2))
 
     def _run(
         self,
@@ -316,83 +323,48 @@ class TritonConvolution:
         shape: tuple[int, ...],
         neuron: Any = None,
         potential: Tensor | None = None,
-    ) -> Tensor:
-        """Call the kernel; without a neuron, all steps at once, as if they were samples."""
+    ) -> Tensor | None:
+        """Call the kernel; without a neuron, all steps at once, as if they were samples. None if Triton refuses it."""
         from .triton_kernels import NOTHING, NUMBERS, SPIKES
 
         steps, samples = shape[:2] if neuron is not None else (1, shape[0] * shape[1])
         kind, added, scale = NOTHING, self._bias, self._bias
         if isinstance(addend, Codes):
-            kind, added = SPIKES, addend.codes
-            scale = self._bias.new_ones(self._outputs) if factors is None else factors
-            scale = scale * addend.unit
+            assert factors is not None
+            assert addend.unit == 1.0  # products are exact: a device may round a product and a sum together
+            kind, added, scale = SPIKES, addend.codes, factors
         elif addend is not None:
             kind, added = NUMBERS, channels_innermost(addend, 2)
         dtype = torch.float32 if neuron is None else torch.int8
         out = torch.empty(*shape[:2], *shape[3:], self._outputs, dtype=dtype, device=spikes.codes.device)
         grid = (self._grid * spikes.unit).contiguous()
         count = samples * math.prod(size)
-        found = _Limits(self._bias, (0.0, 0.0), False)
-        if neuron is not None:
-            found = _limits(neuron, self._outputs, out.device)
+        fires = no_limits() if neuron is None else limits(neuron, self._outputs, out.device)
         few = self._is_small(count, self._block_outputs, out.device)
         block = min(self._block_outputs, FEW_OUTPUTS) if few else self._block_outputs
-        _launch(
+        launched = _launch(
             "convolve",
             (math.ceil(count / PLACES), math.ceil(self._outputs / block)),
             out,
             *(spikes.codes, self._weights, grid, self._bias, added, scale),
             self._bias if potential is None else potential,
-            found.thresholds,
+            self._bias if neuron is None else fires.thresholds,
             out,
             steps,
             samples,
-            *found.ends,
+            *map(float, fires.ends),
             *(self._inputs, self._outputs, *places, *size, *self._window, *self._geometry),
             DIGITS=self.digits,
             ALL_OUTPUTS=self._weights.shape[1],
             ALL_TERMS=self._weights.shape[2],
             KIND=kind.value,
             FIRES=neuron is not None,
-            BOUNDED=found.bounded,
+            BOUNDED=fires.fires == BOUNDED,
             BLOCK_PLACES=PLACES,
             BLOCK_OUTPUTS=block,
             BLOCK_TERMS=self._block_terms,
         )
-        return out
-
-
-def _potential_of(neuron: Any, shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """A neuron's membrane potential for currents of the `shape` ``(N, C, ...)``, channels innermost: memory of its own
-    that may be written to."""
-    v = neuron.v
-    if isinstance(v, Tensor) and v.shape == shape:
-        return channels_innermost(v, 1)
-    if isinstance(neuron, IntegerIF):
-        return neuron.potential.expand(shape).movedim(1, -1).contiguous().clone()
-    samples, channels, *places = shape
-    start = float(v) if isinstance(v, (int, float)) else 0.0
-    return torch.full((samples, *places, channels), start, device=device)
-
-
-class _Limits(NamedTuple):
-    """Where the neurons of a layer fire, ``[channels]``, and where their potentials end if they are bounded."""
-
-    thresholds: Tensor
-    ends: tuple[float, float]
-    bounded: bool
-
-
-def _limits(neuron: Any, channels: int, device: torch.device) -> _Limits:
-    if isinstance(neuron, IntegerIF):
-        thresholds = neuron.threshold.reshape(-1).expand(channels).contiguous()
-        return _Limits(thresholds, (float(neuron.low), float(neuron.high)), True)
-    return _Limits(_repeated(float(neuron.v_threshold), channels, device), (0.0, 0.0), False)
-
-
-@functools.lru_cache(maxsize=256)
-def _repeated(number: float, times: int, device: torch.device) -> Tensor:
-    return torch.full((times,), number, device=device)
+        return out if launched else None
 
 
 @functools.cache
@@ -400,21 +372,17 @@ def _multiprocessors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
 
 
-class Refused(Exception):  # noqa: N818 - always caught
-    """Triton cannot compile a kernel for this device, as where it has too little memory for a block."""
-
-
-def _launch(kernel: str, blocks: tuple[int, ...], on: Tensor, *arguments: Any, **constants: Any) -> None:
-    """Start a kernel on the device of a tensor.
-
-    Raises:
-        Refused: Triton cannot compile it.
-    """
+def _launch(kernel: str, blocks: tuple[int, ...], on: Tensor, *arguments: Any, **constants: Any) -> bool:
+    """Start a kernel on the device of a tensor; False if Triton cannot compile it for this device, as where it has too
+    little memory for a block."""
     from triton.errors import TritonError
 
     kernels = importlib.import_module(".triton_kernels", __package__)
     with torch.cuda.device_of(on):  # type: ignore[no-untyped-call]
         try:
             getattr(kernels, kernel)[blocks](*arguments, **constants)
-        except TritonError as error:
-            raise Refused(str(error)) from error
+        except torch.OutOfMemoryError:
+            raise
+        except (TritonError, RuntimeError):  # passes of the compiler raise the latter
+            return False
+    return True

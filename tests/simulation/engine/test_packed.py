@@ -472,3 +472,17 @@ def test_the_choice_between_the_loops_changes_nothing(x: Tensor, monkeypatch: py
     for rate in (0.0, 1.0):
         monkeypatch.setattr(packed_convolutions, "_crossover", lambda *_, rate=rate: rate)
         assert relative_error(simulate(snn, x, 9), wanted) < 1e-6
+
+
+def test_the_default_dtype_may_be_another() -> None:
+    ann = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 4)
+    )
+    data = torch.rand(5, 3, 10, 10)
+    snn = Converter([data], initial_potential=0.5, progress=False)(ann.eval())
+    wanted = simulate(snn, data, T=9)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(simulate(snn, data, T=9), wanted)
+    finally:
+        torch.set_default_dtype(torch.float32)

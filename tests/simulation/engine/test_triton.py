@@ -101,7 +101,6 @@ def test_convolutions(
         (None, None, initial, late),
         (numbers, None, None, currents + numbers),
         (codes(shortcut), factors, None, scaled),
-        (codes(shortcut / 4, 0.25), factors * 4, None, scaled),
     ):
         neuron = Neuron()
         found: Any = layer(codes(x), addend, scale, neuron, start)
@@ -135,6 +134,19 @@ def test_neurons_of_integers(few: bool, bits: int, monkeypatch: pytest.MonkeyPat
     assert torch.equal(found.unpacked(), wanted)
     assert torch.equal(mine.v, other.v)  # type: ignore[arg-type]
     assert bits == 25 or bool((currents.abs() > mine.high).any()), "nothing saturates"
+
+
+def test_weights_of_four_digits() -> None:
+    """A weight that makes up nearly the whole of its sum has 24 significant digits in it."""
+    conv = nn.Conv2d(4, 3, 1, bias=False)
+    nn.init.constant_(conv.weight, 2**-24)
+    conv.weight.data[:, 1] = 1 - 2**-22
+    layer = triton_layers.triton_convolution(conv)
+    assert layer is not None
+    assert layer.digits == 4
+    x = random_spikes(4, 3, 3, rate=0.6)
+    currents = conv(x.flatten(0, 1)).detach().unflatten(0, (STEPS, SAMPLES))
+    assert torch.equal(layer(codes(x)), currents)  # type: ignore[arg-type]
 
 
 def test_linear_layers() -> None:
@@ -184,10 +196,25 @@ class Residual(nn.Module):
         return y
 
 
+class Averaged(nn.Module):
+    """The average pool's counts are scaled where they meet the convolution's currents."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.pool, self.relu = nn.Conv2d(6, 6, 2, stride=2), nn.AvgPool2d(2), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.relu(self.conv(x) + self.pool(x))
+        return y
+
+
 NETWORKS: dict[str, Callable[[], nn.Sequential]] = {
     "sums": lambda: nn.Sequential(
         nn.Conv2d(3, 6, 3), nn.ReLU(), Residual(), nn.AvgPool2d(2), nn.Conv2d(6, 9, 2), nn.ReLU(),
         nn.Flatten(), nn.Linear(36, 4),
+    ),
+    "averages": lambda: nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.ReLU(), Averaged(), nn.Flatten(), nn.Linear(54, 4), nn.ReLU(), nn.Linear(4, 4)
     ),
     "pools": lambda: nn.Sequential(
         nn.Conv2d(3, 6, 3), nn.ReLU(), nn.MaxPool2d(3, 2, 1), nn.Conv2d(6, 9, 2), nn.ReLU(), nn.Flatten(),
@@ -206,26 +233,24 @@ def test_networks(network: str, options: dict[str, Any], monkeypatch: pytest.Mon
     snn = Converter([x], mode="99.9%", progress=False, **options)(ann)
     monkeypatch.setattr(runner, "packers_for", lambda device: None)
     numbers = simulate(snn, x, T=12)
-    counted = evaluate(snn, [(x, torch.zeros(3).long())], T=12, progress=False).spikes_over_time
+    data = [(x, torch.zeros(3).long())]
+    counted = evaluate(snn, data, T=12, progress=False).spikes_over_time
+    early = evaluate(snn, data, T=12, early_exit=0.05, progress=False)
     monkeypatch.setattr(runner, "packers_for", lambda device: BYTES)
     calls: list[str] = []
     launch = triton_layers._launch
 
-    def noted(kernel: str, *arguments: Any, **constants: Any) -> None:
+    def noted(kernel: str, *arguments: Any, **constants: Any) -> bool:
         calls.append(kernel)
-        launch(kernel, *arguments, **constants)
+        return launch(kernel, *arguments, **constants)
 
     monkeypatch.setattr(triton_layers, "_launch", noted)
     assert torch.equal(simulate(snn, x, T=12), numbers)
     assert {"convolve", "fire", *(["pool"] if network == "pools" else [])} == set(calls)
-    assert evaluate(snn, [(x, torch.zeros(3).long())], T=12, progress=False).spikes_over_time == counted
-
-
-def all_digits() -> nn.Linear:
-    """An exact sum whose integers have four digits."""
-    linear = nn.Linear(1, 4, bias=False)
-    nn.init.constant_(linear.weight, 1 - 2**-24)
-    return linear
+    assert evaluate(snn, data, T=12, progress=False).spikes_over_time == counted
+    stopped = evaluate(snn, data, T=12, early_exit=0.05, progress=False)
+    assert stopped.steps_per_sample == early.steps_per_sample < 12
+    assert stopped.spikes_over_time == early.spikes_over_time
 
 
 @pytest.mark.parametrize(
@@ -236,7 +261,6 @@ def all_digits() -> nn.Linear:
         round_to_grid(nn.Conv2d(16, 16, 3, padding="same")),
         round_to_grid(nn.Conv2d(16, 16, 3, padding=1, padding_mode="circular")),
         round_to_grid(nn.Conv2d(16, 16, 3).double()),
-        all_digits(),
         nn.ReLU(),
     ],
     ids=str,
@@ -253,21 +277,44 @@ def test_layers_of_another_size_are_left_to_torch() -> None:
     assert layer(codes(random_spikes(4, 4, 4)), torch.zeros(1)) is None
 
 
-def test_what_triton_cannot_compile_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    from triton.runtime.errors import OutOfResources
+class Refusing:
+    """A kernel that the device has too little memory for."""
 
-    class Kernel:
+    def __getitem__(self, blocks: Any) -> Any:
+        from triton.runtime.errors import OutOfResources
+
+        raise OutOfResources(300_000, 232_448, "shared memory")
+
+
+@pytest.mark.parametrize("kernel", ["fire", "convolve", "pool"])
+def test_what_triton_cannot_compile_is_left_to_torch(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(1)
+    ann, x = NETWORKS["pools"]().eval(), torch.rand(3, 3, 8, 8)
+    snn = Converter([x], mode="99.9%", initial_potential=0.5, progress=False)(ann)
+    monkeypatch.setattr(runner, "packers_for", lambda device: None)
+    numbers = simulate(snn, x, T=9)
+    monkeypatch.setattr(runner, "packers_for", lambda device: BYTES)
+    monkeypatch.setattr(importlib.import_module(KERNELS), kernel, Refusing())
+    assert torch.equal(simulate(snn, x, T=9), numbers)
+
+
+def test_the_trial_of_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    assert triton_layers.passes_trial(cpu)
+    for kernel in ("fire", "convolve", "pool"):
+        with monkeypatch.context() as patch:
+            patch.setattr(importlib.import_module(KERNELS), kernel, Refusing())
+            assert not triton_layers.passes_trial(cpu)
+
+
+def test_other_failures_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Exhausted:
         def __getitem__(self, blocks: Any) -> Any:
-            raise OutOfResources(300_000, 232_448, "shared memory")
+            raise torch.OutOfMemoryError("no memory left")
 
-    x, neuron = codes(random_spikes(4, 4, 4)), Neuron()
-    layer = triton_layers.triton_convolution(round_to_grid(nn.Conv2d(4, 4, 3)))
-    assert layer is not None
-    with monkeypatch.context() as patch:
-        patch.setattr(importlib.import_module(KERNELS), "convolve", Kernel())
-        assert layer(x, neuron=neuron) is None
-    assert neuron.v == 0.0
-    assert layer(x, neuron=neuron) is None, "it tries once"
+    monkeypatch.setattr(importlib.import_module(KERNELS), "fire", Exhausted())
+    with pytest.raises(torch.OutOfMemoryError, match="no memory left"):
+        triton_layers.fire_codes(Neuron(), torch.rand(2, 1, 4))
 
 
 def test_a_cpu_has_no_kernels() -> None:
@@ -285,7 +332,14 @@ def test_convolutions_are_remembered_until_something_changes() -> None:
     assert changed is not known
     assert remembered_convolutions(snn) is changed
     conv.padding = (1, 1)
-    assert remembered_convolutions(snn) is not changed
+    padded = remembered_convolutions(snn)
+    assert padded is not changed
+    weight = conv.weight.detach().clone()
+    del conv.weight
+    conv.register_buffer("weight", weight)
+    buffers = remembered_convolutions(snn)
+    conv.weight.mul_(2)
+    assert remembered_convolutions(snn) is not buffers
     assert remembered_convolutions(nn.ReLU()) == {}
 
 
