@@ -19,8 +19,7 @@ def all_finite(x: Tensor) -> bool:
     """
     if not (x.is_floating_point() or x.is_complex()):
         return True
-    # If the sum is finite, so are all values. If it is not, it may also have overflowed, so check the values.
-    if cmath.isfinite(x.sum(dtype=torch.float32 if x.dtype.itemsize < 4 else None).item()):
+    if cmath.isfinite(_sum(x).item()):
         return True
     return bool(torch.isfinite(x).all())
 
@@ -33,14 +32,20 @@ def all_are_finite(xs: Iterable[Tensor]) -> bool:
 
     A device is waited for once, not for every tensor.
     """
-    all_of_them = list(xs)
-    real = [x for x in all_of_them if x.is_floating_point() and x.device.type != "cpu"]
-    if len({x.device for x in real}) == 1:
-        sums = torch.stack([x.sum(dtype=torch.float32 if x.dtype.itemsize < 4 else None).double() for x in real])
+    elsewhere: list[Tensor] = []
+    others: list[Tensor] = []
+    for x in xs:
+        (elsewhere if x.is_floating_point() and x.device.type != "cpu" else others).append(x)
+    if len({x.device for x in elsewhere}) == 1:
+        sums = torch.stack([_sum(x).double() for x in elsewhere])
         if bool(torch.isfinite(sums).all()):
-            seen = set(map(id, real))
-            all_of_them = [x for x in all_of_them if id(x) not in seen]
-    return all(map(all_finite, all_of_them))
+            elsewhere = []
+    return all(map(all_finite, (*elsewhere, *others)))
+
+
+def _sum(x: Tensor) -> Tensor:
+    """The sum, which is finite only if all values are; it may also have overflowed."""
+    return x.sum(dtype=torch.float32 if x.dtype.itemsize < 4 else None)
 
 
 def kind_of(x: Tensor) -> str:

@@ -56,6 +56,23 @@ def pair(size: Any) -> tuple[int, int]:
     return height, width
 
 
+def windows_along(length: int, window: int, stride: int, padding: int = 0, dilation: int = 1) -> int:
+    """How many windows of a convolution or a pool lie side by side along a dimension of space; less than one if none
+    fits in.
+
+    >>> windows_along(8, 3, stride=2), windows_along(8, 3, stride=1, padding=1), windows_along(8, 3, 1, dilation=2)
+    (3, 8, 4)
+
+    Args:
+        length: Of the dimension.
+        window: How many positions a window takes.
+        stride: From one window to the next.
+        padding: Positions added at either end.
+        dilation: From one position of a window to the next.
+    """
+    return (length + 2 * padding - dilation * (window - 1) - 1) // stride + 1
+
+
 def along(spatial: int, size: int | Sequence[int]) -> tuple[int, ...]:
     """A size for each dimension of space, as torch's layers take them.
 

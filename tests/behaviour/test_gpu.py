@@ -14,7 +14,7 @@ from sj_ann2snn.compat import NEURONS_TAKE_BACKEND, reset_net
 from sj_ann2snn.simulation.engine import runner
 from sj_ann2snn.simulation.engine.packers import packers_for
 
-from ..helpers.networks import convert, relative_error
+from ..helpers.networks import Residual, convert, relative_error
 
 pytestmark = pytest.mark.gpu
 
@@ -82,16 +82,6 @@ def test_the_same_spikes_as_the_loop_by_hand_on_the_gpu() -> None:
     by_hand = torch.stack([snn(data) for _ in range(50)]).mean(0)
     reset_net(snn)
     assert relative_error(simulate(snn, data, T=50), by_hand) < 0.01
-
-
-class Residual(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first, self.second = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
-        self.inside, self.outside = nn.ReLU(), nn.ReLU()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.outside(self.second(self.inside(self.first(x))) + x)
 
 
 @pytest.mark.parametrize("samples", [3, 400])

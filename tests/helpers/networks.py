@@ -26,6 +26,7 @@ from sj_ann2snn import (
 __all__ = [
     "Graded",
     "GradedMaker",
+    "Residual",
     "StepBiases",
     "Written",
     "convert",
@@ -54,6 +55,19 @@ class Written(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         return self.written(self, x)
+
+
+class Residual(nn.Module):
+    """Two 3×3 convolutions and a shortcut around them."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
+        self.inside, self.outside = nn.ReLU(), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.outside(self.second(self.inside(self.first(x))) + x)
+        return y
 
 
 class StepBiases(Correction):

@@ -16,6 +16,7 @@ from ...compat import layer
 from ...layers import InPlaceNeuron
 from ...support.compiled import compiled_loop
 from ...support.exact_sums import Range, exact_grid
+from ...support.shapes import windows_along
 from .level_layers import charging
 from .loops import BITS, FLOAT, SHORT
 from .packed import Levels, channels_innermost, flat
@@ -130,7 +131,7 @@ class LevelConvolution:
             return None
         height, columns = places
         down, across, above, before = self._geometry
-        size = (height + 2 * above - window[0]) // down + 1, (columns + 2 * before - window[1]) // across + 1
+        size = windows_along(height, window[0], down, above), windows_along(columns, window[1], across, before)
         if min(size) < 1:
             return None  # the module raises the error
         if not (always or _is_faster(tuple(self._weight.shape), self._geometry, height, columns)):

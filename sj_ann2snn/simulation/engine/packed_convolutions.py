@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ...compat import layer
 from ...support.compiled import compiled_loop
 from ...support.exact_sums import exact_grid, largest_sums
+from ...support.shapes import windows_along
 from .loops import BITS, FLOAT, SHORT
 from .packed import PackedBits, PackedCounts, PackedSpikes, channels_innermost, flat, widest
 from .packed_layers import is_watched, limits, no_limits, potential_of
@@ -199,7 +200,7 @@ class PackedConvolution:
             return None
         height, columns = places or (1, 1)
         down, across, above, before = self._geometry
-        size = (height + 2 * above - window[0]) // down + 1, (columns + 2 * before - window[1]) // across + 1
+        size = windows_along(height, window[0], down, above), windows_along(columns, window[1], across, before)
         if min(size) < 1:
             return None  # the module raises the error
         shape = (steps, samples, outputs, *(size if places else ()))
@@ -211,9 +212,7 @@ class PackedConvolution:
             potential, found = NONE, no_limits()
             out = torch.empty(steps, samples, *shape[3:], outputs, dtype=torch.float32)
         else:
-            potential, found = potential_of(neuron, shape[1:]), limits(neuron, outputs)
-            if initial is not None:
-                potential += initial.expand(shape[2:]).movedim(0, -1)
+            potential, found = potential_of(neuron, shape[1:], initial), limits(neuron, outputs)
             out = torch.empty(steps, samples, *shape[3:], outputs // BITS, dtype=torch.uint8)
         shapes = (steps, samples, inputs, outputs, height, columns, *size, *window, *self._geometry, spikes.planes)
         behind = tuple(map(flat, (added, scale, potential, found.thresholds, out)))

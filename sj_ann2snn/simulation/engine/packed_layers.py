@@ -14,7 +14,7 @@ from ...compat import is_plain_if, layer
 from ...layers import CumulativeMaxPool, IntegerIF
 from ...support.compiled import compiled_loop
 from ...support.exact_sums import averaged_by_halves
-from ...support.shapes import pair
+from ...support.shapes import pair, windows_along
 from .loops import BITS, BOUNDED, FREE, SILENT
 from .packed import PackedCounts, PackedSpikes, channels_innermost, flat, widest
 
@@ -63,9 +63,18 @@ def fire_packed(neuron: Any, x_seq: Tensor) -> PackedSpikes:
     return PackedSpikes(bits)
 
 
-def potential_of(neuron: Any, shape: tuple[int, ...], device: torch.device | None = None) -> Tensor:
+def potential_of(
+    neuron: Any, shape: tuple[int, ...], initial: Tensor | None = None, device: torch.device | None = None
+) -> Tensor:
     """A neuron's membrane potential for currents of the `shape` ``(N, C, ...)``, channels innermost: memory of its own
-    that may be written to, on a `device`."""
+    that may be written to, on a `device`. An `initial` potential ``(C, ...)`` is added."""
+    potential = _potential(neuron, shape, device)
+    if initial is not None:
+        potential += initial.expand(shape[1:]).movedim(0, -1)
+    return potential
+
+
+def _potential(neuron: Any, shape: tuple[int, ...], device: torch.device | None) -> Tensor:
     v = neuron.v
     if isinstance(v, Tensor) and v.shape == shape:
         return channels_innermost(v, 1)
@@ -167,8 +176,8 @@ def pooling(pool: Any, shape: tuple[int, ...], device: torch.device | None = Non
     steps, samples, channels, height, columns = shape
     window, stride, padding = pair(pool.kernel_size), pair(pool.stride), pair(pool.padding)
     size = (
-        (height + 2 * padding[0] - window[0]) // stride[0] + 1,
-        (columns + 2 * padding[1] - window[1]) // stride[1] + 1,
+        windows_along(height, window[0], stride[0], padding[0]),
+        windows_along(columns, window[1], stride[1], padding[1]),
     )
     if min(size) < 1:
         return None  # the module raises the error
@@ -212,7 +221,7 @@ def average_packed(pool: Any, spikes: PackedSpikes) -> PackedCounts | None:
     if len(places) != 2:
         return None
     window, stride = pair(pool.kernel_size), pair(pool.stride)
-    size = [(length - part) // step + 1 for length, part, step in zip(places, window, stride, strict=True)]
+    size = [windows_along(*one) for one in zip(places, window, stride, strict=True)]
     if min(size) < 1:
         return None  # the module raises the error
     taken = averaged_by_halves(pool)

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...support.compiled import compiled_loop
 from . import loops
 from .level_convolutions import LevelConvolution
 from .packed import Codes, Packed, PackedSpikes, can_be_packed
 from .packed_convolutions import PackedConvolution, packed_convolution
-from .packed_layers import average_packed, averages_packed, fire_packed, fires_packed, pool_packed, pools_packed
+from .packed_layers import average_packed, fire_packed, pool_packed
 from .triton_layers import (
     KERNELS,
     TritonConvolution,
@@ -40,12 +40,9 @@ class Packers:
         fits: True for currents that neurons can be charged with.
         convolution: A layer, and how many spikes an average pool in front of it takes together, as a convolution of
             spikes; None if it is none.
-        fires: True for a neuron that `fire` can stand for.
-        fire: The spikes of a neuron for currents; None where that fails.
-        pools: True for a max pool that `pool` can stand for.
-        pool: The output of a max pool.
-        averages: True for an average pool that `average` can stand for.
-        average: The output of an average pool.
+        fire: The spikes of a neuron, see `fires_packed`, for currents; None where that fails.
+        pool: The output of a max pool, see `pools_packed`.
+        average: The output of an average pool, see `averages_packed`.
         graded: There are loops for graded spikes, too.
         loop: The loop of a neuron or a pool on its own, for `bench`.
     """
@@ -53,11 +50,8 @@ class Packers:
     spikes: type[Packed]
     fits: Callable[[Tensor], bool]
     convolution: Callable[[Any, int], Convolution | None]
-    fires: Callable[[Any], bool]
     fire: Callable[[Any, Tensor], Packed | None]
-    pools: Callable[[nn.Module], bool]
     pool: Callable[[Any, Any], Packed | None]
-    averages: Callable[[nn.Module], bool]
     average: Callable[[Any, Any], Packed | None]
     graded: bool
     loop: str
@@ -67,11 +61,8 @@ BITS = Packers(
     PackedSpikes,
     can_be_packed,
     packed_convolution,
-    fires_packed,
     fire_packed,
-    pools_packed,
     pool_packed,
-    averages_packed,
     average_packed,
     graded=True,
     loop="bits",
@@ -81,11 +72,8 @@ BYTES = Packers(
     Codes,
     can_be_coded,
     triton_convolution,
-    fires_packed,
     fire_codes,
-    pools_packed,
     pool_codes,
-    averages_packed,
     average_codes,
     graded=False,
     loop=KERNELS,

@@ -21,6 +21,7 @@ from .flow import SUMS, Flow
 from .level_convolutions import LevelConvolution, level_convolution
 from .level_layers import emits_levels, fire_levels, pool_levels
 from .packed import Codes, Levels, Packed, PackedCounts
+from .packed_layers import averages_packed, fires_packed, pools_packed
 from .packers import Convolution, Packers
 from .remembered import KnownConvolutions
 
@@ -94,17 +95,17 @@ class Packing:
             if node.op != "call_module" or node not in flow.varying:
                 continue
             module = modules[str(node.target)]
-            if packers.fires(module):
+            if fires_packed(module):
                 binary.add(node)
             elif packers.graded and (outputs := emits_levels(module, steps)) is not None:
                 self.graded[node] = outputs
-            elif packers.pools(module) and node.args[0] in binary:
+            elif pools_packed(module) and node.args[0] in binary:
                 binary.add(node)
                 self.pools.add(node)
-            elif packers.pools(module) and node.args[0] in self.graded:
+            elif pools_packed(module) and node.args[0] in self.graded:
                 self.graded[node] = self.graded[node.args[0]]
                 self.pools.add(node)
-            elif packers.averages(module) and node.args[0] in binary:
+            elif averages_packed(module) and node.args[0] in binary:
                 self.averages[node] = averaged_by_halves(module)
             elif node.args and (found := self._convolution(node, binary)) is not None:
                 self.convolutions[node] = found

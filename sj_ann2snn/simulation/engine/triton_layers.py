@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ...compat import layer
 from ...layers import CumulativeMaxPool, IntegerIF
 from ...support.exact_sums import averaged_by_halves, exact_grid
-from ...support.shapes import pair
+from ...support.shapes import pair, windows_along
 from .loops import BOUNDED
 from .packed import Codes, channels_innermost
 from .packed_convolutions import sums_are_exact
@@ -121,7 +121,7 @@ def fire_codes(neuron: Any, x_seq: Tensor, initial: Tensor | None = None) -> Cod
     steps, channels = x_seq.shape[0], x_seq.shape[2]
     same = x_seq.stride(0) == 0
     currents = channels_innermost(x_seq[:1] if same else x_seq, 2)
-    potential = _charged_with(initial, potential_of(neuron, x_seq.shape[1:], x_seq.device))
+    potential = potential_of(neuron, x_seq.shape[1:], initial, x_seq.device)
     codes = torch.empty(steps, *currents.shape[1:], dtype=torch.int8, device=x_seq.device)
     neurons, fires = potential.numel(), limits(neuron, channels, x_seq.device)
     arguments = currents, 0 if same else neurons, potential, fires.thresholds, codes, neurons, steps
@@ -131,13 +131,6 @@ def fire_codes(neuron: Any, x_seq: Tensor, initial: Tensor | None = None) -> Cod
         return None
     neuron.v = potential.movedim(-1, 1)
     return Codes(codes)
-
-
-def _charged_with(initial: Tensor | None, potential: Tensor) -> Tensor:
-    """The potentials ``[N, ..., C]`` with the initial ones ``[C, ...]`` added."""
-    if initial is not None:
-        potential += initial.expand(potential.movedim(-1, 1).shape[1:]).movedim(0, -1)
-    return potential
 
 
 def pool_codes(pool: Any, spikes: Codes) -> Codes | None:
@@ -287,10 +280,8 @@ class TritonConvolution:
         height, columns = places or (1, 1)
         down, across, above, before, *dilation = self._geometry
         size = tuple(
-            (length + 2 * padding - gap * (part - 1) - 1) // stride + 1
-            for length, padding, gap, part, stride in zip(
-                (height, columns), (above, before), dilation, self._window, (down, across), strict=True
-            )
+            windows_along(*one)
+            for one in zip((height, columns), self._window, (down, across), (above, before), dilation, strict=True)
         )
         shape = (steps, samples, self._outputs, *(size if places else ()))
         if min(size) < 1 or (addend is not None and tuple(addend.shape) != shape):
@@ -301,7 +292,7 @@ class TritonConvolution:
             return None if currents is None else fire_codes(neuron, currents.movedim(-1, 2), initial)
         potential = None
         if neuron is not None:
-            potential = _charged_with(initial, potential_of(neuron, shape[1:], spikes.codes.device))
+            potential = potential_of(neuron, shape[1:], initial, spikes.codes.device)
         out = self._run(spikes, addend, factors, (height, columns), size, shape, neuron, potential)
         if potential is None or out is None:
             return None if out is None else out.movedim(-1, 2)

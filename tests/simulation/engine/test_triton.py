@@ -22,7 +22,7 @@ from sj_ann2snn.simulation.engine.packed import Codes
 from sj_ann2snn.simulation.engine.packers import BYTES
 from sj_ann2snn.simulation.engine.remembered import remembered_convolutions
 
-from ...helpers.networks import using_threads
+from ...helpers.networks import Residual, using_threads
 from .spikes import SAMPLES, STEPS, Neuron, fire, random_spikes
 
 pytest.importorskip("triton", reason="Triton is not installed")
@@ -185,17 +185,6 @@ def test_max_pools(window: Any, stride: int, padding: Any) -> None:
         assert torch.equal(found.unpacked(), torch.stack([other(one) for one in x]))
 
 
-class Residual(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = (nn.Conv2d(6, 6, 3, padding=1) for _ in range(2))
-        self.inside, self.outside = nn.ReLU(), nn.ReLU()
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.outside(self.second(self.inside(self.first(x))) + x)
-        return y
-
-
 class Averaged(nn.Module):
     """The average pool's counts are scaled where they meet the convolution's currents."""
 
@@ -210,7 +199,7 @@ class Averaged(nn.Module):
 
 NETWORKS: dict[str, Callable[[], nn.Sequential]] = {
     "sums": lambda: nn.Sequential(
-        nn.Conv2d(3, 6, 3), nn.ReLU(), Residual(), nn.AvgPool2d(2), nn.Conv2d(6, 9, 2), nn.ReLU(),
+        nn.Conv2d(3, 6, 3), nn.ReLU(), Residual(6), nn.AvgPool2d(2), nn.Conv2d(6, 9, 2), nn.ReLU(),
         nn.Flatten(), nn.Linear(36, 4),
     ),
     "averages": lambda: nn.Sequential(
