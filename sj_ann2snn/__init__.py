@@ -97,6 +97,7 @@ from .interchange.functional_step import FunctionalStep, functional_step
 from .interchange.integers import integer_network, saturated
 from .interchange.onnx import from_onnx
 from .layers import (
+    ChangeLoop,
     ChannelAffine,
     CumulativeMax,
     CumulativeMaxPool,
@@ -148,6 +149,7 @@ __all__ = [
     "BackendWarning",
     "CalibrationError",
     "CalibrationSite",
+    "ChangeLoop",
     "ChannelAffine",
     "CheckpointError",
     "CheckpointWarning",

@@ -5,12 +5,13 @@ from .affine import ChannelAffine, Scaler
 from .integer import IntegerIF, IntegerInput, SumPool
 from .maxpool import CumulativeMax, CumulativeMaxPool, MomentumMaxPool
 from .memory import MemoryLayer
-from .neuron import InPlaceNeuron, NeuronLoop
+from .neuron import ChangeLoop, InPlaceNeuron, NeuronLoop
 from .potential import InitialPotential
 from .step_bias import StepBias
 from .stepwise import Stepwise, call_operation, to_step_module
 
 __all__ = [
+    "ChangeLoop",
     "ChannelAffine",
     "CumulativeMax",
     "CumulativeMaxPool",

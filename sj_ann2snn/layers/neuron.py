@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import PluginError
 from .memory import MemoryLayer
 
-__all__ = ["InPlaceNeuron", "NeuronLoop", "active_per_step", "sum_per_step"]
+__all__ = ["ChangeLoop", "InPlaceNeuron", "NeuronLoop", "active_per_step", "sum_per_step"]
 
 
 def sum_per_step(values: Tensor) -> Tensor:
@@ -69,18 +69,78 @@ class NeuronLoop:
     clock: str | None = None
 
     def __post_init__(self) -> None:
-        name = f"{self.update.__module__}.{self.update.__qualname__}"
-        if getattr(self.update, "__closure__", None):
-            raise PluginError(
-                f"NeuronLoop(update={name}) is not allowed: the function encloses "
-                f"{', '.join(self.update.__code__.co_freevars)}, and what is compiled is stored by its code alone. "
-                "Move the function to its module, and hand over such values as constants."
-            )
+        _require_no_closure(self)
         if len(self.states) not in (1, 2):
             raise PluginError(
-                f"NeuronLoop(update={name}, states={self.states!r}) is not allowed: a neuron has one or two states "
-                "there. Leave InPlaceNeuron.loop as it is for others."
+                f"{self} is not allowed: a neuron has one or two states there. Leave InPlaceNeuron.loop as it is for "
+                "others."
             )
+
+    def __str__(self) -> str:
+        return f"NeuronLoop(update={_name(self.update)}, states={self.states!r}, clock={self.clock!r})"
+
+
+@dataclass(frozen=True)
+class ChangeLoop:
+    """The update of a neuron that represents a value and sends changes of it, as a function for numba to compile.
+
+    >>> def fire(mean, value, unit):
+    ...     return unit * round((max(mean, 0) - value) / unit)
+    >>> loop = ChangeLoop(fire, constants=(0.25,))
+    >>> loop.update(0.8, 0.5, *loop.constants)
+    0.25
+
+    The neuron's output at step t is ``a + t q`` for the value a and its change q at this step, so the mean of its
+    outputs is the new value, ``a + q``. A layer's mean current then changes by what the layer makes of q alone. The
+    simulator passes on changes instead of outputs, and asks a neuron for its next change only if its mean current has
+    changed or it has just sent one. A change counts as one spike, whatever its size.
+
+    Attributes:
+        update: From the mean current so far, the value and the constants, the change. It depends on nothing else, so
+            that a neuron that has sent none sends none until its mean current changes. It obeys the same rules as in
+            `NeuronLoop`.
+        constants: Numbers for the update.
+        total: The name of the neuron's memory for the sum of the currents so far, ``[N, ...]``.
+        value: The same for the value, which is zero at first.
+        mean: The same for the mean current, None where the neuron itself works with the sum.
+        clock: The same for the number of steps so far.
+
+    Raises:
+        PluginError: `update` is a closure.
+
+    Source: Huang et al. 2025, "Differential coding for training-free ANN-to-SNN conversion".
+    """
+
+    update: Callable[..., Any]
+    constants: tuple[float, ...] = ()
+    total: str = "v"
+    value: str = "value"
+    mean: str = "mean"
+    clock: str = "steps"
+
+    def __post_init__(self) -> None:
+        _require_no_closure(self)
+
+    @property
+    def states(self) -> tuple[str, str]:
+        """The states that the neuron itself works with."""
+        return self.total, self.value
+
+    def __str__(self) -> str:
+        return f"ChangeLoop(update={_name(self.update)})"
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{function.__qualname__}"
+
+
+def _require_no_closure(loop: NeuronLoop | ChangeLoop) -> None:
+    if getattr(loop.update, "__closure__", None):
+        raise PluginError(
+            f"{loop} is not allowed: the function encloses {', '.join(loop.update.__code__.co_freevars)}, and what is "
+            "compiled is stored by its code alone. Move the function to its module, and hand over such values as "
+            "constants."
+        )
 
 
 class InPlaceNeuron(MemoryLayer):
@@ -131,7 +191,7 @@ class InPlaceNeuron(MemoryLayer):
         """Create the state for currents like `x`; called at the first step after a reset."""
         self.v = torch.full_like(x, self.initial_potential)
 
-    def loop(self, dtype: torch.dtype) -> NeuronLoop | None:
+    def loop(self, dtype: torch.dtype) -> NeuronLoop | ChangeLoop | None:
         """The same as `step`, for the simulator to compile; None, as by default, if it shall call `step`.
 
         A class that overrides `step` alone does not inherit the loop.

@@ -17,7 +17,7 @@ from ..conversion.named_readout import require_readout
 from ..conversion.neuron_rates import Drift, find_drift
 from ..hooks.discovery import load_plugins
 from ..hooks.options import declared_options
-from ..layers import InPlaceNeuron
+from ..layers import ChangeLoop, InPlaceNeuron
 from ..simulation.engine.neuron_loops import fire_compiled
 from ..simulation.simulate import simulate
 from ..support.blame import Culprit
@@ -192,6 +192,28 @@ class NeuronTests(PluginTests):
             assert torch.equal(out, out.round()), f"output_range={declared}, but it emitted a fraction"
             least, most = out.min().item(), out.max().item()
             assert low <= least <= most <= high, f"output_range={declared}, but it emitted {least:g} to {most:g}"
+
+    def test_changes_are_those_of_the_value(self) -> None:
+        """A `ChangeLoop`: values begin at zero, outputs are what it says, and changes are counted as spikes."""
+        made = self.make().make(self.site(dtype=torch.float32))
+        described = made.loop(torch.float32) if isinstance(made, InPlaceNeuron) else None
+        if not isinstance(described, ChangeLoop):
+            pytest.skip("the neuron declares no changes")
+        for factor in (1, 100, -100):
+            made.reset()
+            value = torch.zeros(5, 3, 4)
+            for step, x in enumerate(factor * self.currents().float(), 1):
+                out = torch.empty_like(x)
+                made.fire(x[None], out[None])
+                now, mean = (getattr(made, name) for name in (described.value, described.mean))
+                assert isinstance(now, Tensor), f"{described.value} is no tensor after a step"
+                assert mean is None, f"{described.mean} is not None, but step() works with {described.total}"
+                change = now - value
+                torch.testing.assert_close(out, value + step * change, msg=lambda text: f"output a + t q: {text}")
+                for name in ("spikes_per_step", "emissions_per_step"):
+                    count, sent = int(getattr(made, name)(out[None]).sum()), int(change.count_nonzero())
+                    assert count == sent, f"{name} counts {count} where {sent} changes were sent"
+                value = now.clone()
 
     def test_memory_layout_does_not_matter(self) -> None:
         """The simulator stores images as channels_last."""

@@ -20,6 +20,7 @@ from sj_ann2snn import (
     Analog,
     Average,
     CalibrationSite,
+    ChangeLoop,
     Correction,
     CumulativeMaxPool,
     ExitRule,
@@ -870,6 +871,43 @@ class RangeTooSmall(Fire):
 class TestRangeTooSmall(FireTests):
     meant = "test_outputs_keep_to_the_declared_range"
     plugin_class = making(RangeTooSmall)
+
+
+def nearest_half(mean: Any, value: Any, nothing: Any, half: Any) -> Any:
+    missing = max(mean, nothing) - value
+    return half if missing >= half else (-half if missing <= -half else nothing)
+
+
+class SendsHalves(InPlaceNeuron):
+    """Counts its outputs, which are no spikes, as such."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_memory("value", None)
+        self.register_memory("mean", None)
+        self.register_memory("steps", 0)
+
+    def start(self, x: Tensor) -> None:
+        super().start(x)
+        self.value = torch.zeros_like(x)
+
+    def step(self, x: Tensor, out: Tensor) -> None:
+        assert self.value is not None
+        self.v += x
+        self.steps += 1
+        missing = (self.v / self.steps).clamp_(min=0) - self.value
+        change = (missing / 0.5).trunc_().clamp_(-1, 1).mul_(0.5)
+        torch.add(self.value, change, alpha=self.steps, out=out)
+        self.value += change
+
+    def loop(self, dtype: torch.dtype) -> ChangeLoop:
+        return ChangeLoop(nearest_half, constants=(0, 0.5))
+
+
+class TestChangesAreNotCounted(FireTests):
+    meant = "test_changes_are_those_of_the_value"
+    also = EVERYTHING
+    plugin_class = making(SendsHalves)
 
 
 class Fractions(Fire):

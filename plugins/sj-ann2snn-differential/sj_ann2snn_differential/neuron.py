@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sj_ann2snn import InPlaceNeuron, NeuronLoop, NeuronMaker, NeuronSite, require_integer
+from sj_ann2snn import ChangeLoop, InPlaceNeuron, NeuronMaker, NeuronSite, require_integer
 
 __all__ = ["Differential", "DifferentialNeuron"]
 
@@ -21,28 +21,24 @@ MOST_COUNTED = 16
 """Sizes that can be told from the outputs: each output is rounded once, the finest size must not be lost in that."""
 
 
-def fire(x: Any, v: Any, value: Any, step: Any, nothing: Any, one: Any, kept: Any, finest: Any) -> tuple[Any, Any, Any]:
-    """`DifferentialNeuron.step` for one neuron in single precision, without a maximum; see `DifferentialNeuron.nearest`
-    for the arithmetic.
+def fire(mean: Any, value: Any, nothing: Any, one: Any, kept: Any, finest: Any) -> Any:
+    """The spike of one neuron in single precision, without a maximum; see `DifferentialNeuron.nearest` for the
+    arithmetic.
 
     Args:
-        x: The current.
-        v: The sum of the currents so far.
-        value: What it represents.
-        step: The number of the step, from 1 on.
+        mean: The mean current so far.
+        value: What the neuron represents.
         nothing: 0.
         one: 1.
-        kept: Smaller differences make no spike.
+        kept: Differences up to it make no spike.
         finest: Smaller spikes, from 0.5 times the finest size, are doubled.
     """
-    v = v + x
-    missing = max(v / step, nothing) - value
+    missing = max(mean, nothing) - value
     spike = missing if abs(missing) > kept else nothing
     bits = (np.float32(spike).view(np.int32) + (1 << 22)) & (-1 << 23)
     spike = np.int32(bits).view(np.float32)
     spike = min(max(spike, -one), one)
-    spike = spike + spike - (spike if abs(spike) > finest else nothing)
-    return value + spike * step, v, value + spike
+    return spike + spike - (spike if abs(spike) > finest else nothing)
 
 
 class DifferentialNeuron(InPlaceNeuron):
@@ -66,6 +62,7 @@ class DifferentialNeuron(InPlaceNeuron):
     """
 
     value: Tensor | None
+    mean: Tensor | None
     maximum: Tensor | None
     steps: int
 
@@ -74,6 +71,7 @@ class DifferentialNeuron(InPlaceNeuron):
         self.thresholds = thresholds
         self.register_buffer("maximum", maximum)
         self.register_memory("value", None)
+        self.register_memory("mean", None)
         self.register_memory("steps", 0)
         self._sent: list[Tensor] = []
         self._sent_until = 0
@@ -90,6 +88,7 @@ class DifferentialNeuron(InPlaceNeuron):
         assert self.v is not None
         assert self.value is not None
         self.v += x
+        self.mean = None  # the sum counts
         self.steps += 1
         mean = (self.v / self.steps).clamp_(min=0)
         if self.maximum is not None:
@@ -106,7 +105,8 @@ class DifferentialNeuron(InPlaceNeuron):
         if x.dtype not in BITS:
             return self.nearest(x.float()).to(x.dtype)
         kept, finest = self._ends()
-        # Keep values from half of the finest size; smaller values are nearer to zero.
+        # Keep values above half of the finest size; others are not farther from zero, and a neuron that met one halfway
+        # would take it back at the next step, and so on for ever.
         spike = F.hardshrink(x, kept)
         # Adding half of the mantissa's range carries into the exponent from 1.5 times a power of two on, where the next
         # power is nearer. Clearing the mantissa then leaves the power of two below.
@@ -120,12 +120,12 @@ class DifferentialNeuron(InPlaceNeuron):
     def _ends(self) -> tuple[float, float]:
         """What is too small for a spike, and what lies between the finest size and half of it."""
         finest = 2.0 ** (1 - self.thresholds)
-        return finest / 2 * (1 - 2.0**-24), 0.75 * finest
+        return finest / 2, 0.75 * finest
 
-    def loop(self, dtype: torch.dtype) -> NeuronLoop | None:
+    def loop(self, dtype: torch.dtype) -> ChangeLoop | None:
         if dtype != torch.float32 or self.maximum is not None or self.thresholds > MOST_COUNTED:
             return None
-        return NeuronLoop(fire, states=("v", "value"), constants=(0, 1, *self._ends()), clock="steps")
+        return ChangeLoop(fire, constants=(0, 1, *self._ends()))
 
     def fire(self, x_seq: Tensor, spikes: Tensor) -> None:
         self._sent = []

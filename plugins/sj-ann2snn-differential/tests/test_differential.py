@@ -20,8 +20,8 @@ def by_definition(currents: list[float], thresholds: int) -> list[float]:
     for step, current in enumerate(currents, 1):
         total += current
         missing = max(0.0, total / step) - value
-        # Halfway between two sizes the larger one goes out.
-        value += min(sizes, key=lambda size: (abs(size - missing), -abs(size)))
+        # Halfway between two sizes the larger one goes out, and none where that brings it no nearer.
+        value += min(sizes, key=lambda size: (abs(size - missing), size != 0, -abs(size)))
         values.append(value)
     return values
 
@@ -44,6 +44,26 @@ def test_a_settled_input_costs_no_spikes() -> None:
     neuron(torch.full((6, 1, 4), 0.8125))
     assert neuron.count_spikes(torch.empty(0)) > 0
     neuron(torch.full((20, 1, 4), 0.8125))
+    assert neuron.count_spikes(torch.empty(0)) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("in_the_simulator", [False, True])
+def test_a_neuron_halfway_between_two_values_stays_with_one(dtype: torch.dtype, in_the_simulator: bool) -> None:
+    """It used to change from one to the other at every step, and with it the neurons behind."""
+    x = (torch.arange(-16, 48, dtype=dtype) / 16 + 1 / 16).repeat(2, 1)
+    if in_the_simulator:
+        ann = nn.Sequential(nn.Identity(), nn.ReLU())
+        snn = Converter([torch.ones(2, 64, dtype=dtype)], neuron="differential", thresholds=4, progress=False)(ann)
+        spikes = evaluate(snn, [(x, torch.zeros(2).long())], T=20, progress=False).spikes_over_time
+        assert spikes[5] == spikes[-1] > 0
+        return
+    neuron = DifferentialNeuron(thresholds=4)
+    neuron.step_mode = "m"
+    neuron(x.expand(8, *x.shape))
+    before = neuron.value
+    neuron(x.expand(12, *x.shape))
+    assert torch.equal(neuron.value, before)  # type: ignore[arg-type]
     assert neuron.count_spikes(torch.empty(0)) == 0
 
 

@@ -5,9 +5,10 @@ steps at a time, on tiles of samples and steps that keep memory bounded. The til
 result equals that of the hand-written loop ``for t in range(T): out += snn(x)``.
 """
 
+from .changes import Changes
 from .collectors import Call, Collector, OverTime
 from .outputs import concatenate, plain
 from .packed import PackedSpikes
 from .simulator import Simulator
 
-__all__ = ["Call", "Collector", "OverTime", "PackedSpikes", "Simulator", "concatenate", "plain"]
+__all__ = ["Call", "Changes", "Collector", "OverTime", "PackedSpikes", "Simulator", "concatenate", "plain"]

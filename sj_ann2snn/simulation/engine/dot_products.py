@@ -12,6 +12,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from .building import at, carried, carry_on, repeated
 from .loops import SHORT
 
 __all__ = ["PAIR", "SUM", "add_products"]
@@ -67,7 +68,7 @@ def add_products(
         for index, total in enumerate(found):
             position, vector = divmod(index, count)
             offset = builder.add(builder.mul(arguments[6], LONG(position)), LONG(vector * width * SUM))
-            builder.store(total, _at(builder, builder.add(arguments[2], offset), total.type), align=SUM)
+            builder.store(total, at(builder, builder.add(arguments[2], offset), total.type), align=SUM)
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 7, *literals), generate
@@ -91,48 +92,36 @@ def _summed(
     builder.branch(outer)
 
     builder.position_at_end(outer)
-    row, line, here = _carried(builder, 3, LONG, begin, (LONG(0), codes, weights))
-    totals = _carried(builder, positions * vectors, kind, begin, [ir.Constant(kind, None)] * positions * vectors)
+    row, line, here = carried(builder, 3, LONG, begin, (LONG(0), codes, weights))
+    totals = carried(builder, positions * vectors, kind, begin, [ir.Constant(kind, None)] * positions * vectors)
     builder.branch(inner)
 
     builder.position_at_end(inner)
-    pair, weight = _carried(builder, 2, LONG, outer, (LONG(0), here))
-    sums = _carried(builder, positions * vectors, kind, outer, totals)
+    pair, weight = carried(builder, 2, LONG, outer, (LONG(0), here))
+    sums = carried(builder, positions * vectors, kind, outer, totals)
     shorts = ir.VectorType(ir.IntType(16), 2 * lanes)
     read = [
-        builder.load(_at(builder, builder.add(weight, LONG(vector * lanes * PAIR)), shorts), align=SHORT)
+        builder.load(at(builder, builder.add(weight, LONG(vector * lanes * PAIR)), shorts), align=SHORT)
         for vector in range(vectors)
     ]
     first = builder.add(line, builder.mul(pair, LONG(PAIR)))
     added = []
     for position in range(positions):
-        two = builder.load(_at(builder, builder.add(first, LONG(position * distance)), WHOLE), align=SHORT)
-        both = builder.bitcast(_repeated(builder, two, kind), shorts)
+        two = builder.load(at(builder, builder.add(first, LONG(position * distance)), WHOLE), align=SHORT)
+        both = builder.bitcast(repeated(builder, two, kind), shorts)
         for vector in range(vectors):
             added.append(_multiplied(builder, sums[position * vectors + vector], both, read[vector]))
     next_pair, next_weight = builder.add(pair, LONG(1)), builder.add(weight, LONG(vectors * lanes * PAIR))
-    _carry_on(inner, (pair, weight, *sums), (next_pair, next_weight, *added))
+    carry_on(inner, (pair, weight, *sums), (next_pair, next_weight, *added))
     builder.cbranch(builder.icmp_signed("<", next_pair, pairs), inner, behind)
 
     builder.position_at_end(behind)
     next_row = builder.add(row, LONG(1))
-    _carry_on(behind, (row, line, here, *totals), (next_row, builder.add(line, row_bytes), next_weight, *added))
+    carry_on(behind, (row, line, here, *totals), (next_row, builder.add(line, row_bytes), next_weight, *added))
     builder.cbranch(builder.icmp_signed("<", next_row, rows), outer, done)
 
     builder.position_at_end(done)
     return added
-
-
-def _carried(builder: Any, count: int, kind: Any, before: Any, start: Any) -> list[Any]:
-    """Values that a loop changes, with those before it."""
-    found = [builder.phi(kind) for _ in range(count)]
-    _carry_on(before, found, start)
-    return found
-
-
-def _carry_on(block: Any, values: Any, after: Any) -> None:
-    for value, new in zip(values, after, strict=True):
-        value.add_incoming(new, block)
 
 
 def _multiplied(builder: Any, total: Any, codes: Any, weights: Any) -> Any:
@@ -145,15 +134,3 @@ def _multiplied(builder: Any, total: Any, codes: Any, weights: Any) -> Any:
         order = ir.Constant(ir.VectorType(WHOLE, lanes), list(range(start, 2 * lanes, 2)))
         halves.append(builder.shuffle_vector(products, ir.Constant(wide, ir.Undefined), order))
     return builder.add(total, builder.add(*halves))
-
-
-def _repeated(builder: Any, number: Any, kind: Any) -> Any:
-    """A vector of which every element is `number`."""
-    first = builder.insert_element(ir.Constant(kind, ir.Undefined), number, WHOLE(0))
-    return builder.shuffle_vector(
-        first, ir.Constant(kind, ir.Undefined), ir.Constant(ir.VectorType(WHOLE, kind.count), [0] * kind.count)
-    )
-
-
-def _at(builder: Any, address: Any, kind: Any) -> Any:
-    return builder.inttoptr(address, kind.as_pointer())

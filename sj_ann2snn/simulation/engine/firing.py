@@ -18,6 +18,7 @@ from ...layers import InPlaceNeuron, IntegerIF
 from ...layers.neuron import active_per_step, sum_per_step
 from ...support.compiled import compiled_loop
 from . import loops
+from .changes import Changes
 from .loops import flat, is_dense
 from .neuron_loops import fire_compiled
 from .packed import PackedSpikes
@@ -45,9 +46,9 @@ class Emissions:
     timed: bool = True
 
 
-def count_emissions(neuron: nn.Module, spikes: Tensor | PackedSpikes) -> Emissions:
+def count_emissions(neuron: nn.Module, spikes: Tensor | PackedSpikes | Changes) -> Emissions:
     """What the output ``[T, N, ...]`` of the last run of `neuron` holds."""
-    if isinstance(spikes, PackedSpikes):
+    if isinstance(spikes, (PackedSpikes, Changes)):
         count = spikes.per_step()
         return Emissions(count, count)
     if isinstance(neuron, InPlaceNeuron):

@@ -30,7 +30,7 @@ def emits_levels(neuron: nn.Module, steps: int) -> Range | None:
     found = neuron.output_range
     if found is None or not fits_levels(found) or steps * max(map(abs, found)) > LARGEST:
         return None
-    return found if known_loop(neuron, torch.float32) is not None else None
+    return found if isinstance(known_loop(neuron, torch.float32), NeuronLoop) else None
 
 
 class Charging(NamedTuple):
@@ -55,8 +55,7 @@ class Charging(NamedTuple):
 
     def loop(self, around: Callable[..., None]) -> Any:
         """A loop that charges the neurons, compiled."""
-        described = self.described
-        return loop_around(around, described.update, len(described.states), described.clock is not None)
+        return loop_around(around, self.described)
 
     def leave(self, neuron: InPlaceNeuron, steps: int) -> None:
         """Give the neuron its states after so many steps."""
@@ -69,7 +68,7 @@ class Charging(NamedTuple):
 def charging(neuron: InPlaceNeuron, shape: tuple[int, ...]) -> Charging | None:
     """What a loop needs to charge a neuron by currents of the `shape` ``(N, C, ...)``; None if its states differ."""
     described = known_loop(neuron, torch.float32)
-    if described is None:
+    if not isinstance(described, NeuronLoop):
         return None
     if not isinstance(neuron.v, Tensor) or neuron.v.shape != shape:
         neuron.start(torch.zeros(shape, dtype=torch.float32))

@@ -17,6 +17,7 @@ __all__ = [
     "FREE",
     "SHORT",
     "SILENT",
+    "WHOLE",
     "encode",
     "fire",
     "fire_in_place",
@@ -42,6 +43,9 @@ FLOAT = 4
 
 SHORT = 2
 """Bytes of a small integer."""
+
+WHOLE = 4
+"""Bytes of an integer."""
 
 ONE_BITS = 0x3F800000
 """The number 1.0 in single precision; 0.0 has no bit set, -0.0 only the sign's."""

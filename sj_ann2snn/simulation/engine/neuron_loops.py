@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 
 from ...errors import PluginError
-from ...layers import InPlaceNeuron, NeuronLoop
+from ...layers import ChangeLoop, InPlaceNeuron, NeuronLoop
 from ...support.compiled import compiled_function, compiled_loop
 from ...support.wording import shortened
 from .loops import BLOCK, flat, is_dense
 
-__all__ = ["fire_compiled", "known_loop", "loop_around", "neurons"]
+__all__ = ["Described", "changes_around", "fire_compiled", "known_loop", "loop_around", "neurons"]
+
+Described = NeuronLoop | ChangeLoop
 
 
 def fire_compiled(neuron: InPlaceNeuron, x_seq: Tensor, spikes: Tensor) -> bool:
@@ -28,7 +30,7 @@ def fire_compiled(neuron: InPlaceNeuron, x_seq: Tensor, spikes: Tensor) -> bool:
     described = known_loop(neuron, x_seq.dtype) if fits else None
     if described is None:
         return False
-    loop: Any = _loop(described.update, len(described.states), described.clock is not None)
+    loop: Any = _loop(described.update, _kind(described))
     if not isinstance(neuron.v, Tensor) or neuron.v.shape != x_seq.shape[1:]:
         neuron.start(x_seq[0])
     states = [getattr(neuron, name) for name in described.states]
@@ -49,7 +51,7 @@ def fire_compiled(neuron: InPlaceNeuron, x_seq: Tensor, spikes: Tensor) -> bool:
     return True
 
 
-def known_loop(neuron: InPlaceNeuron, dtype: torch.dtype) -> NeuronLoop | None:
+def known_loop(neuron: InPlaceNeuron, dtype: torch.dtype) -> Described | None:
     """The loop of a neuron, if it can be compiled; None if the neuron has none, and without numba.
 
     Raises:
@@ -59,7 +61,7 @@ def known_loop(neuron: InPlaceNeuron, dtype: torch.dtype) -> NeuronLoop | None:
     described = neuron.loop(dtype) if _is_up_to_date(kind) else None
     if described is None:
         return None
-    loop = _loop(described.update, len(described.states), described.clock is not None)
+    loop = _loop(described.update, _kind(described))
     if loop is None:
         return None
     _try(loop, described, dtype)
@@ -76,27 +78,41 @@ def _is_up_to_date(cls: type) -> bool:
     return all(depth("loop") <= depth(name) for name in ("step", "start", "fire"))
 
 
+def _kind(described: Described) -> str | tuple[int, bool]:
+    """Which of the `LOOPS` an update is for."""
+    return CHANGES if isinstance(described, ChangeLoop) else (len(described.states), described.clock is not None)
+
+
 @functools.cache
-def _loop(update: Callable[..., Any], states: int, clocked: bool) -> Callable[..., None] | None:
-    """The compiled loop of an update; None without numba, or for another number of states."""
-    loop, compiled = LOOPS.get((states, clocked)), compiled_function(update)
-    if loop is None or compiled is None:
+def _loop(update: Callable[..., Any], kind: str | tuple[int, bool]) -> Callable[..., None] | None:
+    """The compiled loop of an update; None without numba."""
+    loop, compiled = LOOPS[kind], compiled_function(update)
+    if compiled is None:
         return None
     stamp = _stamp(update)
     return compiled_loop(_with(compiled, update, loop, stamp or ""), stored=stamp is not None)
 
 
-@functools.cache
-def loop_around(loop: Callable[..., None], update: Callable[..., Any], states: int, clocked: bool) -> Any:
+def loop_around(loop: Callable[..., None], described: NeuronLoop) -> Any:
     """Compile a loop that calls `neurons`, with the loop of an update, which `known_loop` knows, in its place."""
+    return _around(loop, described.update, LOOPS[_kind(described)], neurons.__name__)
+
+
+def changes_around(loop: Callable[..., None], described: ChangeLoop) -> Any:
+    """The same for `send_changes` in the place of `neurons`."""
+    return _around(loop, described.update, send_changes, send_changes.__name__)
+
+
+@functools.cache
+def _around(loop: Callable[..., None], update: Callable[..., Any], around: Callable[..., None], place: str) -> Any:
     compiled, stamp = compiled_function(update), _stamp(update)
-    inner = compiled_function(_with(compiled, update, LOOPS[states, clocked], stamp or ""))
-    found = _with(inner, update, loop, stamp or "", neurons.__name__)
+    inner = compiled_function(_with(compiled, update, around, stamp or ""))
+    found = _with(inner, update, loop, stamp or "", place)
     return compiled_loop(found, stored=stamp is not None)
 
 
 @functools.cache
-def _try(loop: Callable[..., None], described: NeuronLoop, dtype: torch.dtype) -> None:
+def _try(loop: Callable[..., None], described: Described, dtype: torch.dtype) -> None:
     """Compile a loop, and run it for a neuron, whose states are 1.
 
     Raises:
@@ -109,10 +125,8 @@ def _try(loop: Callable[..., None], described: NeuronLoop, dtype: torch.dtype) -
     except Exception as error:
         text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())  # numba writes in colour
         raise PluginError(
-            f"The loop of a neuron, NeuronLoop(update={described.update.__module__}.{described.update.__qualname__}, "
-            f"states={described.states!r}, clock={described.clock!r}), cannot be compiled for {dtype}: "
-            f"{shortened(text, 600)} Correct the function, which may only use what numba knows, or let "
-            "InPlaceNeuron.loop return None."
+            f"The loop of a neuron, {described}, cannot be compiled for {dtype}: {shortened(text, 600)} Correct the "
+            "function, which may only use what numba knows, or let InPlaceNeuron.loop return None."
         ) from error
 
 
@@ -206,10 +220,37 @@ def two_states_clocked(
                 currents[i], first[i], second[i] = update(currents[i], first[i], second[i], step, *constants)
 
 
-LOOPS: dict[tuple[int, bool], Callable[..., None]] = {
+def changing(
+    x: Any, states: Any, begin: int, count: int, constants: Any, clock: Any, one: Any, steps: int, stride: int
+) -> None:
+    for start in range(0, count, BLOCK):
+        end, step = min(start + BLOCK, count), clock
+        total, value = states[0][begin + start : begin + end], states[1][begin + start : begin + end]
+        for t in range(steps):
+            step += one
+            currents = x[t * stride + start : t * stride + end]
+            for i in range(total.shape[0]):
+                charged = total[i] + currents[i]
+                change = update(charged / step, value[i], *constants)
+                total[i], currents[i] = charged, value[i] + change * step
+                value[i] += change
+
+
+def send_changes(means: Any, values: Any, sent: Any, constants: Any) -> None:
+    """Write the changes of neurons with these mean currents to `sent`, and adjust their values."""
+    for i in range(means.shape[0]):
+        change = update(means[i], values[i], *constants)
+        values[i] += change
+        sent[i] = change
+
+
+CHANGES = "changes"
+
+LOOPS: dict[str | tuple[int, bool], Callable[..., None]] = {
+    CHANGES: changing,
     (1, False): one_state,
     (2, False): two_states,
     (1, True): one_state_clocked,
     (2, True): two_states_clocked,
 }
-"""By the number of states, and whether the steps are counted."""
+"""By the number of states, and whether the steps are counted; one for the neurons of a `ChangeLoop`."""

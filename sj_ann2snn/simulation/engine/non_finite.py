@@ -103,8 +103,8 @@ class TileGuard:
         network = _own_copy(self._snn)
         plain, rates = _run(network, self._inputs), _Rates(network)
         if _hides(plain, rates.run(self._inputs)):
-            cleaned = _Rates(network)
-            is_input = not _hides(plain, cleaned.run(map_tensors(self._inputs, _cleaned)))
+            cleaned, inputs = _Rates(network), map_tensors(self._inputs, _cleaned)
+            is_input = not _hides(_run(network, inputs), cleaned.run(inputs))
             weights = not all(map(all_finite, (*network.parameters(), *network.buffers())))
             cause = "input" if is_input else "weights" if weights else "network"
             where, kind = (rates if is_input else cleaned).first

@@ -34,7 +34,7 @@ class Packed:
 
     Attributes:
         shape: ``(T, N, C, ...)``.
-        size: Bytes that a value counts for where tiles are cut.
+        size: Bytes that a value at one step counts for where tiles are cut.
     """
 
     size = 1

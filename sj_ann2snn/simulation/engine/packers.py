@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...support.compiled import compiled_loop
 from . import loops
+from .change_convolutions import ChangeConvolution
 from .level_convolutions import LevelConvolution
 from .packed import Codes, Packed, PackedSpikes, can_be_packed
 from .packed_convolutions import PackedConvolution, packed_convolution
@@ -28,7 +29,7 @@ from .triton_layers import (
 
 __all__ = ["Convolution", "Packers", "packers_for"]
 
-Convolution = PackedConvolution | LevelConvolution | TritonConvolution
+Convolution = PackedConvolution | LevelConvolution | ChangeConvolution | TritonConvolution
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Packers:
         fire: The spikes of a neuron, see `fires_packed`, for currents; None where that fails.
         pool: The output of a max pool, see `pools_packed`.
         average: The output of an average pool, see `averages_packed`.
-        graded: There are loops for graded spikes, too.
+        graded: There are loops for graded spikes and for changes, too.
         loop: The loop of a neuron or a pool on its own, for `bench`.
     """
 

@@ -16,6 +16,9 @@ from torch import Tensor, fx, nn
 
 from ...layers import InitialPotential, Scaler, Stepwise
 from ...support.exact_sums import Range, averaged_by_halves
+from .change_convolutions import ChangeConvolution, change_convolution
+from .change_layers import average_changes, emits_changes, fire_changes, pool_changes
+from .changes import Changes
 from .collectors import Call
 from .flow import SUMS, Flow
 from .level_convolutions import LevelConvolution, level_convolution
@@ -26,6 +29,12 @@ from .packers import Convolution, Packers
 from .remembered import KnownConvolutions
 
 __all__ = ["Packing"]
+
+CHANGES = "changes"
+"""What a convolution of them reads."""
+
+FEWEST_STEPS = 8
+"""From which on changes are faster than outputs: neurons send most of their changes in fewer."""
 
 MOST_STEPS = (1 << 15) - 1
 """Cumulative pools count spikes in 16 bits."""
@@ -41,6 +50,7 @@ class Chain:
         convolution: The node of the convolution in front of it.
         addend: The node that is added to the convolution's currents.
         scaler: The node that scales the addend.
+        second: The node of a convolution of the addend.
         potential: The node of the initial potential.
         merged: The nodes that have no value of their own, in order of execution.
     """
@@ -50,6 +60,7 @@ class Chain:
     convolution: fx.Node | None = None
     addend: fx.Node | None = None
     scaler: fx.Node | None = None
+    second: fx.Node | None = None
     potential: fx.Node | None = None
     merged: tuple[fx.Node, ...] = ()
 
@@ -85,6 +96,7 @@ class Packing:
         self.chains: dict[fx.Node, Chain] = {}
         self.convolutions: dict[fx.Node, Convolution] = {}
         self.graded: dict[fx.Node, Range] = {}
+        self.changing: set[fx.Node] = set()
         self.pools: set[fx.Node] = set()
         self.averages: dict[fx.Node, int] = {}
         self.merged: set[fx.Node] = set()
@@ -99,26 +111,41 @@ class Packing:
                 binary.add(node)
             elif packers.graded and (outputs := emits_levels(module, steps)) is not None:
                 self.graded[node] = outputs
+            elif packers.graded and steps >= FEWEST_STEPS and emits_changes(module):
+                self.changing.add(node)
             elif pools_packed(module) and node.args[0] in binary:
                 binary.add(node)
                 self.pools.add(node)
             elif pools_packed(module) and node.args[0] in self.graded:
                 self.graded[node] = self.graded[node.args[0]]
                 self.pools.add(node)
+            elif pools_packed(module) and node.args[0] in self.changing:
+                self.changing.add(node)
+                self.pools.add(node)
             elif averages_packed(module) and node.args[0] in binary:
+                self.averages[node] = averaged_by_halves(module)
+            elif averages_packed(module) and node.args[0] in self.changing:
+                self.changing.add(node)
                 self.averages[node] = averaged_by_halves(module)
             elif node.args and (found := self._convolution(node, binary)) is not None:
                 self.convolutions[node] = found
-        for node in binary.union(self.graded) - self.pools:
+        for node in binary.union(self.graded, self.changing) - self.pools - self.averages.keys():
             self.chains[node] = self._chain(node, flow)
         self._keep_those_that_are_read()
         self.merged = {one for chain in self.chains.values() for one in chain.merged}
 
+    @property
+    def changes(self) -> bool:
+        """True if some neurons send changes, which take hardly more time for more steps."""
+        return any(node in self.changing for node in self.chains)
+
     def _convolution(self, node: fx.Node, binary: set[fx.Node]) -> Convolution | None:
         """The node as a convolution of packed values, if its source has them."""
         source: Any = node.args[0]
-        read: int | Range
-        if source in self.graded:
+        read: int | Range | str
+        if source in self.changing:
+            read = CHANGES
+        elif source in self.graded:
             read = self.graded[source]
         elif source in binary or source in self.averages:
             read = self.averages.get(source, 1)
@@ -132,7 +159,9 @@ class Packing:
                 return None
         return self._known[key]
 
-    def _found(self, module: Any, read: int | Range) -> Convolution | None:
+    def _found(self, module: Any, read: int | Range | str) -> Convolution | None:
+        if isinstance(read, str):
+            return change_convolution(module)
         found: Convolution | None = (
             self._packers.convolution(module, read) if isinstance(read, int) else level_convolution(module, read)
         )
@@ -142,6 +171,8 @@ class Packing:
         """The neuron with what can be computed together with it."""
         source: Any = neuron.args[0]
         alone = Chain(neuron, source)
+        if neuron in self.changing:
+            return self._changing_chain(alone, flow)
         if neuron in self.graded:
             return self._graded_chain(alone, flow)
         potential = None
@@ -156,11 +187,13 @@ class Packing:
         convolution, addend, scaler = parts
         merged = [convolution, *([] if scaler is None else [scaler]), source, *behind]
         reads: Any = convolution.args[0]
-        return Chain(neuron, reads, convolution, addend, scaler, potential, tuple(merged))
+        return Chain(neuron, reads, convolution, addend, scaler, potential=potential, merged=tuple(merged))
 
     def _reads_spikes(self, node: fx.Node) -> bool:
         """True for a convolution of binary spikes."""
-        return node in self.convolutions and not isinstance(self.convolutions[node], LevelConvolution)
+        return node in self.convolutions and not isinstance(
+            self.convolutions[node], (LevelConvolution, ChangeConvolution)
+        )
 
     def _graded_chain(self, alone: Chain, flow: Flow) -> Chain:
         """The same for a neuron of graded spikes; an initial potential in front of it is a current of its own."""
@@ -174,6 +207,29 @@ class Packing:
         reads: Any = convolution.args[0]
         merged = (convolution, *(() if scaler is None else (scaler,)), source)
         return Chain(alone.neuron, reads, convolution, addend, scaler, merged=merged)
+
+    def _changing_chain(self, alone: Chain, flow: Flow) -> Chain:
+        """The same for a neuron that sends changes, if all its currents come from changes."""
+        source: Any = alone.source
+        if self._reads_changes(source, flow):
+            return Chain(alone.neuron, source.args[0], source, merged=(source,))
+        parts = self._parts(source, flow)
+        if parts is None or not self._reads_changes(parts[0], flow):
+            return alone
+        convolution, addend, scaler = parts
+        reads: Any = convolution.args[0]
+        if self._reads_changes(addend, flow):
+            behind: Any = addend.args[0]
+            both = sorted((convolution, addend), key=list(flow.graph.nodes).index)
+            return Chain(alone.neuron, reads, convolution, behind, second=addend, merged=(*both, source))
+        if addend not in self.changing:
+            return alone
+        merged = (convolution, *(() if scaler is None else (scaler,)), source)
+        return Chain(alone.neuron, reads, convolution, addend, scaler, merged=merged)
+
+    def _reads_changes(self, node: fx.Node, flow: Flow) -> bool:
+        """True for a convolution of changes that nothing else reads."""
+        return node in flow.exclusive and isinstance(self.convolutions.get(node), ChangeConvolution)
 
     def _parts(self, node: fx.Node, flow: Flow) -> tuple[fx.Node, fx.Node, fx.Node | None] | None:
         """For the sum of a convolution and something else: both, and the node that scales the latter."""
@@ -196,7 +252,14 @@ class Packing:
         return None
 
     def _keep_those_that_are_read(self) -> None:
-        """A neuron alone writes bits only where something comes next that reads them."""
+        """A neuron alone writes bits only where something comes next that reads them. Changes are read together with
+        the neurons behind a convolution."""
+        together = {one for chain in self.chains.values() for one in chain.merged}
+        self.convolutions = {
+            node: found
+            for node, found in self.convolutions.items()
+            if node in together or not isinstance(found, ChangeConvolution)
+        }
         reading = {*self.convolutions, *self.pools, *self.averages, *(chain.scaler for chain in self.chains.values())}
         self.chains = {
             node: chain
@@ -228,6 +291,8 @@ class Packing:
             return self._convolve(self.convolutions[node], x)
         if isinstance(x, Levels):
             return pool_levels(self._module(node), x)
+        if isinstance(x, Changes):
+            return (pool_changes if node in self.pools else average_changes)(self._module(node), x)
         pooled = self._packers.pool if node in self.pools else self._packers.average
         found: Packed | None = pooled(self._module(node), x) if isinstance(x, self._packers.spikes) else None
         return found
@@ -243,7 +308,9 @@ class Packing:
         if node not in self.chains or not isinstance(currents, Tensor) or not self._packers.fits(currents):
             return None
         neuron: Any = self._module(node)
-        fire = fire_levels if node in self.graded else self._packers.fire
+        fire = self._packers.fire
+        if node in self.graded or node in self.changing:
+            fire = fire_levels if node in self.graded else fire_changes
         found: Packed | None = fire(neuron, currents)
         return found
 
@@ -265,13 +332,18 @@ class Packing:
         yield self.call(chain.convolution, read(chain.source), currents, loop)
         if chain.scaler is not None:
             yield self.call(chain.scaler, read(chain.addend), None, loop)  # type: ignore[arg-type]
+        if chain.second is not None:
+            yield self.call(chain.second, read(chain.addend), currents, loop)  # type: ignore[arg-type]
         yield self.call(node, currents, value, loop)
 
     def call(self, node: fx.Node, x: Any, result: Any, loop: str | None = None) -> Call:
         """A call of the module at `node`, for a collector that watches spikes."""
         if isinstance(x, PackedCounts):
             x = x.active()  # a collector asks what is zero
-        x, result = (one.unpacked() if isinstance(one, (Levels, Codes)) else one for one in (x, result))
+        # Of what a neuron sends, changes are counted as such.
+        numbers = (Levels, Codes) if node in self.chains else (Levels, Codes, Changes)
+        result = result.unpacked() if isinstance(result, numbers) else result
+        x = x.unpacked() if isinstance(x, (Levels, Codes, Changes)) else x
         name = str(node.target)
         return Call(name, self.modules[name], (x,), {}, result, (0,), loop=loop or self._packers.loop)
 
@@ -283,6 +355,8 @@ class Packing:
         if not isinstance(value, Packed):
             return None
         addend: Any = None if chain.addend is None else read(chain.addend)
+        if chain.neuron in self.changing:
+            return self._change(chain, value, addend)
         factors = None
         if chain.scaler is not None:
             scaler: Any = self._module(chain.scaler)
@@ -311,6 +385,21 @@ class Packing:
         if found is not None and potential is not None:
             potential.waiting = False
         return found
+
+    def _change(self, chain: Chain, value: Any, addend: Any) -> Changes | None:
+        """The changes of a neuron whose currents come from changes."""
+        convolution, second = (self.convolutions.get(one) for one in (chain.convolution, chain.second))  # type: ignore[arg-type]
+        if not isinstance(value, Changes) or not isinstance(convolution, ChangeConvolution):
+            return None
+        if chain.addend is not None and not isinstance(addend, Changes):
+            return None
+        factors = None
+        if chain.scaler is not None:
+            scaler: Any = self._module(chain.scaler)
+            factors = _by_channel(scaler.scale, addend.shape)
+            if factors is None:
+                return None
+        return convolution(value, addend, factors, second, self._module(chain.neuron))  # type: ignore[arg-type]
 
 
 def _by_channel(scale: Tensor, shape: tuple[int, ...]) -> Tensor | None:

@@ -18,9 +18,9 @@ from .packers import Convolution
 
 __all__ = ["KnownConvolutions", "remembered_convolutions"]
 
-KnownConvolutions = dict[tuple[str, int | Range], Convolution | None]
-"""Convolutions by name of the layer and by what is averaged in front of it, or the range of the graded spikes there;
-None for a layer that is none."""
+KnownConvolutions = dict[tuple[str, int | Range | str], Convolution | None]
+"""Convolutions by name of the layer and by what is averaged in front of it, the range of the graded spikes there, or
+that there are changes; None for a layer that is none."""
 
 SETTINGS = "stride", "padding", "padding_mode", "dilation", "groups"
 """Of a convolution, besides its weights."""

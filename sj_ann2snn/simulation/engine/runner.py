@@ -33,6 +33,10 @@ from .tiling import Tiling
 __all__ = ["Runner"]
 
 
+STEPS_OF_CHANGES = 32
+"""To compute at a time where neurons send changes: most send none in most steps."""
+
+
 class Runner:
     """Runs tiles one after the other. Several runners may run side by side if each has its own modules.
 
@@ -85,6 +89,8 @@ class Runner:
             Packing(flow, self.modules, steps, convolutions, packers=one) for one in (packers, None)
         )
         self._packing = self._unpacked
+        if self._packed.changes:
+            tiling.lengthen(STEPS_OF_CHANGES)
         self._merged_into_sums = {one.scaled for one in flow.sums.values()}
         self._memories = [module for module in self.modules.values() if isinstance(module, MemoryModule)]
 

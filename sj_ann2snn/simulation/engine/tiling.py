@@ -17,6 +17,9 @@ TILE_BYTES = {"cpu": 1 << 22, "cuda": 1 << 31}
 SINGLE = 4
 """Bytes of a number in single precision."""
 
+ROOM = 8
+"""How much larger a tile of a single sample may be where more steps at a time save work."""
+
 TILE_STEPS = {"cpu": 4}
 """Steps that a tile takes at a time, with fewer samples if necessary, by device type; elsewhere all steps."""
 
@@ -33,6 +36,7 @@ class Tiling:
         self._bytes = TILE_BYTES.get(device, TILE_BYTES["cpu"])
         self._few_steps = min(steps, TILE_STEPS.get(device, steps))
         self._steps = steps
+        self._room = 1
         self._largest = 0
         """Bytes of the largest activation of one sample at one step."""
         self._expected = 0
@@ -48,6 +52,11 @@ class Tiling:
     def expect(self, elements: int) -> None:
         """Expect activations of so many elements for a sample at one step, until a size is known."""
         self._expected = elements * SINGLE
+
+    def lengthen(self, steps: int) -> None:
+        """Take at least so many steps at a time, if there are."""
+        self._few_steps = max(self._few_steps, min(self._steps, steps))
+        self._room = ROOM
 
     def note(self, value: Any) -> None:
         """Take the size of an activation ``[t, n, ...]`` into account."""
@@ -67,7 +76,8 @@ class Tiling:
         largest = self._largest or self._expected
         if not largest:
             return self._few_steps
-        return min(self._steps, max(1, self._bytes // (largest * samples)))
+        budget = self._bytes * (self._room if samples == 1 else 1)
+        return min(self._steps, max(1, budget // (largest * samples)))
 
     def shrink(self, samples: int) -> None:
         """A tile of `samples` did not fit into memory: take half as much from now on."""

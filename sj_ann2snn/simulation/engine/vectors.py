@@ -15,6 +15,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, models, register_model
 
+from .building import at, repeated
 from .loops import SHORT
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "load",
     "load_like",
     "lowest",
+    "nonzero",
     "ones_in",
     "scaled",
     "store",
@@ -72,19 +74,8 @@ def _literal(width: Any) -> int | None:
     return width.literal_value if isinstance(width, types.IntegerLiteral) else None
 
 
-def _at(builder: Any, address: Any, kind: Any) -> Any:
-    return builder.inttoptr(address, kind.as_pointer())
-
-
 def _load(builder: Any, address: Any, kind: Any, align: int) -> Any:
-    return builder.load(_at(builder, address, kind), align=align)
-
-
-def _repeated(builder: Any, number: Any, kind: Any) -> Any:
-    """A vector of which every element is `number`."""
-    first = builder.insert_element(ir.Constant(kind, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
-    order = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count)
-    return builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), order)
+    return builder.load(at(builder, address, kind), align=align)
 
 
 def _bits(builder: Any, address: Any, width: int) -> Any:
@@ -94,7 +85,7 @@ def _bits(builder: Any, address: Any, width: int) -> Any:
 
 def _store_bits(builder: Any, truths: Any, address: Any, width: int) -> None:
     word = ir.IntType(width)
-    builder.store(builder.bitcast(truths, word), _at(builder, address, word), align=1)
+    builder.store(builder.bitcast(truths, word), at(builder, address, word), align=1)
 
 
 def _kind(size: Any, width: Any) -> tuple[Any, Any] | None:
@@ -161,7 +152,7 @@ def store(typing_context: Any, numbers: Any, address: Any) -> Any:
         return None
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        builder.store(arguments[0], _at(builder, arguments[1], arguments[0].type), align=4)
+        builder.store(arguments[0], at(builder, arguments[1], arguments[0].type), align=4)
         return context.get_dummy_value()
 
     return types.void(numbers, types.int64), generate
@@ -229,7 +220,7 @@ def charge_within(
         v, x, limits, low, high, address = arguments
         charged = builder.fadd(v, x)
         for order, end in (("<", low), (">", high)):
-            ends = _repeated(builder, end, v.type)
+            ends = repeated(builder, end, v.type)
             charged = builder.select(builder.fcmp_ordered(order, charged, ends), ends, charged)
         return _fired(builder, charged, limits, address)
 
@@ -251,7 +242,7 @@ def count(typing_context: Any, totals: Any, spikes: Any, width: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kind = ir.VectorType(HALF, size)
-        place = _at(builder, arguments[0], kind)
+        place = at(builder, arguments[0], kind)
         found = builder.add(builder.load(place, align=2), builder.zext(_bits(builder, arguments[1], size), kind))
         builder.store(found, place, align=2)
         return found
@@ -279,7 +270,7 @@ def grow(typing_context: Any, largest: Any, before: Any, out: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kind = arguments[0].type
-        place = _at(builder, arguments[1], kind)
+        place = at(builder, arguments[1], kind)
         grows = builder.icmp_signed(">", arguments[0], builder.load(place, align=2))
         builder.store(arguments[0], place, align=2)
         _store_bits(builder, grows, arguments[2], kind.count)
@@ -310,10 +301,25 @@ def store_word(typing_context: Any, number: Any, address: Any, size: Any) -> Any
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kind = ir.IntType(8 * length)
         found = arguments[0] if length == 8 else builder.trunc(arguments[0], kind)
-        builder.store(found, _at(builder, arguments[1], kind), align=1)
+        builder.store(found, at(builder, arguments[1], kind), align=1)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, size), generate
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]  # numba is untyped
+def nonzero(typing_context: Any, address: Any, width: Any) -> Any:
+    """Which of the numbers in single precision at an address are not zero, as bits."""
+    if (size := _literal(width)) is None:
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = ir.VectorType(FLOAT, size)
+        found = builder.fcmp_unordered("!=", _load(builder, arguments[0], kind, 4), ir.Constant(kind, None))
+        bits = builder.bitcast(found, ir.IntType(size))
+        return bits if size == 64 else builder.zext(bits, LONG)
+
+    return types.int64(types.int64, width), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]  # numba is untyped

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sj_ann2snn import Converter, InPlaceNeuron, NeuronLoop, NeuronMaker, NeuronSite, simulate
+from sj_ann2snn import ChangeLoop, Converter, InPlaceNeuron, NeuronLoop, NeuronMaker, NeuronSite, simulate
 from sj_ann2snn.errors import PluginError
 from sj_ann2snn.simulation.engine import neuron_loops
 from sj_ann2snn.simulation.engine.firing import fire
@@ -177,5 +177,9 @@ def test_wrong_loops_are_refused() -> None:
 
     with pytest.raises(PluginError, match=r"the function encloses factor, .* hand over such values as constants"):
         NeuronLoop(enclosing(2.0))
-    with pytest.raises(PluginError, match=r"states=\('a', 'b', 'c'\)\) is not allowed: a neuron has one or two"):
+    with pytest.raises(
+        PluginError, match=r"states=\('a', 'b', 'c'\), clock=None\) is not allowed: a neuron has one or two"
+    ):
         NeuronLoop(floor, states=("a", "b", "c"))
+    with pytest.raises(PluginError, match=r"ChangeLoop\(.*<lambda>\) is not .* encloses factor"):
+        ChangeLoop(enclosing(2.0))

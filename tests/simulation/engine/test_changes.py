@@ -1,0 +1,404 @@
+"""Changes instead of outputs: the same values as layer by layer in numbers, to the last bit where sums are exact."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sj_ann2snn import (
+    ChangeLoop,
+    Converter,
+    InPlaceNeuron,
+    NeuronMaker,
+    NeuronSite,
+    NonFiniteError,
+    evaluate,
+    simulate,
+)
+from sj_ann2snn.layers import CumulativeMaxPool, Scaler
+from sj_ann2snn.simulation.engine import change_layers, packing, runner
+from sj_ann2snn.simulation.engine.change_convolutions import ChangeConvolution, change_convolution
+from sj_ann2snn.simulation.engine.changes import Changes
+from sj_ann2snn.testing.running import tiled
+
+from ...helpers.networks import StepBiases, relative_error, run_by_hand, watched
+from .test_packed import averaging, network, stem
+
+np = pytest.importorskip("numpy")
+pytest.importorskip("numba", reason="numba is not installed")
+
+STEPS, SAMPLES, UNIT, LARGEST = 9, 3, 1 / 16, 24
+
+
+def nearest(mean: Any, value: Any, nothing: Any, unit: Any, largest: Any) -> Any:
+    return min(max(np.rint((max(mean, nothing) - value) / unit), -largest), largest) * unit
+
+
+class Valued(InPlaceNeuron):
+    """Represents the positive part of its mean current in units, and sends changes of at most `LARGEST` of them."""
+
+    def __init__(self, largest: int = LARGEST) -> None:
+        super().__init__()
+        self.largest = largest
+        self.register_memory("value", None)
+        self.register_memory("mean", None)
+        self.register_memory("steps", 0)
+
+    def start(self, x: Tensor) -> None:
+        super().start(x)
+        self.value = torch.zeros_like(x)
+
+    def step(self, x: Tensor, out: Tensor) -> None:
+        assert self.value is not None
+        self.v += x
+        self.mean = None
+        self.steps += 1
+        missing = (self.v / self.steps).clamp_(min=0) - self.value
+        change = missing.div_(UNIT).round_().clamp_(-self.largest, self.largest).mul_(UNIT)
+        torch.add(self.value, change, alpha=self.steps, out=out)
+        self.value += change
+
+    def loop(self, dtype: torch.dtype) -> ChangeLoop:
+        return ChangeLoop(nearest, (0, UNIT, self.largest))
+
+    def spikes_per_step(self, emitted: Tensor) -> Tensor:
+        """From the outputs, backwards: an output is ``a + t q``, after which the value is ``a + q``."""
+        value, found = self.value, []
+        for step, out in zip(range(self.steps, 0, -1), reversed(emitted), strict=False):
+            before = (step * value - out) / (step - 1) if step > 1 else torch.zeros_like(value)
+            found.append((value - before).div(UNIT).round().count_nonzero())
+            value = before.div(UNIT).round() * UNIT
+        return torch.stack(found[::-1])
+
+    emissions_per_step = spikes_per_step
+
+
+class Maker(NeuronMaker):
+    name = "valued"
+    resolution = UNIT / 2
+
+    def make(self, site: NeuronSite) -> nn.Module:
+        return Valued()
+
+
+def fired(currents: Tensor, largest: int = LARGEST) -> tuple[Changes, Tensor]:
+    """What a neuron alone makes of currents ``[T, N, C, ...]``: changes, and the outputs of its own steps."""
+    changes, outputs = change_layers.fire_changes(Valued(largest), currents), torch.empty_like(currents.contiguous())
+    assert changes is not None
+    Valued(largest).fire(currents, outputs)
+    return changes, outputs
+
+
+def random_currents(channels: int, *places: int) -> Tensor:
+    """Some settle at once, some late, in eighths of a power of two so that sums are exact."""
+    torch.manual_seed(channels)
+    currents = torch.randint(-64, 64, (STEPS, SAMPLES, channels, *places)) / 32.0
+    currents[2:, :, ::2] = currents[:1, :, ::2]
+    return currents
+
+
+def exactly(module: Any) -> Any:
+    """The module with numbers so short that no sum is rounded."""
+    with torch.no_grad():
+        for one in module.modules():
+            for name in ("weight", "bias", "scale"):
+                if isinstance(getattr(one, name, None), Tensor) and isinstance(one, (nn.Conv2d, nn.Linear, Scaler)):
+                    number = getattr(one, name)
+                    number.copy_((number * 64).round() / 64)
+    return module
+
+
+@pytest.mark.parametrize(("channels", "places"), [(8, ()), (16, (5, 4)), (24, (1, 7)), (40, (3, 3))])
+@pytest.mark.parametrize("same", [True, False])
+def test_neurons_alone(channels: int, places: tuple[int, ...], same: bool) -> None:
+    """In front of them may be what does not vary over time."""
+    currents = random_currents(channels, *places)
+    currents = currents[:1].expand(STEPS, *currents.shape[1:]) if same else currents
+    changes, outputs = fired(currents)
+    assert torch.equal(changes.unpacked(), outputs)
+    neuron = Valued()
+    neuron.fire(currents, torch.empty_like(outputs))
+    assert changes.per_step().tolist() == neuron.spikes_per_step(outputs).tolist()
+    if same:
+        assert changes.images[-1].max() == -1  # settled
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "size", "window", "stride", "padding"),
+    [
+        (16, 16, (6, 7), (3, 3), (1, 1), (1, 1)),
+        (8, 24, (7, 5), (5, 5), (1, 1), (2, 2)),
+        (24, 40, (5, 5), (1, 1), (2, 2), (0, 0)),
+        (32, 64, (9, 8), (3, 3), (2, 2), (1, 1)),
+        (64, 32, (4, 12), (2, 3), (2, 1), (0, 2)),
+        (128, 8, (3, 3), (3, 3), (1, 1), (0, 0)),
+        (16, 104, (6, 6), (3, 3), (1, 1), (1, 0)),
+        (8, 16, (11, 10), (7, 5), (3, 2), (3, 1)),
+        (40, 8, (7, 7), (1, 2), (3, 3), (0, 0)),
+    ],
+)
+def test_convolutions(
+    inputs: int,
+    outputs: int,
+    size: tuple[int, int],
+    window: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+) -> None:
+    x, numbers = fired(random_currents(inputs, *size))
+    conv = exactly(nn.Conv2d(inputs, outputs, window, stride, padding))
+    currents = conv(numbers.flatten(0, 1)).detach().unflatten(0, (STEPS, SAMPLES))
+    layer = change_convolution(conv)
+    assert layer is not None
+    shortcut, of_shortcut = fired(random_currents(*currents.shape[2:]))
+    factors = torch.randint(-64, 64, (outputs,)) / 64.0
+    height, columns = currents.shape[3:]
+    wide, of_wide = fired(random_currents(8, 3 * height - 1, 2 * columns))
+    other = exactly(nn.Conv2d(8, outputs, (2, 3), (3, 2), (0, 1)))
+    beside = other(of_wide.flatten(0, 1)).detach().unflatten(0, (STEPS, SAMPLES))
+    assert beside.shape == currents.shape
+    second = change_convolution(other)
+    for addend, scale, behind, wanted in (
+        (None, None, None, currents),
+        (shortcut, None, None, currents + of_shortcut),
+        (shortcut, factors, None, currents + of_shortcut * factors[:, None, None]),
+        (wide, None, second, currents + beside),
+    ):
+        by_steps, by_changes = Valued(), Valued()
+        values = torch.empty_like(wanted)
+        by_steps.fire(wanted, values)
+        found = layer(x, addend, scale, behind, by_changes)
+        assert found is not None
+        assert torch.equal(found.unpacked(), values)
+        assert torch.equal(by_changes.value, by_steps.value)  # type: ignore[arg-type]
+        assert torch.equal(by_changes.v, by_steps.v)  # type: ignore[arg-type]
+        assert by_changes.steps == by_steps.steps
+
+
+@pytest.mark.parametrize(
+    ("window", "stride", "padding"), [(2, None, 0), (3, 2, 1), ((2, 3), (1, 2), (0, 1)), (2, 3, 0), (3, 3, 1)]
+)
+@pytest.mark.parametrize("channels", [8, 40])
+def test_cumulative_max_pools(channels: int, window: Any, stride: Any, padding: Any) -> None:
+    """The largest value may fall, and the margins never count."""
+    pool, reference = (CumulativeMaxPool(2, window, stride, padding) for _ in range(2))
+    reference.step_mode = "m"
+    changes, outputs = fired(random_currents(channels, 7, 10))
+    found = change_layers.pool_changes(pool, changes)
+    assert found is not None
+    assert torch.equal(found.unpacked(), reference(outputs))
+
+
+@pytest.mark.parametrize(("window", "stride"), [(2, None), (4, 1), ((1, 2), None), (2, 3)])
+def test_average_pools(window: Any, stride: Any) -> None:
+    pool = nn.AvgPool2d(window, stride)
+    changes, outputs = fired(random_currents(16, 7, 9))
+    found = change_layers.average_changes(pool, changes)
+    assert found is not None
+    assert torch.equal(found.unpacked(), pool(outputs.flatten(0, 1)).unflatten(0, (STEPS, SAMPLES)))
+
+
+def test_a_window_larger_than_the_image_is_left_to_the_layer() -> None:
+    changes, _ = fired(random_currents(8, 3, 3))
+    assert change_layers.pool_changes(CumulativeMaxPool(2, 5), changes) is None
+    assert change_layers.average_changes(nn.AvgPool2d(4), changes) is None
+    conv = change_convolution(nn.Conv2d(8, 8, 5))
+    assert conv is not None
+    assert conv(changes, neuron=Valued()) is None
+
+
+def test_what_does_not_fit_is_left_to_numbers() -> None:
+    changes, _ = fired(random_currents(8, 4, 4))
+    conv, other = change_convolution(nn.Conv2d(8, 8, 3)), change_convolution(nn.Conv2d(8, 8, 1))
+    assert conv is not None
+    assert conv(fired(random_currents(16, 4, 4))[0], neuron=Valued()) is None
+    assert conv(changes, changes, neuron=Valued()) is None  # the shortcut is larger
+    assert conv(changes, changes, second=other, neuron=Valued()) is None
+    going_on = Valued()
+    going_on.fire(torch.ones(2, SAMPLES, 8, 2, 2), torch.empty(2, SAMPLES, 8, 2, 2))
+    assert conv(changes, neuron=going_on) is None  # it has the sum of its currents, rounded
+    double = Valued()
+    double.start(torch.zeros(SAMPLES, 8, 2, 2, dtype=torch.float64))
+    assert conv(changes, neuron=double) is None
+    received = Valued()
+    assert conv(changes, neuron=received) is not None
+    assert change_layers.fire_changes(received, torch.randn(2, SAMPLES, 8, 2, 2)) is None
+    received.fire(torch.zeros(1, SAMPLES, 8, 2, 2), torch.empty(1, SAMPLES, 8, 2, 2))  # numbers go on from changes
+    assert received.mean is None
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(8, 12, 3),
+        nn.Conv2d(8, 8, 3, groups=8),
+        nn.Conv2d(8, 8, 3, dilation=2),
+        nn.Conv2d(8, 8, 3, padding=1, padding_mode="circular"),
+        nn.Conv2d(8, 8, 3, padding="same"),
+        nn.Conv2d(8, 8, 3).double(),
+        nn.Linear(8, 8),
+    ],
+)
+def test_what_stays_in_numbers(layer: nn.Module) -> None:
+    assert change_convolution(layer) is None
+
+
+class Otherwise(Valued):
+    """Another step, for which the loop does not stand."""
+
+    def step(self, x: Tensor, out: Tensor) -> None:
+        out.copy_(x)
+
+
+def test_which_neurons_send_changes() -> None:
+    assert change_layers.emits_changes(Valued())
+    assert not change_layers.emits_changes(Otherwise())
+    hooked, charged = Valued(), Valued()
+    hooked.register_forward_hook(lambda *_: None)
+    charged.initial_potential = 0.5
+    assert not change_layers.emits_changes(hooked)
+    assert not change_layers.emits_changes(charged)
+
+
+# Networks --------------------------------------------------------------------------------------
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "99.9%": {"mode": "99.9%"},
+    "per channel": {"mode": "max", "channel_wise": True},
+    "biases per step": {"mode": 0.8, "channel_wise": True, "corrections": StepBiases()},
+}
+
+
+@pytest.fixture
+def short(x: Tensor) -> Tensor:
+    return (x * 16).round() / 16
+
+
+@pytest.mark.parametrize("make", [network, averaging, stem])
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=list(OPTIONS))
+def test_a_network_does_the_same(options: dict[str, Any], make: Any, short: Tensor, in_numbers: Any) -> None:
+    snn = exactly(Converter([short], neuron=Maker(), progress=False, **options)(make()))
+    data = [(short, torch.arange(11) % 5)]
+
+    def work() -> Any:
+        return simulate(snn, short, 17), evaluate(snn, data, 17, progress=False)
+
+    wanted, expected = in_numbers(work)
+    for budget, threads in ((1, 1), (100_000, 2), (1 << 22, 1)):
+        with tiled(budget, threads):
+            answer, result = work()
+        assert relative_error(answer, wanted) < 1e-6
+        for field in ("accuracy", "spikes_over_time", "emissions_over_time", "synops_over_time"):
+            assert getattr(result, field) == getattr(expected, field), field
+        assert result.layers == expected.layers
+
+
+def test_groups_of_steps_go_on_from_each_other(short: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values, mean currents and the largest values of pools at the beginning of a group are those before it."""
+    for make in (network, averaging, stem):
+        snn = exactly(Converter([short], neuron=Maker(), progress=False)(make()))
+        wanted = simulate(snn, short, 24)
+        for steps in (1, 5):
+            with monkeypatch.context() as patch:
+                patch.setattr(runner.Tiling, "steps", lambda self, samples, steps=steps: steps)
+                assert torch.equal(simulate(snn, short, 24), wanted)
+
+
+def test_every_output_is_that_of_the_hand_written_loop(short: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Tensor] = []
+    original = runner.Runner._compute
+
+    def noted(self: Any, node: Any, values: Any, read: Any) -> None:
+        original(self, node, values, read)
+        if isinstance(values[node], Changes) and "relu" in str(node.target):
+            seen.append(values[node].unpacked().clone())
+
+    monkeypatch.setattr(runner.Runner, "_compute", noted)
+    snn = exactly(Converter([short], neuron=Maker(), progress=False)(stem()))
+    with tiled(1 << 26, 1):
+        simulate(snn, short[:1], 8)
+    with watched(snn, Valued) as outputs:
+        run_by_hand(snn, short[:1], 8)
+    by_hand = [torch.stack(one) for one in outputs.values()]
+    assert seen
+    assert all(any(torch.equal(one, other) for other in by_hand) for one in seen)
+
+
+def test_changes_are_used(short: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every convolution that may read them does, and shortcuts are added as such or together with their convolution."""
+    kinds: list[tuple[int, int, str]] = []
+    original = ChangeConvolution.__call__
+
+    def seen(self: Any, changes: Any, addend: Any, factors: Any, second: Any, neuron: Any) -> Any:
+        found = original(self, changes, addend, factors, second, neuron)
+        assert found is not None
+        kind = "none" if addend is None else "scaled" if second is None else "convolved"
+        kinds.append((changes.shape[2], found.shape[2], kind))
+        return found
+
+    monkeypatch.setattr(ChangeConvolution, "__call__", seen)
+    for make, wanted in (
+        (stem, [(16, 16, "none"), (16, 16, "scaled"), (16, 16, "none"), (16, 16, "scaled")]),
+        (network, [(16, 16, "none"), (16, 16, "scaled"), (16, 32, "none"), (32, 32, "convolved")]),
+        (averaging, [(16, 24, "none"), (24, 24, "none"), (24, 24, "scaled")]),
+    ):
+        kinds.clear()
+        snn = Converter([short], neuron=Maker(), progress=False)(make())
+        with tiled(1 << 26, 1):
+            simulate(snn, short[:1], 8)
+            assert kinds == wanted
+            kinds.clear()
+            simulate(snn, short[:1], packing.FEWEST_STEPS - 1)  # so few that outputs are faster
+            assert not kinds
+
+
+def test_samples_may_leave(short: Tensor, in_numbers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    snn = exactly(Converter([short], neuron=Maker(), progress=False)(network()))
+    data = [(short, torch.arange(11) % 5)]
+    monkeypatch.setattr(runner, "STEPS_OF_CHANGES", 4)
+
+    def work() -> Any:
+        found = evaluate(snn, data, 24, progress=False, early_exit="margin")
+        return found.accuracy, found.spikes_over_time, found.steps_per_sample
+
+    assert work() == in_numbers(work)
+
+
+def test_sums_that_are_rounded_are_off_by_little(x: Tensor, in_numbers: Any) -> None:
+    """The mean current comes from changes, not from a sum of currents; both are rounded."""
+    snn = Converter([x], neuron=Maker(), progress=False)(network())
+    double = copy.deepcopy(snn).double()
+    wanted = run_by_hand(double, x.double(), 32).mean(0).float()
+    by_changes = relative_error(simulate(snn, x, 32), wanted)
+    by_numbers = relative_error(in_numbers(lambda: simulate(snn, x, 32)), wanted)
+    assert by_changes < max(0.02, 2 * by_numbers)
+
+
+def test_nan_is_not_silent(x: Tensor, in_numbers: Any) -> None:
+    snn = Converter([x], neuron=Maker(), progress=False)(network())
+    bad = x.clone()
+    bad[3, 0, 2, 2] = torch.nan
+
+    def said() -> str:
+        with pytest.raises(NonFiniteError, match=r"The input is NaN in 1 value\(s\).*: 3\)") as raised:
+            simulate(snn, bad, 12)
+        return str(raised.value)
+
+    assert said() == in_numbers(said)
+
+
+def test_a_part_of_a_network_may_have_other_neurons(short: Tensor, in_numbers: Any) -> None:
+    snn = exactly(Converter([short], neuron=Maker(), progress=False)(network()))
+    binary = exactly(Converter([short], progress=False)(network()))
+    for mixed in (copy.deepcopy(snn), copy.deepcopy(binary)):
+        other = binary if any(isinstance(module, Valued) for module in mixed.modules()) else snn
+        names = [name for name, module in mixed.named_modules() if hasattr(module, "v")]
+        for name in names[1::2]:
+            mixed.set_submodule(name, copy.deepcopy(other.get_submodule(name)))
+        wanted = in_numbers(lambda mixed=mixed: simulate(mixed, short, 9))
+        assert relative_error(simulate(mixed, short, 9), wanted) < 1e-6
