@@ -13,9 +13,9 @@ from ...compat import layer
 from ...support.shapes import windows_along
 from .change_layers import NOBODY, receiving
 from .changes import Changes
+from .loops import LANES
 from .packed import flat
 from .packed_layers import is_watched
-from .row_sums import LANES
 
 __all__ = ["ChangeConvolution", "change_convolution"]
 

@@ -15,6 +15,7 @@ __all__ = [
     "ENTRIES",
     "FLOAT",
     "FREE",
+    "LANES",
     "SHORT",
     "SILENT",
     "WHOLE",
@@ -40,6 +41,9 @@ ENTRIES = 1 << CODE
 
 FLOAT = 4
 """Bytes of a number in single precision."""
+
+LANES = 8
+"""Numbers that the rows of weights of changes are multiples of."""
 
 SHORT = 2
 """Bytes of a small integer."""

@@ -9,12 +9,9 @@ from numba import types
 from numba.extending import intrinsic
 
 from .building import at, carried, carry_on, repeated
-from .loops import FLOAT
+from .loops import FLOAT, LANES
 
-__all__ = ["AT_ONCE", "LANES", "LENGTHS", "MOST_PARTS", "add_rows"]
-
-LANES = 8
-"""Numbers that all lengths are multiples of."""
+__all__ = ["AT_ONCE", "LENGTHS", "MOST_PARTS", "add_rows"]
 
 LENGTHS = (192, 96, 64, 48, 32, 16, 8)
 """Numbers of a part of a row that there are loops for, the largest first."""
