@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from ..simulation.engine import PackedSpikes
+from ..simulation.engine import Changes, Levels, PackedSpikes
 from ..support.trees import map_tensors, tensors
 
 __all__ = ["Connections", "connections", "fan_out"]
@@ -51,12 +51,12 @@ class Connections:
         changes = (parts[1:] != parts[:-1]).nonzero().flatten() + 1
         return cls(unit, row.float(), (0, *changes.tolist(), len(row)))
 
-    def operations(self, x: Tensor | PackedSpikes) -> list[float]:
+    def operations(self, x: Tensor | PackedSpikes | Levels | Changes) -> list[float]:
         """The synaptic operations at every step of ``[T, N, ...]``."""
-        if isinstance(x, PackedSpikes):
+        if not isinstance(x, Tensor):
             by_place = self.weights.view(*x.shape[3:], x.shape[2])
             if bool((by_place == by_place[..., :1]).all()):
-                return [float(count * self.unit) for count in x.per_step(by_place[..., 0]).tolist()]
+                return [float(count * self.unit) for count in x.active_per_step(by_place[..., 0]).tolist()]
             x = x.unpacked()
         dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
         active = torch.ne(x, 0, out=torch.empty_like(x, dtype=dtype))

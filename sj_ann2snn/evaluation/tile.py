@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..contracts.exit_rule import ExitRule
 from ..errors import PluginError
 from ..simulation.answers import ChosenReadout, Decoder
-from ..simulation.engine import Call, Changes, Collector, PackedSpikes
+from ..simulation.engine import Call, Changes, Collector, Levels, PackedSpikes
 from ..simulation.engine.firing import count_emissions, is_spiking
 from ..support.batches import describe_batch
 from ..support.blame import Culprit, blame
@@ -87,12 +87,12 @@ class Tile(Collector):
         module = call.operation
         if not isinstance(module, nn.Module) or not is_spiking(module):
             self.synapses.add(call, self._done)
-        elif isinstance(call.result, (PackedSpikes, Changes)):
+        elif isinstance(call.result, (PackedSpikes, Levels, Changes)):
             self.add_emissions(call.name, module, call.result)
         elif isinstance(call.result, Tensor):
             self.add_emissions(call.name, module, call.result if call.over_time else call.result.unsqueeze(0))
 
-    def add_emissions(self, name: str, neuron: nn.Module, y: Tensor | PackedSpikes | Changes) -> None:
+    def add_emissions(self, name: str, neuron: nn.Module, y: Tensor | PackedSpikes | Levels | Changes) -> None:
         """Count what a neuron emitted, ``[t, n, ...]``."""
         found = count_emissions(neuron, y)
         spikes, emissions = found.spikes.tolist(), found.emissions.tolist()

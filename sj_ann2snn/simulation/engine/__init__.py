@@ -8,7 +8,7 @@ result equals that of the hand-written loop ``for t in range(T): out += snn(x)``
 from .changes import Changes
 from .collectors import Call, Collector, OverTime
 from .outputs import concatenate, plain
-from .packed import PackedSpikes
+from .packed import Levels, PackedSpikes
 from .simulator import Simulator
 
-__all__ = ["Call", "Changes", "Collector", "OverTime", "PackedSpikes", "Simulator", "concatenate", "plain"]
+__all__ = ["Call", "Changes", "Collector", "Levels", "OverTime", "PackedSpikes", "Simulator", "concatenate", "plain"]

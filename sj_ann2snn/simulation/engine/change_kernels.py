@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numba.extending import register_jitable
 
-from .level_kernels import copy
+from .level_kernels import copy, count_nonzero
 from .loops import FLOAT, WHOLE
 from .neuron_loops import send_changes
 from .row_sums import AT_ONCE, LENGTHS, MOST_PARTS, add_rows
@@ -26,6 +26,7 @@ __all__ = [
     "average_changes",
     "charge_changes",
     "count_changes",
+    "count_outputs",
     "fire_changes",
     "pool_changes",
     "write_outputs",
@@ -408,12 +409,43 @@ def count_changes(sent: Any, live: Any, images: Any, counts: Any, channels: int,
                     counts[step] += count_nonzero(sent[place * channels : (place + 1) * channels])
 
 
+def count_outputs(
+    sent: Any, live: Any, images: Any, values: Any, weights: Any, counts: Any, before: int, channels: int
+) -> None:
+    """How many outputs ``a + t q`` are not zero at every step, each as often as the weight of its place says."""
+    places, steps = weights.shape[0], counts.shape[0]
+    samples, count = images.shape[0] // steps, places * channels
+    for sample in range(samples):
+        value = values[sample * count : (sample + 1) * count]
+        settled = 0  # what is not zero without a change
+        for place in range(places):
+            settled += weights[place] * count_nonzero(value[place * channels : (place + 1) * channels])
+        for step in range(steps):
+            image = images[step * samples + sample]
+            counts[step] += settled
+            if image < 0:
+                continue
+            now = np.float32(before + step + 1)
+            for place in range(places):
+                if live[image * places + place]:
+                    start, own = (image * places + place) * channels, place * channels
+                    was, active, now_active = count_changed(
+                        value[own : own + channels], sent[start : start + channels], now
+                    )
+                    counts[step] += weights[place] * (active - was)
+                    settled += weights[place] * (now_active - was)
+
+
 @register_jitable  # type: ignore[untyped-decorator]  # numba is untyped
-def count_nonzero(sent: Any) -> int:
-    found = 0
-    for i in range(sent.shape[0]):
-        found += sent[i] != 0
-    return found
+def count_changed(values: Any, sent: Any, step: Any) -> tuple[int, int, int]:
+    """Change values; returns how many were not zero, how many outputs are not, and how many are not any more."""
+    was, active, now = 0, 0, 0
+    for i in range(values.shape[0]):
+        was += values[i] != 0
+        active += values[i] + step * sent[i] != 0
+        values[i] += sent[i]
+        now += values[i] != 0
+    return was, active, now
 
 
 def write_outputs(

@@ -57,12 +57,27 @@ class Changes(Packed):
         loop(*self.arguments, found.numpy(), channels, samples)
         return found
 
+    def active_per_step(self, weights: Tensor) -> Tensor:
+        from .change_kernels import count_outputs
+
+        found = torch.zeros(self.shape[0], dtype=torch.int64)
+        loop: Any = compiled_loop(count_outputs)
+        counted = flat(weights.flatten().long()), found.numpy()
+        loop(*self.arguments, flat(self._values()), *counted, self.before, self.shape[2])
+        return found
+
+    def _values(self) -> Tensor:
+        """The values before these steps: memory of its own."""
+        _, samples, channels, *places = self.shape
+        if self.start is not None:
+            return self.start.clone()
+        return torch.zeros(samples, *places, channels, dtype=torch.float32)
+
     def _numbers(self) -> Tensor:
         from .change_kernels import write_outputs
 
         steps, samples, channels, *places = self.shape
         numbers = torch.empty(steps, samples, *places, channels, dtype=torch.float32)
-        values = torch.zeros_like(numbers[0]) if self.start is None else self.start.clone()
         loop: Any = compiled_loop(write_outputs)
-        loop(*self.arguments, flat(values), flat(numbers), self.before, (steps, samples, channels))
+        loop(*self.arguments, flat(self._values()), flat(numbers), self.before, (steps, samples, channels))
         return numbers.movedim(-1, 2)

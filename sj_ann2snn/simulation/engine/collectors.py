@@ -47,8 +47,8 @@ class Collector:
     call of a layer and of torch's functions."""
 
     watches_spikes: bool = False
-    """True if `watch` reads spikes alone, which may then be `PackedSpikes` on a CPU, or `Changes` if
-    a neuron sends them. The currents that they charge
+    """True if `watch` reads spikes alone, which may then be `PackedSpikes` on a CPU, `Levels` or
+    `Changes`. The currents that they charge
     neurons with may be missing: a tensor of their shape stands for them."""
 
     def add(self, outputs: Any) -> Tensor | None:

@@ -21,7 +21,7 @@ from . import loops
 from .changes import Changes
 from .loops import flat, is_dense
 from .neuron_loops import fire_compiled
-from .packed import PackedSpikes
+from .packed import Levels, PackedSpikes
 
 __all__ = ["Emissions", "can_fire_in_place", "count_emissions", "fire", "is_spiking"]
 
@@ -46,11 +46,15 @@ class Emissions:
     timed: bool = True
 
 
-def count_emissions(neuron: nn.Module, spikes: Tensor | PackedSpikes | Changes) -> Emissions:
+def count_emissions(neuron: nn.Module, spikes: Tensor | PackedSpikes | Levels | Changes) -> Emissions:
     """What the output ``[T, N, ...]`` of the last run of `neuron` holds."""
     if isinstance(spikes, (PackedSpikes, Changes)):
         count = spikes.per_step()
         return Emissions(count, count)
+    if isinstance(spikes, Levels):
+        if _counts_outputs(neuron):
+            return Emissions(spikes.per_step(), spikes.active_per_step(torch.ones(spikes.codes[0, 0, ..., 0].shape)))
+        spikes = spikes.unpacked()
     if isinstance(neuron, InPlaceNeuron):
         if _counts_totals_only(neuron):
             return _from_totals(neuron, spikes)
@@ -59,6 +63,12 @@ def count_emissions(neuron: nn.Module, spikes: Tensor | PackedSpikes | Changes) 
         count = sum_per_step(spikes)
         return Emissions(count, count)
     return Emissions(sum_per_step(spikes.abs()), active_per_step(spikes))
+
+
+def _counts_outputs(neuron: nn.Module) -> bool:
+    """True for a neuron whose outputs are its spikes."""
+    names = ("count_spikes", "count_emissions", "spikes_per_step", "emissions_per_step")
+    return all(getattr(type(neuron), name, None) is getattr(InPlaceNeuron, name) for name in names)
 
 
 def _counts_totals_only(neuron: InPlaceNeuron) -> bool:

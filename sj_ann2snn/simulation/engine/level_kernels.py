@@ -17,7 +17,7 @@ from .loops import BLOCK, SHORT
 from .neuron_loops import neurons
 from .packed_kernels import NUMBERS, SPIKES
 
-__all__ = ["convolve_levels", "fire_levels", "pool_levels"]
+__all__ = ["convolve_levels", "copy", "count_levels", "count_nonzero", "fire_levels", "pool_levels", "sum_levels"]
 
 
 # Numbers stand in slices of their own wherever a loop runs over them: numba allows for negative indices, and a compiler
@@ -180,6 +180,40 @@ def convolve_levels(
                 now += one
 
     return loop
+
+
+def count_levels(codes: Any, counts: Any, weights: Any, samples: int, channels: int) -> None:
+    """Count spikes that are not zero at every step, each as often as the weight of its place says."""
+    places = weights.shape[0]
+    for step in range(counts.shape[0]):
+        for sample in range(samples):
+            for place in range(places):
+                start = ((step * samples + sample) * places + place) * channels
+                counts[step] += weights[place] * count_nonzero(codes[start : start + channels])
+
+
+def sum_levels(codes: Any, counts: Any, samples: int, channels: int) -> None:
+    """The sum of the magnitudes of all spikes at every step."""
+    size = codes.shape[0] // counts.shape[0]
+    for step in range(counts.shape[0]):
+        counts[step] = sum_of_magnitudes(codes[step * size : (step + 1) * size])
+
+
+@register_jitable  # type: ignore[untyped-decorator]  # numba is untyped
+def count_nonzero(values: Any) -> int:
+    """How many values are not zero."""
+    found = 0
+    for i in range(values.shape[0]):
+        found += values[i] != 0
+    return found
+
+
+@register_jitable  # type: ignore[untyped-decorator]  # numba is untyped
+def sum_of_magnitudes(codes: Any) -> Any:
+    found = np.int64(0)
+    for i in range(codes.shape[0]):
+        found += abs(np.int64(codes[i]))
+    return found
 
 
 def pool_levels(codes: Any, cumulative: Any, emitted: Any, out: Any, lowest: Any, sizes: tuple[int, ...]) -> None:

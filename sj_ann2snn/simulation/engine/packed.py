@@ -52,6 +52,14 @@ class Packed:
     def _numbers(self) -> Tensor:
         raise NotImplementedError  # subclasses implement it
 
+    def active_per_step(self, weights: Tensor) -> Tensor:
+        """How many values are not zero at every step, ``[T]``, in int64.
+
+        Args:
+            weights: How often a value counts, by its place, ``[...]`` without the channels, whole numbers.
+        """
+        raise NotImplementedError  # subclasses that a collector may see implement it
+
     def stand_in(self) -> Tensor:
         """A tensor of this shape, without memory for its elements."""
         return torch.empty(()).expand(self.shape)
@@ -70,6 +78,23 @@ class Levels(Packed):
         steps, samples, *places, channels = codes.shape
         super().__init__((steps, samples, channels, *places))
         self.codes = codes
+
+    def active_per_step(self, weights: Tensor) -> Tensor:
+        from .level_kernels import count_levels
+
+        return self._counted(count_levels, flat(weights.flatten().long()))
+
+    def per_step(self) -> Tensor:
+        """The sum of the spikes' magnitudes at every step, ``[T]``, in int64."""
+        from .level_kernels import sum_levels
+
+        return self._counted(sum_levels)
+
+    def _counted(self, loop: Any, *given: Any) -> Tensor:
+        found = torch.zeros(self.shape[0], dtype=torch.int64)
+        compiled: Any = compiled_loop(loop)
+        compiled(flat(self.codes), found.numpy(), *given, self.shape[1], self.shape[2])
+        return found
 
     def _numbers(self) -> Tensor:
         return self.codes.float().movedim(-1, 2)
@@ -133,6 +158,9 @@ class PackedSpikes(PackedBits):
 
     def _numbers(self) -> Tensor:
         return unpack(self.bits)
+
+    def active_per_step(self, weights: Tensor) -> Tensor:
+        return self.per_step(weights)
 
     def per_step(self, weights: Tensor | None = None) -> Tensor:
         """The number of spikes at every step, ``[T]``, in int64.

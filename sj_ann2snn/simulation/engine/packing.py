@@ -340,10 +340,11 @@ class Packing:
         """A call of the module at `node`, for a collector that watches spikes."""
         if isinstance(x, PackedCounts):
             x = x.active()  # a collector asks what is zero
-        # Of what a neuron sends, changes are counted as such.
-        numbers = (Levels, Codes) if node in self.chains else (Levels, Codes, Changes)
-        result = result.unpacked() if isinstance(result, numbers) else result
-        x = x.unpacked() if isinstance(x, (Levels, Codes, Changes)) else x
+        counted = Levels, Changes  # what neurons send and convolutions read is counted without numbers
+        if isinstance(result, (*counted, Codes)) and not (isinstance(result, counted) and node in self.chains):
+            result = result.unpacked()
+        if isinstance(x, (*counted, Codes)) and not (isinstance(x, counted) and node in self.convolutions):
+            x = x.unpacked()
         name = str(node.target)
         return Call(name, self.modules[name], (x,), {}, result, (0,), loop=loop or self._packers.loop)
 

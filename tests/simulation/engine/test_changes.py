@@ -125,6 +125,9 @@ def test_neurons_alone(channels: int, places: tuple[int, ...], same: bool) -> No
     assert changes.per_step().tolist() == neuron.spikes_per_step(outputs).tolist()
     if same:
         assert changes.images[-1].max() == -1  # settled
+    weights = torch.arange(1, 1 + outputs[0, 0, 0].numel()).view(places)
+    active = ((outputs != 0).sum(2) * weights).flatten(1).sum(1)
+    assert changes.active_per_step(weights).tolist() == active.tolist()
 
 
 @pytest.mark.parametrize(

@@ -167,6 +167,16 @@ def test_convolutions(
         assert getattr(by_loop, "steps", 0) == getattr(by_steps, "steps", 0)
 
 
+@pytest.mark.parametrize("places", [(), (5, 3)])
+def test_counting(places: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    levels = random_levels(24, *places)
+    weights = torch.randint(1, 9, places)
+    active = ((levels != 0).sum(2) * weights).flatten(1).sum(1)
+    assert coded(levels).active_per_step(weights).tolist() == active.tolist()
+    assert coded(levels).per_step().tolist() == levels.abs().flatten(1).sum(1).tolist()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("same", [True, False])
 def test_neurons_alone(kind: type[Several], same: bool) -> None:
