@@ -76,6 +76,7 @@ class Tile(Collector):
         self.synapses = self.synapses_type(connections, steps)
         self.steps_simulated = 0
         self._rule, self._readout, self._finished = rule, readout, finished
+        self.drops_samples = rule is not None
         self._measures = [one.measure for one in metrics]
         self._metrics = [one.tile(samples) for one in metrics]
         self._going_on = torch.arange(count)

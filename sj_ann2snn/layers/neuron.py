@@ -126,6 +126,11 @@ class ChangeLoop:
         """The states that the neuron itself works with."""
         return self.total, self.value
 
+    @property
+    def memories(self) -> tuple[str, ...]:
+        """The names of all memories."""
+        return *self.states, self.mean, self.clock
+
     def __str__(self) -> str:
         return f"ChangeLoop(update={_name(self.update)})"
 

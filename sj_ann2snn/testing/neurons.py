@@ -199,11 +199,15 @@ class NeuronTests(PluginTests):
         described = made.loop(torch.float32) if isinstance(made, InPlaceNeuron) else None
         if not isinstance(described, ChangeLoop):
             pytest.skip("the neuron declares no changes")
+        missing = sorted(set(described.memories) - set(memories(made)))
+        assert not missing, f"{described} names {missing}, which are no memories of the neuron (register_memory)"
         for factor in (1, 100, -100):
             made.reset()
             value = torch.zeros(5, 3, 4)
             for step, x in enumerate(factor * self.currents().float(), 1):
                 out = torch.empty_like(x)
+                if step > 1:
+                    setattr(made, described.mean, torch.zeros_like(x))  # as if changes had come before
                 made.fire(x[None], out[None])
                 now, mean = (getattr(made, name) for name in (described.value, described.mean))
                 assert isinstance(now, Tensor), f"{described.value} is no tensor after a step"

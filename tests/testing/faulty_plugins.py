@@ -894,6 +894,7 @@ class SendsHalves(InPlaceNeuron):
     def step(self, x: Tensor, out: Tensor) -> None:
         assert self.value is not None
         self.v += x
+        self.mean = None
         self.steps += 1
         missing = (self.v / self.steps).clamp_(min=0) - self.value
         change = (missing / 0.5).trunc_().clamp_(-1, 1).mul_(0.5)

@@ -123,7 +123,9 @@ class ChangeConvolution:
         if found is None or (found.clock and found.mean is None):
             return None
         steps, samples, outputs, height, columns = shape
-        means = found.mean if found.mean is not None else bias.expand(found.value.shape).contiguous()
+        means = found.mean
+        if means is None:  # a copy, whatever the shape: the loop writes into it
+            means = bias.expand(found.value.shape).clone(memory_format=torch.contiguous_format)
         out = found.out(steps)
         above, before = margins
         padded = (height + 2 * above) * (columns + 2 * before) * outputs

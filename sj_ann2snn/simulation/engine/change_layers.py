@@ -10,13 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...compat import memories
+from ...errors import PluginError
 from ...layers import ChangeLoop, InPlaceNeuron
 from ...support.compiled import compiled_loop
-from ...support.shapes import pair, windows_along
+from ...support.shapes import pair
 from .changes import Changes
 from .neuron_loops import changes_around, known_loop
 from .packed import channels_innermost, flat
-from .packed_layers import is_watched
+from .packed_layers import is_watched, pooled_size
 
 __all__ = ["NOBODY", "average_changes", "emits_changes", "fire_changes", "pool_changes", "receiving"]
 
@@ -25,10 +27,24 @@ NOBODY: Any = (np.zeros(1, dtype=np.float32), np.zeros(1, dtype=np.uint8), np.ze
 
 
 def emits_changes(neuron: Any) -> bool:
-    """True for a neuron that sends changes."""
+    """True for a neuron that sends changes.
+
+    Raises:
+        PluginError: It lacks a memory that its `ChangeLoop` names.
+    """
     if not isinstance(neuron, InPlaceNeuron) or is_watched(neuron) or neuron.initial_potential:
         return False
-    return isinstance(known_loop(neuron, torch.float32), ChangeLoop)
+    described = known_loop(neuron, torch.float32)
+    if not isinstance(described, ChangeLoop):
+        return False
+    missing = [repr(name) for name in described.memories if name not in memories(neuron)]
+    if missing:
+        raise PluginError(
+            f"{described} of {type(neuron).__name__} names {', '.join(missing)}, which it does not remember, so that a "
+            "reset does not restore it. Call register_memory(name, value) in its constructor: None for the mean "
+            "current and the value, 0 for the number of steps."
+        )
+    return True
 
 
 class Receiving(NamedTuple):
@@ -89,8 +105,8 @@ def receiving(neuron: Any, shape: tuple[int, ...]) -> Receiving | None:
     return Receiving(described, total, mean, value, int(getattr(neuron, described.clock)))
 
 
-def fire_changes(neuron: Any, x_seq: Tensor) -> Changes | None:
-    """The changes that a neuron sends for the currents ``[T, N, C, ...]``, which may be one step repeated."""
+def fire_changes(neuron: Any, x_seq: Tensor, *, constant: bool) -> Changes | None:
+    """The changes that a neuron sends for the currents ``[T, N, C, ...]``, which may be the same at every step."""
     from .change_kernels import NOTHING, charge_changes
     from .change_kernels import fire_changes as loop
 
@@ -100,7 +116,7 @@ def fire_changes(neuron: Any, x_seq: Tensor) -> Changes | None:
     steps, samples, channels, *_ = x_seq.shape
     out = found.out(steps)
     places = found.value[0].numel() // channels
-    if x_seq.stride(0) == 0 and (found.mean is not None or not found.clock):
+    if constant and (found.mean is not None or not found.clock):
         # The mean of a constant is the constant.
         means = channels_innermost(x_seq[0], 1).clone()
         memory = np.empty(means[0].numel(), dtype=np.float32), np.empty(1, dtype=np.uint8), ()
@@ -128,10 +144,10 @@ def pool_changes(pool: Any, changes: Changes) -> Changes | None:
     from .change_kernels import pool_changes as loop
 
     steps, samples, channels, height, columns = changes.shape
+    size = pooled_size(pool, (height, columns))
+    if size is None:
+        return None
     window, stride, padding = pair(pool.kernel_size), pair(pool.stride), pair(pool.padding)
-    size = [windows_along(*one) for one in zip((height, columns), window, stride, padding, strict=True)]
-    if min(size) < 1:
-        return None  # the module raises the error
     start = None
     totals = torch.zeros(samples, height, columns, channels, dtype=torch.float32)
     most = torch.zeros(samples, *size, channels, dtype=torch.float32)
@@ -153,10 +169,10 @@ def average_changes(pool: Any, changes: Changes) -> Changes | None:
     steps, samples, channels, *places = changes.shape
     if len(places) != 2:
         return None
+    size = pooled_size(pool, (places[0], places[1]))
+    if size is None:
+        return None
     window, stride = pair(pool.kernel_size), pair(pool.stride)
-    size = [windows_along(*one) for one in zip(places, window, stride, strict=True)]
-    if min(size) < 1:
-        return None  # the module raises the error
     start = None
     if changes.start is not None:
         start = F.avg_pool2d(changes.start.movedim(-1, 1), window, stride).movedim(1, -1).contiguous()

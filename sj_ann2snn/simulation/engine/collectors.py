@@ -46,10 +46,12 @@ class Collector:
     """Called with every call of a layer whose input varies over time; in a network that runs step by step, with every
     call of a layer and of torch's functions."""
 
+    drops_samples: bool = False
+    """True if `add` may let samples leave: the sooner it is asked, the less is computed for nothing."""
+
     watches_spikes: bool = False
-    """True if `watch` reads spikes alone, which may then be `PackedSpikes` on a CPU, `Levels` or
-    `Changes`. The currents that they charge
-    neurons with may be missing: a tensor of their shape stands for them."""
+    """True if `watch` reads spikes alone, which may then be `PackedSpikes`, `Levels` or `Changes` on a CPU. Currents
+    that charge neurons may be missing: a tensor of their shape stands for them."""
 
     def add(self, outputs: Any) -> Tensor | None:
         """Take in the outputs ``[t, n, ...]`` of the next steps.

@@ -48,6 +48,8 @@ def fire_compiled(neuron: InPlaceNeuron, x_seq: Tensor, spikes: Tensor) -> bool:
     loop(memory, parts, 0, parts[0].shape[0], constants, number(before), number(1), steps, spikes.stride(0))
     if described.clock is not None:
         setattr(neuron, described.clock, before + steps)
+    if isinstance(described, ChangeLoop):
+        setattr(neuron, described.mean, None)  # as `step` does: the sum counts
     return True
 
 

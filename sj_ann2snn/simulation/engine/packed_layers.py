@@ -28,6 +28,7 @@ __all__ = [
     "limits",
     "no_limits",
     "pool_packed",
+    "pooled_size",
     "pooling",
     "pools_packed",
     "potential_of",
@@ -171,21 +172,26 @@ class Pooling(NamedTuple):
         pool.cumulative, pool.emitted = self.total, self.emitted
 
 
+def pooled_size(pool: Any, places: tuple[int, ...]) -> tuple[int, int] | None:
+    """Height and columns of a pool's output for an image of `places`; None if no window fits in: the module raises the
+    error."""
+    window, stride, padding = pair(pool.kernel_size), pair(pool.stride), pair(pool.padding)
+    height, columns = (windows_along(*one) for one in zip(places, window, stride, padding, strict=True))
+    return (height, columns) if min(height, columns) > 0 else None
+
+
 def pooling(pool: Any, shape: tuple[int, ...], device: torch.device | None = None) -> Pooling | None:
     """What the loop of a cumulative max pool needs for spikes ``(T, N, C, height, columns)``; None if none fits in."""
     steps, samples, channels, height, columns = shape
-    window, stride, padding = pair(pool.kernel_size), pair(pool.stride), pair(pool.padding)
-    size = (
-        windows_along(height, window[0], stride[0], padding[0]),
-        windows_along(columns, window[1], stride[1], padding[1]),
-    )
-    if min(size) < 1:
-        return None  # the module raises the error
+    size = pooled_size(pool, (height, columns))
+    if size is None:
+        return None
     if isinstance(pool.cumulative, Tensor):
         total, emitted = pool.cumulative.contiguous(), pool.emitted.contiguous()
     else:
         total = torch.zeros(samples, height, columns, channels, dtype=torch.int16, device=device)
         emitted = torch.zeros(samples, *size, channels, dtype=torch.int16, device=device)
+    window, stride, padding = pair(pool.kernel_size), pair(pool.stride), pair(pool.padding)
     sizes = (steps, samples, channels, height, columns, *size, *window, *stride, *padding)
     return Pooling(total, emitted, size, sizes, window == stride and padding == (0, 0))
 
@@ -220,10 +226,10 @@ def average_packed(pool: Any, spikes: PackedSpikes) -> PackedCounts | None:
     steps, samples, channels, *places = spikes.shape
     if len(places) != 2:
         return None
+    size = pooled_size(pool, (places[0], places[1]))
+    if size is None:
+        return None
     window, stride = pair(pool.kernel_size), pair(pool.stride)
-    size = [windows_along(*one) for one in zip(places, window, stride, strict=True)]
-    if min(size) < 1:
-        return None  # the module raises the error
     taken = averaged_by_halves(pool)
     out = torch.empty(taken.bit_length(), steps, samples, *size, channels // BITS, dtype=torch.uint8)
     loop: Any = compiled_loop(average_bits(len(out), math.gcd(channels // BITS, 8)))

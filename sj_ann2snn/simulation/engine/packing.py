@@ -30,8 +30,8 @@ from .remembered import KnownConvolutions
 
 __all__ = ["Packing"]
 
-CHANGES = "changes"
-"""What a convolution of them reads."""
+OF_CHANGES = "changes"
+"""What a convolution of them reads, among the keys of those that are known."""
 
 FEWEST_STEPS = 8
 """From which on changes are faster than outputs: neurons send most of their changes in fewer."""
@@ -97,6 +97,8 @@ class Packing:
         self.convolutions: dict[fx.Node, Convolution] = {}
         self.graded: dict[fx.Node, Range] = {}
         self.changing: set[fx.Node] = set()
+        self._driven_alike: set[fx.Node] = set()
+        """Neurons whose currents are the same at every step."""
         self.pools: set[fx.Node] = set()
         self.averages: dict[fx.Node, int] = {}
         self.merged: set[fx.Node] = set()
@@ -113,6 +115,8 @@ class Packing:
                 self.graded[node] = outputs
             elif packers.graded and steps >= FEWEST_STEPS and emits_changes(module):
                 self.changing.add(node)
+                if node.args[0] not in flow.varying:
+                    self._driven_alike.add(node)
             elif pools_packed(module) and node.args[0] in binary:
                 binary.add(node)
                 self.pools.add(node)
@@ -144,7 +148,7 @@ class Packing:
         source: Any = node.args[0]
         read: int | Range | str
         if source in self.changing:
-            read = CHANGES
+            read = OF_CHANGES
         elif source in self.graded:
             read = self.graded[source]
         elif source in binary or source in self.averages:
@@ -218,7 +222,7 @@ class Packing:
             return alone
         convolution, addend, scaler = parts
         reads: Any = convolution.args[0]
-        if self._reads_changes(addend, flow):
+        if scaler is None and self._reads_changes(addend, flow):
             behind: Any = addend.args[0]
             both = sorted((convolution, addend), key=list(flow.graph.nodes).index)
             return Chain(alone.neuron, reads, convolution, behind, second=addend, merged=(*both, source))
@@ -260,7 +264,9 @@ class Packing:
             for node, found in self.convolutions.items()
             if node in together or not isinstance(found, ChangeConvolution)
         }
-        reading = {*self.convolutions, *self.pools, *self.averages, *(chain.scaler for chain in self.chains.values())}
+        sums = {chain.merged[-1] for chain in self.chains.values() if chain.addend and chain.neuron in self.changing}
+        scalers = {chain.scaler for chain in self.chains.values()}
+        reading = {*self.convolutions, *self.pools, *self.averages, *scalers, *sums}
         self.chains = {
             node: chain
             for node, chain in self.chains.items()
@@ -308,9 +314,9 @@ class Packing:
         if node not in self.chains or not isinstance(currents, Tensor) or not self._packers.fits(currents):
             return None
         neuron: Any = self._module(node)
-        fire = self._packers.fire
-        if node in self.graded or node in self.changing:
-            fire = fire_levels if node in self.graded else fire_changes
+        if node in self.changing:
+            return fire_changes(neuron, currents, constant=node in self._driven_alike)
+        fire = fire_levels if node in self.graded else self._packers.fire
         found: Packed | None = fire(neuron, currents)
         return found
 

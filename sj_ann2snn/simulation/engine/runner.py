@@ -89,8 +89,6 @@ class Runner:
             Packing(flow, self.modules, steps, convolutions, packers=one) for one in (packers, None)
         )
         self._packing = self._unpacked
-        if self._packed.changes:
-            tiling.lengthen(STEPS_OF_CHANGES)
         self._merged_into_sums = {one.scaled for one in flow.sums.values()}
         self._memories = [module for module in self.modules.values() if isinstance(module, MemoryModule)]
 
@@ -105,6 +103,8 @@ class Runner:
             module.reset()
         self._watch = collector.watch
         self._packing = self._packed if self._watch is None or collector.watches_spikes else self._unpacked
+        if self._packing.changes and not collector.drops_samples:
+            self.tiling.lengthen(STEPS_OF_CHANGES)
         static = self._run_static(inputs)
         guard = self._guard.start(inputs, [static.values[node] for node in self.flow.meeting])
         samples = count_samples(inputs)

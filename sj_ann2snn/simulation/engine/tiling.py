@@ -17,7 +17,7 @@ TILE_BYTES = {"cpu": 1 << 22, "cuda": 1 << 31}
 SINGLE = 4
 """Bytes of a number in single precision."""
 
-ROOM = 8
+ROOM = 4
 """How much larger a tile of a single sample may be where more steps at a time save work."""
 
 TILE_STEPS = {"cpu": 4}
@@ -36,25 +36,35 @@ class Tiling:
         self._bytes = TILE_BYTES.get(device, TILE_BYTES["cpu"])
         self._few_steps = min(steps, TILE_STEPS.get(device, steps))
         self._steps = steps
-        self._room = 1
+        self._first_steps, self._room, self._lengthened = self._few_steps, 1, False
         self._largest = 0
         """Bytes of the largest activation of one sample at one step."""
         self._expected = 0
 
     def state(self) -> dict[str, int]:
         """What has been learnt so far; with it, another `Tiling` makes the same tiles."""
-        return {"bytes": self._bytes, "few_steps": self._few_steps, "largest": self._largest}
+        return {
+            "bytes": self._bytes,
+            "few_steps": self._few_steps,
+            "largest": self._largest,
+            "room": self._room,
+            "lengthened": self._lengthened,
+        }
 
     def restore(self, state: Mapping[str, int]) -> None:
         """Go on from what `state` has returned."""
         self._bytes, self._few_steps, self._largest = (state[name] for name in ("bytes", "few_steps", "largest"))
+        self._room, self._lengthened = state["room"], bool(state["lengthened"])
 
     def expect(self, elements: int) -> None:
         """Expect activations of so many elements for a sample at one step, until a size is known."""
         self._expected = elements * SINGLE
 
     def lengthen(self, steps: int) -> None:
-        """Take at least so many steps at a time, if there are."""
+        """Take at least so many steps at a time, if there are, as soon as sizes are known."""
+        if self._lengthened:
+            return
+        self._lengthened = True
         self._few_steps = max(self._few_steps, min(self._steps, steps))
         self._room = ROOM
 
@@ -75,13 +85,14 @@ class Tiling:
         """Number of steps to compute at a time for a tile of `samples`."""
         largest = self._largest or self._expected
         if not largest:
-            return self._few_steps
+            return self._first_steps
         budget = self._bytes * (self._room if samples == 1 else 1)
         return min(self._steps, max(1, budget // (largest * samples)))
 
     def shrink(self, samples: int) -> None:
         """A tile of `samples` did not fit into memory: take half as much from now on."""
         taken = (self._largest or self._expected) * samples * self.steps(samples)
+        self._room = 1  # which was part of what it took
         self._bytes = min(self._bytes, taken or self._bytes) // 2
         if samples == 1:
             self._few_steps = max(1, self._few_steps // 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from typing import Any
 
 import pytest
@@ -13,9 +14,11 @@ from sj_ann2snn import (
     ChangeLoop,
     Converter,
     InPlaceNeuron,
+    Margin,
     NeuronMaker,
     NeuronSite,
     NonFiniteError,
+    PluginError,
     evaluate,
     simulate,
 )
@@ -85,11 +88,12 @@ class Maker(NeuronMaker):
         return Valued()
 
 
-def fired(currents: Tensor, largest: int = LARGEST) -> tuple[Changes, Tensor]:
+def fired(currents: Tensor, *, constant: bool = False) -> tuple[Changes, Tensor]:
     """What a neuron alone makes of currents ``[T, N, C, ...]``: changes, and the outputs of its own steps."""
-    changes, outputs = change_layers.fire_changes(Valued(largest), currents), torch.empty_like(currents.contiguous())
+    changes = change_layers.fire_changes(Valued(), currents, constant=constant)
     assert changes is not None
-    Valued(largest).fire(currents, outputs)
+    outputs = torch.empty_like(currents.contiguous())
+    Valued().fire(currents, outputs)
     return changes, outputs
 
 
@@ -118,7 +122,7 @@ def test_neurons_alone(channels: int, places: tuple[int, ...], same: bool) -> No
     """In front of them may be what does not vary over time."""
     currents = random_currents(channels, *places)
     currents = currents[:1].expand(STEPS, *currents.shape[1:]) if same else currents
-    changes, outputs = fired(currents)
+    changes, outputs = fired(currents, constant=same)
     assert torch.equal(changes.unpacked(), outputs)
     neuron = Valued()
     neuron.fire(currents, torch.empty_like(outputs))
@@ -229,7 +233,7 @@ def test_what_does_not_fit_is_left_to_numbers() -> None:
     assert conv(changes, neuron=double) is None
     received = Valued()
     assert conv(changes, neuron=received) is not None
-    assert change_layers.fire_changes(received, torch.randn(2, SAMPLES, 8, 2, 2)) is None
+    assert change_layers.fire_changes(received, torch.randn(2, SAMPLES, 8, 2, 2), constant=False) is None
     received.fire(torch.zeros(1, SAMPLES, 8, 2, 2), torch.empty(1, SAMPLES, 8, 2, 2))  # numbers go on from changes
     assert received.mean is None
 
@@ -302,14 +306,18 @@ def test_a_network_does_the_same(options: dict[str, Any], make: Any, short: Tens
 
 
 def test_groups_of_steps_go_on_from_each_other(short: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Values, mean currents and the largest values of pools at the beginning of a group are those before it."""
+    """Values, mean currents and the largest values of pools at the beginning of a group are those before it. A constant
+    current is one in a group of a single step, too."""
     for make in (network, averaging, stem):
         snn = exactly(Converter([short], neuron=Maker(), progress=False)(make()))
         wanted = simulate(snn, short, 24)
-        for steps in (1, 5):
+        for groups in ([1], [5], [2, 1, 5], [3, 1], [23, 1]):
+            turns = itertools.cycle(groups)
             with monkeypatch.context() as patch:
-                patch.setattr(runner.Tiling, "steps", lambda self, samples, steps=steps: steps)
-                assert torch.equal(simulate(snn, short, 24), wanted)
+                patch.setattr(runner.Tiling, "steps", lambda self, samples, turns=turns: next(turns))
+                patch.setattr(runner.Tiling, "samples", lambda self: 4)
+                with tiled(1 << 26, 1):
+                    assert torch.equal(simulate(snn, short[:4], 24), wanted[:4])
 
 
 def test_every_output_is_that_of_the_hand_written_loop(short: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,6 +330,7 @@ def test_every_output_is_that_of_the_hand_written_loop(short: Tensor, monkeypatc
             seen.append(values[node].unpacked().clone())
 
     monkeypatch.setattr(runner.Runner, "_compute", noted)
+    monkeypatch.setattr(runner.Tiling, "steps", lambda self, samples: 8)
     snn = exactly(Converter([short], neuron=Maker(), progress=False)(stem()))
     with tiled(1 << 26, 1):
         simulate(snn, short[:1], 8)
@@ -345,6 +354,7 @@ def test_changes_are_used(short: Tensor, monkeypatch: pytest.MonkeyPatch) -> Non
         return found
 
     monkeypatch.setattr(ChangeConvolution, "__call__", seen)
+    monkeypatch.setattr(runner.Tiling, "steps", lambda self, samples: 8)
     for make, wanted in (
         (stem, [(16, 16, "none"), (16, 16, "scaled"), (16, 16, "none"), (16, 16, "scaled")]),
         (network, [(16, 16, "none"), (16, 16, "scaled"), (16, 32, "none"), (32, 32, "convolved")]),
@@ -360,16 +370,68 @@ def test_changes_are_used(short: Tensor, monkeypatch: pytest.MonkeyPatch) -> Non
             assert not kinds
 
 
-def test_samples_may_leave(short: Tensor, in_numbers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("early_exit", [Margin(threshold=1), Margin(threshold=4)])
+def test_samples_may_leave(early_exit: Any, short: Tensor, in_numbers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In groups as short as those of outputs, so that what they no longer cost is the same."""
     snn = exactly(Converter([short], neuron=Maker(), progress=False)(network()))
     data = [(short, torch.arange(11) % 5)]
-    monkeypatch.setattr(runner, "STEPS_OF_CHANGES", 4)
+
+    # Sizes in bytes differ, and with them the groups.
+    monkeypatch.setattr(runner.Tiling, "steps", lambda self, samples: self._few_steps)
+    monkeypatch.setattr(runner.Tiling, "samples", lambda self: 5)
 
     def work() -> Any:
-        found = evaluate(snn, data, 24, progress=False, early_exit="margin")
-        return found.accuracy, found.spikes_over_time, found.steps_per_sample
+        found = evaluate(snn, data, 24, progress=False, early_exit=early_exit)
+        assert found.steps_per_sample < 24
+        return found.accuracy, found.spikes_over_time, found.synops_over_time, found.steps_per_sample
 
-    assert work() == in_numbers(work)
+    with tiled(1 << 26, 1):
+        assert work() == in_numbers(work)
+
+
+def test_the_network_stays_as_it_is() -> None:
+    """A bias for one sample and one position has the shape of the mean currents that loops change."""
+    torch.manual_seed(0)
+    ann = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 5), nn.ReLU(), nn.Flatten(), nn.Linear(16, 5)
+    )
+    x = (torch.rand(4, 3, 5, 5) * 16).round() / 16
+    snn = exactly(Converter([x], neuron=Maker(), progress=False)(ann))
+    before = copy.deepcopy(snn.state_dict())
+    first = simulate(snn, x, 16)
+    assert torch.equal(simulate(snn, x, 16), first)
+    assert relative_error(first, run_by_hand(snn, x, 16).mean(0)) < 1e-6
+    after = snn.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_a_scaled_convolution_beside_the_main_branch_is_left_to_numbers(short: Tensor, in_numbers: Any) -> None:
+    snn = exactly(Converter([short], neuron=Maker(), progress=False)(network()))
+    (name,) = (node.name for node in snn.graph.nodes if "shortcut" in str(node.target) and "scaler" not in node.name)
+    node = next(node for node in snn.graph.nodes if node.name == name)
+    snn.add_submodule("beside", Scaler(torch.tensor(0.5)))
+    with snn.graph.inserting_after(node):
+        beside = snn.graph.call_module("beside", (node,))
+    node.replace_all_uses_with(beside, delete_user_cb=lambda user: user is not beside)
+    snn.recompile()
+    wanted = in_numbers(lambda: simulate(snn, short, 12))
+    assert torch.equal(simulate(snn, short, 12), wanted)
+
+
+class Forgetful(Valued):
+    """Its mean current is no memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean_current = None
+
+    def loop(self, dtype: torch.dtype) -> ChangeLoop:
+        return ChangeLoop(nearest, (0, UNIT, self.largest), mean="mean_current")
+
+
+def test_a_loop_names_memories() -> None:
+    with pytest.raises(PluginError, match=r"of Forgetful names 'mean_current', .* does not remember.*register_memory"):
+        change_layers.emits_changes(Forgetful())
 
 
 def test_sums_that_are_rounded_are_off_by_little(x: Tensor, in_numbers: Any) -> None:
