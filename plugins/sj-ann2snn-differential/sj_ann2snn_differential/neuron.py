@@ -147,8 +147,7 @@ class DifferentialNeuron(InPlaceNeuron):
             if step == 1:
                 spike = value
             else:
-                rough = (emitted[index].double() - value) / (step - 1)
-                spike = rough.sign() * torch.exp2(rough.abs().log2().round())
+                spike = self.nearest((emitted[index].double() - value) / (step - 1))  # an output is rounded once
             counts.append(spike.count_nonzero().cpu())
             value = value - spike
         return torch.stack(counts[::-1]) if counts else torch.zeros(0, dtype=torch.int64)
