@@ -144,10 +144,8 @@ class DifferentialNeuron(InPlaceNeuron):
         value, counts = self.value.double(), []
         for index in range(len(emitted) - 1, -1, -1):
             step = self.steps - (len(emitted) - 1 - index)
-            if step == 1:
-                spike = value
-            else:
-                spike = self.nearest((emitted[index].double() - value) / (step - 1))  # an output is rounded once
+            # An output is rounded once, so the spike is the nearest size.
+            spike = self.nearest((emitted[index].double() - value) / (step - 1)) if step > 1 else value
             counts.append(spike.count_nonzero().cpu())
             value = value - spike
         return torch.stack(counts[::-1]) if counts else torch.zeros(0, dtype=torch.int64)
