@@ -26,6 +26,7 @@ from sj_ann2snn.layers import CumulativeMaxPool, Scaler
 from sj_ann2snn.simulation.engine import change_layers, packing, runner
 from sj_ann2snn.simulation.engine.change_convolutions import ChangeConvolution, change_convolution
 from sj_ann2snn.simulation.engine.changes import Changes
+from sj_ann2snn.simulation.engine.tiling import Tiling
 from sj_ann2snn.testing.running import tiled
 
 from ...helpers.networks import StepBiases, relative_error, run_by_hand, watched
@@ -467,3 +468,21 @@ def test_a_part_of_a_network_may_have_other_neurons(short: Tensor, in_numbers: A
             mixed.set_submodule(name, copy.deepcopy(other.get_submodule(name)))
         wanted = in_numbers(lambda mixed=mixed: simulate(mixed, short, 9))
         assert relative_error(simulate(mixed, short, 9), wanted) < 1e-6
+
+
+def test_tiles_take_many_steps_once_their_size_is_known() -> None:
+    """Not before: a first image may be large. After a shortage of memory, they take at most half as much."""
+    tiling = Tiling("cpu", 64)
+    assert (tiling.samples(), tiling.steps(1)) == (1, 4)
+    tiling.lengthen(32)
+    assert tiling.steps(1) == 4
+    tiling.note(torch.empty(4, 1, 1 << 14))
+    assert (tiling.samples(), tiling.steps(2)) == (2, 32)
+    tiling.note(torch.empty(4, 1, 1 << 18))
+    assert (tiling.samples(), tiling.steps(1)) == (1, 16)
+    other = Tiling("cpu", 64)
+    other.restore(tiling.state())
+    for one in (tiling, other):
+        one.shrink(1)
+        one.lengthen(32)  # another worker begins
+        assert one.steps(1) <= 8
