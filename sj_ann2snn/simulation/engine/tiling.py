@@ -95,4 +95,4 @@ class Tiling:
         self._room = 1  # which was part of what it took
         self._bytes = min(self._bytes, taken or self._bytes) // 2
         if samples == 1:
-            self._few_steps = max(1, self._few_steps // 2)
+            self._few_steps, self._first_steps = (max(1, one // 2) for one in (self._few_steps, self._first_steps))
