@@ -11,7 +11,7 @@ from numba.extending import intrinsic
 from .building import at, carried, carry_on, repeated
 from .loops import FLOAT, LANES
 
-__all__ = ["AT_ONCE", "LENGTHS", "MOST_PARTS", "add_rows"]
+__all__ = ["AT_ONCE", "LENGTHS", "MOST_PARTS", "add_rows", "has_feature"]
 
 LENGTHS = (192, 96, 64, 48, 32, 16, 8)
 """Numbers of a part of a row that there are loops for, the largest first."""
@@ -19,7 +19,16 @@ LENGTHS = (192, 96, 64, 48, 32, 16, 8)
 MOST_PARTS = 3
 """Parts of a row to add to different places at the same time."""
 
-AT_ONCE = 192 if binding.get_host_cpu_features().get("avx512f") else 96
+
+def has_feature(name: str) -> bool:
+    """Whether this processor is known to have some instructions."""
+    try:
+        return bool(binding.get_host_cpu_features().get(name))
+    except RuntimeError:  # LLVM cannot tell on every system
+        return False
+
+
+AT_ONCE = 192 if has_feature("avx512f") else 96
 """Numbers to add at a time: 12 registers, of those that this processor has."""
 
 WORD, LONG, SINGLE = ir.IntType(32), ir.IntType(64), ir.FloatType()

@@ -486,3 +486,17 @@ def test_tiles_take_many_steps_once_their_size_is_known() -> None:
         one.shrink(1)
         one.lengthen(32)  # another worker begins
         assert one.steps(1) <= 8
+
+
+def test_a_system_that_does_not_know_its_processor_has_few_registers(monkeypatch: pytest.MonkeyPatch) -> None:
+    from llvmlite import binding
+
+    from sj_ann2snn.simulation.engine.row_sums import has_feature
+
+    assert isinstance(has_feature("avx512f"), bool)
+
+    def unknown() -> Any:
+        raise RuntimeError("failed to get host cpu features.")
+
+    monkeypatch.setattr(binding, "get_host_cpu_features", unknown)
+    assert not has_feature("avx512f")
