@@ -7,15 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...compat import layer
 from ...support.shapes import windows_along
 from .change_layers import NOBODY, receiving
 from .changes import Changes
 from .loops import LANES
 from .packed import flat
-from .packed_layers import is_watched
+from .packed_layers import is_plain_convolution
 
 __all__ = ["ChangeConvolution", "change_convolution"]
 
@@ -25,13 +24,9 @@ CHANGES = "changes"
 
 def change_convolution(module: Any) -> ChangeConvolution | None:
     """A convolution of images that reads changes; None for another layer."""
-    if type(module) not in (nn.Conv2d, layer.Conv2d) or is_watched(module):  # a subclass may compute something else
+    if not is_plain_convolution(module) or module.out_channels % LANES:
         return None
-    plain = module.dilation == (1, 1) and not isinstance(module.padding, str) and module.padding_mode == "zeros"
     weight = module.weight.detach()
-    fits = weight.dtype == torch.float32 and weight.device.type == "cpu"
-    if not plain or not fits or module.groups != 1 or weight.shape[0] % LANES:
-        return None
     bias = torch.zeros(len(weight), dtype=torch.float32) if module.bias is None else module.bias.detach()
     return ChangeConvolution(weight, bias, (*module.stride, *module.padding))
 

@@ -149,16 +149,15 @@ def pool_changes(pool: Any, changes: Changes) -> Changes | None:
         return None
     window, stride, padding = pair(pool.kernel_size), pair(pool.stride), pair(pool.padding)
     start = None
-    totals = torch.zeros(samples, height, columns, channels, dtype=torch.float32)
     most = torch.zeros(samples, *size, channels, dtype=torch.float32)
     if changes.start is not None:
         start = F.max_pool2d(changes.start.movedim(-1, 1), window, stride, padding).movedim(1, -1).contiguous()
-        totals, most = changes.start.clone(), start.clone()
+        most = start.clone()
     out = Changes.empty((steps, samples, channels, *size), changes.before, start)
     dirty = np.empty(size[0] * size[1], dtype=np.uint8)
     sizes = (steps, samples, channels, height, columns, *size, *window, *stride, *padding)
     compiled: Any = compiled_loop(loop)
-    compiled(changes.arguments, flat(totals), flat(most), out.arguments, dirty, sizes)
+    compiled(changes.arguments, flat(changes.values()), flat(most), out.arguments, dirty, sizes)
     return out
 
 

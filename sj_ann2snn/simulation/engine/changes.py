@@ -63,10 +63,10 @@ class Changes(Packed):
         found = torch.zeros(self.shape[0], dtype=torch.int64)
         loop: Any = compiled_loop(count_outputs)
         counted = flat(weights.flatten().long()), found.numpy()
-        loop(*self.arguments, flat(self._values()), *counted, self.before, self.shape[2])
+        loop(*self.arguments, flat(self.values()), *counted, self.before, self.shape[2])
         return found
 
-    def _values(self) -> Tensor:
+    def values(self) -> Tensor:
         """The values before these steps: memory of its own."""
         _, samples, channels, *places = self.shape
         if self.start is not None:
@@ -79,5 +79,5 @@ class Changes(Packed):
         steps, samples, channels, *places = self.shape
         numbers = torch.empty(steps, samples, *places, channels, dtype=torch.float32)
         loop: Any = compiled_loop(write_outputs)
-        loop(*self.arguments, flat(self._values()), flat(numbers), self.before, (steps, samples, channels))
+        loop(*self.arguments, flat(self.values()), flat(numbers), self.before, (steps, samples, channels))
         return numbers.movedim(-1, 2)

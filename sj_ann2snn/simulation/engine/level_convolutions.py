@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...compat import layer
 from ...layers import InPlaceNeuron
 from ...support.compiled import compiled_loop
 from ...support.exact_sums import Range, exact_grid
@@ -20,7 +19,7 @@ from ...support.shapes import windows_along
 from .level_layers import charging
 from .loops import BITS, FLOAT, SHORT
 from .packed import Levels, channels_innermost, flat
-from .packed_layers import is_watched
+from .packed_layers import is_plain_convolution
 
 __all__ = ["LevelConvolution", "level_convolution"]
 
@@ -56,13 +55,9 @@ def level_convolution(module: Any, outputs: Range) -> LevelConvolution | None:
         module: The layer.
         outputs: The smallest and the largest spike that it reads.
     """
-    if type(module) not in (nn.Conv2d, layer.Conv2d) or is_watched(module):  # a subclass may compute something else
+    if not is_plain_convolution(module) or module.out_channels % BITS or module.in_channels % BITS:
         return None
-    plain = module.dilation == (1, 1) and not isinstance(module.padding, str) and module.padding_mode == "zeros"
     weight = module.weight.detach()
-    fits = weight.dtype == torch.float32 and weight.device.type == "cpu"
-    if not plain or not fits or module.groups != 1 or weight.shape[0] % BITS or weight.shape[1] % BITS:
-        return None
     bias = torch.zeros(len(weight), dtype=torch.float32) if module.bias is None else module.bias.detach()
     units = units_of(weight, bias, outputs)
     return None if units is None else LevelConvolution(weight, bias, units, (*module.stride, *module.padding))
