@@ -275,6 +275,12 @@ def add_up(total: Any, currents: Any, steps: Any, means: Any) -> None:
         means[i] = total[i] / steps
 
 
+@register_jitable  # type: ignore[untyped-decorator]  # numba is untyped
+def windows_over(position: int, window: int, stride: int, count: int) -> Any:
+    """The numbers of the windows, of so many, that a position lies in."""
+    return range(max(0, (position - window) // stride + 1), min(count, position // stride + 1))
+
+
 def pool_changes(
     source: tuple[Any, Any, Any], totals: Any, largest: Any, out: tuple[Any, Any, Any], dirty: Any, sizes: Any
 ) -> None:
@@ -303,8 +309,8 @@ def pool_changes(
                 start, to = (image * places + place) * channels, (sample * places + place) * channels
                 add_changes(totals[to : to + channels], sent[start : start + channels])
                 y, x = place // columns + above, place % columns + before
-                for line in range(max(0, (y - window_height) // down + 1), min(out_height, y // down + 1)):
-                    for column in range(max(0, (x - window_columns) // across + 1), min(out_columns, x // across + 1)):
+                for line in windows_over(y, window_height, down, out_height):
+                    for column in windows_over(x, window_columns, across, out_columns):
                         dirty[line * out_columns + column] = 1
             for window in range(windows):
                 found = 0
@@ -373,8 +379,8 @@ def average_changes(source: tuple[Any, Any, Any], out: tuple[Any, Any, Any], fac
                     continue
                 start = (image * places + place) * channels
                 y, x = place // columns, place % columns
-                for line in range(max(0, (y - window_height) // down + 1), min(out_height, y // down + 1)):
-                    for column in range(max(0, (x - window_columns) // across + 1), min(out_columns, x // across + 1)):
+                for line in windows_over(y, window_height, down, out_height):
+                    for column in windows_over(x, window_columns, across, out_columns):
                         to = (used * windows + line * out_columns + column) * channels
                         add_changes(out_sent[to : to + channels], sent[start : start + channels])
             for window in range(windows):
