@@ -3,7 +3,7 @@
     python benchmarks/cuda_layout.py --shared DIR [--networks resnet20 vgg_max] [--samples 100 1000]
 
 DIR (or the environment variable SJ_ANN2SNN_SHARED) as for simulation_speed.py. It is what `likes_channels_last` in
-`sj_ann2snn.simulation.engine.precision` was decided by.
+`sj_ann2snn.simulation.engine.numbers.precision` was decided by.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from sj_ann2snn.simulation.engine.lookup import LookupConvolution, lookup_convolution
+from sj_ann2snn.simulation.engine.numbers.lookup import LookupConvolution, lookup_convolution
 
 RATES = (0.01, 0.05, 0.2, 0.5)
 

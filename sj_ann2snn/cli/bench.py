@@ -25,7 +25,7 @@ from ..errors import InputError, OptionError
 from ..evaluation.evaluate import ann_values, evaluate
 from ..evaluation.result import short
 from ..simulation.engine import Call, Collector, Simulator
-from ..simulation.engine.firing import is_spiking
+from ..simulation.engine.numbers.firing import is_spiking
 from ..simulation.simulate import simulate
 from ..support.batches import describe_batch, forward_signature, move
 from ..support.loaders import Batches

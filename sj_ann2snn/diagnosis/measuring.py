@@ -15,7 +15,7 @@ from ..evaluation.activity import Connections
 from ..evaluation.costs.operations import Operations, Totals
 from ..simulation.answers import AnswerAtEnd, ChosenReadout
 from ..simulation.engine import Call, Collector
-from ..simulation.engine.firing import is_spiking
+from ..simulation.engine.numbers.firing import is_spiking
 from ..support.trees import map_tensors, tensors
 from .answers import real
 from .delay import EarlySums, longest_delay

@@ -15,8 +15,8 @@ from torch import Tensor, fx, nn
 from ..compat import MemoryModule, reset_net
 from ..errors import InputError
 from ..layers import InitialPotential, MomentumMaxPool, NormalizedReLU, StepBias, Stepwise
-from ..simulation.engine.firing import is_spiking
 from ..simulation.engine.flow import Flow
+from ..simulation.engine.numbers.firing import is_spiking
 from ..simulation.engine.own_copies import own_copies
 from ..support.names import NEGATIVE
 from ..support.site_notes import ConversionNotes, SiteNote, notes_of

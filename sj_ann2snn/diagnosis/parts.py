@@ -17,7 +17,7 @@ from ..conversion.prepare import working_copy
 from ..distributed.ranks import ALONE, Ranks
 from ..errors import InputError
 from ..simulation.answers import readout_for
-from ..simulation.engine.firing import is_spiking
+from ..simulation.engine.numbers.firing import is_spiking
 from ..simulation.partwise import PartwiseSimulator
 from ..support.batches import Signature, count_samples, explain_rejection, rows_of_inputs
 from ..support.structures import open_values, rebuild

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..compat import MemoryModule, reset_net
 from ..layers import MemoryLayer
-from ..simulation.engine.firing import can_fire_in_place, count_emissions, fire, is_spiking
+from ..simulation.engine.numbers.firing import can_fire_in_place, count_emissions, fire, is_spiking
 from ..simulation.engine.own_copies import own_copies
 
 __all__ = ["ActivationProbe", "SpikingProbe", "at_once", "run_steps"]

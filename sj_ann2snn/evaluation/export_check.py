@@ -16,7 +16,7 @@ from ..hooks.kinds import EXPORTERS
 from ..hooks.registry import culprit
 from ..interchange.files import find_exporter
 from ..simulation.engine import Call, Collector, Simulator
-from ..simulation.engine.firing import is_spiking
+from ..simulation.engine.numbers.firing import is_spiking
 from ..support.blame import Culprit, blame
 from ..support.neutral import neutrally
 from ..support.paths import AnyPath, checked_path

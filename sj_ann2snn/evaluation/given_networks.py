@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import InputError
-from ..simulation.engine.firing import is_spiking
+from ..simulation.engine.numbers.firing import is_spiking
 from ..support.trees import tensors
 from ..support.wording import shown
 

@@ -14,7 +14,7 @@ from ..contracts.exit_rule import ExitRule
 from ..errors import PluginError
 from ..simulation.answers import ChosenReadout, Decoder
 from ..simulation.engine import Call, Changes, Collector, Levels, PackedSpikes
-from ..simulation.engine.firing import count_emissions, is_spiking
+from ..simulation.engine.numbers.firing import count_emissions, is_spiking
 from ..support.batches import describe_batch
 from ..support.blame import Culprit, blame
 from ..support.trees import leaves, map_tensors, tensors

@@ -19,6 +19,7 @@ __all__ = [
     "exact_grid",
     "fits_levels",
     "largest_sums",
+    "sums_are_exact",
 ]
 
 DIGITS = {torch.float32: 24, torch.float64: 53}
@@ -100,3 +101,20 @@ def averaged_by_halves(pool: Any) -> int:
         return 1
     taken = math.prod(along(spatial_of(pool), pool.kernel_size))
     return taken if taken.bit_count() == 1 and taken <= MOST_AVERAGED else 1
+
+
+def sums_are_exact(weight: Tensor, bias: Tensor, averaged: int = 1) -> bool:
+    """True if no sum of a channel's weights and its bias is rounded, so that their order does not matter.
+
+    It holds for multiples of the weights from 0 to 1 by one `averaged`-th, too.
+
+    >>> sums_are_exact(torch.tensor([[0.5, 0.25]]), torch.zeros(1)), sums_are_exact(torch.rand(1, 9), torch.ones(1))
+    (True, False)
+    """
+    rows = weight.flatten(1)
+    grid = exact_grid(rows, bias, torch.float32)
+    if grid is None:
+        return False
+    # A division by a power of two is exact in single precision, too.
+    multiples = rows / (grid[:, None] * averaged).to(rows), bias / grid.to(bias)
+    return all(torch.equal(steps, steps.round()) for steps in multiples)

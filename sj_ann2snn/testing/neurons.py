@@ -18,7 +18,7 @@ from ..conversion.neuron_rates import Drift, find_drift
 from ..hooks.discovery import load_plugins
 from ..hooks.options import declared_options
 from ..layers import ChangeLoop, InPlaceNeuron
-from ..simulation.engine.neuron_loops import fire_compiled
+from ..simulation.engine.compiled.neuron_loops import fire_compiled
 from ..simulation.simulate import simulate
 from ..support.blame import Culprit
 from . import stateful

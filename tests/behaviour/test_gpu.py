@@ -12,7 +12,7 @@ from torch import nn
 from sj_ann2snn import evaluate, simulate
 from sj_ann2snn.compat import NEURONS_TAKE_BACKEND, reset_net
 from sj_ann2snn.simulation.engine import runner
-from sj_ann2snn.simulation.engine.packers import packers_for
+from sj_ann2snn.simulation.engine.packing.packers import packers_for
 
 from ..helpers.networks import Residual, convert, relative_error
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from sj_ann2snn.cli.tutorial import tutorial_network
 from sj_ann2snn.simulation.engine import OverTime, Simulator
 from sj_ann2snn.simulation.engine.collectors import Call
-from sj_ann2snn.simulation.engine.firing import is_spiking
+from sj_ann2snn.simulation.engine.numbers.firing import is_spiking
 
 from ..helpers.networks import convert, randomized, spikes_of, using_threads
 

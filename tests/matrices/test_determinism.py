@@ -24,7 +24,7 @@ from sj_ann2snn.builtin.normalizations import MaxObserver
 from sj_ann2snn.evaluation.checkpoints.identity import checksum
 from sj_ann2snn.simulation.engine import Collector, Simulator, tiling
 from sj_ann2snn.simulation.engine.collectors import Call
-from sj_ann2snn.simulation.engine.firing import is_spiking
+from sj_ann2snn.simulation.engine.numbers.firing import is_spiking
 from sj_ann2snn.support import compiled
 
 from ..helpers.networks import GradedMaker, randomized, run_by_hand, using_threads

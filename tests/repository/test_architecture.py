@@ -53,6 +53,20 @@ WITHIN = {
 }
 """What a piece of a part may import besides itself, and why."""
 
+ENGINE = f"{NAME}.simulation.engine"
+
+KINDS = "bits", "levels", "changes", "codes"
+"""Of packed values."""
+
+FOLDERS = {
+    "compiled": set(),
+    "packed": {"compiled"},
+    **{kind: {"compiled", "packed"} for kind in KINDS},
+    "numbers": {"compiled", "packed", *KINDS},
+    "packing": {"compiled", "packed", *KINDS, "numbers", "collectors", "flow"},
+}
+"""What the folders of the engine may import of it: kinds of packed values know nothing of each other."""
+
 
 HELPERS_OF_BUILTINS = {f"{NAME}.builtin.{name}" for name in ("c_code", "c_exporter", "zip_members")}
 """Parts of built-in plugins that contain no hook; such a part sees public names only as well."""
@@ -156,6 +170,23 @@ def test_pieces_keep_apart_from_the_rest_of_their_part(piece: str) -> None:
             if not f"{target}.".startswith(f"{NAME}.{piece}.") and top(target) not in allowed
         }
         assert not wrong, f"{piece} {why}, but {name} imports {sorted(wrong)}"
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_folders_of_the_engine_build_on_each_other(folder: str) -> None:
+    names = [name for name in SOURCES if name.startswith(f"{ENGINE}.{folder}.")]
+    assert names
+    found = {
+        target.removeprefix(f"{ENGINE}.").split(".")[0]
+        for name in names
+        for target in own_imports(name)
+        if target.startswith(f"{ENGINE}.")
+    }
+    assert found <= {folder} | FOLDERS[folder]
+
+
+def test_every_folder_of_the_engine_has_its_rule() -> None:
+    assert {path.name for path in SOURCES[ENGINE].parent.iterdir() if (path / "__init__.py").exists()} == set(FOLDERS)
 
 
 def test_no_module_imports_itself_through_others() -> None:

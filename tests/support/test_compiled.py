@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sj_ann2snn import QuantileSketch, simulate
 from sj_ann2snn.contracts import quantiles
-from sj_ann2snn.simulation.engine import firing, loops
+from sj_ann2snn.simulation.engine.numbers import firing, kernels
 from sj_ann2snn.support import compiled
 
 from ..helpers.networks import convert
@@ -90,7 +90,7 @@ def test_what_networks_produce_runs_compiled(layout: str, monkeypatch: pytest.Mo
     monkeypatch.setattr(firing, "compiled_loop", noting)
     fired(LAYOUTS[layout](4), 1.0, 0.0, overwrite=False)
     fired(LAYOUTS[layout](4), 1.0, 0.0, overwrite=True)
-    assert used == [loops.fire, loops.fire_in_place]
+    assert used == [kernels.fire, kernels.fire_in_place]
 
 
 def test_a_potential_carried_on_from_another_layout() -> None:
@@ -126,7 +126,7 @@ def test_without_numba(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
         monkeypatch.setattr(numba, "njit", without_cache)
     assert torch.equal(simulate(snn, x, T=30), wanted)
-    assert (compiled.compiled_loop(loops.fire) is None) == (missing != "nowhere to cache")
+    assert (compiled.compiled_loop(kernels.fire) is None) == (missing != "nowhere to cache")
 
 
 @pytest.mark.parametrize("rows", [1, 5])
@@ -155,8 +155,8 @@ def test_stored_code_is_that_of_one_version_of_numba_and_numpy(monkeypatch: pyte
     for version in ("0.61.0", "0.68.1"):
         monkeypatch.setattr(numba, "__version__", version)
         compiled.compiled_loop.cache_clear()
-        stored: Any = compiled.compiled_loop(loops.fire_in_place)
+        stored: Any = compiled.compiled_loop(kernels.fire_in_place)
         names.append(stored.py_func.__qualname__)
     assert len(set(names)) == 2
     assert all(name.startswith("fire_in_place_numba_0_6") and "_numpy_" in name for name in names)
-    assert loops.fire_in_place.__qualname__ == "fire_in_place"
+    assert kernels.fire_in_place.__qualname__ == "fire_in_place"

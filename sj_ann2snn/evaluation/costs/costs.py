@@ -12,7 +12,7 @@ from ...contracts.exit_rule import ExitRule
 from ...contracts.option_checks import require_integer
 from ...contracts.readout import Readout
 from ...errors import InputError
-from ...simulation.engine.firing import is_spiking
+from ...simulation.engine.numbers.firing import is_spiking
 from ...support.neutral import neutrally
 from ...support.wording import shown
 from ..batchwise import run_batches

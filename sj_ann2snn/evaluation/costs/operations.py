@@ -15,7 +15,7 @@ from ...layers.affine import ChannelAffine, Scaler
 from ...layers.integer import SumPool
 from ...layers.step_bias import StepBias
 from ...simulation.engine import Call
-from ...simulation.engine.firing import is_spiking
+from ...simulation.engine.numbers.firing import is_spiking
 from ...support.trees import tensors
 from ..activity import Connections
 from ..synapses import OWN_LAYERS, Synapses, operation_name

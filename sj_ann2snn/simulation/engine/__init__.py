@@ -5,10 +5,11 @@ steps at a time, on tiles of samples and steps that keep memory bounded. The til
 result equals that of the hand-written loop ``for t in range(T): out += snn(x)``.
 """
 
-from .changes import Changes
+from .bits.values import PackedSpikes
+from .changes.values import Changes
 from .collectors import Call, Collector, OverTime
+from .levels.values import Levels
 from .outputs import concatenate, plain
-from .packed import Levels, PackedSpikes
 from .simulator import Simulator
 
 __all__ = ["Call", "Changes", "Collector", "Levels", "OverTime", "PackedSpikes", "Simulator", "concatenate", "plain"]

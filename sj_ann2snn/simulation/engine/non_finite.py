@@ -28,8 +28,8 @@ from ...layers.stepwise import operation_label
 from ...support.finite import affected_samples, all_are_finite, all_finite, kind_of
 from ...support.structures import open_nodes, open_values
 from ...support.trees import map_tensors, tensors
-from .firing import is_spiking
 from .flow import Flow
+from .numbers.firing import is_spiking
 
 __all__ = ["Guard", "TileGuard", "explain_non_finite"]
 

@@ -20,13 +20,13 @@ from ...support.wording import shown
 from .collectors import Call, Collector
 from .flow import Flow
 from .non_finite import Guard
+from .numbers.shortcuts import shortcut_of
+from .numbers.steady import Steady, steady_layer
 from .outputs import Constant
-from .packed import Packed
-from .packers import packers_for
-from .packing import Packing
-from .remembered import KnownConvolutions
-from .shortcuts import shortcut_of
-from .steady import Steady, steady_layer
+from .packed.values import Packed
+from .packing.packers import packers_for
+from .packing.packing import Packing
+from .packing.remembered import KnownConvolutions
 from .threads import Stopped
 from .tiling import Tiling
 
@@ -199,7 +199,7 @@ class Runner:
         def compute(one: fx.Node) -> Any:
             return self._sum(one, read) if one in self.flow.sums else self._call(one, read, "m")
 
-        parts = self._packing.parts(node)
+        parts = self._packing.merged_into(node)
         for one in parts:
             if one not in self._merged_into_sums:
                 values[one] = compute(one)
@@ -238,8 +238,9 @@ class Runner:
 
     def _sources(self, node: fx.Node) -> list[fx.Node]:
         """The nodes whose values `node` reads."""
-        if self._packing.parts(node):
-            return self._packing.chains[node].sources
+        packed = self._packing.sources(node)
+        if packed is not None:
+            return packed
         merged = self.flow.sums.get(node)
         return [merged.total, merged.addend] if merged else node.all_input_nodes
 

@@ -27,10 +27,10 @@ from .collectors import Collector
 from .expectation import expected_elements
 from .flow import Flow
 from .non_finite import Guard, explain_non_finite
+from .numbers.precision import check_precision, likes_channels_last, product_precision, type_of_products
 from .own_copies import left_as_it_was, own_copies
-from .packers import packers_for
-from .precision import check_precision, likes_channels_last, product_precision, type_of_products
-from .remembered import remembered_convolutions
+from .packing.packers import packers_for
+from .packing.remembered import remembered_convolutions
 from .runner import Runner
 from .threads import in_threads
 from .tiling import Tiling

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...support.trees import tensors
-from .packed import Packed
+from .packed.values import Packed
 
 __all__ = ["TILE_BYTES", "TILE_STEPS", "Tiling"]
 

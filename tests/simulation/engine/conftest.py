@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sj_ann2snn.simulation.engine import packing
+from sj_ann2snn.simulation.engine.packing import parts
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def in_numbers(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Any]:
 
     def compute(work: Any) -> Any:
         with monkeypatch.context() as patch:
-            patch.setattr(packing, "MOST_STEPS", 0)
+            patch.setattr(parts, "MOST_STEPS", 0)
             return work()
 
     return compute

@@ -23,14 +23,16 @@ from sj_ann2snn import (
     simulate,
 )
 from sj_ann2snn.layers import CumulativeMaxPool, Scaler
-from sj_ann2snn.simulation.engine import change_layers, packing, runner
-from sj_ann2snn.simulation.engine.change_convolutions import ChangeConvolution, change_convolution
-from sj_ann2snn.simulation.engine.changes import Changes
+from sj_ann2snn.simulation.engine import runner
+from sj_ann2snn.simulation.engine.changes import layers
+from sj_ann2snn.simulation.engine.changes.convolutions import ChangeConvolution, change_convolution
+from sj_ann2snn.simulation.engine.changes.values import Changes
+from sj_ann2snn.simulation.engine.packing import parts
 from sj_ann2snn.simulation.engine.tiling import Tiling
 from sj_ann2snn.testing.running import tiled
 
 from ...helpers.networks import StepBiases, relative_error, run_by_hand, watched
-from .test_packed import averaging, network, stem
+from .test_bits import averaging, network, stem
 
 np = pytest.importorskip("numpy")
 pytest.importorskip("numba", reason="numba is not installed")
@@ -91,7 +93,7 @@ class Maker(NeuronMaker):
 
 def fired(currents: Tensor, *, constant: bool = False) -> tuple[Changes, Tensor]:
     """What a neuron alone makes of currents ``[T, N, C, ...]``: changes, and the outputs of its own steps."""
-    changes = change_layers.fire_changes(Valued(), currents, constant=constant)
+    changes = layers.fire_changes(Valued(), currents, constant=constant)
     assert changes is not None
     outputs = torch.empty_like(currents.contiguous())
     Valued().fire(currents, outputs)
@@ -196,7 +198,7 @@ def test_cumulative_max_pools(channels: int, window: Any, stride: Any, padding: 
     pool, reference = (CumulativeMaxPool(2, window, stride, padding) for _ in range(2))
     reference.step_mode = "m"
     changes, outputs = fired(random_currents(channels, 7, 10))
-    found = change_layers.pool_changes(pool, changes)
+    found = layers.pool_changes(pool, changes)
     assert found is not None
     assert torch.equal(found.unpacked(), reference(outputs))
 
@@ -205,15 +207,15 @@ def test_cumulative_max_pools(channels: int, window: Any, stride: Any, padding: 
 def test_average_pools(window: Any, stride: Any) -> None:
     pool = nn.AvgPool2d(window, stride)
     changes, outputs = fired(random_currents(16, 7, 9))
-    found = change_layers.average_changes(pool, changes)
+    found = layers.average_changes(pool, changes)
     assert found is not None
     assert torch.equal(found.unpacked(), pool(outputs.flatten(0, 1)).unflatten(0, (STEPS, SAMPLES)))
 
 
 def test_a_window_larger_than_the_image_is_left_to_the_layer() -> None:
     changes, _ = fired(random_currents(8, 3, 3))
-    assert change_layers.pool_changes(CumulativeMaxPool(2, 5), changes) is None
-    assert change_layers.average_changes(nn.AvgPool2d(4), changes) is None
+    assert layers.pool_changes(CumulativeMaxPool(2, 5), changes) is None
+    assert layers.average_changes(nn.AvgPool2d(4), changes) is None
     conv = change_convolution(nn.Conv2d(8, 8, 5))
     assert conv is not None
     assert conv(changes, neuron=Valued()) is None
@@ -234,7 +236,7 @@ def test_what_does_not_fit_is_left_to_numbers() -> None:
     assert conv(changes, neuron=double) is None
     received = Valued()
     assert conv(changes, neuron=received) is not None
-    assert change_layers.fire_changes(received, torch.randn(2, SAMPLES, 8, 2, 2), constant=False) is None
+    assert layers.fire_changes(received, torch.randn(2, SAMPLES, 8, 2, 2), constant=False) is None
     received.fire(torch.zeros(1, SAMPLES, 8, 2, 2), torch.empty(1, SAMPLES, 8, 2, 2))  # numbers go on from changes
     assert received.mean is None
 
@@ -263,13 +265,13 @@ class Otherwise(Valued):
 
 
 def test_which_neurons_send_changes() -> None:
-    assert change_layers.emits_changes(Valued())
-    assert not change_layers.emits_changes(Otherwise())
+    assert layers.emits_changes(Valued())
+    assert not layers.emits_changes(Otherwise())
     hooked, charged = Valued(), Valued()
     hooked.register_forward_hook(lambda *_: None)
     charged.initial_potential = 0.5
-    assert not change_layers.emits_changes(hooked)
-    assert not change_layers.emits_changes(charged)
+    assert not layers.emits_changes(hooked)
+    assert not layers.emits_changes(charged)
 
 
 # Networks --------------------------------------------------------------------------------------
@@ -367,7 +369,7 @@ def test_changes_are_used(short: Tensor, monkeypatch: pytest.MonkeyPatch) -> Non
             simulate(snn, short[:1], 8)
             assert kinds == wanted
             kinds.clear()
-            simulate(snn, short[:1], packing.FEWEST_STEPS - 1)  # so few that outputs are faster
+            simulate(snn, short[:1], parts.FEWEST_STEPS - 1)  # so few that outputs are faster
             assert not kinds
 
 
@@ -432,7 +434,7 @@ class Forgetful(Valued):
 
 def test_a_loop_names_memories() -> None:
     with pytest.raises(PluginError, match=r"of Forgetful names 'mean_current', .* does not remember.*register_memory"):
-        change_layers.emits_changes(Forgetful())
+        layers.emits_changes(Forgetful())
 
 
 def test_sums_that_are_rounded_are_off_by_little(x: Tensor, in_numbers: Any) -> None:
@@ -491,7 +493,7 @@ def test_tiles_take_many_steps_once_their_size_is_known() -> None:
 def test_a_system_that_does_not_know_its_processor_has_few_registers(monkeypatch: pytest.MonkeyPatch) -> None:
     from llvmlite import binding
 
-    from sj_ann2snn.simulation.engine.row_sums import has_feature
+    from sj_ann2snn.simulation.engine.compiled.row_sums import has_feature
 
     assert isinstance(has_feature("avx512f"), bool)
 

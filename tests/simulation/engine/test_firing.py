@@ -11,8 +11,9 @@ from spikingjelly.activation_based import neuron
 from torch import Tensor, nn
 
 from sj_ann2snn import make_if_neuron, simulate
-from sj_ann2snn.simulation.engine import firing, tiling
-from sj_ann2snn.simulation.engine.firing import can_fire_in_place, fire
+from sj_ann2snn.simulation.engine import tiling
+from sj_ann2snn.simulation.engine.numbers import firing
+from sj_ann2snn.simulation.engine.numbers.firing import can_fire_in_place, fire
 
 from ...helpers.networks import convert, relative_error, run_by_hand
 from ...helpers.neurons import run, spikes_in_python

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from sj_ann2snn import Converter, InPlaceNeuron, NeuronLoop, NeuronMaker, NeuronSite, evaluate, simulate
 from sj_ann2snn.conversion.round_weights import round_to_grid
 from sj_ann2snn.layers import CumulativeMaxPool
-from sj_ann2snn.simulation.engine import level_convolutions, level_layers, packing
-from sj_ann2snn.simulation.engine.packed import Levels
+from sj_ann2snn.simulation.engine.levels import convolutions, layers
+from sj_ann2snn.simulation.engine.levels.values import Levels
+from sj_ann2snn.simulation.engine.packing import packing
 from sj_ann2snn.testing.running import tiled
 
 from ...helpers.networks import StepBiases, relative_error, run_by_hand, watched
-from .test_packed import averaging, network, stem
+from .test_bits import averaging, network, stem
 
 np = pytest.importorskip("numpy")
 pytest.importorskip("numba", reason="numba is not installed")
@@ -107,7 +108,7 @@ KINDS = [Several, TakingBack]
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small images take no time, so which way is faster would be a matter of luck."""
-    monkeypatch.setattr(level_convolutions, "_is_faster", lambda *_: True)
+    monkeypatch.setattr(convolutions, "_is_faster", lambda *_: True)
 
 
 def coded(values: Tensor) -> Levels:
@@ -144,7 +145,7 @@ def test_convolutions(
     conv: Any = round_to_grid(nn.Conv2d(inputs, outputs, window, stride, padding), outputs=(-8, 8))
     x = random_levels(inputs, *size)
     currents = conv(x.flatten(0, 1)).detach().unflatten(0, (STEPS, SAMPLES))
-    layer = level_convolutions.level_convolution(conv, (-8, 8))
+    layer = convolutions.level_convolution(conv, (-8, 8))
     assert layer is not None
     assert torch.equal(layer(coded(x)), currents)  # type: ignore[arg-type]
 
@@ -188,7 +189,7 @@ def test_neurons_alone(kind: type[Several], same: bool) -> None:
     for _ in range(2):
         spikes = torch.empty_like(currents.contiguous())
         by_steps.fire(currents, spikes)
-        found = level_layers.fire_levels(by_loop, currents)
+        found = layers.fire_levels(by_loop, currents)
         assert found is not None
         assert torch.equal(found.unpacked(), spikes)
 
@@ -204,14 +205,14 @@ def test_cumulative_max_pools(channels: int, window: Any, stride: Any, padding: 
     reference.step_mode = "m"
     for _ in range(2):
         levels = random_levels(channels, 7, 10)
-        found = level_layers.pool_levels(pool, coded(levels))
+        found = layers.pool_levels(pool, coded(levels))
         assert found is not None
         assert torch.equal(found.unpacked(), reference(levels))
 
 
 def test_a_window_larger_than_the_image_is_left_to_the_layer() -> None:
-    assert level_layers.pool_levels(CumulativeMaxPool(2, 5), coded(random_levels(8, 3, 3))) is None
-    conv = level_convolutions.level_convolution(round_to_grid(nn.Conv2d(8, 8, 5), outputs=(0, 8)), (0, 8))
+    assert layers.pool_levels(CumulativeMaxPool(2, 5), coded(random_levels(8, 3, 3))) is None
+    conv = convolutions.level_convolution(round_to_grid(nn.Conv2d(8, 8, 5), outputs=(0, 8)), (0, 8))
     assert conv is not None
     assert conv(coded(random_levels(8, 3, 3))) is None
 
@@ -230,19 +231,19 @@ def test_a_window_larger_than_the_image_is_left_to_the_layer() -> None:
     ],
 )
 def test_what_stays_in_numbers(layer: nn.Module) -> None:
-    assert level_convolutions.level_convolution(round_to_grid(layer, outputs=(0, 8)), (0, 8)) is None
+    assert convolutions.level_convolution(round_to_grid(layer, outputs=(0, 8)), (0, 8)) is None
 
 
 def test_sums_that_may_be_rounded_stay_in_numbers() -> None:
     torch.manual_seed(0)
     conv = nn.Conv2d(64, 8, 3)
-    assert level_convolutions.level_convolution(conv, (0, 8)) is None
+    assert convolutions.level_convolution(conv, (0, 8)) is None
     for_two = round_to_grid(conv, outputs=(0, 2))
-    assert level_convolutions.level_convolution(for_two, (0, 2)) is not None
-    assert level_convolutions.level_convolution(for_two, (0, 64)) is None
+    assert convolutions.level_convolution(for_two, (0, 2)) is not None
+    assert convolutions.level_convolution(for_two, (0, 64)) is None
     with torch.no_grad():
         conv.weight[0, 0, 0, 0] = float("inf")
-    assert level_convolutions.level_convolution(conv, (0, 8)) is None
+    assert convolutions.level_convolution(conv, (0, 8)) is None
 
 
 class Changed(Several):
@@ -253,17 +254,17 @@ class Changed(Several):
 
 
 def test_which_neurons_emit_levels() -> None:
-    assert level_layers.emits_levels(Several(), 32) == (0, 8)
-    assert level_layers.emits_levels(TakingBack(), 32) == (-8, 8)
-    assert level_layers.emits_levels(Several(64), 511) == (0, 64)
-    assert level_layers.emits_levels(Several(64), 512) is None  # pools add up in 16 bits
-    assert level_layers.emits_levels(Several(65), 1) is None
-    assert level_layers.emits_levels(Changed(), 32) is None
+    assert layers.emits_levels(Several(), 32) == (0, 8)
+    assert layers.emits_levels(TakingBack(), 32) == (-8, 8)
+    assert layers.emits_levels(Several(64), 511) == (0, 64)
+    assert layers.emits_levels(Several(64), 512) is None  # pools add up in 16 bits
+    assert layers.emits_levels(Several(65), 1) is None
+    assert layers.emits_levels(Changed(), 32) is None
     hooked, undeclared = Several(), Several()
     hooked.register_forward_hook(lambda *_: None)
     undeclared.output_range = None  # type: ignore[assignment]
-    assert level_layers.emits_levels(hooked, 32) is None
-    assert level_layers.emits_levels(undeclared, 32) is None
+    assert layers.emits_levels(hooked, 32) is None
+    assert layers.emits_levels(undeclared, 32) is None
 
 
 # Networks --------------------------------------------------------------------------------------
@@ -304,7 +305,7 @@ def test_every_spike_is_that_of_the_hand_written_loop(
     kind: type[Several], x: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Tensor] = []
-    for target in (level_convolutions.LevelConvolution, packing):
+    for target in (convolutions.LevelConvolution, packing):
         name = "__call__" if target is not packing else "fire_levels"
         original: Any = getattr(target, name)
 
@@ -328,7 +329,7 @@ def test_every_spike_is_that_of_the_hand_written_loop(
 def test_levels_are_used(x: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every convolution that may read small integers does, and the shortcuts are added as such."""
     kinds: list[tuple[int, int, bool]] = []
-    original = level_convolutions.LevelConvolution.__call__
+    original = convolutions.LevelConvolution.__call__
 
     def seen(self: Any, levels: Any, addend: Any = None, *rest: Any) -> Any:
         found = original(self, levels, addend, *rest)
@@ -336,7 +337,7 @@ def test_levels_are_used(x: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
         kinds.append((levels.shape[2], found.shape[2], isinstance(addend, Levels)))
         return found
 
-    monkeypatch.setattr(level_convolutions.LevelConvolution, "__call__", seen)
+    monkeypatch.setattr(convolutions.LevelConvolution, "__call__", seen)
     with tiled(1 << 26, 1):
         simulate(Converter([x], neuron=Maker(), progress=False)(stem()), x, 4)
     # The pool's output is a shortcut; a layer of 12 channels is none for integers.
@@ -371,8 +372,8 @@ def test_the_trial_chooses_either_way(x: Tensor, monkeypatch: pytest.MonkeyPatch
     """And the choice changes nothing."""
     snn = Converter([x], neuron=Maker(), progress=False)(network())
     wanted = simulate(snn, x, 9)
-    monkeypatch.setattr(level_convolutions, "_is_faster", lambda *_: False)
+    monkeypatch.setattr(convolutions, "_is_faster", lambda *_: False)
     assert relative_error(simulate(snn, x, 9), wanted) < 1e-6
     monkeypatch.undo()
-    assert isinstance(level_convolutions._is_faster((16, 16, 3, 3), (1, 1, 1, 1), 6, 6), bool)
+    assert isinstance(convolutions._is_faster((16, 16, 3, 3), (1, 1, 1, 1), 6, 6), bool)
     assert relative_error(simulate(snn, x, 9), wanted) < 1e-6

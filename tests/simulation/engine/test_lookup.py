@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sj_ann2snn import simulate
 from sj_ann2snn.conversion.round_weights import round_to_grid
-from sj_ann2snn.simulation.engine.lookup import LARGEST, lookup_convolution
+from sj_ann2snn.simulation.engine.numbers.lookup import LARGEST, lookup_convolution
 
 from ...helpers.networks import convert, randomized
 
@@ -124,7 +124,7 @@ def test_tables_are_bounded() -> None:
 
 
 def test_without_numba_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sj_ann2snn.simulation.engine.lookup.compiled_loop", lambda loop: None)
+    monkeypatch.setattr("sj_ann2snn.simulation.engine.numbers.lookup.compiled_loop", lambda loop: None)
     assert lookup_convolution(CONVOLUTIONS["plain"]) is None
 
 
@@ -143,8 +143,8 @@ def test_a_network_computes_the_same_with_and_without_tables(monkeypatch: pytest
         used.append(lookup is not None)
         return lookup
 
-    monkeypatch.setattr("sj_ann2snn.simulation.engine.shortcuts.lookup_convolution", watched)
+    monkeypatch.setattr("sj_ann2snn.simulation.engine.numbers.shortcuts.lookup_convolution", watched)
     by_lookup = simulate(snn, x, T=16)
     assert any(used)
-    monkeypatch.setattr("sj_ann2snn.simulation.engine.shortcuts.lookup_convolution", lambda module: None)
+    monkeypatch.setattr("sj_ann2snn.simulation.engine.numbers.shortcuts.lookup_convolution", lambda module: None)
     torch.testing.assert_close(by_lookup, simulate(snn, x, T=16), rtol=0, atol=1e-6)

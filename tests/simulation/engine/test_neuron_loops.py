@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from sj_ann2snn import ChangeLoop, Converter, InPlaceNeuron, NeuronLoop, NeuronMaker, NeuronSite, simulate
 from sj_ann2snn.errors import PluginError
-from sj_ann2snn.simulation.engine import neuron_loops
-from sj_ann2snn.simulation.engine.firing import fire
-from sj_ann2snn.simulation.engine.neuron_loops import fire_compiled
+from sj_ann2snn.simulation.engine.compiled import neuron_loops
+from sj_ann2snn.simulation.engine.compiled.neuron_loops import fire_compiled
+from sj_ann2snn.simulation.engine.numbers.firing import fire
 
 pytest.importorskip("numba")
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from sj_ann2snn import OptionError, evaluate, simulate
 from sj_ann2snn.compat import layer, make_if_neuron
-from sj_ann2snn.simulation.engine.precision import product_precision, rounded_layer
+from sj_ann2snn.simulation.engine.numbers.precision import product_precision, rounded_layer
 
 from ...helpers.networks import convert, relative_error
 

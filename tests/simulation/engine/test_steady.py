@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sj_ann2snn.compat import layer
-from sj_ann2snn.simulation.engine.steady import steady_layer
+from sj_ann2snn.simulation.engine.numbers.steady import steady_layer
 
 from ...helpers.networks import using_threads
 

@@ -1,0 +1,1 @@
+"""Binary spikes in bits, on a CPU."""

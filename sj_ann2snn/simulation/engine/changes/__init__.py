@@ -1,0 +1,1 @@
+"""Values of neurons by their changes, on a CPU."""

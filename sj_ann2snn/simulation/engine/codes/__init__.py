@@ -1,0 +1,1 @@
+"""Binary spikes in bytes, on a CUDA device."""

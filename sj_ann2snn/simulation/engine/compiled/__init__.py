@@ -1,0 +1,1 @@
+"""What compiled loops are made of: vectors, sums of rows, products, updates of neurons."""

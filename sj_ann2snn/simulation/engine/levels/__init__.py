@@ -1,0 +1,1 @@
+"""Graded spikes in small integers, on a CPU."""

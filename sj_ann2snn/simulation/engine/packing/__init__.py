@@ -1,0 +1,1 @@
+"""Which parts of a network pass on packed values, and how they run."""

@@ -1,0 +1,490 @@
+"""Spikes in bits: the same spikes as layer by layer in numbers, to the last one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sj_ann2snn import Converter, IntegerIF, evaluate, simulate
+from sj_ann2snn.conversion.round_weights import round_to_grid
+from sj_ann2snn.layers import CumulativeMaxPool
+from sj_ann2snn.simulation.engine.bits import convolutions, layers
+from sj_ann2snn.simulation.engine.bits.values import PackedCounts, PackedSpikes
+from sj_ann2snn.simulation.engine.flow import Flow
+from sj_ann2snn.simulation.engine.packed import neurons, pools
+from sj_ann2snn.simulation.engine.packing import parts
+from sj_ann2snn.simulation.engine.packing.packers import BITS
+
+from ...helpers.networks import StepBiases, relative_error, using_threads
+from .spikes import SAMPLES, STEPS, Neuron, fire, random_spikes
+
+pytest.importorskip("numba", reason="numba is not installed")
+
+
+def packed(spikes: Tensor) -> PackedSpikes:
+    """``[T, N, C, ...]`` in bits."""
+    inner = spikes.movedim(2, -1)
+    bits = inner.reshape(*inner.shape[:-1], -1, 8).to(torch.uint8) << torch.arange(8, dtype=torch.uint8)
+    return PackedSpikes(bits.sum(-1).to(torch.uint8))
+
+
+def test_there_and_back() -> None:
+    for shape in ((8,), (24, 3, 5), (64, 2, 2)):
+        spikes = random_spikes(*shape)
+        found = packed(spikes)
+        assert found.shape == spikes.shape
+        assert torch.equal(found.unpacked(), spikes)
+        assert found.per_step().tolist() == spikes.flatten(1).sum(1).tolist()
+        assert abs(found.share() - float(spikes.mean())) < 1e-6
+    weights = torch.arange(15).view(3, 5)
+    spikes = random_spikes(8, 3, 5)
+    assert packed(spikes).per_step(weights).tolist() == (spikes * weights).flatten(1).sum(1).tolist()
+
+
+@pytest.mark.parametrize("by_rows", [True, False])
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "size", "window", "stride", "padding"),
+    [
+        (16, 16, (6, 7), (3, 3), (1, 1), (1, 1)),
+        (8, 24, (7, 5), (5, 5), (1, 1), (2, 2)),
+        (24, 40, (5, 5), (1, 1), (2, 2), (0, 0)),
+        (32, 64, (9, 8), (3, 3), (2, 2), (1, 1)),
+        (64, 32, (4, 6), (2, 3), (2, 1), (0, 2)),
+        (128, 8, (3, 3), (3, 3), (1, 1), (0, 0)),
+    ],
+)
+def test_convolutions(
+    monkeypatch: pytest.MonkeyPatch,
+    by_rows: bool,
+    inputs: int,
+    outputs: int,
+    size: tuple[int, int],
+    window: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+) -> None:
+    torch.manual_seed(inputs)
+    conv: Any = round_to_grid(nn.Conv2d(inputs, outputs, window, stride, padding))
+    x = random_spikes(inputs, *size)
+    currents = conv(x.flatten(0, 1)).detach().unflatten(0, (STEPS, SAMPLES))
+    layer = convolutions.packed_convolution(conv)
+    assert layer is not None
+    monkeypatch.setattr(layer, "_is_faster_by_rows", lambda *_: by_rows)
+    assert torch.equal(layer(packed(x)), currents)  # type: ignore[arg-type]
+
+    numbers, shortcut, factors = torch.randn(currents.shape), random_spikes(*currents.shape[2:]), torch.rand(outputs)
+    scaled = torch.addcmul(currents, shortcut, factors[:, None, None])
+    for addend, scale, wanted in (
+        (None, None, currents),
+        (numbers, None, currents + numbers),
+        (packed(shortcut), factors, scaled),
+    ):
+        neuron = Neuron()
+        found: Any = layer(packed(x), addend, scale, neuron)
+        spikes, potential = fire(wanted)
+        assert torch.equal(found.unpacked(), spikes)
+        assert torch.equal(neuron.v, potential)
+
+
+def counts(spikes: Tensor, window: int | tuple[int, int], stride: int | None = None) -> PackedCounts:
+    """What an average pool makes of them."""
+    found = layers.average_packed(nn.AvgPool2d(window, stride), packed(spikes))
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("channels", "size", "window", "stride"),
+    [
+        (8, (6, 6), 2, None),
+        (64, (7, 9), 2, None),
+        (24, (8, 8), 4, None),
+        (32, (5, 8), (1, 2), None),
+        (16, (9, 7), 4, 1),
+    ],
+)
+@pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
+def test_average_pools(
+    channels: int, size: tuple[int, int], window: int | tuple[int, int], stride: int | None, rate: float
+) -> None:
+    torch.manual_seed(channels)
+    spikes = random_spikes(channels, *size, rate=rate)
+    found, wanted = counts(spikes, window, stride), F.avg_pool2d(spikes.flatten(0, 1), window, stride)
+    assert torch.equal(found.unpacked().flatten(0, 1), wanted)
+    assert torch.equal(found.active().unpacked().flatten(0, 1), (wanted > 0).float())
+
+
+@pytest.mark.parametrize(
+    ("window", "stride", "padding"), [(2, None, 0), (3, 2, 1), ((2, 3), (1, 2), (0, 1)), (2, 3, 0), (3, 3, 1)]
+)
+@pytest.mark.parametrize("channels", [8, 64])
+def test_cumulative_max_pools(channels: int, window: Any, stride: Any, padding: Any) -> None:
+    torch.manual_seed(channels)
+    pool, reference = (CumulativeMaxPool(2, window, stride, padding) for _ in range(2))
+    assert pools.pools_packed(pool)
+    for _ in range(2):  # the second time, it goes on with what it has counted
+        spikes = random_spikes(channels, 7, 10)
+        found = layers.pool_packed(pool, packed(spikes))
+        assert found is not None
+        reference.step_mode = "m"
+        assert torch.equal(found.unpacked(), reference(spikes))
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        nn.AvgPool2d(3),
+        nn.AvgPool2d(8),
+        nn.AvgPool2d(2, padding=1),
+        nn.AvgPool2d(2, ceil_mode=True),
+        nn.AvgPool2d(2, divisor_override=2),
+        nn.AvgPool2d(1),
+        nn.AvgPool1d(2),
+        nn.MaxPool2d(2),
+    ],
+)
+def test_pools_that_stay_in_numbers(pool: nn.Module) -> None:
+    assert not pools.averages_packed(pool)
+
+
+def test_a_window_larger_than_the_image_is_left_to_the_pool() -> None:
+    assert layers.average_packed(nn.AvgPool2d(4), packed(random_spikes(8, 3, 5))) is None
+
+
+@pytest.mark.parametrize("averaged", [1, 4])
+@pytest.mark.parametrize(
+    ("channels", "window", "stride", "padding"), [(8, 3, 1, 1), (64, (2, 3), (1, 2), (1, 0)), (96, 5, 2, 2)]
+)
+def test_depthwise_convolutions(channels: int, window: Any, stride: Any, padding: Any, averaged: int) -> None:
+    torch.manual_seed(channels)
+    spikes = random_spikes(channels, 10, 12, rate=0.4)
+    x = packed(spikes) if averaged == 1 else counts(spikes, 2)
+    conv: Any = round_to_grid(nn.Conv2d(channels, channels, window, stride, padding, groups=channels), averaged)
+    layer = convolutions.packed_convolution(conv, averaged)
+    assert layer is not None
+    currents, neuron = conv(x.unpacked().flatten(0, 1)).detach().unflatten(0, (STEPS, SAMPLES)), Neuron()
+    assert torch.equal(layer(x), currents)  # type: ignore[arg-type]
+    assert layer.loop == "masks"
+    shortcut = torch.randn(currents.shape)
+    found: Any = layer(x, shortcut, neuron=neuron)
+    assert torch.equal(found.unpacked(), fire(currents + shortcut)[0])
+    assert layer(packed(random_spikes(8 + channels, 10, 12))) is None
+
+
+@pytest.mark.parametrize("by_rows", [True, False])
+@pytest.mark.parametrize("rate", [0.02, 0.4, 1.0])
+@pytest.mark.parametrize(("inputs", "window"), [(16, 2), (64, 4), (8, (2, 1))])
+def test_convolutions_behind_average_pools(
+    inputs: int, window: int | tuple[int, int], rate: float, by_rows: bool
+) -> None:
+    torch.manual_seed(inputs)
+    x = counts(random_spikes(inputs, 12, 9, rate=rate), window)
+    averaged = int(1 / x.unit)
+    conv: Any = round_to_grid(nn.Conv2d(inputs, 24, 3, padding=1), averaged)
+    layer = convolutions.packed_convolution(conv, averaged)
+    assert layer is not None
+    assert convolutions.packed_convolution(round_to_grid(nn.Conv2d(inputs, 24, 3)), averaged) is None
+    currents, neuron = conv(x.unpacked().flatten(0, 1)).detach().unflatten(0, (STEPS, SAMPLES)), Neuron()
+    assert torch.equal(layer(x, by_rows=by_rows), currents)  # type: ignore[arg-type]
+    found: Any = layer(x, neuron=neuron, by_rows=by_rows)
+    assert torch.equal(found.unpacked(), fire(currents)[0])
+    assert torch.equal(neuron.v, fire(currents)[1])
+
+
+@pytest.mark.parametrize("padding", [(0, 0), (1, 1), (2, 2), (0, 2), (3, 0)])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("inputs", "outputs", "height"), [(8, 8, 1), (16, 64, 3), (24, 40, 2), (64, 128, 5)])
+def test_lookup_of_small_integers_by_columns(
+    inputs: int, outputs: int, height: int, stride: int, padding: tuple[int, int]
+) -> None:
+    torch.manual_seed(inputs + stride)
+    conv = nn.Conv2d(inputs, outputs, (height, 3), (stride, 1), padding)
+    with torch.no_grad():
+        for value in conv.parameters():
+            value.copy_(torch.randint(-15, 16, value.shape))
+    layer = convolutions.packed_convolution(conv)
+    assert layer is not None
+    assert convolutions.fits_short(conv.weight.detach())
+    for places in ((5, 3), (6, 7), (5, 4)):
+        x = random_spikes(inputs, *places, rate=0.3)
+        currents = conv(x.flatten(0, 1)).detach().unflatten(0, (STEPS, SAMPLES))
+        assert torch.equal(layer(packed(x), by_rows=False), currents)  # type: ignore[arg-type]
+
+
+def integers(neuron: IntegerIF, currents: Tensor) -> tuple[Tensor, Tensor]:
+    """The spikes of integer neurons, and their potentials at the end."""
+    v, spikes = neuron.potential.expand(currents.shape[1:]), []
+    for x in currents:
+        v = (v + x).clamp(neuron.low, neuron.high)
+        spikes.append((v >= neuron.threshold).float())
+        v = v - spikes[-1] * neuron.threshold
+    return torch.stack(spikes), v
+
+
+@pytest.mark.parametrize("by_rows", [True, False])
+@pytest.mark.parametrize(("bits", "times"), [(25, 1), (8, 1), (25, 1000)])
+@pytest.mark.parametrize("channels", [8, 24, 64])
+def test_integer_neurons(monkeypatch: pytest.MonkeyPatch, channels: int, bits: int, times: int, by_rows: bool) -> None:
+    torch.manual_seed(channels)
+    conv: Any = nn.Conv2d(16, channels, 3, padding=1)
+    with torch.no_grad():
+        for value in conv.parameters():
+            value.copy_(torch.randint(-40, 50, value.shape) * times)
+    thresholds = torch.randint(20, 128, (channels, 1, 1)).float()
+    x, shortcut = random_spikes(16, 5, 6), random_spikes(channels, 5, 6)
+    factors = torch.randint(1, 100, (channels,)).float()
+    currents = conv(x.flatten(0, 1)).detach().unflatten(0, (STEPS, SAMPLES))
+    layer = convolutions.packed_convolution(conv)
+    assert layer is not None
+    assert convolutions.fits_short(conv.weight.detach()) == (times == 1)  # both kinds of sums
+    monkeypatch.setattr(layer, "_is_faster_by_rows", lambda *_: by_rows)
+    for threshold in (thresholds, torch.tensor(30.0)):
+        for addend, scale, wanted in (
+            (None, None, currents),
+            (packed(shortcut), factors, torch.addcmul(currents, shortcut, factors[:, None, None])),
+        ):
+            neuron = IntegerIF(threshold, (threshold / 2).round(), bits=bits)
+            assert neurons.fires_packed(neuron)
+            spikes, potential = integers(neuron, wanted)
+            found: Any = layer(packed(x), addend, scale, neuron)
+            assert torch.equal(found.unpacked(), spikes)
+            assert torch.equal(neuron.v, potential)  # type: ignore[arg-type]
+            neuron.reset()
+            alone = layers.fire_packed(neuron, wanted)
+            assert torch.equal(alone.unpacked(), spikes)
+            assert torch.equal(neuron.v, potential)  # type: ignore[arg-type]
+
+
+def test_integer_networks_are_packed() -> None:
+    ann = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(256, 4)
+    )
+    snn = Converter([torch.rand(20, 3, 8, 8)], weights="int8", progress=False)(ann.eval())
+    flow = Flow.of(snn)
+    assert flow is not None
+    found = parts.Parts(flow, flow.modules, 8, packers=BITS)
+    assert {str(node.target) for node in found.chains} == {"1", "3"}
+    off = IntegerIF(torch.ones(5, 6), bits=16)  # thresholds of single neurons
+    assert not neurons.fires_packed(off)
+
+
+def test_linear_layers_and_the_initial_potential() -> None:
+    torch.manual_seed(1)
+    linear: Any = round_to_grid(nn.Linear(16, 24, bias=False))
+    x, initial, neuron = random_spikes(16, rate=0.5), torch.rand(24), Neuron()
+    currents = linear(x).detach()
+    layer = convolutions.packed_convolution(linear)
+    assert layer is not None
+    found: Any = layer(packed(x), None, None, neuron, initial)
+    currents[0] += initial
+    assert torch.equal(found.unpacked(), fire(currents)[0])
+    assert layer(packed(random_spikes(16, 3, 3))) is None  # it takes the last dimension, which is not the channels
+
+
+class Doubled(nn.Conv2d):
+    """Computes something else with its weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(16, 16, 3),  # sums are rounded
+        round_to_grid(Doubled(16, 16, 3)),
+        round_to_grid(nn.Conv2d(16, 16, 3, groups=2)),
+        round_to_grid(nn.Conv2d(16, 32, 3, groups=16)),
+        round_to_grid(nn.Conv2d(12, 12, 3, groups=12)),
+        round_to_grid(nn.Conv2d(16, 16, 3, dilation=2)),
+        round_to_grid(nn.Conv2d(16, 16, 3, padding="same")),
+        round_to_grid(nn.Conv2d(16, 16, 3, padding=1, padding_mode="circular")),
+        round_to_grid(nn.Conv2d(12, 16, 3)),
+        round_to_grid(nn.Conv2d(16, 10, 3)),
+        round_to_grid(nn.Conv2d(16, 16, 3).double()),
+        nn.ReLU(),
+    ],
+)
+def test_what_stays_in_numbers(layer: nn.Module) -> None:
+    assert convolutions.packed_convolution(layer) is None
+
+
+def test_weights_that_are_not_finite_stay_in_numbers() -> None:
+    conv: Any = round_to_grid(nn.Conv2d(16, 16, 3))
+    conv.weight.data[0, 0, 0, 0] = torch.inf
+    assert convolutions.packed_convolution(conv) is None
+
+
+def stem() -> nn.Module:
+    """As ResNets for large images begin: windows of a max pool overlap, and its output is a shortcut."""
+    torch.manual_seed(5)
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2, 1),
+        Block(16, 16),
+        nn.Conv2d(16, 12, 1),
+        nn.ReLU(),
+        nn.MaxPool2d(2, 1),
+        Block(12, 16, 2),
+        Block(16, 16),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 5),
+    ).eval()
+
+
+def inverted() -> nn.Module:
+    """Depthwise convolutions between 1×1 ones, as in MobileNets."""
+    torch.manual_seed(6)
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, 2, 1),
+        nn.ReLU6(),
+        nn.Conv2d(16, 16, 3, 1, 1, groups=16),
+        nn.ReLU6(),
+        nn.Conv2d(16, 8, 1),
+        nn.Conv2d(8, 24, 1),
+        nn.ReLU6(),
+        nn.AvgPool2d(2, 1),
+        nn.Conv2d(24, 24, 3, 2, 1, groups=24),
+        nn.ReLU6(),
+        nn.Conv2d(24, 16, 1),
+        nn.ReLU6(),
+        nn.Flatten(),
+        nn.Linear(64, 5),
+    ).eval()
+
+
+def averaging() -> nn.Module:
+    """Convolutions and a shortcut behind average pools."""
+    torch.manual_seed(4)
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.AvgPool2d(2),
+        nn.Conv2d(16, 24, 3, padding=1),
+        nn.ReLU(),
+        nn.AvgPool2d((1, 2)),
+        Block(24, 24),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(48, 5),
+    ).eval()
+
+
+class Block(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.one = nn.Conv2d(inputs, outputs, 3, stride, 1)
+        self.two = nn.Conv2d(outputs, outputs, 3, 1, 1)
+        self.shortcut = nn.Conv2d(inputs, outputs, 1, stride) if stride > 1 else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.two(F.relu(self.one(x))) + self.shortcut(x))
+
+
+def network() -> nn.Module:
+    """Residual blocks, max and average pools, a layer with an odd number of channels, and linear layers."""
+    torch.manual_seed(2)
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.ReLU(),
+        Block(16, 16),
+        Block(16, 32, 2),
+        nn.MaxPool2d(2),
+        nn.Conv2d(32, 20, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(20, 16, 1),
+        nn.ReLU(),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(16, 24),
+        nn.ReLU(),
+        nn.Linear(24, 16),
+        nn.ReLU(),
+        nn.Linear(16, 5),
+    ).eval()
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "99.9%": {"mode": "99.9%"},
+    "per channel from θ/2": {"mode": "99.9%", "channel_wise": True, "initial_potential": 0.5},
+    "low": {"mode": 0.3},
+    "biases per step": {"mode": 0.8, "channel_wise": True, "corrections": StepBiases()},
+}
+
+
+@pytest.mark.parametrize("make", [network, averaging, stem, inverted])
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=list(OPTIONS))
+def test_a_network_spikes_the_same(options: dict[str, Any], make: Any, x: Tensor, in_numbers: Any) -> None:
+    snn = Converter([x], progress=False, **options)(make())
+    data = [(x, torch.arange(11) % 5)]
+
+    def work() -> Any:
+        return simulate(snn, x, 17), evaluate(snn, data, 17, progress=False)
+
+    (answer, result), (wanted, expected) = work(), in_numbers(work)
+    assert relative_error(answer, wanted) < 1e-6  # outputs are sums over steps, in torch's order
+    for field in ("accuracy", "spikes_over_time", "emissions_over_time", "synops_over_time", "spikes_per_sample"):
+        assert getattr(result, field) == getattr(expected, field), field
+    assert result.layers == expected.layers
+
+
+def test_bits_are_used(x: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every convolution and linear layer that may read bits does, and the shortcuts are added as bits."""
+    kinds: list[tuple[int, int, bool]] = []
+    original = convolutions.PackedConvolution.__call__
+
+    def seen(self: Any, spikes: Any, addend: Any = None, factors: Any = None, neuron: Any = None, *rest: Any) -> Any:
+        found = original(self, spikes, addend, factors, neuron, *rest)
+        assert found is not None
+        kinds.append((spikes.shape[2], found.shape[2], isinstance(addend, PackedSpikes)))
+        return found
+
+    monkeypatch.setattr(convolutions.PackedConvolution, "__call__", seen)
+    simulate(Converter([x], progress=False)(network()), x, 4)
+    assert {(16, 16, False), (16, 16, True), (16, 32, False), (32, 32, False), (24, 16, False)} <= set(kinds)
+    kinds.clear()
+    simulate(Converter([x], progress=False)(averaging()), x, 4)
+    assert {(16, 24, False), (24, 24, False)} <= set(kinds)
+    kinds.clear()
+    with using_threads(1):
+        simulate(Converter([x], progress=False)(stem()), x, 4)
+    assert kinds == 2 * [(16, 16, False), (16, 16, True), (16, 16, False), (16, 16, False), (16, 16, True)]
+
+
+def test_samples_may_leave(x: Tensor, in_numbers: Any) -> None:
+    snn = Converter([x], progress=False)(network())
+    data = [(x, torch.arange(11) % 5)]
+
+    def work() -> Any:
+        found = evaluate(snn, data, 24, progress=False, early_exit="margin")
+        return found.accuracy, found.spikes_over_time, found.steps_per_sample
+
+    assert work() == in_numbers(work)
+
+
+def test_the_choice_between_the_loops_changes_nothing(x: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    snn = Converter([x], progress=False)(network())
+    wanted = simulate(snn, x, 9)
+    for rate in (0.0, 1.0):
+        monkeypatch.setattr(convolutions, "_crossover", lambda *_, rate=rate: rate)
+        assert relative_error(simulate(snn, x, 9), wanted) < 1e-6
+
+
+def test_the_default_dtype_may_be_another() -> None:
+    ann = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 4)
+    )
+    data = torch.rand(5, 3, 10, 10)
+    snn = Converter([data], initial_potential=0.5, progress=False)(ann.eval())
+    wanted = simulate(snn, data, T=9)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(simulate(snn, data, T=9), wanted)
+    finally:
+        torch.set_default_dtype(torch.float32)
