@@ -69,7 +69,7 @@ def test_tiles_of_samples_and_groups_of_steps_count_alike(
     assert not torch.allclose(run_by_hand(plain, x, STEPS), wanted)
     torch.testing.assert_close(multi_step(snn, x, STEPS), wanted)
     for steps in (1, 2, STEPS):
-        monkeypatch.setattr(tiling.Tiling, "steps", lambda self, samples, steps=steps: steps)
+        monkeypatch.setattr(tiling.Tiling, "steps", lambda self, samples, steps=steps, **_: steps)
         for part in images().split(samples):
             torch.testing.assert_close(simulate(snn, part, STEPS), run_by_hand(snn, part, STEPS).mean(0))
 

@@ -33,8 +33,9 @@ from .tiling import Tiling
 __all__ = ["Runner"]
 
 
-STEPS_OF_CHANGES = 32
-"""To compute at a time where neurons send changes: most send none in most steps."""
+STEPS_OF_PACKED, STEPS_OF_CHANGES = 16, 32
+"""To compute at a time where neurons write packed values, and where these are changes: potentials stay in the cache
+meanwhile, and most neurons send no change in most steps."""
 
 
 class Runner:
@@ -103,14 +104,14 @@ class Runner:
             module.reset()
         self._watch = collector.watch
         self._packing = self._packed if self._watch is None or collector.watches_spikes else self._unpacked
-        if self._packing.changes and not collector.drops_samples:
-            self.tiling.lengthen(STEPS_OF_CHANGES)
+        if self._packing.merged and not collector.drops_samples:
+            self.tiling.lengthen(STEPS_OF_CHANGES if self._packing.changes else STEPS_OF_PACKED)
         static = self._run_static(inputs)
         guard = self._guard.start(inputs, [static.values[node] for node in self.flow.meeting])
         samples = count_samples(inputs)
         done = 0
         while done < self.steps and samples:
-            steps = min(self.tiling.steps(samples), self.steps - done)
+            steps = min(self.tiling.steps(samples, leaving=collector.drops_samples), self.steps - done)
             going_on = collector.add(self._run_varying(static, steps))
             done += steps
             if going_on is not None and len(going_on) < samples:

@@ -20,6 +20,9 @@ SINGLE = 4
 ROOM = 4
 """How much larger a tile of a single sample may be where more steps at a time save work."""
 
+SOONER = 4
+"""How much sooner samples may leave than a tile of this size would let them."""
+
 TILE_STEPS = {"cpu": 4}
 """Steps that a tile takes at a time, with fewer samples if necessary, by device type; elsewhere all steps."""
 
@@ -71,7 +74,7 @@ class Tiling:
     def note(self, value: Any) -> None:
         """Take the size of an activation ``[t, n, ...]`` into account."""
         if isinstance(value, Packed):  # the potentials need more, but not at every step
-            self._largest = max(self._largest, math.prod(value.shape[2:]) * value.size)
+            self._largest = max(self._largest, math.ceil(math.prod(value.shape[2:]) * value.size))
         for x in tensors(value):
             samples = x.shape[0] * x.shape[1] if x.dim() > 1 else 1
             self._largest = max(self._largest, x.numel() * x.element_size() // max(1, samples))
@@ -81,13 +84,16 @@ class Tiling:
         largest = self._largest or self._expected
         return max(1, self._bytes // (largest * self._few_steps)) if largest else 1
 
-    def steps(self, samples: int) -> int:
-        """Number of steps to compute at a time for a tile of `samples`."""
+    def steps(self, samples: int, *, leaving: bool = False) -> int:
+        """Number of steps to compute at a time for a tile of `samples`; fewer if samples are `leaving` in between."""
         largest = self._largest or self._expected
         if not largest:
             return self._first_steps
         budget = self._bytes * (self._room if samples == 1 else 1)
-        return min(self._steps, max(1, budget // (largest * samples)))
+        most = max(1, budget // (largest * samples))
+        if leaving:
+            most = max(min(most, self._few_steps), most // SOONER)
+        return min(self._steps, most)
 
     def shrink(self, samples: int) -> None:
         """A tile of `samples` did not fit into memory: take half as much from now on."""

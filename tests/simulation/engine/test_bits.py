@@ -18,6 +18,7 @@ from sj_ann2snn.simulation.engine.flow import Flow
 from sj_ann2snn.simulation.engine.packed import neurons, pools
 from sj_ann2snn.simulation.engine.packing import parts
 from sj_ann2snn.simulation.engine.packing.packers import BITS
+from sj_ann2snn.simulation.engine.tiling import Tiling
 
 from ...helpers.networks import StepBiases, relative_error, using_threads
 from .spikes import SAMPLES, STEPS, Neuron, fire, random_spikes
@@ -317,6 +318,27 @@ def test_weights_that_are_not_finite_stay_in_numbers() -> None:
     conv: Any = round_to_grid(nn.Conv2d(16, 16, 3))
     conv.weight.data[0, 0, 0, 0] = torch.inf
     assert convolutions.packed_convolution(conv) is None
+
+
+def test_rows_that_are_too_far_apart_stay_in_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    conv = round_to_grid(nn.Conv2d(16, 16, 3))
+    monkeypatch.setattr(convolutions, "FARTHEST", 16 * 9 * 16 * 4)
+    assert convolutions.packed_convolution(conv) is not None
+    assert convolutions.packed_convolution(conv, 4) is None  # three planes
+    monkeypatch.setattr(convolutions, "FARTHEST", 16 * 9 * 16 * 4 - 1)
+    assert convolutions.packed_convolution(conv) is None
+
+
+def test_tiles_of_bits_are_large_and_let_samples_leave_soon() -> None:
+    tiling = Tiling("cpu", 64)
+    tiling.note(packed(torch.zeros(4, 1, 1 << 16)))
+    tiling.lengthen(16)
+    assert (tiling.samples(), tiling.steps(16)) == (16, 16)  # a quarter of a byte for each
+    assert tiling.steps(16, leaving=True) == 16
+    assert (tiling.steps(4), tiling.steps(4, leaving=True)) == (64, 16)
+    short = Tiling("cpu", 64)
+    short.restore({**tiling.state(), "few_steps": 4})
+    assert (short.samples(), short.steps(16, leaving=True)) == (64, 4)
 
 
 def stem() -> nn.Module:

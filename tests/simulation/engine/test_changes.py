@@ -317,7 +317,7 @@ def test_groups_of_steps_go_on_from_each_other(short: Tensor, monkeypatch: pytes
         for groups in ([1], [5], [2, 1, 5], [3, 1], [23, 1]):
             turns = itertools.cycle(groups)
             with monkeypatch.context() as patch:
-                patch.setattr(runner.Tiling, "steps", lambda self, samples, turns=turns: next(turns))
+                patch.setattr(runner.Tiling, "steps", lambda self, samples, turns=turns, **_: next(turns))
                 patch.setattr(runner.Tiling, "samples", lambda self: 4)
                 with tiled(1 << 26, 1):
                     assert torch.equal(simulate(snn, short[:4], 24), wanted[:4])
@@ -333,7 +333,7 @@ def test_every_output_is_that_of_the_hand_written_loop(short: Tensor, monkeypatc
             seen.append(values[node].unpacked().clone())
 
     monkeypatch.setattr(runner.Runner, "_compute", noted)
-    monkeypatch.setattr(runner.Tiling, "steps", lambda self, samples: 8)
+    monkeypatch.setattr(runner.Tiling, "steps", lambda self, samples, **_: 8)
     snn = exactly(Converter([short], neuron=Maker(), progress=False)(stem()))
     with tiled(1 << 26, 1):
         simulate(snn, short[:1], 8)
@@ -357,7 +357,7 @@ def test_changes_are_used(short: Tensor, monkeypatch: pytest.MonkeyPatch) -> Non
         return found
 
     monkeypatch.setattr(ChangeConvolution, "__call__", seen)
-    monkeypatch.setattr(runner.Tiling, "steps", lambda self, samples: 8)
+    monkeypatch.setattr(runner.Tiling, "steps", lambda self, samples, **_: 8)
     for make, wanted in (
         (stem, [(16, 16, "none"), (16, 16, "scaled"), (16, 16, "none"), (16, 16, "scaled")]),
         (network, [(16, 16, "none"), (16, 16, "scaled"), (16, 32, "none"), (32, 32, "convolved")]),
@@ -380,7 +380,7 @@ def test_samples_may_leave(early_exit: Any, short: Tensor, in_numbers: Any, monk
     data = [(short, torch.arange(11) % 5)]
 
     # Sizes in bytes differ, and with them the groups.
-    monkeypatch.setattr(runner.Tiling, "steps", lambda self, samples: self._few_steps)
+    monkeypatch.setattr(runner.Tiling, "steps", lambda self, samples, **_: self._few_steps)
     monkeypatch.setattr(runner.Tiling, "samples", lambda self: 5)
 
     def work() -> Any:

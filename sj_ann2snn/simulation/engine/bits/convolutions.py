@@ -26,8 +26,8 @@ from .values import PackedBits, PackedCounts, PackedSpikes
 
 __all__ = ["PackedConvolution", "PackedDepthwise", "packed_convolution"]
 
-LARGEST = 3 << 20
-"""Largest tables of bytes of spikes, in bytes: they stay in a core's second-level cache, as far as they are used."""
+LARGEST = 5 << 20
+"""Largest tables of bytes of spikes, in bytes: those of a block of outputs stay in a core's second-level cache."""
 
 WIDEST_LOOKUP = 32
 """Outputs to sum at a time by table lookup; more would fill the cache with rows that are not used."""
@@ -37,6 +37,9 @@ FEW, MANY = 1 / 32, 1 / 8
 
 MOST_ROWS = 1 << 22
 """Rows of weights to list at a time, for as many lines of an image as they are enough for if every input spikes."""
+
+FARTHEST = (1 << 31) - 1
+"""Bytes that two rows of weights may be apart, in a block of outputs: their distances are integers of 32 bits."""
 
 TRIALS, TRIAL_STEPS = 4, 32
 """Times that a loop is timed, and the steps at a time: enough for the loop to take longer than the call around it."""
@@ -74,6 +77,8 @@ def packed_convolution(module: Any, averaged: int = 1) -> PackedConvolution | No
     if not fits or weight.shape[0] % BITS or inputs % BITS:
         return None
     if depthwise and module.in_channels != module.out_channels:
+        return None
+    if weight[0].numel() * averaged.bit_length() * widest(len(weight)) * FLOAT > FARTHEST:
         return None
     bias = torch.zeros(len(weight), dtype=torch.float32) if module.bias is None else module.bias.detach()
     if not sums_are_exact(weight.detach(), bias, averaged):
@@ -233,10 +238,11 @@ class PackedConvolution:
         width, unit = widest(sizes.outputs), math.gcd(sizes.inputs // BITS, 8)
         row = sizes.steps * sizes.planes * sizes.window_height * sizes.columns * sizes.inputs
         lines = min(sizes.out_height, max(1, MOST_ROWS // row)) if sizes.outputs > width else 1
-        rows = np.empty(lines * row, dtype=np.int64)
+        rows = np.empty(lines * row + BITS, dtype=np.int32)
         starts = np.empty(lines * sizes.steps * (sizes.columns + 2 * sizes.before + 1), dtype=np.int64)
-        loop = convolve_by_rows(width, unit, *work.variant, self._size(sizes.planes))
-        self._run(loop, self._weights_in_rows, work, rows, starts, lines)
+        size = self._size(sizes.planes)
+        loop = convolve_by_rows(width, unit, *work.variant, size)
+        self._run(loop, self._weights_in_rows, work, _places_of_ones(width * size), rows, starts, lines)
 
     def _lookup(self, work: Work) -> None:
         from .kernels import convolve_by_bytes, convolve_by_columns
@@ -329,6 +335,13 @@ def tables(weight: Tensor, width: int) -> Tensor:
     bits = torch.tensor([[byte >> bit & 1 for bit in range(BITS)] for byte in range(256)]).to(weight)
     rows = F.pad(bits @ by_byte, (0, 0, 0, PAD))
     return rows.view(-1, 256 + PAD, outputs // width, width).permute(2, 0, 1, 3).contiguous()
+
+
+@functools.cache
+def _places_of_ones(apart: int) -> Any:
+    """The places of the bits that are set in every byte, lowest first, times a distance, ``[256, 8]``."""
+    ones = [[bit * apart for bit in range(BITS) if byte >> bit & 1] for byte in range(256)]
+    return np.array([[*found, *(0,) * (BITS - len(found))] for found in ones], dtype=np.int32)
 
 
 def _added(addend: PackedSpikes | Tensor | None) -> tuple[int, Tensor]:

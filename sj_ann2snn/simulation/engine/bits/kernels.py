@@ -13,7 +13,7 @@ from typing import Any
 
 from numba.extending import register_jitable
 
-from ..compiled.constants import BITS, BOUNDED, FLOAT, NUMBERS, SHORT, SILENT, SPIKES
+from ..compiled.constants import BITS, BOUNDED, FLOAT, NUMBERS, SHORT, SILENT, SPIKES, WHOLE
 from ..compiled.vectors import (
     add,
     as_floats,
@@ -22,9 +22,9 @@ from ..compiled.vectors import (
     count,
     grow,
     larger,
+    list_ones,
     load,
     load_like,
-    lowest,
     ones_in,
     scaled,
     store,
@@ -275,7 +275,8 @@ def convolve_by_rows(width: int, unit: int, fires: int, addend: int, size: int =
 
     The loop takes inputs ``[planes, T, N, ...]`` and the weights ``[blocks of outputs, planes, window height, window
     columns, inputs, width]``. It lists the rows of so many `lines` of the output at a time, for which `rows` and
-    `starts` have room, ``[lines, steps, ...]``: one block of weights after the other then serves all of them.
+    `starts` have room, ``[lines, steps, ...]``, and `rows` for eight more: one block of weights after the other then
+    serves all of them. `places` are those of the bits of every byte, times the bytes of a row, see `list_ones`.
     """
     row_bytes, weight_bytes = width * FLOAT, width * size
 
@@ -285,6 +286,7 @@ def convolve_by_rows(width: int, unit: int, fires: int, addend: int, size: int =
         bias: Any,
         behind: tuple[Any, ...],
         ends: tuple[Any, Any],
+        places: Any,
         rows: Any,
         starts: Any,
         lines: int,
@@ -293,8 +295,10 @@ def convolve_by_rows(width: int, unit: int, fires: int, addend: int, size: int =
         steps, samples, inputs, outputs, height, columns, out_height, out_columns = sizes[:8]
         window_height, window_columns, stride_down, stride_across, above, before, planes = sizes[8:]
         spikes_at, weights_at, bias_at = spikes.ctypes.data, weights.ctypes.data, bias.ctypes.data
+        places_at, rows_at = places.ctypes.data, rows.ctypes.data
         behind_at = addresses(behind)
         block_bytes = planes * window_height * window_columns * inputs * weight_bytes
+        position, plane_places = inputs // BITS, steps * samples * height * columns
         across = columns + 2 * before + 1  # starts of every step
         for sample in range(samples):
             for first_line in range(0, out_height, lines):
@@ -302,27 +306,28 @@ def convolve_by_rows(width: int, unit: int, fires: int, addend: int, size: int =
                 # The rows of weights that the spikes of a column select, for all columns, steps and lines.
                 found = 0
                 for y in range(first_line, end_line):
+                    top = max(0, above - y * stride_down)
+                    bottom = min(window_height, height + above - y * stride_down)
                     for step in range(steps):
                         image = step * samples + sample
+                        line_at = spikes_at + ((image * height + y * stride_down - above) * columns - before) * position
                         starting = ((y - first_line) * steps + step) * across
                         for x in range(columns + 2 * before):
                             starts[starting + x] = found
                             if x < before or x >= columns + before:
                                 continue
-                            for part_of_window in range(planes * window_height):
-                                plane, down = part_of_window // window_height, part_of_window % window_height
-                                line = y * stride_down - above + down
-                                if line < 0 or line >= height:
-                                    continue
-                                images = plane * steps * samples + image
-                                place = ((images * height + line) * columns + x - before) * inputs
-                                first = (part_of_window * window_columns + x) * inputs
-                                for part in range(0, inputs, unit * BITS):
-                                    bits = word(spikes_at + (place + part) // BITS, unit)
-                                    while bits != 0:
-                                        rows[found] = (first + part + lowest(bits)) * weight_bytes
-                                        found += 1
-                                        bits &= bits - 1
+                            for plane in range(planes):
+                                for down in range(top, bottom):
+                                    here_at = line_at + (plane * plane_places + down * columns + x) * position
+                                    row = ((plane * window_height + down) * window_columns + x) * inputs
+                                    for _ in range(position // unit):
+                                        if unit < BITS or word(here_at, unit) != 0:
+                                            for k in range(unit):
+                                                byte, to = word(here_at + k, 1), rows_at + found * WHOLE
+                                                list_ones(byte, places_at, (row + k * BITS) * weight_bytes, to)
+                                                found += ones_in(byte)
+                                        here_at += unit
+                                        row += unit * BITS
                         starts[starting + across - 1] = found
                 for block in range(outputs // width):
                     for y in range(first_line, end_line):
@@ -337,7 +342,8 @@ def convolve_by_rows(width: int, unit: int, fires: int, addend: int, size: int =
                                 end = starts[starting + x * stride_across + window_columns]
                                 total = zeros(width, size)
                                 for k in range(begin, end):
-                                    total = add(total, load(here + rows[k], width, size))
+                                    row = word(rows_at + k * WHOLE, WHOLE)
+                                    total = add(total, load(here + row, width, size))
                                 sums = add(as_floats(total), load(bias_at + block * row_bytes, width, FLOAT))
                                 finish(sums, fires, addend, place, kept, block * width, behind_at, ends)
                                 here -= stride_across * inputs * weight_bytes

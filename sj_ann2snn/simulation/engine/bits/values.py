@@ -31,6 +31,7 @@ class PackedBits(Packed):
 
     planes: int
     unit: float
+    size = 0.25  # bits, and a share of the potentials, which do not grow with the steps
 
     def __init__(self, bits: Tensor, steps: int, samples: int, places: tuple[int, ...]) -> None:
         super().__init__((steps, samples, bits.shape[-1] * BITS, *places))

@@ -6,7 +6,7 @@ from typing import Any
 
 from llvmlite import ir
 
-__all__ = ["at", "carried", "carry_on", "repeated"]
+__all__ = ["LANE", "at", "carried", "carry_on", "repeated"]
 
 LANE = ir.IntType(32)
 

@@ -15,8 +15,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, models, register_model
 
-from .building import at, repeated
-from .constants import SHORT
+from .building import LANE, at, repeated
+from .constants import BITS, SHORT
 
 __all__ = [
     "add",
@@ -26,6 +26,7 @@ __all__ = [
     "count",
     "grow",
     "larger",
+    "list_ones",
     "load",
     "load_like",
     "lowest",
@@ -320,6 +321,25 @@ def nonzero(typing_context: Any, address: Any, width: Any) -> Any:
         return bits if size == 64 else builder.zext(bits, LONG)
 
     return types.int64(types.int64, width), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]  # numba is untyped
+def list_ones(typing_context: Any, byte: Any, places: Any, start: Any, address: Any) -> Any:
+    """Write eight integers to an address, of which as many count as bits of the byte are set: `start` plus what
+    `places`, the address of ``[256, 8]``, says of them.
+
+    No branch depends on the bits, so that none is predicted wrongly.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        byte, places, start, to = arguments
+        kind = ir.VectorType(LANE, BITS)
+        entry = builder.add(places, builder.shl(byte, LONG(5)))  # of 32 bytes each
+        found = builder.add(_load(builder, entry, kind, 4), repeated(builder, builder.trunc(start, LANE), kind))
+        builder.store(found, at(builder, to, kind), align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64, types.int64), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]  # numba is untyped

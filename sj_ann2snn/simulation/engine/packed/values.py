@@ -16,7 +16,7 @@ class Packed:
         size: Bytes that a value at one step counts for where tiles are cut.
     """
 
-    size = 1
+    size: float = 1
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.shape = shape
