@@ -26,11 +26,11 @@ def _compiled(loop: Callable[..., None]) -> Any:
         return numba.njit(nogil=True, error_model="numpy")(loop)
 
 
-def _single(value):  # type: ignore[no-untyped-def]
+def _single(value: Any) -> Any:
     """A number as it is calculated with."""
 
 
-def _rounded(value, like):  # type: ignore[no-untyped-def]
+def _rounded(value: Any, like: Any) -> Any:
     """A number as it is written into the array `like`."""
 
 

@@ -45,7 +45,7 @@ class Frame:
 
     def array(self, value: Tensor, steps: int | None = None) -> Any:
         """The memory of a tensor laid out like the steps, as an array ``[T, rows, neurons]``."""
-        shape = (self.rows, self.repeats * self.channels * self.inner)
+        shape: tuple[int, ...] = (self.rows, self.repeats * self.channels * self.inner)
         if steps is not None:
             shape = (steps, *shape)
         flat = value.detach().as_strided((value.numel(),), (1,))

@@ -36,8 +36,10 @@ class _OfSite:
         if steps is not None:
             before = site.bias.new_zeros(1, site.channels) if site.step_bias is None else site.step_bias
             per_step = site.along_steps(before, max(steps, len(before))).flatten(1).detach().clone().requires_grad_()
-        values = (value.detach().clone().requires_grad_() for value in (site.scale.log(), site.bias, potential))
-        return _OfSite(*values, per_step)
+        scale, bias, start = (
+            value.detach().clone().requires_grad_() for value in (site.scale.log(), site.bias, potential)
+        )
+        return _OfSite(scale, bias, start, per_step)
 
     def keep_to(self, site: TrialSite) -> None:
         """Limit the scale if the activation has an upper bound."""

@@ -59,7 +59,7 @@ class Samples:
 
     def unchanged(self, count: int) -> Iterator[tuple[Tensor, Any, Any]]:
         """The first samples, a batch at a time: their rows, the samples and the ANN's answers."""
-        for rows in torch.arange(min(self.count, count)).split(BATCH):
+        for rows in torch.split(torch.arange(min(self.count, count)), BATCH):
             given, kept = self.rows(rows), self._kept.get(False)
             yield rows, given, self._trial.activations(given).output if kept is None else _at(kept, rows)
 
@@ -89,7 +89,7 @@ class Samples:
         """The ANN's answers to all samples, a batch at a time; kept for `draw` if they are small."""
         for side in self._sides:
             found: list[Any] = []
-            for rows in torch.arange(self.count).split(BATCH):
+            for rows in torch.split(torch.arange(self.count), BATCH):
                 given = self.rows(rows, torch.full((len(rows),), side) if side else None)
                 answer = self._trial.activations(given).output
                 if not side:

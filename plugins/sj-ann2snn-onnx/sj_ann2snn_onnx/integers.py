@@ -42,6 +42,7 @@ class _Integers:
 
     def run(self) -> Drawing:
         scales: dict[str, Any] = {}
+        one: Any
         for number, one in enumerate(self.network.operations):
             write = getattr(self, f"_{one.kind}")
             made, low, high = write(one, number)

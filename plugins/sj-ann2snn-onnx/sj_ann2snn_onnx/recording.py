@@ -108,8 +108,9 @@ def record(network: NetworkDescription, shapes: Mapping[str, tuple[int, ...]], d
                 "Is input_shape that of a sample?"
             ) from error
         for module in built.modules():
-            if hasattr(module, "reset"):
-                module.reset()
+            reset: Any = getattr(module, "reset", None)
+            if reset is not None:
+                reset()
     return Recording(built, *found)
 
 
@@ -135,7 +136,7 @@ def _call(network: fx.GraphModule, node: fx.Node, read: Any) -> Any:
     if node.op == "call_module":
         module: nn.Module = network.get_submodule(str(node.target))
         return module(*args, **kwargs)
-    return call_operation(node.target, *args, **kwargs)  # type: ignore[arg-type]
+    return call_operation(node.target, *args, **kwargs)
 
 
 def sizes_of(few: Tensor, more: Tensor) -> tuple[int, ...]:

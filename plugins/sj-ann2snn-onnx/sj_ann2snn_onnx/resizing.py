@@ -44,7 +44,11 @@ def interpolated(work: Work, node: NodeDescription) -> Made:
             )
     return work.drawing.put(
         "Resize",
-        [work.input_of(node), "", work.drawing.weight(f"{label_of(node)}.scales", np.float32([1, 1, *scales]))],
+        [
+            work.input_of(node),
+            "",
+            work.drawing.weight(f"{label_of(node)}.scales", np.array([1, 1, *scales], np.float32)),
+        ],
         label_of(node),
         mode="linear",
         coordinate_transformation_mode="align_corners" if aligned else "pytorch_half_pixel",

@@ -115,7 +115,7 @@ class _Translator:
             before.append(held)
         current = self.work.input_of(self.node)
         given = dict(zip(program.graph_signature.user_inputs, [*before, current], strict=True))
-        held = {**program.state_dict, **program.constants}
+        constants = {**program.state_dict, **program.constants}
         signature = program.graph_signature
         places = {
             **signature.inputs_to_parameters,
@@ -124,12 +124,12 @@ class _Translator:
         }
         for one in program.graph.nodes:
             if one.op == "placeholder":
-                self.names[one.name] = given.get(one.name) or self._constant(held[places[one.name]], one)
+                self.names[one.name] = given.get(one.name) or self._constant(constants[places[one.name]], one)
             elif one.op == "call_function":
                 self.names[one.name] = self._operation(one)
         spikes, *after = (self.names[name] for name in program.graph_signature.user_outputs)
-        for state, value in zip(states, after, strict=True):
-            self.drawing.next(state, self._whole(value, current))
+        for state, name in zip(states, after, strict=True):
+            self.drawing.next(state, self._whole(name, current))
         return self.drawing.put("Identity", [self._whole(spikes, current)], self.label)
 
     def _constant(self, value: Tensor, one: fx.Node) -> str:

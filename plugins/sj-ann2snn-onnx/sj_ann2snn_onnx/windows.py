@@ -191,7 +191,7 @@ def sums_of(x: torch.Tensor, window: Window) -> torch.Tensor:
     around = [side for first, last in zip(reversed(window.before), reversed(window.after), strict=True) for side in (first, last)]  # noqa: E501  # fmt: skip
     kernel = torch.ones(x.shape[1], 1, *window.kernel, dtype=x.dtype)
     convolve = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[len(window.kernel)]
-    return convolve(F.pad(x, around), kernel, stride=window.stride, groups=x.shape[1])  # type: ignore[operator,no-any-return]
+    return convolve(F.pad(x, around), kernel, stride=window.stride, groups=x.shape[1])
 
 
 def windowed_sum(work: Work, given: str, label: str, channels: int, window: Window) -> str:
