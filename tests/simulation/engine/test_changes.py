@@ -32,7 +32,7 @@ from sj_ann2snn.simulation.engine.tiling import Tiling
 from sj_ann2snn.testing.running import tiled
 
 from ...helpers.networks import StepBiases, relative_error, run_by_hand, watched
-from .test_bits import averaging, network, stem
+from .networks import averaging, network, stem
 
 np = pytest.importorskip("numpy")
 pytest.importorskip("numba", reason="numba is not installed")
