@@ -65,7 +65,7 @@ class Tiling:
 
     def lengthen(self, steps: int) -> None:
         """Take at least so many steps at a time, if there are, as soon as sizes are known."""
-        if self._lengthened:
+        if self._lengthened or self._few_steps == self._steps:  # where tiles take all steps, they are large already
             return
         self._lengthened = True
         self._few_steps = max(self._few_steps, min(self._steps, steps))

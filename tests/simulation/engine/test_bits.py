@@ -342,6 +342,14 @@ def test_tiles_of_bits_are_large_and_let_samples_leave_soon() -> None:
     assert (short.samples(), short.steps(16, leaving=True)) == (64, 4)
 
 
+def test_tiles_on_a_cuda_device_are_large_already() -> None:
+    tiling = Tiling("cuda", 64)
+    tiling.note(torch.empty(1, 1, 1 << 26, device="meta"))
+    assert tiling.steps(1) == 8
+    tiling.lengthen(16)
+    assert tiling.steps(1) == 8
+
+
 OPTIONS: dict[str, dict[str, Any]] = {
     "99.9%": {"mode": "99.9%"},
     "per channel from θ/2": {"mode": "99.9%", "channel_wise": True, "initial_potential": 0.5},
