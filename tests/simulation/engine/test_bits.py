@@ -321,13 +321,22 @@ def test_weights_that_are_not_finite_stay_in_numbers() -> None:
     assert convolutions.packed_convolution(conv) is None
 
 
-def test_rows_that_are_too_far_apart_stay_in_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    conv = round_to_grid(nn.Conv2d(16, 16, 3))
-    monkeypatch.setattr(convolutions, "FARTHEST", 16 * 9 * 16 * 4)
-    assert convolutions.packed_convolution(conv) is not None
-    assert convolutions.packed_convolution(conv, 4) is None  # three planes
-    monkeypatch.setattr(convolutions, "FARTHEST", 16 * 9 * 16 * 4 - 1)
-    assert convolutions.packed_convolution(conv) is None
+def test_images_too_wide_for_places_of_32_bits_stay_in_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer: Any = convolutions.packed_convolution(round_to_grid(nn.Conv2d(16, 16, 3, padding=1)))
+    monkeypatch.setattr(convolutions, "FARTHEST", (9 + 5 + 2) * 16 * 16 * 4)
+    assert layer(packed(random_spikes(16, 7, 5))) is not None
+    assert layer(packed(random_spikes(16, 7, 6))) is None
+    assert layer(counts(random_spikes(16, 14, 10), 2)) is None  # three planes
+
+
+def test_a_very_wide_image(in_numbers: Any) -> None:
+    """The places of rows at its last columns do not fit into 32 bits."""
+    torch.manual_seed(1)
+    ann = nn.Sequential(
+        nn.Conv2d(1, 512, 1), nn.ReLU(), nn.Conv2d(512, 64, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    snn, x = Converter([torch.rand(4, 1, 1, 50)], progress=False)(ann.eval()), torch.rand(1, 1, 1, 33_000)
+    assert relative_error(simulate(snn, x, 2), in_numbers(lambda: simulate(snn, x, 2))) < 1e-5
 
 
 def test_tiles_of_bits_are_large_and_let_samples_leave_soon() -> None:

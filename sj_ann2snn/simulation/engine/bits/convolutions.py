@@ -39,7 +39,7 @@ MOST_ROWS = 1 << 22
 """Rows of weights to list at a time, for as many lines of an image as they are enough for if every input spikes."""
 
 FARTHEST = (1 << 31) - 1
-"""Bytes that two rows of weights may be apart, in a block of outputs: their distances are integers of 32 bits."""
+"""Largest place of a row of weights, in bytes and as if the window lay at the last column: an integer of 32 bits."""
 
 TRIALS, TRIAL_STEPS = 4, 32
 """Times that a loop is timed, and the steps at a time: enough for the loop to take longer than the call around it."""
@@ -77,8 +77,6 @@ def packed_convolution(module: Any, averaged: int = 1) -> PackedConvolution | No
     if not fits or weight.shape[0] % BITS or inputs % BITS:
         return None
     if depthwise and module.in_channels != module.out_channels:
-        return None
-    if weight[0].numel() * averaged.bit_length() * widest(len(weight)) * FLOAT > FARTHEST:
         return None
     bias = torch.zeros(len(weight), dtype=torch.float32) if module.bias is None else module.bias.detach()
     if not sums_are_exact(weight.detach(), bias, averaged):
@@ -193,6 +191,9 @@ class PackedConvolution:
         size = windows_along(height, window[0], down, above), windows_along(columns, window[1], across, before)
         if min(size) < 1:
             return None  # the module raises the error
+        row_bytes = inputs * widest(outputs) * FLOAT
+        if (spikes.planes * math.prod(window) + columns + 2 * before) * row_bytes > FARTHEST:
+            return None
         shape = (steps, samples, outputs, *(size if places else ()))
         if addend is not None and tuple(addend.shape) != shape:
             return None
