@@ -26,6 +26,7 @@ from .outputs import Constant
 from .packed.values import Packed
 from .packing.packers import packers_for
 from .packing.packing import Packing
+from .packing.parts import Parts
 from .packing.remembered import KnownConvolutions
 from .threads import Stopped
 from .tiling import Tiling
@@ -53,7 +54,7 @@ class Runner:
         channels_last: Store images as channels_last, unless a layer forbids it.
         device: The network's; a CPU by default.
         guard: Looks for NaN and infinite values; runners of one network share it.
-        convolutions: See `Packing`.
+        convolutions: See `Parts`.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class Runner:
         self._guard = guard or Guard(snn)
         packers = None if not shortcuts or dtype is not None else packers_for(device or torch.device("cpu"))
         self._packed, self._unpacked = (
-            Packing(flow, self.modules, steps, convolutions, packers=one) for one in (packers, None)
+            Packing(Parts(flow, self.modules, steps, convolutions, packers=one)) for one in (packers, None)
         )
         self._packing = self._unpacked
         self._merged_into_sums = {one.scaled for one in flow.sums.values()}

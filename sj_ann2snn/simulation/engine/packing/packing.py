@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from ..bits.values import PackedCounts
 from ..changes.convolutions import ChangeConvolution
@@ -14,15 +14,12 @@ from ..changes.layers import average_changes, fire_changes, pool_changes
 from ..changes.values import Changes
 from ..codes.values import Codes
 from ..collectors import Call
-from ..flow import Flow
 from ..levels.convolutions import LevelConvolution
 from ..levels.layers import fire_levels, pool_levels
 from ..levels.values import Levels
 from ..packed.values import Packed
 from .chains import Chain
-from .packers import Packers
 from .parts import Parts
-from .remembered import KnownConvolutions
 
 __all__ = ["Packing"]
 
@@ -31,25 +28,12 @@ class Packing:
     """How a runner computes packed spikes.
 
     Args:
-        flow: The network's graph.
-        modules: The runner's modules.
-        steps: Number of time steps.
-        known: The convolutions found so far; runners of one network share them, and with them the tables.
-        packers: The loops; None packs nothing.
+        parts: The parts of the network whose values stay packed.
     """
 
-    def __init__(
-        self,
-        flow: Flow,
-        modules: Mapping[str, nn.Module],
-        steps: int,
-        known: KnownConvolutions | None = None,
-        *,
-        packers: Packers | None = None,
-    ) -> None:
-        self._parts = Parts(flow, modules, steps, known, packers=packers)
-        self._modules = modules
-        self._packers: Any = packers  # read only where `Parts` has found some
+    def __init__(self, parts: Parts) -> None:
+        self._parts, self._modules = parts, parts.modules
+        self._packers: Any = parts.packers  # read only where some parts were found
 
     def sources(self, node: fx.Node) -> list[fx.Node] | None:
         """The nodes whose values `node` reads, if others are computed together with it."""

@@ -68,7 +68,7 @@ class Parts:
         *,
         packers: Packers | None = None,
     ) -> None:
-        self.modules = modules
+        self.modules, self.packers = modules, packers
         self._known = {} if known is None else known
         self.chains: dict[fx.Node, Chain] = {}
         self.convolutions: dict[fx.Node, Convolution] = {}
