@@ -54,8 +54,8 @@ class Stepwise(nn.Module, StepModule):  # type: ignore[misc]  # SpikingJelly is 
 
         merged_args, merged_kwargs = map_tensors((args, kwargs), merge)
         out = call_operation(self.operation, *merged_args, **merged_kwargs)
-        # A batch may now have several rows per sample (windows), hence -1.
-        return map_tensors(out, lambda y: y.reshape(steps[0], -1, *y.shape[1:]))
+        # A batch may now have several rows per sample (windows).
+        return map_tensors(out, lambda y: y.reshape(steps[0], len(y) // steps[0], *y.shape[1:]))
 
     def extra_repr(self) -> str:
         return ", ".join(filter(None, (operation_label(self.operation), f"step_mode={self.step_mode}")))

@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["along", "along_axis", "along_steps", "pair", "spatial_of"]
+__all__ = ["along", "along_axis", "along_steps", "pair", "pooled_along", "spatial_of", "windows_along"]
 
 
 ENDS = ("1d", "2d", "3d")
@@ -71,6 +71,18 @@ def windows_along(length: int, window: int, stride: int, padding: int = 0, dilat
         dilation: From one position of a window to the next.
     """
     return (length + 2 * padding - dilation * (window - 1) - 1) // stride + 1
+
+
+def pooled_along(length: int, window: int, stride: int, padding: int = 0, *, ceil_mode: bool = False) -> int:
+    """The same for a pool: with `ceil_mode`, a last window may reach over the end, if it begins before it.
+
+    >>> pooled_along(7, 3, 3), pooled_along(7, 3, 3, ceil_mode=True), pooled_along(3, 1, 3, ceil_mode=True)
+    (2, 3, 1)
+    """
+    if not ceil_mode:
+        return windows_along(length, window, stride, padding)
+    found = -((window - length - 2 * padding) // stride) + 1
+    return found - 1 if (found - 1) * stride >= length + padding else found
 
 
 def along(spatial: int, size: int | Sequence[int]) -> tuple[int, ...]:

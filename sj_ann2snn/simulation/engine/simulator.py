@@ -70,7 +70,7 @@ class Simulator:
         self._template: Any = None if self.flow is None else open_nodes(_output_of(self.flow.graph))[1]
         self._runners: list[Runner] = []
         packs = self.flow is not None and self.flow.copyable and not type_of_products(self.precision)
-        remembers = packs and self.device.type != "cpu" and packers_for(self.device) is not None
+        remembers = packs and packers_for(self.device) is not None
         self._convolutions = remembered_convolutions(snn) if remembers else {}
         self._stop = threading.Event()
 

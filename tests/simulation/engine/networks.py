@@ -96,3 +96,65 @@ def inverted() -> nn.Module:
         nn.Flatten(),
         nn.Linear(64, 5),
     ).eval()
+
+
+class Branching(nn.Module):
+    """Joins, surrounds, enlarges and cuts what neurons say, and flattens images of an odd number of channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(3, 12, 1)
+        self.inner, self.outer = nn.Conv2d(20, 10, 3), nn.Conv2d(8, 6, 3, padding=1)
+        self.pool, self.up, self.border = nn.MaxPool2d(2, ceil_mode=True), nn.Upsample(scale_factor=2), nn.ZeroPad2d(1)
+        self.joined, self.same = nn.Conv2d(14, 16, 3, stride=2), nn.AdaptiveAvgPool2d(5)
+        self.hidden, self.last = nn.Linear(400, 30), nn.Linear(30, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        one = F.relu(self.one(x))
+        both = torch.cat([one, F.relu(self.two(x))], 1)
+        inner = F.relu(self.inner(self.border(both)))
+        small = self.pool(one)
+        wide = F.pad(F.relu(self.outer(self.up(small))), (1, 1, 1, 1))
+        enlarged = F.interpolate(inner[:, :, ::2, ::2], scale_factor=2, mode="nearest")
+        again = torch.cat((one, wide[:, :, 1:-1, 1:-1]), dim=1)
+        y = self.same(F.relu(self.joined(F.pad(again, (0, 1, 0, 1)))))
+        features = torch.cat([y.view(y.size(0), -1), torch.flatten(enlarged, 1)[:, :0]], 1)
+        result: Tensor = self.last(F.relu(self.hidden(features)) + F.relu(self.hidden(torch.flatten(y, 1))))
+        return result
+
+
+def branching() -> nn.Module:
+    """See `Branching`."""
+    torch.manual_seed(8)
+    return Branching().eval()
+
+
+class Lines(nn.Module):
+    """Convolutions and pools of signals."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv1d(3, 12, 7, padding=3),
+            nn.ReLU(),
+            nn.MaxPool1d(3, 2, 1),
+            nn.Conv1d(12, 16, 5),
+            nn.ReLU(),
+            nn.AvgPool1d(2),
+            nn.Conv1d(16, 16, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv1d(16, 16, 3, groups=16),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(128, 5),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.layers(x.flatten(2)[..., :90])
+        return result
+
+
+def lines() -> nn.Module:
+    """See `Lines`."""
+    torch.manual_seed(9)
+    return Lines().eval()

@@ -32,7 +32,7 @@ from sj_ann2snn.simulation.engine.tiling import Tiling
 from sj_ann2snn.testing.running import tiled
 
 from ...helpers.networks import StepBiases, relative_error, run_by_hand, watched
-from .networks import averaging, network, stem
+from .networks import averaging, branching, lines, network, stem
 
 np = pytest.importorskip("numpy")
 pytest.importorskip("numba", reason="numba is not installed")
@@ -289,7 +289,7 @@ def short(x: Tensor) -> Tensor:
     return (x * 16).round() / 16
 
 
-@pytest.mark.parametrize("make", [network, averaging, stem])
+@pytest.mark.parametrize("make", [network, averaging, stem, branching, lines])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=list(OPTIONS))
 def test_a_network_does_the_same(options: dict[str, Any], make: Any, short: Tensor, in_numbers: Any) -> None:
     snn = exactly(Converter([short], neuron=Maker(), progress=False, **options)(make()))
@@ -358,9 +358,10 @@ def test_changes_are_used(short: Tensor, monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(ChangeConvolution, "__call__", seen)
     monkeypatch.setattr(runner.Tiling, "steps", lambda self, samples, **_: 8)
+    block = [(16, 16, "none"), (16, 16, "scaled")]
     for make, wanted in (
-        (stem, [(16, 16, "none"), (16, 16, "scaled"), (16, 16, "none"), (16, 16, "scaled")]),
-        (network, [(16, 16, "none"), (16, 16, "scaled"), (16, 32, "none"), (32, 32, "convolved")]),
+        (stem, [(16, 16, "none"), (16, 16, "scaled"), (12, 16, "none"), (16, 16, "convolved"), *block]),
+        (network, [(16, 16, "none"), (16, 16, "scaled"), (16, 32, "none"), (32, 32, "convolved"), (20, 16, "none")]),
         (averaging, [(16, 24, "none"), (24, 24, "none"), (24, 24, "scaled")]),
     ):
         kinds.clear()

@@ -14,6 +14,7 @@ from sj_ann2snn import make_if_neuron, simulate
 from sj_ann2snn.simulation.engine import tiling
 from sj_ann2snn.simulation.engine.numbers import firing
 from sj_ann2snn.simulation.engine.numbers.firing import can_fire_in_place, fire
+from sj_ann2snn.simulation.engine.packing import parts
 
 from ...helpers.networks import convert, relative_error, run_by_hand
 from ...helpers.neurons import run, spikes_in_python
@@ -141,6 +142,7 @@ def test_potential_and_current_share_a_layout_when_an_image_leaves_room_for_one_
         integrate(x_seq, spikes, potential, threshold)
 
     monkeypatch.setattr(firing, "_integrate", watched)
+    monkeypatch.setattr(parts, "MOST_STEPS", 0)  # nothing is packed
     monkeypatch.setitem(tiling.TILE_BYTES, "cpu", 1 << 10)
     # The first group of steps is small, whatever the memory; with the size of a step known, they come one by one.
     assert torch.allclose(simulate(snn, x[:samples], T=9), wanted, atol=1e-5)

@@ -19,6 +19,7 @@ LAYERS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "sequence": (nn.Linear(40, 30), (7, 40)),
     "conv": (nn.Conv2d(32, 48, 3), (32, 8, 8)),
     "1x1": (layer.Conv2d(32, 48, 1), (32, 8, 8)),
+    "line": (nn.Conv1d(32, 48, 7), (32, 40)),
 }
 
 

@@ -18,11 +18,13 @@ from ....compat import layer
 from ....support.compiled import compiled_loop
 from ....support.exact_sums import largest_sums, sums_are_exact
 from ....support.shapes import windows_along
-from ..compiled.arrays import channels_innermost, flat, widest
+from ..compiled.arrays import channels_innermost, flat, spread, whole, whole_bytes, widest
 from ..compiled.constants import BITS, FLOAT, NOTHING, NUMBERS, SHORT, SPIKES
 from ..packed.modules import is_watched
 from ..packed.neurons import limits, no_limits, potential_of
-from .values import PackedBits, PackedCounts, PackedSpikes
+from ..packed.pools import as_image
+from .layers import thresholds_in_bytes
+from .values import Flattened, PackedBits, PackedCounts, PackedSpikes
 
 __all__ = ["PackedConvolution", "PackedDepthwise", "packed_convolution"]
 
@@ -47,6 +49,10 @@ TRIALS, TRIAL_STEPS = 4, 32
 ROWS, LOOKUP, MASKS = "rows of weights", "table lookup", "masks"
 """The loops of a convolution."""
 
+LINEAR = (nn.Linear, layer.Linear)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, layer.Conv1d, layer.Conv2d)
+"""Layers that loops can stand for."""
+
 DTYPES = {SHORT: torch.int16, FLOAT: torch.float32}
 """Of weights, by their bytes."""
 
@@ -61,28 +67,28 @@ def packed_convolution(module: Any, averaged: int = 1) -> PackedConvolution | No
         module: The layer.
         averaged: How many spikes an average pool in front of it takes together.
     """
-    if type(module) in (nn.Linear, layer.Linear):
-        weight = module.weight[:, :, None, None]
-        geometry = (1, 1, 0, 0)
-    elif type(module) in (nn.Conv2d, layer.Conv2d):  # a subclass may compute something else
-        plain = module.dilation == (1, 1) and not isinstance(module.padding, str) and module.padding_mode == "zeros"
+    kind: type[PackedConvolution] = PackedConvolution
+    if type(module) in LINEAR:
+        geometry: tuple[int, ...] = (1, 1, 0, 0)
+    elif type(module) in CONVOLUTIONS:  # a subclass may compute something else
+        plain = set(module.dilation) == {1} and not isinstance(module.padding, str) and module.padding_mode == "zeros"
         if not plain or module.groups not in (1, module.in_channels):
             return None
-        weight, geometry = module.weight, (*module.stride, *module.padding)
+        geometry = (*as_image(module.stride, 1), *as_image(module.padding, 0))
+        kind = PackedDepthwise if module.groups > 1 else kind
     else:
         return None
-    depthwise = getattr(module, "groups", 1) > 1
-    inputs = len(weight) if depthwise else weight.shape[1]
-    fits = weight.dtype == torch.float32 and weight.device.type == "cpu" and not is_watched(module)
-    if not fits or weight.shape[0] % BITS or inputs % BITS:
+    weight = module.weight.detach()
+    if weight.dtype != torch.float32 or weight.device.type != "cpu" or is_watched(module):
         return None
-    if depthwise and module.in_channels != module.out_channels:
+    if kind is PackedDepthwise and module.in_channels != module.out_channels:
         return None
     bias = torch.zeros(len(weight), dtype=torch.float32) if module.bias is None else module.bias.detach()
-    if not sums_are_exact(weight.detach(), bias, averaged):
+    if not sums_are_exact(weight, bias, averaged):
         return None
-    kind = PackedDepthwise if depthwise else PackedConvolution
-    return kind(weight.detach(), bias, geometry, module.weight.dim() - 2)
+    outputs, inputs, *window = weight.shape
+    of_images = weight.view(outputs, inputs, *as_image(tuple(window), 1))
+    return kind(of_images, bias, geometry, len(window))
 
 
 def fits_short(weight: Tensor) -> bool:
@@ -137,32 +143,50 @@ Loop = Callable[[Work], None]
 
 
 class PackedConvolution:
-    """A convolution of packed spikes or counts; several threads may share it. Linear layers see one position.
+    """A convolution of packed spikes or counts; several threads may share it. A line is an image of one row. Linear
+    layers see one position, or windows as large as the images that have been flattened in front of them.
+
+    Loops see as many channels as fill bytes; the weights of those that there are not are zero.
 
     Args:
         weight: ``[out, in, window height, window columns]``.
         bias: ``[out]``.
         geometry: Strides down and across, padding above and before.
-        dimensions: Of space: 2 or 0.
+        dimensions: Of space: 2, 1 or 0.
         short: Add up in integers of 16 bits; by default if the sums fit into them.
     """
 
-    reads = PackedBits
+    reads = PackedBits, Flattened
 
     def __init__(
         self, weight: Tensor, bias: Tensor, geometry: tuple[int, ...], dimensions: int = 2, short: bool | None = None
     ) -> None:
-        self._weight, self._bias, self._geometry, self._dimensions = weight, bias, geometry, dimensions
+        self.outputs, self.inputs = len(weight), self._inputs(weight)
+        self._weight, self._bias = self._in_bytes(weight), whole_bytes(bias)
+        self._geometry, self.dimensions = geometry, dimensions
         self._short = fits_short(weight) if short is None else short
         self.loop = ""
         """The loop of the last call."""
-        self._has_tables = weight.numel() // BITS * 256 * self._size(planes=1) <= LARGEST
+        self._has_tables = self._weight.numel() // BITS * 256 * self._size(planes=1) <= LARGEST
         self._made: dict[tuple[str, int, float], Any] = {}
         """Weights as the loops take them, by loop, number of planes and unit of the input."""
+        self._over_images: dict[tuple[int, ...], PackedConvolution] = {}
+        """A linear layer behind flattened images, by their channels and places."""
+
+    @staticmethod
+    def _inputs(weight: Tensor) -> int:
+        """The number of channels that it reads."""
+        return weight.shape[1]
+
+    @staticmethod
+    def _in_bytes(weight: Tensor) -> Tensor:
+        """The weights with as many channels as fill bytes."""
+        outputs, inputs = (whole(size) - size for size in weight.shape[:2])
+        return F.pad(weight, (0, 0, 0, 0, 0, inputs, 0, outputs)) if inputs or outputs else weight
 
     def __call__(
         self,
-        spikes: PackedBits,
+        spikes: PackedBits | Flattened,
         addend: PackedSpikes | Tensor | None = None,
         factors: Tensor | None = None,
         neuron: Any = None,
@@ -182,11 +206,28 @@ class PackedConvolution:
         Returns:
             None if this does not apply.
         """
-        steps, samples, inputs, *places = spikes.shape
-        outputs, _, *window = self._weight.shape
-        if inputs != self.inputs or len(places) != self._dimensions:
+        if isinstance(spikes, Flattened):
+            return self._convolve_flattened(spikes, addend, factors, neuron, initial)
+        places = spikes.shape[3:]
+        if len(places) != self.dimensions or spikes.shape[2] != self.inputs:
             return None
-        height, columns = places or (1, 1)
+        return self._convolve(spikes, self.dimensions, addend, factors, neuron, initial, by_rows)
+
+    def _convolve(
+        self,
+        spikes: PackedBits,
+        dimensions: int,
+        addend: PackedSpikes | Tensor | None,
+        factors: Tensor | None,
+        neuron: Any,
+        initial: Tensor | None,
+        by_rows: bool | None = None,
+    ) -> PackedSpikes | Tensor | None:
+        """See `__call__`; the output has so many `dimensions`."""
+        steps, samples, _, *places = spikes.shape
+        outputs, _, *window = self._weight.shape
+        inputs = spikes.bits.shape[-1] * BITS
+        height, columns = as_image(tuple(places), 1)
         down, across, above, before = self._geometry
         size = windows_along(height, window[0], down, above), windows_along(columns, window[1], across, before)
         if min(size) < 1:
@@ -194,30 +235,51 @@ class PackedConvolution:
         row_bytes = inputs * widest(outputs) * FLOAT
         if (spikes.planes * math.prod(window) + columns + 2 * before) * row_bytes > FARTHEST:
             return None
-        shape = (steps, samples, outputs, *(size if places else ()))
+        out_places = size[2 - dimensions :]
+        shape = (steps, samples, self.outputs, *out_places)
+        addend = spread(addend, shape)
         if addend is not None and tuple(addend.shape) != shape:
             return None
         kind, added = _added(addend)
-        scale = NONE if factors is None else factors
+        scale = NONE if factors is None else whole_bytes(factors)
         if neuron is None:
-            potential, found = NONE, no_limits()
-            out = torch.empty(steps, samples, *shape[3:], outputs, dtype=torch.float32)
+            potential, found, thresholds = NONE, no_limits(), NONE
+            out = torch.empty(steps, samples, *out_places, outputs, dtype=torch.float32)
         else:
-            potential, found = potential_of(neuron, shape[1:], initial), limits(neuron, outputs)
-            out = torch.empty(steps, samples, *shape[3:], outputs // BITS, dtype=torch.uint8)
+            potential = whole_bytes(potential_of(neuron, shape[1:], initial))
+            found = limits(neuron, self.outputs)
+            thresholds = thresholds_in_bytes(found)
+            out = torch.empty(steps, samples, *out_places, outputs // BITS, dtype=torch.uint8)
         shapes = (steps, samples, inputs, outputs, height, columns, *size, *window, *self._geometry, spikes.planes)
-        behind = tuple(map(flat, (added, scale, potential, found.thresholds, out)))
+        behind = tuple(map(flat, (added, scale, potential, thresholds, out)))
         self.loop, loop = self._chosen(spikes, height, columns, by_rows)
         loop(Work(spikes, Sizes(*shapes), (found.fires, kind), behind, found.ends))
         if neuron is None:
-            return out.movedim(-1, 2)
-        neuron.v = potential.movedim(-1, 1)
-        return PackedSpikes(out)
+            return out[..., : self.outputs].contiguous().movedim(-1, 2)
+        neuron.v = potential[..., : self.outputs].movedim(-1, 1)
+        return PackedSpikes(out, self.outputs)
 
-    @property
-    def inputs(self) -> int:
-        """The number of channels that it reads."""
-        return self._weight.shape[1]
+    def _convolve_flattened(
+        self,
+        flattened: Flattened,
+        addend: PackedSpikes | Tensor | None,
+        factors: Tensor | None,
+        neuron: Any,
+        initial: Tensor | None,
+    ) -> PackedSpikes | Tensor | None:
+        """A linear layer that reads images: a convolution whose window is all of them."""
+        spikes = flattened.spikes
+        key = tuple(spikes.shape[2:])
+        if self.dimensions or len(key) not in (2, 3) or math.prod(key) != self.inputs:
+            return None
+        if key not in self._over_images:
+            weight = self._weight[: self.outputs, : self.inputs].reshape(self.outputs, key[0], *as_image(key[1:], 1))
+            bias = self._bias[: self.outputs]
+            self._over_images[key] = PackedConvolution(weight, bias, (1, 1, 0, 0), len(key) - 1, self._short)
+        inner = self._over_images[key]
+        found = inner._convolve(spikes, 0, addend, factors, neuron, initial)
+        self.loop = inner.loop
+        return found
 
     def _chosen(self, spikes: PackedBits, height: int, columns: int, by_rows: bool | None) -> tuple[str, Loop]:
         """The loop to take, and its name."""
@@ -229,7 +291,7 @@ class PackedConvolution:
         if not self._has_tables:
             return True
         shape, short = tuple(self._weight.shape), self._size(spikes.planes) == SHORT
-        most = _crossover(shape, self._geometry, self._dimensions, height, columns, spikes.planes, short)
+        most = _crossover(shape, self._geometry, self.dimensions, height, columns, spikes.planes, short)
         return spikes.share() <= most
 
     def _rows(self, work: Work) -> None:
@@ -307,9 +369,13 @@ class PackedDepthwise(PackedConvolution):
         dimensions: As for `PackedConvolution`.
     """
 
-    @property
-    def inputs(self) -> int:
-        return len(self._weight)
+    @staticmethod
+    def _inputs(weight: Tensor) -> int:
+        return len(weight)
+
+    @staticmethod
+    def _in_bytes(weight: Tensor) -> Tensor:
+        return F.pad(weight, (0, 0, 0, 0, 0, 0, 0, whole(len(weight)) - len(weight)))
 
     def _chosen(self, spikes: PackedBits, height: int, columns: int, by_rows: bool | None) -> tuple[str, Loop]:
         return MASKS, self._masks
@@ -317,7 +383,7 @@ class PackedDepthwise(PackedConvolution):
     def _masks(self, work: Work) -> None:
         from .kernels import convolve_depthwise
 
-        self._run(convolve_depthwise(widest(self.inputs), *work.variant), self._weights_by_place, work)
+        self._run(convolve_depthwise(widest(work.sizes.inputs), *work.variant), self._weights_by_place, work)
 
     def _weights_by_place(self, planes: int, unit: float) -> Tensor:
         return self._weights(planes, unit)[:, :, 0].permute(0, 2, 3, 1).contiguous()
@@ -350,7 +416,7 @@ def _added(addend: PackedSpikes | Tensor | None) -> tuple[int, Tensor]:
         return NOTHING, NONE
     if isinstance(addend, PackedSpikes):
         return SPIKES, addend.bits
-    return NUMBERS, channels_innermost(addend, 2)
+    return NUMBERS, whole_bytes(channels_innermost(addend, 2))
 
 
 @functools.cache
@@ -376,7 +442,7 @@ def _crossover(
     """
     weight = torch.zeros(weights, dtype=torch.float32)
     conv = PackedConvolution(weight, weight.new_zeros(weights[0]), geometry, dimensions, short)
-    places = (min(height, weights[2] + 4), columns) if dimensions else ()
+    places = ((), (columns,), (min(height, weights[2] + 4), columns))[dimensions]
     generator = torch.Generator().manual_seed(0)
 
     def seconds(rate: float, by_rows: bool) -> float:

@@ -10,29 +10,28 @@ from torch import Tensor
 
 from ....support.compiled import compiled_loop
 from ....support.exact_sums import averaged_by_halves
-from ....support.shapes import pair
-from ..compiled.arrays import channels_innermost, flat, widest
+from ..compiled.arrays import channels_innermost, flat, whole_bytes, widest
 from ..compiled.constants import BITS
-from ..packed.neurons import limits, potential_of
-from ..packed.pools import pooled_size, pooling
+from ..packed.neurons import Limits, limits, potential_of
+from ..packed.pools import pooling, windows_of
 from .values import PackedCounts, PackedSpikes
 
-__all__ = ["average_packed", "fire_packed", "pool_packed"]
+__all__ = ["average_packed", "fire_packed", "pool_packed", "thresholds_in_bytes"]
 
 
 def fire_packed(neuron: Any, x_seq: Tensor) -> PackedSpikes:
     """The spikes of an IF neuron for the currents ``[T, N, C, ...]``, which may be one step repeated."""
     from .kernels import fire_bits
 
-    steps = x_seq.shape[0]
+    steps, channels = x_seq.shape[0], x_seq.shape[2]
     same = x_seq.stride(0) == 0
-    currents = channels_innermost(x_seq[:1] if same else x_seq, 2)
-    potential = potential_of(neuron, x_seq.shape[1:])
+    currents = whole_bytes(channels_innermost(x_seq[:1] if same else x_seq, 2))
+    potential = whole_bytes(potential_of(neuron, x_seq.shape[1:]))
     bits = torch.empty(steps, *currents.shape[1:-1], currents.shape[-1] // BITS, dtype=torch.uint8)
-    found = limits(neuron, potential.shape[-1])
+    found = limits(neuron, channels)
     width = widest(potential.numel() if found.same else potential.shape[-1])
     loop: Any = compiled_loop(fire_bits(width, found.fires))
-    thresholds = found.thresholds[:1].expand(width).contiguous() if found.same else found.thresholds
+    thresholds = found.thresholds[:1].expand(width).contiguous() if found.same else thresholds_in_bytes(found)
     loop(
         flat(currents),
         0 if same else potential.numel(),
@@ -42,23 +41,29 @@ def fire_packed(neuron: Any, x_seq: Tensor) -> PackedSpikes:
         flat(bits),
         steps,
     )
-    neuron.v = potential.movedim(-1, 1)
-    return PackedSpikes(bits)
+    neuron.v = potential[..., :channels].movedim(-1, 1)
+    return PackedSpikes(bits, channels)
+
+
+def thresholds_in_bytes(limits: Limits) -> Tensor:
+    """The thresholds, with one that nothing reaches for every bit behind them."""
+    return whole_bytes(limits.thresholds, 1.0)
 
 
 def pool_packed(pool: Any, spikes: PackedSpikes) -> PackedSpikes | None:
     """The output of a cumulative max pool."""
     from .kernels import pool_bits
 
-    found = pooling(pool, spikes.shape)
+    steps, samples, channels, *places = spikes.shape
+    size = spikes.bits.shape[-1]
+    found = pooling(pool, (steps, samples, size * BITS, *places))
     if found is None:
         return None
-    steps, samples, channels, *_ = spikes.shape
-    out = torch.empty(steps, samples, *found.size, channels // BITS, dtype=torch.uint8)
-    loop: Any = compiled_loop(pool_bits(widest(channels), found.apart))
+    out = torch.empty(steps, samples, *found.places, size, dtype=torch.uint8)
+    loop: Any = compiled_loop(pool_bits(widest(size * BITS), found.apart))
     loop(*map(flat, (spikes.bits, found.total, found.emitted, out)), found.sizes)
     found.leave(pool)
-    return PackedSpikes(out)
+    return PackedSpikes(out, channels)
 
 
 def average_packed(pool: Any, spikes: PackedSpikes) -> PackedCounts | None:
@@ -66,14 +71,12 @@ def average_packed(pool: Any, spikes: PackedSpikes) -> PackedCounts | None:
     from .kernels import average_bits
 
     steps, samples, channels, *places = spikes.shape
-    if len(places) != 2:
+    windows = windows_of(pool, tuple(places))
+    if windows is None:
         return None
-    size = pooled_size(pool, (places[0], places[1]))
-    if size is None:
-        return None
-    window, stride = pair(pool.kernel_size), pair(pool.stride)
-    taken = averaged_by_halves(pool)
-    out = torch.empty(taken.bit_length(), steps, samples, *size, channels // BITS, dtype=torch.uint8)
-    loop: Any = compiled_loop(average_bits(len(out), math.gcd(channels // BITS, 8)))
-    loop(flat(spikes.bits), flat(out), steps * samples, channels // BITS, (*places, *size, *window, *stride))
-    return PackedCounts(out, 1 / taken)
+    taken, size = averaged_by_halves(pool), spikes.bits.shape[-1]
+    out = torch.empty(taken.bit_length(), steps, samples, *windows.places, size, dtype=torch.uint8)
+    loop: Any = compiled_loop(average_bits(len(out), math.gcd(size, 8)))
+    sizes = *windows.inputs, *windows.outputs, *windows.window, *windows.stride
+    loop(flat(spikes.bits), flat(out), steps * samples, size, sizes)
+    return PackedCounts(out, 1 / taken, channels)

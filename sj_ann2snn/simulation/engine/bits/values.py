@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from ....support.compiled import compiled_loop
-from ..compiled.arrays import flat, widest
+from ..compiled.arrays import flat, whole, widest
 from ..compiled.constants import BITS
 from ..packed.values import Packed
 
-__all__ = ["PackedBits", "PackedCounts", "PackedSpikes", "can_be_packed"]
+__all__ = ["Flattened", "PackedBits", "PackedCounts", "PackedSpikes", "can_be_packed"]
 
 SEEN = 2048
 """Bytes to look at for an estimate of the firing rate."""
@@ -23,8 +23,8 @@ class PackedBits(Packed):
     """Values in bits.
 
     Attributes:
-        bits: ``[..., C / 8]``, uint8, where C is a multiple of 8: the channels of a position side by side, the first
-            one lowest.
+        bits: ``[..., bytes]``, uint8: the channels of a position side by side, the first one lowest, and zeros behind
+            the last one where they do not fill a byte.
         planes: How many bits a value has.
         unit: What the lowest of them stands for.
     """
@@ -33,9 +33,25 @@ class PackedBits(Packed):
     unit: float
     size = 0.25  # bits, and a share of the potentials, which do not grow with the steps
 
-    def __init__(self, bits: Tensor, steps: int, samples: int, places: tuple[int, ...]) -> None:
-        super().__init__((steps, samples, bits.shape[-1] * BITS, *places))
+    def __init__(self, bits: Tensor, leading: tuple[int, ...], channels: int | None) -> None:
+        steps, samples, *places = leading
+        super().__init__((steps, samples, bits.shape[-1] * BITS if channels is None else channels, *places))
         self.bits = bits
+
+    movable, channels_together = True, BITS
+
+    def memory(self) -> Tensor:
+        return self.bits.flatten(0, -len(self.shape[3:]) - 2).movedim(-1, 1)
+
+    def _bits(self, memory: Tensor) -> Tensor:
+        """The bits in what `memory` has made of them."""
+        leading = self.bits.shape[: self.bits.dim() - len(self.shape[3:]) - 1]
+        rows = memory.movedim(1, -1).contiguous()
+        return rows.view(*leading, *rows.shape[1:])
+
+    def active(self) -> PackedSpikes:
+        """Where the values are not zero."""
+        raise NotImplementedError  # subclasses implement it
 
     def share(self) -> float:
         """The share of the bits that are set, from a part of them."""
@@ -47,17 +63,23 @@ class PackedSpikes(PackedBits):
     """The spikes of a layer.
 
     Args:
-        bits: ``[T, N, ..., C / 8]``.
+        bits: ``[T, N, ..., bytes]``.
+        channels: C; by default, as many as there are bits.
     """
 
     planes, unit = 1, 1.0
 
-    def __init__(self, bits: Tensor) -> None:
-        steps, samples, *places, _ = bits.shape
-        super().__init__(bits, steps, samples, tuple(places))
+    def __init__(self, bits: Tensor, channels: int | None = None) -> None:
+        super().__init__(bits, bits.shape[:-1], channels)
+
+    def active(self) -> PackedSpikes:
+        return self
+
+    def moved(self, memory: Tensor, channels: int) -> PackedSpikes:
+        return PackedSpikes(self._bits(memory), channels)
 
     def _numbers(self) -> Tensor:
-        return unpack(self.bits)
+        return unpack(self.bits, self.shape[2])
 
     def active_per_step(self, weights: Tensor) -> Tensor:
         return self.per_step(weights)
@@ -82,44 +104,75 @@ class PackedCounts(PackedBits):
     """Multiples of a number, as average pools make them from spikes.
 
     Args:
-        bits: ``[planes, T, N, ..., C / 8]``, the lowest bits of the multiples first.
+        bits: ``[planes, T, N, ..., bytes]``, the lowest bits of the multiples first.
         unit: The number, a power of two.
+        channels: C; by default, as many as there are bits.
     """
 
-    def __init__(self, bits: Tensor, unit: float) -> None:
-        planes, steps, samples, *places, _ = bits.shape
-        super().__init__(bits, steps, samples, tuple(places))
-        self.planes, self.unit = planes, unit
+    def __init__(self, bits: Tensor, unit: float, channels: int | None = None) -> None:
+        super().__init__(bits, bits.shape[1:-1], channels)
+        self.planes, self.unit = len(bits), unit
+
+    def moved(self, memory: Tensor, channels: int) -> PackedCounts:
+        return PackedCounts(self._bits(memory), self.unit, channels)
+
+    def mixes_with(self, other: Any) -> bool:
+        return super().mixes_with(other) and (other.planes, other.unit) == (self.planes, self.unit)
 
     def _numbers(self) -> Tensor:
-        numbers = unpack(self.bits[-1])
+        channels = self.shape[2]
+        numbers = unpack(self.bits[-1], channels)
         for plane in self.bits.flip(0)[1:]:
-            numbers = torch.add(unpack(plane), numbers, alpha=2)
+            numbers = torch.add(unpack(plane, channels), numbers, alpha=2)
         return numbers.mul_(self.unit)
 
     def active(self) -> PackedSpikes:
-        """Where the multiples are not zero."""
         found = self.bits[0]
         for plane in self.bits[1:]:
             found = found | plane
-        return PackedSpikes(found)
+        return PackedSpikes(found, self.shape[2])
 
 
-def unpack(bits: Tensor) -> Tensor:
-    """The spikes ``[T, N, C, ...]`` in ``[T, N, ..., C / 8]`` as numbers, images as channels_last."""
+class Flattened(Packed):
+    """Images in bits whose channels and positions count as features, ``[T, N, features]``.
+
+    Args:
+        spikes: The images.
+    """
+
+    size = 0.25
+
+    def __init__(self, spikes: PackedBits) -> None:
+        steps, samples, *sizes = spikes.shape
+        super().__init__((steps, samples, math.prod(sizes)))
+        self.spikes = spikes
+
+    def active(self) -> PackedSpikes:
+        """Where the features are not zero, as if those of a position lay side by side: to be counted."""
+        return PackedSpikes(self.spikes.active().bits.flatten(2), self.shape[2])
+
+    def _numbers(self) -> Tensor:
+        return self.spikes.unpacked().flatten(2)
+
+
+def unpack(bits: Tensor, channels: int) -> Tensor:
+    """The spikes ``[T, N, C, ...]`` in ``[T, N, ..., bytes]`` as numbers, images as channels_last."""
     from .kernels import unpack_bits
 
     steps, samples, *places, size = bits.shape
     numbers = torch.empty(steps, samples, *places, size * BITS, dtype=torch.float32)
     loop: Any = compiled_loop(unpack_bits(widest(numbers.numel())))
     loop(flat(bits), flat(numbers))
-    return numbers.movedim(-1, 2)
+    return numbers[..., :channels].contiguous().movedim(-1, 2)
 
 
 _ONES = torch.tensor([byte.bit_count() for byte in range(256)], dtype=torch.uint8)
 
 
 def can_be_packed(x_seq: Tensor) -> bool:
-    """True for currents ``[T, N, C, ...]`` from which packed spikes may come: in single precision, on a CPU."""
-    fits = x_seq.dtype == torch.float32 and x_seq.device.type == "cpu" and x_seq.dim() in (3, 5) and x_seq.numel() > 0
-    return fits and x_seq.shape[2] % BITS == 0
+    """True for currents ``[T, N, C, ...]`` from which packed spikes may come: in single precision, on a CPU, and of so
+    many channels that they fill half of their bytes at least."""
+    fits = (
+        x_seq.dtype == torch.float32 and x_seq.device.type == "cpu" and x_seq.dim() in (3, 4, 5) and x_seq.numel() > 0
+    )
+    return fits and whole(x_seq.shape[2]) <= 2 * x_seq.shape[2]

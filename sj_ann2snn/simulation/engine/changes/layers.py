@@ -14,11 +14,10 @@ from ....compat import memories
 from ....errors import PluginError
 from ....layers import ChangeLoop, InPlaceNeuron
 from ....support.compiled import compiled_loop
-from ....support.shapes import pair
 from ..compiled.arrays import channels_innermost, flat
 from ..compiled.neuron_loops import changes_around, known_loop
 from ..packed.modules import is_watched
-from ..packed.pools import pooled_size
+from ..packed.pools import windows_of
 from .values import Changes
 
 __all__ = ["NOBODY", "average_changes", "emits_changes", "fire_changes", "pool_changes", "receiving"]
@@ -144,19 +143,19 @@ def pool_changes(pool: Any, changes: Changes) -> Changes | None:
     """The output of a cumulative max pool, as changes of the largest values."""
     from .kernels import pool_changes as loop
 
-    steps, samples, channels, height, columns = changes.shape
-    size = pooled_size(pool, (height, columns))
-    if size is None:
+    steps, samples, channels, *places = changes.shape
+    found = windows_of(pool, tuple(places))
+    if found is None or len(places) != 2:
         return None
-    window, stride, padding = pair(pool.kernel_size), pair(pool.stride), pair(pool.padding)
     start = None
-    most = torch.zeros(samples, *size, channels, dtype=torch.float32)
+    most = torch.zeros(samples, *found.outputs, channels, dtype=torch.float32)
     if changes.start is not None:
-        start = F.max_pool2d(changes.start.movedim(-1, 1), window, stride, padding).movedim(1, -1).contiguous()
+        geometry = found.window, found.stride, found.padding, 1, pool.ceil_mode
+        start = F.max_pool2d(changes.start.movedim(-1, 1), *geometry).movedim(1, -1).contiguous()
         most = start.clone()
-    out = Changes.empty((steps, samples, channels, *size), changes.before, start)
-    dirty = np.empty(size[0] * size[1], dtype=np.uint8)
-    sizes = (steps, samples, channels, height, columns, *size, *window, *stride, *padding)
+    out = Changes.empty((steps, samples, channels, *found.outputs), changes.before, start)
+    dirty = np.empty(math.prod(found.outputs), dtype=np.uint8)
+    sizes = (steps, samples, channels, *places, *found.outputs, *found.window, *found.stride, *found.padding)
     compiled: Any = compiled_loop(loop)
     compiled(changes.arguments, flat(changes.values()), flat(most), out.arguments, dirty, sizes)
     return out
@@ -167,21 +166,18 @@ def average_changes(pool: Any, changes: Changes) -> Changes | None:
     from .kernels import average_changes as loop
 
     steps, samples, channels, *places = changes.shape
-    if len(places) != 2:
+    found = windows_of(pool, tuple(places))
+    if found is None or len(places) != 2:
         return None
-    size = pooled_size(pool, (places[0], places[1]))
-    if size is None:
-        return None
-    window, stride = pair(pool.kernel_size), pair(pool.stride)
     start = None
     if changes.start is not None:
-        start = F.avg_pool2d(changes.start.movedim(-1, 1), window, stride).movedim(1, -1).contiguous()
-    out = Changes.empty((steps, samples, channels, *size), changes.before, start)
+        start = F.avg_pool2d(changes.start.movedim(-1, 1), found.window, found.stride).movedim(1, -1).contiguous()
+    out = Changes.empty((steps, samples, channels, *found.outputs), changes.before, start)
     compiled: Any = compiled_loop(loop)
     compiled(
         changes.arguments,
         out.arguments,
-        np.float32(1 / math.prod(window)),
-        (steps, samples, channels, *places, *size, *window, *stride),
+        np.float32(1 / math.prod(found.window)),
+        (steps, samples, channels, *places, *found.outputs, *found.window, *found.stride),
     )
     return out

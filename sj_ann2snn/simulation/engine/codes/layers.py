@@ -65,7 +65,7 @@ def pool_codes(pool: Any, spikes: Codes) -> Codes | None:
         return None
     steps, samples, *sizes = found.sizes
     channels = spikes.shape[2]
-    out = torch.empty(steps, samples, *found.size, channels, dtype=torch.int8, device=spikes.codes.device)
+    out = torch.empty(steps, samples, *found.places, channels, dtype=torch.int8, device=spikes.codes.device)
     window = 1 << (math.prod(sizes[5:7]) - 1).bit_length()
     block = max(1, POOL_BLOCK // window)
     arrays = spikes.codes, found.total, found.emitted, out

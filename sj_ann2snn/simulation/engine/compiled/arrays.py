@@ -6,9 +6,12 @@ import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["channels_innermost", "flat", "flat_steps", "is_dense", "widest"]
+from .constants import BITS
+
+__all__ = ["channels_innermost", "flat", "flat_steps", "is_dense", "spread", "whole", "whole_bytes", "widest"]
 
 
 def is_dense(x: Tensor) -> bool:
@@ -25,6 +28,27 @@ def flat_steps(x_seq: Tensor) -> Any:
 def channels_innermost(x: Tensor, channels: int) -> Tensor:
     """`x` with its channels, which are dimension `channels`, as the last dimension, dense in memory."""
     return x.movedim(channels, -1).contiguous()
+
+
+def spread(x: Any, shape: tuple[int, ...]) -> Any:
+    """`x` as if it were of the `shape` ``(T, N, ...)``, if it is ``[1, ...]``: the same for every step and sample."""
+    same = isinstance(x, Tensor) and tuple(x.shape) == (1, *shape[2:])
+    return x.expand(shape) if same else x
+
+
+def whole(numbers: int) -> int:
+    """So many numbers, rounded up to whole bytes of bits.
+
+    >>> whole(8), whole(9)
+    (8, 16)
+    """
+    return (numbers + BITS - 1) // BITS * BITS
+
+
+def whole_bytes(x: Tensor, value: float = 0.0) -> Tensor:
+    """`x` with so many more numbers in its last dimension that their bits fill bytes; `x` itself if they do."""
+    missing = whole(x.shape[-1]) - x.shape[-1]
+    return F.pad(x, (0, missing), value=value) if missing else x
 
 
 def widest(numbers: int) -> int:

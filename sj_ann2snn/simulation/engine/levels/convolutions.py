@@ -16,7 +16,7 @@ from ....layers import InPlaceNeuron
 from ....support.compiled import compiled_loop
 from ....support.exact_sums import Range, exact_grid
 from ....support.shapes import windows_along
-from ..compiled.arrays import channels_innermost, flat
+from ..compiled.arrays import channels_innermost, flat, spread
 from ..compiled.constants import BITS, FLOAT, NOTHING, NUMBERS, SHORT, SPIKES
 from ..packed.modules import is_plain_convolution
 from .layers import charging
@@ -131,6 +131,7 @@ class LevelConvolution:
         if not (always or _is_faster(tuple(self._weight.shape), self._geometry, height, columns)):
             return None
         shape = (steps, samples, outputs, *size)
+        addend = spread(addend, shape)
         if addend is not None and tuple(addend.shape) != shape:
             return None
         kind, added = NOTHING, NONE

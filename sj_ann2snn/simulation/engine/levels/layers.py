@@ -106,7 +106,7 @@ def pool_levels(pool: Any, levels: Levels) -> Levels | None:
     if found is None:
         return None
     steps, samples, channels, *_ = levels.shape
-    out = torch.empty(steps, samples, *found.size, channels, dtype=torch.int16)
+    out = torch.empty(steps, samples, *found.places, channels, dtype=torch.int16)
     lowest = np.full(channels, -LARGEST, dtype=np.int16)
     compiled: Any = compiled_loop(loop)
     compiled(*map(flat, (levels.codes, found.total, found.emitted, out)), lowest, found.sizes)

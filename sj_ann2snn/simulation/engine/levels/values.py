@@ -22,11 +22,19 @@ class Levels(Packed):
     """
 
     size = 4
+    movable = True
 
     def __init__(self, codes: Tensor) -> None:
         steps, samples, *places, channels = codes.shape
         super().__init__((steps, samples, channels, *places))
         self.codes = codes
+
+    def memory(self) -> Tensor:
+        return self.codes.flatten(0, 1).movedim(-1, 1)
+
+    def moved(self, memory: Tensor, channels: int) -> Levels:
+        rows = memory.movedim(1, -1).contiguous()
+        return Levels(rows.view(*self.shape[:2], *rows.shape[1:]))
 
     def active_per_step(self, weights: Tensor) -> Tensor:
         from .kernels import count_levels

@@ -31,7 +31,8 @@ def steady_layer(module: nn.Module) -> Steady | None:
         return None
     if type(module) in (nn.Linear, layer.Linear):
         return _in_double_precision(module)
-    return _never_alone(module) if type(module) in (nn.Conv2d, layer.Conv2d) else None
+    convolutions = (nn.Conv1d, nn.Conv2d, layer.Conv1d, layer.Conv2d)
+    return _never_alone(module) if type(module) in convolutions else None
 
 
 def _in_double_precision(linear: Any) -> Steady:
@@ -46,12 +47,15 @@ def _in_double_precision(linear: Any) -> Steady:
 
 
 def _never_alone(convolution: Any) -> Steady:
-    """Torch has another algorithm for a single image on a single core, and the same one for any two or more."""
+    """Torch has another algorithm for a single image or line on a single core, and the same one for any two or more."""
+    dimensions = convolution.weight.dim()
 
     def compute(x: Tensor) -> Tensor | None:
-        if x.dim() != 4 or len(x) != 1:
+        if x.dim() != dimensions or len(x) != 1:
             return None
-        pair = torch.cat([x, x]).contiguous(memory_format=torch.channels_last)
+        pair = torch.cat([x, x])
+        if dimensions == 4:
+            pair = pair.contiguous(memory_format=torch.channels_last)
         both: Tensor = convolution(pair)
         return both[:1].contiguous()  # a function of the user's may rely on the layout; else the runner changes it
 

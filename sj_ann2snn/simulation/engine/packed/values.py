@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -38,6 +40,30 @@ class Packed:
             weights: How often a value counts, by its place, ``[...]`` without the channels, whole numbers.
         """
         raise NotImplementedError  # subclasses that a collector may see implement it
+
+    movable: bool = False
+    """True if the values may be moved as they are stored, see `memory` and `moved`."""
+
+    channels_together: int = 1
+    """Channels that are one number of `memory`."""
+
+    def memory(self) -> Tensor:
+        """The values as they are stored, ``[rows, channels, ...]``: rows of images, or what stands for channels in
+        them, see `channels_together`."""
+        raise NotImplementedError  # subclasses that values may be moved in implement it
+
+    def moved(self, memory: Tensor, channels: int) -> Packed:
+        """Values of the same kind, which are stored like that.
+
+        Args:
+            memory: As `Packed.memory` has it, of other channels and places.
+            channels: How many channels they have.
+        """
+        raise NotImplementedError  # the same
+
+    def mixes_with(self, other: Any) -> bool:
+        """True for values of the same kind, which may be moved together."""
+        return self.movable and type(other) is type(self) and other.shape[:2] == self.shape[:2]
 
     def stand_in(self) -> Tensor:
         """A tensor of this shape, without memory for its elements."""

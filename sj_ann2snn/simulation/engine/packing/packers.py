@@ -40,6 +40,7 @@ class Packers:
         fire: The spikes of a neuron, see `fires_packed`, for currents; None where that fails.
         pool: The output of a max pool, see `pools_packed`.
         average: The output of an average pool, see `averages_packed`.
+        moves: What moves values may move them as they are stored.
         graded: There are loops for graded spikes and for changes, too.
         loop: The loop of a neuron or a pool on its own, for `bench`.
     """
@@ -50,6 +51,7 @@ class Packers:
     fire: Callable[[Any, Tensor], Packed | None]
     pool: Callable[[Any, Any], Packed | None]
     average: Callable[[Any, Any], Packed | None]
+    moves: bool
     graded: bool
     loop: str
 
@@ -61,6 +63,7 @@ BITS = Packers(
     fire_packed,
     pool_packed,
     average_packed,
+    moves=True,
     graded=True,
     loop="bits",
 )
@@ -72,6 +75,7 @@ BYTES = Packers(
     fire_codes,
     pool_codes,
     average_codes,
+    moves=False,
     graded=False,
     loop=KERNELS,
 )

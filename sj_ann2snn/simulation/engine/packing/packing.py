@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ..bits.values import PackedCounts
+from ..bits.values import Flattened, PackedBits, PackedCounts
 from ..changes.convolutions import ChangeConvolution
 from ..changes.layers import average_changes, fire_changes, pool_changes
 from ..changes.values import Changes
@@ -17,6 +17,7 @@ from ..collectors import Call
 from ..levels.convolutions import LevelConvolution
 from ..levels.layers import fire_levels, pool_levels
 from ..levels.values import Levels
+from ..packed.moves import flattens
 from ..packed.values import Packed
 from .chains import Chain
 from .parts import Parts
@@ -55,8 +56,8 @@ class Packing:
         chain = self._parts.chains.get(node)
         return () if chain is None else chain.merged
 
-    def run(self, node: fx.Node, read: Callable[[fx.Node], Any]) -> Packed | Tensor | None:
-        """The value of `node` from packed spikes, or as such; None if it must be computed as usual.
+    def run(self, node: fx.Node, read: Callable[[fx.Node], Any]) -> Any:
+        """The value of `node` from packed spikes, or as such, or a size; None if it must be computed as usual.
 
         Args:
             node: A node, none of those that are merged.
@@ -64,6 +65,8 @@ class Packing:
         """
         if node in self._parts.chains:
             return self._fire(self._parts.chains[node], read)
+        if node in self._parts.moves or node in self._parts.flattening or node in self._parts.asking:
+            return self._move(node, read)
         if node not in self._parts.convolutions and node not in self._parts.pools and node not in self._parts.averages:
             return None
         x = read(node.args[0])  # type: ignore[arg-type]
@@ -77,6 +80,23 @@ class Packing:
         found: Packed | None = pooled(self._parts.module(node), x) if isinstance(x, self._packers.spikes) else None
         return found
 
+    def _move(self, node: fx.Node, read: Callable[[fx.Node], Any]) -> Any:
+        """Packed values elsewhere, as features, or how many there are."""
+        args: Any = fx.map_arg(node.args, read)
+        kwargs: Any = fx.map_arg(node.kwargs, read)
+        if node in self._parts.moves:
+            return self._parts.moves[node](*args, **kwargs)
+        x: Any = args[0]
+        if not isinstance(x, Packed):
+            return None
+        if node in self._parts.asking:
+            return torch.empty(()).expand(x.shape[0] * x.shape[1], *x.shape[2:]).size(*args[1:], **kwargs)
+        if not flattens(self._parts.module(node), args, kwargs):
+            return None
+        if len(x.shape) == 3:
+            return x
+        return Flattened(x) if isinstance(x, PackedBits) else None
+
     @staticmethod
     def _convolve(convolution: Any, x: Any, *behind: Any) -> Packed | Tensor | None:
         """Call a convolution, if `x` is what it reads."""
@@ -86,6 +106,8 @@ class Packing:
     def fire(self, node: fx.Node, currents: Any) -> Packed | None:
         """The spikes of the neuron `node` alone, whose currents are known; None if they must be numbers."""
         if node not in self._parts.chains or not isinstance(currents, Tensor) or not self._packers.fits(currents):
+            return None
+        if currents.dim() == 4 and node not in self._parts.along_lines:
             return None
         neuron: Any = self._parts.module(node)
         if node in self._parts.changing:
@@ -102,6 +124,8 @@ class Packing:
             value: Its value.
             read: Its argument's value, which may be packed.
         """
+        if node in self._parts.moves or node in self._parts.flattening or node in self._parts.asking:
+            return  # nothing to count
         currents = torch.empty(()).expand(value.shape)
         chain = self._parts.chains.get(node)
         if chain is None or chain.convolution is None:
@@ -118,7 +142,7 @@ class Packing:
 
     def call(self, node: fx.Node, x: Any, result: Any, loop: str | None = None) -> Call:
         """A call of the module at `node`, for a collector that watches spikes."""
-        if isinstance(x, PackedCounts):
+        if isinstance(x, (PackedCounts, Flattened)):
             x = x.active()  # a collector asks what is zero
         counted = Levels, Changes  # what neurons send and convolutions read is counted without numbers
         if isinstance(result, (*counted, Codes)) and not (isinstance(result, counted) and node in self._parts.chains):

@@ -15,11 +15,14 @@ from torch import fx, nn
 
 from ....layers import InitialPotential, Scaler, Stepwise
 from ....support.exact_sums import Range, averaged_by_halves
+from ....support.shapes import spatial_of
+from ..bits.convolutions import PackedConvolution
 from ..changes.convolutions import ChangeConvolution, change_convolution
 from ..changes.layers import emits_changes
 from ..flow import SUMS, Flow
 from ..levels.convolutions import LevelConvolution, level_convolution
 from ..levels.layers import emits_levels
+from ..packed.moves import Move, asks_for_sizes, may_flatten, move_of
 from ..packed.neurons import fires_packed
 from ..packed.pools import averages_packed, pools_packed
 from .chains import Chain
@@ -56,6 +59,10 @@ class Parts:
         driven_alike: Neurons among them whose currents are the same at every step.
         pools: The cumulative max pools.
         averages: The average pools, with how many values they take together.
+        moves: The layers that put packed values elsewhere.
+        flattening: Those that make features of images.
+        asking: Those that read nothing but a packed value's shape.
+        along_lines: Neurons whose spikes something reads along a line, ``[N, C, length]``.
         merged: The nodes that have no value of their own.
     """
 
@@ -77,6 +84,10 @@ class Parts:
         self.driven_alike: set[fx.Node] = set()
         self.pools: set[fx.Node] = set()
         self.averages: dict[fx.Node, int] = {}
+        self.moves: dict[fx.Node, Move] = {}
+        self.flattening: set[fx.Node] = set()
+        self.asking: set[fx.Node] = set()
+        self.along_lines: set[fx.Node] = set()
         self.merged: set[fx.Node] = set()
         if packers is None or steps > MOST_STEPS or not flow.copyable:
             return
@@ -109,10 +120,59 @@ class Parts:
                 self.averages[node] = averaged_by_halves(module)
             elif node.args and (found := self._convolution(node, binary, packers)) is not None:
                 self.convolutions[node] = found
-        for node in binary.union(self.graded, self.changing) - self.pools - self.averages.keys():
+            elif packers.moves:
+                self._find_moves(node, module, binary)
+        elsewhere = {*self.pools, *self.averages, *self.moves, *self.flattening}
+        for node in binary.union(self.graded, self.changing) - elsewhere:
             self.chains[node] = self._chain(node, flow)
         self._keep_those_that_are_read()
+        self.along_lines = set(filter(self._leads_along_lines, self.chains))
         self.merged = {one for chain in self.chains.values() for one in chain.merged}
+
+    def _find_moves(self, node: fx.Node, module: nn.Module, binary: set[fx.Node]) -> None:
+        """Note the node if it puts elsewhere what is packed, or asks how large that is."""
+        kept = {*binary, *self.averages, *self.graded} - self.changing
+        packed = [one for one in node.all_input_nodes if one in kept]
+        source = node.args[0] if node.args else None
+        if asks_for_sizes(module):
+            if source in packed:
+                self.asking.add(node)
+            return
+        read = {self._kind(one) for one in packed}
+        others = set(node.all_input_nodes) - set(packed) - self.asking
+        if len(read) != 1 or others:
+            return
+        (kind,) = read
+        if may_flatten(module) and kind != "graded":
+            self.flattening.add(node)
+        elif (move := move_of(module)) is not None:
+            self.moves[node] = move
+        else:
+            return
+        if isinstance(kind, int) and kind > 1:
+            self.averages[node] = kind
+        elif isinstance(kind, int):
+            binary.add(node)
+        else:
+            ranges = [self.graded[one] for one in packed]
+            self.graded[node] = min(low for low, _ in ranges), max(high for _, high in ranges)
+
+    def _kind(self, node: fx.Node) -> int | str:
+        """What values of a node may be joined with: how many spikes are averaged in them, or graded ones."""
+        return "graded" if node in self.graded else self.averages.get(node, 1)
+
+    def _leads_along_lines(self, node: fx.Node) -> bool:
+        """True if a layer of lines reads the node's values, perhaps behind others that pass them on."""
+        for reader in node.users:
+            convolution, module = self.convolutions.get(reader), self.module(reader)
+            if isinstance(convolution, PackedConvolution) and convolution.dimensions == 1:
+                return True
+            if (reader in self.pools or reader in self.averages) and reader not in self.moves:
+                if reader not in self.flattening and spatial_of(module) == 1:
+                    return True
+            elif reader in self.moves and self._leads_along_lines(reader):
+                return True
+        return False
 
     def _convolution(self, node: fx.Node, binary: set[fx.Node], packers: Packers) -> Convolution | None:
         """The node as a convolution of packed values, if its source has them."""
@@ -238,7 +298,8 @@ class Parts:
         }
         sums = {chain.merged[-1] for chain in self.chains.values() if chain.addend and chain.neuron in self.changing}
         scalers = {chain.scaler for chain in self.chains.values()}
-        reading = {*self.convolutions, *self.pools, *self.averages, *scalers, *sums}
+        moving = *self.moves, *self.flattening
+        reading = {*self.convolutions, *self.pools, *self.averages, *moving, *scalers, *sums}
         self.chains = {
             node: chain
             for node, chain in self.chains.items()

@@ -1,6 +1,7 @@
 """Keeps the convolutions of a network from one simulation to the next, while its weights stay what they were.
 
-On a CUDA device, taking weights apart into digits waits for the device many times, longer than a small network runs.
+Looking whether sums are exact and ordering weights as loops read them takes longer than a small network runs, and on a
+CUDA device waits for that many times. Comparing the weights with a copy costs one look at each.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ SETTINGS = "stride", "padding", "padding_mode", "dilation", "groups"
 """Of a convolution, besides its weights."""
 
 
+LARGEST = 1 << 28
+"""Bytes of weights to keep on a CPU, at most: a copy to compare with, and another as loops read them."""
+
+
 class _Known:
     """The convolutions of a network, and what the network was when they were made."""
 
@@ -46,7 +51,10 @@ _KNOWN: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
 
 
 def remembered_convolutions(snn: nn.Module) -> KnownConvolutions:
-    """The convolutions found in `snn` so far; none if its weights have changed since."""
+    """The convolutions found in `snn` so far; none if its weights have changed since, or take too much memory."""
+    weights = _weights(snn)
+    if sum(one.nbytes for one in weights if one.device.type == "cpu") > LARGEST:
+        return {}
     try:
         known = _KNOWN.get(snn)
         if known is None or not known.fits(snn):
@@ -80,8 +88,8 @@ def _kind(x: Tensor) -> tuple[Any, ...]:
 
 def _equal(those: list[Tensor], others: list[Tensor]) -> bool:
     """True if all pairs of tensors are equal; the device is waited for once."""
-    if not those:
-        return True
-    pairs = zip(those, others, strict=True)
+    pairs = list(zip(those, others, strict=True))
+    if all(one.device.type == "cpu" for one in those):
+        return all(torch.equal(one, other) for one, other in pairs)
     away = torch.stack([(one != other).any().to(those[0].device) for one, other in pairs])
     return not bool(away.any())
