@@ -158,3 +158,24 @@ def lines() -> nn.Module:
     """See `Lines`."""
     torch.manual_seed(9)
     return Lines().eval()
+
+
+class Decoder(nn.Module):
+    """Makes images of features, twice as large and again; one of its layers is told how large."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 16, 3, stride=2)
+        self.twice, self.told = nn.ConvTranspose2d(16, 12, 2, 2), nn.ConvTranspose2d(12, 8, 4, 2, 1)
+        self.line, self.last = nn.ConvTranspose1d(8, 8, 3, 2), nn.Conv1d(8, 5, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.twice(F.relu(self.first(x))))
+        x = F.relu(self.told(x, output_size=(17, 16))).flatten(2)
+        return self.last(F.relu(self.line(x[:, :, :40]))).mean(2)
+
+
+def decoder() -> nn.Module:
+    """See `Decoder`."""
+    torch.manual_seed(10)
+    return Decoder().eval()

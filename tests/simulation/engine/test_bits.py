@@ -13,6 +13,7 @@ from sj_ann2snn import Converter, IntegerIF, evaluate, simulate
 from sj_ann2snn.conversion.round_weights import round_to_grid
 from sj_ann2snn.layers import CumulativeMaxPool
 from sj_ann2snn.simulation.engine.bits import convolutions, layers
+from sj_ann2snn.simulation.engine.bits.transposed import transposed_convolution
 from sj_ann2snn.simulation.engine.bits.values import PackedCounts, PackedSpikes
 from sj_ann2snn.simulation.engine.flow import Flow
 from sj_ann2snn.simulation.engine.packed import neurons, pools
@@ -21,7 +22,7 @@ from sj_ann2snn.simulation.engine.packing.packers import BITS
 from sj_ann2snn.simulation.engine.tiling import Tiling
 
 from ...helpers.networks import StepBiases, relative_error, using_threads
-from .networks import averaging, branching, inverted, lines, network, stem
+from .networks import averaging, branching, decoder, inverted, lines, network, stem
 from .spikes import SAMPLES, STEPS, Neuron, fire, packed, random_spikes
 
 pytest.importorskip("numba", reason="numba is not installed")
@@ -218,6 +219,46 @@ def test_lookup_of_small_integers_by_columns(
         assert torch.equal(layer(packed(x), by_rows=False), currents)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(("window", "stride"), [(1, 1), (2, 2), (3, 2), (4, 2), ((3, 5), (1, 3)), (2, 3)])
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("more", [0, 1])
+@pytest.mark.parametrize(("inputs", "outputs"), [(16, 8), (12, 5)])
+def test_transposed_convolutions(window: Any, stride: Any, padding: int, more: int, inputs: int, outputs: int) -> None:
+    torch.manual_seed(inputs)
+    given = stride if isinstance(stride, tuple) else (stride, stride)
+    conv: Any = round_to_grid(nn.ConvTranspose2d(inputs, outputs, window, stride, padding, min(more, min(given) - 1)))
+    layer = transposed_convolution(conv)
+    if window == 1 and padding:
+        assert layer is None  # outputs that no input reaches are cut off
+        return
+    assert layer is not None
+    for places in ((4, 5), (1, 3)):
+        x = random_spikes(inputs, *places)
+        if places[0] == 1 and conv.padding[0]:
+            continue  # torch refuses some of them
+        currents = conv(x.flatten(0, 1)).detach().unflatten(0, (STEPS, SAMPLES))
+        assert torch.equal(layer(packed(x)), currents)  # type: ignore[arg-type]
+    assert layer.loop in ("rows of weights", "table lookup")
+    assert layer(packed(random_spikes(inputs, 4))) is None
+    assert layer(packed(random_spikes(inputs + 8, 4, 4))) is None
+    assert layer(packed(x), torch.zeros(())) is None
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.ConvTranspose2d(16, 16, 3),  # sums are rounded
+        round_to_grid(nn.ConvTranspose2d(16, 16, 3, groups=2)),
+        round_to_grid(nn.ConvTranspose2d(16, 16, 3, dilation=2)),
+        round_to_grid(nn.ConvTranspose2d(16, 16, 3).double()),
+        round_to_grid(nn.ConvTranspose3d(16, 16, 3)),
+        nn.Conv2d(16, 16, 3),
+    ],
+)
+def test_transposed_convolutions_that_stay_in_numbers(module: nn.Module) -> None:
+    assert transposed_convolution(module) is None
+
+
 def integers(neuron: IntegerIF, currents: Tensor) -> tuple[Tensor, Tensor]:
     """The spikes of integer neurons, and their potentials at the end."""
     v, spikes = neuron.potential.expand(currents.shape[1:]), []
@@ -366,7 +407,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("make", [network, averaging, stem, inverted, branching, lines])
+@pytest.mark.parametrize("make", [network, averaging, stem, inverted, branching, lines, decoder])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=list(OPTIONS))
 def test_a_network_spikes_the_same(options: dict[str, Any], make: Any, x: Tensor, in_numbers: Any) -> None:
     snn = Converter([x], progress=False, **options)(make())

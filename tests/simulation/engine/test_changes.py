@@ -32,7 +32,7 @@ from sj_ann2snn.simulation.engine.tiling import Tiling
 from sj_ann2snn.testing.running import tiled
 
 from ...helpers.networks import StepBiases, relative_error, run_by_hand, watched
-from .networks import averaging, branching, lines, network, stem
+from .networks import averaging, branching, decoder, lines, network, stem
 
 np = pytest.importorskip("numpy")
 pytest.importorskip("numba", reason="numba is not installed")
@@ -289,7 +289,7 @@ def short(x: Tensor) -> Tensor:
     return (x * 16).round() / 16
 
 
-@pytest.mark.parametrize("make", [network, averaging, stem, branching, lines])
+@pytest.mark.parametrize("make", [network, averaging, stem, branching, lines, decoder])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=list(OPTIONS))
 def test_a_network_does_the_same(options: dict[str, Any], make: Any, short: Tensor, in_numbers: Any) -> None:
     snn = exactly(Converter([short], neuron=Maker(), progress=False, **options)(make()))

@@ -12,6 +12,7 @@ from torch import Tensor
 from ....support.compiled import compiled_loop
 from ..bits.convolutions import PackedConvolution, packed_convolution
 from ..bits.layers import average_packed, fire_packed, pool_packed
+from ..bits.transposed import PackedTransposed, transposed_convolution
 from ..bits.values import PackedSpikes, can_be_packed
 from ..changes.convolutions import ChangeConvolution
 from ..codes.convolutions import TritonConvolution, triton_convolution
@@ -25,7 +26,7 @@ from ..packed.values import Packed
 
 __all__ = ["Convolution", "Packers", "packers_for"]
 
-Convolution = PackedConvolution | LevelConvolution | ChangeConvolution | TritonConvolution
+Convolution = PackedConvolution | PackedTransposed | LevelConvolution | ChangeConvolution | TritonConvolution
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,15 @@ class Packers:
     loop: str
 
 
+def _of_bits(module: Any, averaged: int) -> Convolution | None:
+    """A convolution, transposed or not, of bits."""
+    return packed_convolution(module, averaged) or transposed_convolution(module, averaged)
+
+
 BITS = Packers(
     PackedSpikes,
     can_be_packed,
-    packed_convolution,
+    _of_bits,
     fire_packed,
     pool_packed,
     average_packed,

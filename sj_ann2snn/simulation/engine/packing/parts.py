@@ -17,6 +17,7 @@ from ....layers import InitialPotential, Scaler, Stepwise
 from ....support.exact_sums import Range, averaged_by_halves
 from ....support.shapes import spatial_of
 from ..bits.convolutions import PackedConvolution
+from ..bits.transposed import PackedTransposed
 from ..changes.convolutions import ChangeConvolution, change_convolution
 from ..changes.layers import emits_changes
 from ..flow import SUMS, Flow
@@ -118,7 +119,7 @@ class Parts:
             elif averages_packed(module) and node.args[0] in self.changing:
                 self.changing.add(node)
                 self.averages[node] = averaged_by_halves(module)
-            elif node.args and (found := self._convolution(node, binary, packers)) is not None:
+            elif len(node.args) == 1 and not node.kwargs and (found := self._convolution(node, binary, packers)):
                 self.convolutions[node] = found
             elif packers.moves:
                 self._find_moves(node, module, binary)
@@ -165,7 +166,7 @@ class Parts:
         """True if a layer of lines reads the node's values, perhaps behind others that pass them on."""
         for reader in node.users:
             convolution, module = self.convolutions.get(reader), self.module(reader)
-            if isinstance(convolution, PackedConvolution) and convolution.dimensions == 1:
+            if isinstance(convolution, (PackedConvolution, PackedTransposed)) and convolution.dimensions == 1:
                 return True
             if (reader in self.pools or reader in self.averages) and reader not in self.moves:
                 if reader not in self.flattening and spatial_of(module) == 1:
@@ -226,9 +227,9 @@ class Parts:
         return Chain(neuron, reads, convolution, addend, scaler, potential=potential, merged=tuple(merged))
 
     def _reads_spikes(self, node: fx.Node) -> bool:
-        """True for a convolution of binary spikes."""
+        """True for a convolution of binary spikes that may charge neurons."""
         return node in self.convolutions and not isinstance(
-            self.convolutions[node], (LevelConvolution, ChangeConvolution)
+            self.convolutions[node], (PackedTransposed, LevelConvolution, ChangeConvolution)
         )
 
     def _graded_chain(self, alone: Chain, flow: Flow) -> Chain:
