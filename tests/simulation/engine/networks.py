@@ -179,3 +179,26 @@ def decoder() -> nn.Module:
     """See `Decoder`."""
     torch.manual_seed(10)
     return Decoder().eval()
+
+
+class TwoSided(nn.Module):
+    """Activations of both signs, one slope or one for each channel, in images, lines and features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 10, 3), nn.Conv2d(10, 16, 3)
+        self.first, self.second, self.third = nn.PReLU(10), nn.LeakyReLU(0.1), nn.PReLU(8)
+        self.pool, self.line = nn.MaxPool2d(2, 2, ceil_mode=True), nn.Conv1d(16, 8, 3)
+        self.hidden, self.last = nn.Linear(16, 12), nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.second(self.two(self.pool(self.first(self.one(x)))))
+        x = self.third(self.line(x.flatten(2)))
+        result: Tensor = self.last(F.leaky_relu(self.hidden(x.flatten(1)), 0.3))
+        return result
+
+
+def two_sided() -> nn.Module:
+    """See `TwoSided`."""
+    torch.manual_seed(11)
+    return TwoSided().eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -12,17 +13,18 @@ from torch import Tensor, nn
 from sj_ann2snn import Converter, IntegerIF, evaluate, simulate
 from sj_ann2snn.conversion.round_weights import round_to_grid
 from sj_ann2snn.layers import CumulativeMaxPool
+from sj_ann2snn.simulation.engine import runner
 from sj_ann2snn.simulation.engine.bits import convolutions, layers
 from sj_ann2snn.simulation.engine.bits.transposed import transposed_convolution
 from sj_ann2snn.simulation.engine.bits.values import PackedCounts, PackedSpikes
 from sj_ann2snn.simulation.engine.flow import Flow
 from sj_ann2snn.simulation.engine.packed import neurons, pools
-from sj_ann2snn.simulation.engine.packing import parts
+from sj_ann2snn.simulation.engine.packing import parts, remembered
 from sj_ann2snn.simulation.engine.packing.packers import BITS
 from sj_ann2snn.simulation.engine.tiling import Tiling
 
 from ...helpers.networks import StepBiases, relative_error, using_threads
-from .networks import averaging, branching, decoder, inverted, lines, network, stem
+from .networks import averaging, branching, decoder, inverted, lines, network, stem, two_sided
 from .spikes import SAMPLES, STEPS, Neuron, fire, packed, random_spikes
 
 pytest.importorskip("numba", reason="numba is not installed")
@@ -407,7 +409,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("make", [network, averaging, stem, inverted, branching, lines, decoder])
+@pytest.mark.parametrize("make", [network, averaging, stem, inverted, branching, lines, decoder, two_sided])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=list(OPTIONS))
 def test_a_network_spikes_the_same(options: dict[str, Any], make: Any, x: Tensor, in_numbers: Any) -> None:
     snn = Converter([x], progress=False, **options)(make())
@@ -451,6 +453,39 @@ def test_bits_are_used(x: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
         simulate(Converter([x], progress=False)(stem()), x, 4)
     blocks = [(16, 16, False), (16, 16, True)]
     assert kinds == 2 * [*blocks, (16, 12, False), (12, 16, False), (12, 16, False), (16, 16, False), *blocks]
+
+
+def test_differences_of_spikes_are_made_in_one_pass(x: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the negated currents nor the scaled spikes of an activation of both signs are made."""
+    snn = Converter([x], progress=False, channel_wise=True)(two_sided())
+    made: list[Any] = []
+    original = runner.Runner._call
+
+    def seen(self: Any, node: Any, *rest: Any) -> Any:
+        made.append(str(node.target))
+        return original(self, node, *rest)
+
+    monkeypatch.setattr(runner.Runner, "_call", seen)
+    simulate(snn, x, 4)
+    assert made
+    constant = {"first_negated"}  # of currents that are the same at every step
+    assert {name for name in made if name.endswith(("_negated", "_slope", "_difference"))} <= constant
+
+
+def test_convolutions_are_remembered_on_a_cpu(x: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    snn = Converter([x], progress=False)(network())
+    before, known = simulate(snn, x, 9), remembered.remembered_convolutions(snn)
+    assert known
+    assert torch.equal(simulate(snn, x, 9), before)
+    assert remembered.remembered_convolutions(snn) is known
+    conv: Any = next(module for name, module in snn.named_modules() if name.endswith("two"))
+    conv.weight.data.mul_(2)  # torch counts no such write
+    after = simulate(snn, x, 9)
+    assert torch.equal(after, simulate(copy.deepcopy(snn), x, 9))
+    assert not torch.equal(after, before)
+    monkeypatch.setattr(remembered, "LARGEST", 1 << 10)
+    assert remembered.remembered_convolutions(snn) == {}
+    assert torch.equal(simulate(snn, x, 9), after)
 
 
 def test_samples_may_leave(x: Tensor, in_numbers: Any) -> None:

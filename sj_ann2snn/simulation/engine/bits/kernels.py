@@ -29,6 +29,7 @@ from ..compiled.vectors import (
     scaled,
     store,
     store_word,
+    subtract,
     unpacked,
     word,
     zeros,
@@ -45,6 +46,7 @@ __all__ = [
     "count_bits",
     "fire_bits",
     "pool_bits",
+    "subtract_bits",
     "unpack_bits",
 ]
 
@@ -53,9 +55,9 @@ PAD = 1
 
 
 @functools.cache
-def fire_bits(width: int, fires: int) -> Callable[..., None]:
-    """Integrates currents ``[T, neurons]`` and writes the spikes ``[T, neurons]``; `stride` is 0 for the same currents
-    at every step. There is a threshold for each neuron of a period."""
+def fire_bits(width: int, fires: int, negated: bool = False) -> Callable[..., None]:
+    """Integrates currents ``[T, neurons]``, or what they are below zero, and writes the spikes ``[T, neurons]``;
+    `stride` is 0 for the same currents at every step. There is a threshold for each neuron of a period."""
 
     def loop(
         currents: Any,
@@ -75,10 +77,13 @@ def fire_bits(width: int, fires: int) -> Callable[..., None]:
             out = out_at + first // BITS
             here = x_at + first * FLOAT
             for _ in range(steps):
+                current = load(here, width, FLOAT)
+                if negated:
+                    current = subtract(zeros(width, FLOAT), current)
                 if fires == BOUNDED:
-                    v = charge_within(v, load(here, width, FLOAT), limits, ends[0], ends[1], out)
+                    v = charge_within(v, current, limits, ends[0], ends[1], out)
                 else:
-                    v = charge(v, load(here, width, FLOAT), limits, out)
+                    v = charge(v, current, limits, out)
                 here += stride * FLOAT
                 out += neurons // BITS
             store(v, v_at + first * FLOAT)
@@ -94,6 +99,22 @@ def unpack_bits(width: int) -> Callable[..., None]:
         spikes_at, out_at = spikes.ctypes.data, numbers.ctypes.data
         for first in range(0, numbers.shape[0], width):
             store(unpacked(spikes_at + first // BITS, width), out_at + first * FLOAT)
+
+    return loop
+
+
+@functools.cache
+def subtract_bits(width: int) -> Callable[..., None]:
+    """Spikes ``[places, C]`` less others, times a factor for each channel, as numbers."""
+
+    def loop(spikes: Any, others: Any, factors: Any, numbers: Any) -> None:
+        spikes_at, others_at, out_at = spikes.ctypes.data, others.ctypes.data, numbers.ctypes.data
+        factors_at, channels = factors.ctypes.data, factors.shape[0]
+        for place in range(0, numbers.shape[0], channels):
+            for first in range(0, channels, width):
+                byte, factor = (place + first) // BITS, load(factors_at + first * FLOAT, width, FLOAT)
+                found = subtract(unpacked(spikes_at + byte, width), scaled(factor, others_at + byte))
+                store(found, out_at + (place + first) * FLOAT)
 
     return loop
 

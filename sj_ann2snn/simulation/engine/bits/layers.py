@@ -16,11 +16,12 @@ from ..packed.neurons import Limits, limits, potential_of
 from ..packed.pools import pooling, windows_of
 from .values import PackedCounts, PackedSpikes
 
-__all__ = ["average_packed", "fire_packed", "pool_packed", "thresholds_in_bytes"]
+__all__ = ["average_packed", "fire_packed", "pool_packed", "subtract_packed", "thresholds_in_bytes"]
 
 
-def fire_packed(neuron: Any, x_seq: Tensor) -> PackedSpikes:
-    """The spikes of an IF neuron for the currents ``[T, N, C, ...]``, which may be one step repeated."""
+def fire_packed(neuron: Any, x_seq: Tensor, *, negated: bool = False) -> PackedSpikes:
+    """The spikes of an IF neuron for the currents ``[T, N, C, ...]``, which may be one step repeated; or for what they
+    are below zero."""
     from .kernels import fire_bits
 
     steps, channels = x_seq.shape[0], x_seq.shape[2]
@@ -30,7 +31,7 @@ def fire_packed(neuron: Any, x_seq: Tensor) -> PackedSpikes:
     bits = torch.empty(steps, *currents.shape[1:-1], currents.shape[-1] // BITS, dtype=torch.uint8)
     found = limits(neuron, channels)
     width = widest(potential.numel() if found.same else potential.shape[-1])
-    loop: Any = compiled_loop(fire_bits(width, found.fires))
+    loop: Any = compiled_loop(fire_bits(width, found.fires, negated))
     thresholds = found.thresholds[:1].expand(width).contiguous() if found.same else thresholds_in_bytes(found)
     loop(
         flat(currents),
@@ -43,6 +44,24 @@ def fire_packed(neuron: Any, x_seq: Tensor) -> PackedSpikes:
     )
     neuron.v = potential[..., :channels].movedim(-1, 1)
     return PackedSpikes(bits, channels)
+
+
+def subtract_packed(spikes: PackedSpikes, others: PackedSpikes, factors: Tensor | None) -> Tensor:
+    """The spikes less others, as numbers ``[T, N, C, ...]``.
+
+    Args:
+        spikes: The spikes.
+        others: The others, of the same shape.
+        factors: ``[C]``, by which these are multiplied; None for one.
+    """
+    from .kernels import subtract_bits
+
+    channels = spikes.shape[2]
+    by_channel = whole_bytes(torch.ones(channels, dtype=torch.float32) if factors is None else factors)
+    numbers = torch.empty(*spikes.bits.shape[:-1], len(by_channel), dtype=torch.float32)
+    loop: Any = compiled_loop(subtract_bits(widest(len(by_channel))))
+    loop(*map(flat, (spikes.bits, others.bits, by_channel, numbers)))
+    return numbers[..., :channels].contiguous().movedim(-1, 2)
 
 
 def thresholds_in_bytes(limits: Limits) -> Tensor:

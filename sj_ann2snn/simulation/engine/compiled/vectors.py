@@ -26,6 +26,7 @@ __all__ = [
     "count",
     "grow",
     "larger",
+    "largest_of",
     "list_ones",
     "load",
     "load_like",
@@ -35,6 +36,7 @@ __all__ = [
     "scaled",
     "store",
     "store_word",
+    "subtract",
     "unpacked",
     "word",
     "zeros",
@@ -167,6 +169,32 @@ def add(typing_context: Any, one: Any, other: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.fadd(*arguments) if isinstance(one, Floats) else builder.add(*arguments)
+
+    return one(one, other), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]  # numba is untyped
+def subtract(typing_context: Any, one: Any, other: Any) -> Any:
+    """The differences of the elements."""
+    if not isinstance(one, Floats):
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fsub(*arguments)
+
+    return one(one, other), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]  # numba is untyped
+def largest_of(typing_context: Any, one: Any, other: Any) -> Any:
+    """The larger one of each pair of elements; NaN if one of them is, as torch's pools have it."""
+    if not isinstance(one, Floats):
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        a, b = arguments
+        chosen = builder.or_(builder.fcmp_ordered(">", a, b), builder.fcmp_unordered("uno", a, a))
+        return builder.select(chosen, a, b)
 
     return one(one, other), generate
 

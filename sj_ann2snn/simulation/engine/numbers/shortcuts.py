@@ -12,6 +12,7 @@ from ....layers import CumulativeMax, CumulativeMaxPool, InitialPotential, StepB
 from ....support.shapes import pair
 from .firing import can_fire_in_place, fire, is_spiking
 from .lookup import lookup_convolution
+from .pooling import pool_in_one_pass
 from .precision import rounded_layer
 
 __all__ = ["shortcut_of"]
@@ -35,7 +36,7 @@ def shortcut_of(module: nn.Module, dtype: torch.dtype | None = None) -> Shortcut
     if is_spiking(module):
         return _fire
     if isinstance(module, (CumulativeMax, CumulativeMaxPool)):
-        return _pool_in_place
+        return _pool
     if isinstance(module, InitialPotential):
         return _start_in_place
     if isinstance(module, StepBias):
@@ -58,8 +59,9 @@ def _add_in_place(steps: StepBias, x_seq: Tensor, overwrite: bool) -> Tensor | N
     return steps.add_(x_seq) if overwrite else None
 
 
-def _pool_in_place(pool: CumulativeMax | CumulativeMaxPool, x_seq: Tensor, overwrite: bool) -> Tensor | None:
-    return pool.pool_(x_seq) if overwrite else None
+def _pool(pool: CumulativeMax | CumulativeMaxPool, x_seq: Tensor, overwrite: bool) -> Tensor | None:
+    found = pool_in_one_pass(pool, x_seq)
+    return pool.pool_(x_seq) if found is None and overwrite else found
 
 
 def _averages_disjoint_windows(pool: Any) -> bool:

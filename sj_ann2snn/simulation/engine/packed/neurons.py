@@ -87,6 +87,6 @@ def fires_packed(neuron: Any) -> bool:
     each channel."""
     if isinstance(neuron, IntegerIF):
         shape = tuple(neuron.threshold.shape)
-        by_channel = neuron.threshold.numel() == 1 or (len(shape) in (1, 3) and all(size == 1 for size in shape[1:]))
+        by_channel = neuron.threshold.numel() == 1 or (len(shape) in (1, 2, 3) and all(size == 1 for size in shape[1:]))
         return by_channel and neuron.threshold.dtype == torch.float32 and not is_watched(neuron)
     return is_plain_if(neuron) and neuron.v_threshold > 0

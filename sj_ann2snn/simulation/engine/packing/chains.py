@@ -6,7 +6,27 @@ from dataclasses import dataclass
 
 from torch import fx
 
-__all__ = ["Chain"]
+__all__ = ["Chain", "Difference"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Spikes less others, as an activation of both signs makes them.
+
+    Attributes:
+        spikes: The node of the spikes.
+        others: The node of the others.
+        scaler: The node that scales these, which has no value of its own.
+    """
+
+    spikes: fx.Node
+    others: fx.Node
+    scaler: fx.Node | None
+
+    @property
+    def merged(self) -> tuple[fx.Node, ...]:
+        """The nodes that have no value of their own."""
+        return () if self.scaler is None else (self.scaler,)
 
 
 @dataclass(frozen=True)
@@ -21,6 +41,7 @@ class Chain:
         scaler: The node that scales the addend.
         second: The node of a convolution of the addend.
         potential: The node of the initial potential.
+        negated: The node that negates the currents, without a convolution.
         merged: The nodes that have no value of their own, in order of execution.
     """
 
@@ -31,6 +52,7 @@ class Chain:
     scaler: fx.Node | None = None
     second: fx.Node | None = None
     potential: fx.Node | None = None
+    negated: fx.Node | None = None
     merged: tuple[fx.Node, ...] = ()
 
     @property

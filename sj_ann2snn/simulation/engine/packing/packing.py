@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ..bits.values import Flattened, PackedBits, PackedCounts
+from ..bits.layers import subtract_packed
+from ..bits.values import Flattened, PackedBits, PackedCounts, PackedSpikes
 from ..changes.convolutions import ChangeConvolution
 from ..changes.layers import average_changes, fire_changes, pool_changes
 from ..changes.values import Changes
@@ -19,7 +20,7 @@ from ..levels.layers import fire_levels, pool_levels
 from ..levels.values import Levels
 from ..packed.moves import flattens
 from ..packed.values import Packed
-from .chains import Chain
+from .chains import Chain, Difference
 from .parts import Parts
 
 __all__ = ["Packing"]
@@ -38,6 +39,9 @@ class Packing:
 
     def sources(self, node: fx.Node) -> list[fx.Node] | None:
         """The nodes whose values `node` reads, if others are computed together with it."""
+        if node in self._parts.differences:
+            difference = self._parts.differences[node]
+            return [difference.spikes, difference.others]
         chain = self._parts.chains.get(node)
         return chain.sources if chain is not None and chain.merged else None
 
@@ -53,8 +57,8 @@ class Packing:
 
     def merged_into(self, node: fx.Node) -> tuple[fx.Node, ...]:
         """The nodes that are computed together with `node`, before it."""
-        chain = self._parts.chains.get(node)
-        return () if chain is None else chain.merged
+        together = self._parts.chains.get(node) or self._parts.differences.get(node)
+        return () if together is None else together.merged
 
     def run(self, node: fx.Node, read: Callable[[fx.Node], Any]) -> Any:
         """The value of `node` from packed spikes, or as such, or a size; None if it must be computed as usual.
@@ -67,6 +71,8 @@ class Packing:
             return self._fire(self._parts.chains[node], read)
         if node in self._parts.moves or node in self._parts.flattening or node in self._parts.asking:
             return self._move(node, read)
+        if node in self._parts.differences:
+            return self._subtract(self._parts.differences[node], read)
         if node not in self._parts.convolutions and node not in self._parts.pools and node not in self._parts.averages:
             return None
         x = read(node.args[0])  # type: ignore[arg-type]
@@ -97,14 +103,28 @@ class Packing:
             return x
         return Flattened(x) if isinstance(x, PackedBits) else None
 
+    def _subtract(self, difference: Difference, read: Callable[[fx.Node], Any]) -> Tensor | None:
+        spikes, others = read(difference.spikes), read(difference.others)
+        alike = isinstance(spikes, PackedSpikes) and isinstance(others, PackedSpikes) and spikes.shape == others.shape
+        if not alike:
+            return None
+        factors = None
+        if difference.scaler is not None:
+            scaler: Any = self._parts.module(difference.scaler)
+            factors = _by_channel(scaler.scale, others.shape)
+            if factors is None:
+                return None
+        return subtract_packed(spikes, others, factors)
+
     @staticmethod
     def _convolve(convolution: Any, x: Any, *behind: Any) -> Packed | Tensor | None:
         """Call a convolution, if `x` is what it reads."""
         found: Packed | Tensor | None = convolution(x, *behind) if isinstance(x, convolution.reads) else None
         return found
 
-    def fire(self, node: fx.Node, currents: Any) -> Packed | None:
-        """The spikes of the neuron `node` alone, whose currents are known; None if they must be numbers."""
+    def fire(self, node: fx.Node, currents: Any, **negated: bool) -> Packed | None:
+        """The spikes of the neuron `node` alone, whose currents are known, or `negated`; None if they must be
+        numbers."""
         if node not in self._parts.chains or not isinstance(currents, Tensor) or not self._packers.fits(currents):
             return None
         if currents.dim() == 4 and node not in self._parts.along_lines:
@@ -113,7 +133,7 @@ class Packing:
         if node in self._parts.changing:
             return fire_changes(neuron, currents, constant=node in self._parts.driven_alike)
         fire = fire_levels if node in self._parts.graded else self._packers.fire
-        found: Packed | None = fire(neuron, currents)
+        found: Packed | None = fire(neuron, currents, **negated)
         return found
 
     def calls(self, node: fx.Node, value: Packed | Tensor, read: Callable[[fx.Node], Any]) -> Iterator[Call]:
@@ -124,13 +144,15 @@ class Packing:
             value: Its value.
             read: Its argument's value, which may be packed.
         """
-        if node in self._parts.moves or node in self._parts.flattening or node in self._parts.asking:
+        elsewhere = self._parts.moves, self._parts.flattening, self._parts.asking, self._parts.differences
+        if any(node in nodes for nodes in elsewhere):
             return  # nothing to count
         currents = torch.empty(()).expand(value.shape)
         chain = self._parts.chains.get(node)
         if chain is None or chain.convolution is None:
             loop = self._parts.convolutions[node].loop if node in self._parts.convolutions else self._packers.loop
-            yield self.call(node, read(node.args[0]), value, loop)  # type: ignore[arg-type]
+            source: Any = node.args[0] if chain is None else chain.source
+            yield self.call(node, read(source), value, loop)
             return
         loop = self._parts.convolutions[chain.convolution].loop
         yield self.call(chain.convolution, read(chain.source), currents, loop)
@@ -156,7 +178,11 @@ class Packing:
         neuron: Any = self._parts.module(chain.neuron)
         value = read(chain.source)
         if chain.convolution is None:
-            return self.fire(chain.neuron, value)
+            return (
+                self.fire(chain.neuron, value)
+                if chain.negated is None
+                else self.fire(chain.neuron, value, negated=True)
+            )
         if not isinstance(value, Packed):
             return None
         addend: Any = None if chain.addend is None else read(chain.addend)

@@ -7,6 +7,7 @@ leave a core's registers and caches as a whole layer.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +17,6 @@ from torch import fx, nn
 from ....layers import InitialPotential, Scaler, Stepwise
 from ....support.exact_sums import Range, averaged_by_halves
 from ....support.shapes import spatial_of
-from ..bits.convolutions import PackedConvolution
 from ..bits.transposed import PackedTransposed
 from ..changes.convolutions import ChangeConvolution, change_convolution
 from ..changes.layers import emits_changes
@@ -26,7 +26,7 @@ from ..levels.layers import emits_levels
 from ..packed.moves import Move, asks_for_sizes, may_flatten, move_of
 from ..packed.neurons import fires_packed
 from ..packed.pools import averages_packed, pools_packed
-from .chains import Chain
+from .chains import Chain, Difference
 from .packers import Convolution, Packers
 from .remembered import KnownConvolutions
 
@@ -37,6 +37,9 @@ OF_CHANGES = "changes"
 
 FEWEST_STEPS = 8
 """From which on changes are faster than outputs: neurons send most of their changes in fewer."""
+
+NEGATIONS, DIFFERENCES = (operator.neg, torch.neg), (operator.sub, torch.sub)
+"""Of currents, and of spikes."""
 
 MOST_STEPS = (1 << 15) - 1
 """Cumulative pools count spikes in 16 bits."""
@@ -63,6 +66,7 @@ class Parts:
         moves: The layers that put packed values elsewhere.
         flattening: Those that make features of images.
         asking: Those that read nothing but a packed value's shape.
+        differences: The sums of spikes of both signs.
         along_lines: Neurons whose spikes something reads along a line, ``[N, C, length]``.
         merged: The nodes that have no value of their own.
     """
@@ -88,6 +92,7 @@ class Parts:
         self.moves: dict[fx.Node, Move] = {}
         self.flattening: set[fx.Node] = set()
         self.asking: set[fx.Node] = set()
+        self.differences: dict[fx.Node, Difference] = {}
         self.along_lines: set[fx.Node] = set()
         self.merged: set[fx.Node] = set()
         if packers is None or steps > MOST_STEPS or not flow.copyable:
@@ -123,12 +128,14 @@ class Parts:
                 self.convolutions[node] = found
             elif packers.moves:
                 self._find_moves(node, module, binary)
+                self._find_difference(node, module, binary, flow)
         elsewhere = {*self.pools, *self.averages, *self.moves, *self.flattening}
         for node in binary.union(self.graded, self.changing) - elsewhere:
             self.chains[node] = self._chain(node, flow)
         self._keep_those_that_are_read()
         self.along_lines = set(filter(self._leads_along_lines, self.chains))
-        self.merged = {one for chain in self.chains.values() for one in chain.merged}
+        together: list[Chain | Difference] = [*self.chains.values(), *self.differences.values()]
+        self.merged = {one for each in together for one in each.merged}
 
     def _find_moves(self, node: fx.Node, module: nn.Module, binary: set[fx.Node]) -> None:
         """Note the node if it puts elsewhere what is packed, or asks how large that is."""
@@ -158,20 +165,40 @@ class Parts:
             ranges = [self.graded[one] for one in packed]
             self.graded[node] = min(low for low, _ in ranges), max(high for _, high in ranges)
 
+    def _find_difference(self, node: fx.Node, module: nn.Module, binary: set[fx.Node], flow: Flow) -> None:
+        """Note the node if it takes spikes, perhaps scaled ones, from others."""
+        if not isinstance(module, Stepwise) or module.operation not in DIFFERENCES or node.kwargs:
+            return
+        spikes, others = node.args
+        scaler = None
+        if others in flow.exclusive and isinstance(self.module(others), Scaler):
+            scaler, others = others, others.args[0]  # type: ignore[union-attr]
+        if spikes in binary and others in binary and spikes is not others:
+            self.differences[node] = Difference(spikes, others, scaler)  # type: ignore[arg-type]
+
+    def _negates_for_a_difference(self, neuron: fx.Node, source: fx.Node) -> bool:
+        """True if the source of a neuron's currents negates others, and its spikes are taken from some."""
+        module = self.module(source)
+        negates = isinstance(module, Stepwise) and module.operation in NEGATIONS
+        return negates and any(neuron is one.others for one in self.differences.values())
+
     def _kind(self, node: fx.Node) -> int | str:
         """What values of a node may be joined with: how many spikes are averaged in them, or graded ones."""
         return "graded" if node in self.graded else self.averages.get(node, 1)
 
     def _leads_along_lines(self, node: fx.Node) -> bool:
-        """True if a layer of lines reads the node's values, perhaps behind others that pass them on."""
+        """True if something reads the node's values that takes lines, perhaps behind others that pass them on."""
+        subtracting = {*self.differences, *(one.scaler for one in self.differences.values())}
         for reader in node.users:
-            convolution, module = self.convolutions.get(reader), self.module(reader)
-            if isinstance(convolution, (PackedConvolution, PackedTransposed)) and convolution.dimensions == 1:
-                return True
-            if (reader in self.pools or reader in self.averages) and reader not in self.moves:
-                if reader not in self.flattening and spatial_of(module) == 1:
+            if reader in self.flattening:
+                continue
+            if reader in self.moves:
+                if self._leads_along_lines(reader):
                     return True
-            elif reader in self.moves and self._leads_along_lines(reader):
+            elif reader in self.pools or reader in self.averages:
+                if spatial_of(self.module(reader)) == 1:
+                    return True
+            elif reader in subtracting or getattr(self.convolutions.get(reader), "dimensions", None) == 1:
                 return True
         return False
 
@@ -212,6 +239,8 @@ class Parts:
             return self._changing_chain(alone, flow)
         if neuron in self.graded:
             return self._graded_chain(alone, flow)
+        if source in flow.varying and len(source.users) == 1 and self._negates_for_a_difference(neuron, source):
+            return Chain(neuron, source.args[0], negated=source, merged=(source,))
         potential = None
         if source in flow.exclusive and isinstance(self.module(source), InitialPotential):
             potential, source = source, source.args[0]
@@ -300,7 +329,8 @@ class Parts:
         sums = {chain.merged[-1] for chain in self.chains.values() if chain.addend and chain.neuron in self.changing}
         scalers = {chain.scaler for chain in self.chains.values()}
         moving = *self.moves, *self.flattening
-        reading = {*self.convolutions, *self.pools, *self.averages, *moving, *scalers, *sums}
+        subtracting = {*self.differences, *(one.scaler for one in self.differences.values())}
+        reading = {*self.convolutions, *self.pools, *self.averages, *moving, *scalers, *sums, *subtracting}
         self.chains = {
             node: chain
             for node, chain in self.chains.items()
