@@ -187,8 +187,7 @@ class Parts:
         return "graded" if node in self.graded else self.averages.get(node, 1)
 
     def _leads_along_lines(self, node: fx.Node) -> bool:
-        """True if something reads the node's values that takes lines, perhaps behind others that pass them on."""
-        subtracting = {*self.differences, *(one.scaler for one in self.differences.values())}
+        """True if a layer of lines reads the node's values, perhaps behind others that pass them on."""
         for reader in node.users:
             if reader in self.flattening:
                 continue
@@ -198,7 +197,7 @@ class Parts:
             elif reader in self.pools or reader in self.averages:
                 if spatial_of(self.module(reader)) == 1:
                     return True
-            elif reader in subtracting or getattr(self.convolutions.get(reader), "dimensions", None) == 1:
+            elif getattr(self.convolutions.get(reader), "dimensions", None) == 1:
                 return True
         return False
 
