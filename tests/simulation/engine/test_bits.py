@@ -484,9 +484,27 @@ def test_convolutions_are_remembered_on_a_cpu(x: Tensor, monkeypatch: pytest.Mon
     after = simulate(snn, x, 9)
     assert torch.equal(after, simulate(copy.deepcopy(snn), x, 9))
     assert not torch.equal(after, before)
+    conv.padding = (0, 0)
+    conv.stride = (1, 1)
+    assert remembered.remembered_convolutions(snn) is not known
+    conv.padding = (1, 1)
     monkeypatch.setattr(remembered, "LARGEST", 1 << 10)
     assert remembered.remembered_convolutions(snn) == {}
     assert torch.equal(simulate(snn, x, 9), after)
+
+
+def test_a_transposed_convolution_whose_settings_change(in_numbers: Any) -> None:
+    torch.manual_seed(0)
+    x = torch.rand(16, 3, 6, 6)
+    ann = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.ConvTranspose2d(8, 5, 3, 2)).eval()
+    snn = Converter([x], progress=False)(ann)
+    before = simulate(snn, x, 5)
+    last: Any = next(one for one in snn.modules() if isinstance(one, nn.ConvTranspose2d))
+    for name, value, size in (("output_padding", (1, 1), 10), ("padding", (1, 1), 8), ("stride", (3, 2), 11)):
+        setattr(last, name, value)
+        after = simulate(snn, x, 5)
+        assert after.shape[2] == size != before.shape[2]
+        assert relative_error(after, in_numbers(lambda: simulate(snn, x, 5))) < 1e-6
 
 
 def test_samples_may_leave(x: Tensor, in_numbers: Any) -> None:

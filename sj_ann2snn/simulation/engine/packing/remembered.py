@@ -23,7 +23,7 @@ KnownConvolutions = dict[tuple[str, int | Range | str], Convolution | None]
 """Convolutions by name of the layer and by what is averaged in front of it, the range of the graded spikes there, or
 that there are changes; None for a layer that is none."""
 
-SETTINGS = "stride", "padding", "padding_mode", "dilation", "groups"
+SETTINGS = "stride", "padding", "output_padding", "padding_mode", "dilation", "groups"
 """Of a convolution, besides its weights."""
 
 
