@@ -202,3 +202,26 @@ def two_sided() -> nn.Module:
     """See `TwoSided`."""
     torch.manual_seed(11)
     return TwoSided().eval()
+
+
+class Dilated(nn.Module):
+    """Windows with gaps, in images and in lines, where what lies behind the end is cut off (a causal network)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image, self.wide = nn.Conv2d(3, 10, 3, padding=1), nn.Conv2d(10, 12, 3, padding=2, dilation=2)
+        self.one, self.two = nn.Conv1d(12, 16, 3, padding=2), nn.Conv1d(16, 12, 3, padding=8, dilation=4)
+        self.last = nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.wide(F.relu(self.image(x)))).flatten(2)
+        y = F.relu(self.one(x)[..., :-2])
+        y = F.relu(self.two(y)[..., :-8] + x)
+        result: Tensor = self.last(y[..., -1])
+        return result
+
+
+def dilated() -> nn.Module:
+    """See `Dilated`."""
+    torch.manual_seed(12)
+    return Dilated().eval()

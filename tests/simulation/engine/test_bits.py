@@ -15,6 +15,7 @@ from sj_ann2snn.conversion.round_weights import round_to_grid
 from sj_ann2snn.layers import CumulativeMaxPool
 from sj_ann2snn.simulation.engine import runner
 from sj_ann2snn.simulation.engine.bits import convolutions, layers
+from sj_ann2snn.simulation.engine.bits.dilated import dilated_convolution
 from sj_ann2snn.simulation.engine.bits.transposed import transposed_convolution
 from sj_ann2snn.simulation.engine.bits.values import PackedCounts, PackedSpikes
 from sj_ann2snn.simulation.engine.flow import Flow
@@ -24,7 +25,7 @@ from sj_ann2snn.simulation.engine.packing.packers import BITS
 from sj_ann2snn.simulation.engine.tiling import Tiling
 
 from ...helpers.networks import StepBiases, relative_error, using_threads
-from .networks import averaging, branching, decoder, inverted, lines, network, stem, two_sided
+from .networks import averaging, branching, decoder, dilated, inverted, lines, network, stem, two_sided
 from .spikes import SAMPLES, STEPS, Neuron, fire, packed, random_spikes
 
 pytest.importorskip("numba", reason="numba is not installed")
@@ -261,6 +262,48 @@ def test_transposed_convolutions_that_stay_in_numbers(module: nn.Module) -> None
     assert transposed_convolution(module) is None
 
 
+@pytest.mark.parametrize("averaged", [1, 4])
+@pytest.mark.parametrize(("window", "gaps"), [(3, 2), (2, 3), ((1, 3), (1, 4)), (1, 2), (5, (2, 1))])
+@pytest.mark.parametrize("padding", [0, 1, (4, 2)])
+@pytest.mark.parametrize(("inputs", "outputs"), [(16, 8), (12, 5)])
+def test_dilated_convolutions(window: Any, gaps: Any, padding: Any, inputs: int, outputs: int, averaged: int) -> None:
+    torch.manual_seed(inputs)
+    conv: Any = round_to_grid(nn.Conv2d(inputs, outputs, window, 1, padding, gaps), averaged)
+    layer = dilated_convolution(conv, averaged)
+    assert layer is not None
+    x: Any = counts(random_spikes(inputs, 20, 26), 2) if averaged > 1 else packed(random_spikes(inputs, 10, 13))
+    currents = conv(x.unpacked().flatten(0, 1)).detach().unflatten(0, (STEPS, SAMPLES))
+    assert torch.equal(layer(x), currents)  # type: ignore[arg-type]
+    assert layer.loop in ("rows of weights", "table lookup")
+    assert layer(packed(random_spikes(inputs, 13))) is None
+    assert layer(packed(random_spikes(inputs + 8, 10, 13))) is None
+    assert layer(x, torch.zeros(())) is None
+
+
+def test_a_dilated_window_larger_than_the_image_is_left_to_the_layer() -> None:
+    layer = dilated_convolution(round_to_grid(nn.Conv2d(8, 8, 3, dilation=4)))
+    assert layer is not None
+    assert layer(packed(random_spikes(8, 9, 9))) is not None
+    assert layer(packed(random_spikes(8, 9, 8))) is None
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.Conv2d(16, 16, 3, dilation=2),  # sums are rounded
+        round_to_grid(nn.Conv2d(16, 16, 3)),
+        round_to_grid(nn.Conv2d(16, 16, 3, 2, dilation=2)),
+        round_to_grid(nn.Conv2d(16, 16, 3, dilation=2, groups=2)),
+        round_to_grid(nn.Conv2d(16, 16, 3, dilation=2, padding="same")),
+        round_to_grid(nn.Conv2d(16, 16, 3, 1, 1, 2, padding_mode="circular")),
+        round_to_grid(nn.Conv2d(16, 16, 3, dilation=2).double()),
+        nn.ReLU(),
+    ],
+)
+def test_dilated_convolutions_that_stay_in_numbers(module: nn.Module) -> None:
+    assert dilated_convolution(module) is None
+
+
 def integers(neuron: IntegerIF, currents: Tensor) -> tuple[Tensor, Tensor]:
     """The spikes of integer neurons, and their potentials at the end."""
     v, spikes = neuron.potential.expand(currents.shape[1:]), []
@@ -409,7 +452,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("make", [network, averaging, stem, inverted, branching, lines, decoder, two_sided])
+@pytest.mark.parametrize("make", [network, averaging, stem, inverted, branching, lines, decoder, two_sided, dilated])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=list(OPTIONS))
 def test_a_network_spikes_the_same(options: dict[str, Any], make: Any, x: Tensor, in_numbers: Any) -> None:
     snn = Converter([x], progress=False, **options)(make())

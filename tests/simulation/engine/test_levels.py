@@ -18,7 +18,7 @@ from sj_ann2snn.simulation.engine.packing import packing
 from sj_ann2snn.testing.running import tiled
 
 from ...helpers.networks import StepBiases, relative_error, run_by_hand, watched
-from .networks import averaging, branching, decoder, lines, network, stem
+from .networks import averaging, branching, decoder, dilated, lines, network, stem
 
 np = pytest.importorskip("numpy")
 pytest.importorskip("numba", reason="numba is not installed")
@@ -279,7 +279,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("make", [network, averaging, stem, branching, lines, decoder])
+@pytest.mark.parametrize("make", [network, averaging, stem, branching, lines, decoder, dilated])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=list(OPTIONS))
 def test_a_network_spikes_the_same(
     options: dict[str, Any], make: Any, kind: type[Several], x: Tensor, in_numbers: Any

@@ -49,6 +49,8 @@ MOVES: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = [
     (operator.getitem, ((ALL, ALL, slice(None, None, 2), slice(1, -1)),), {}),
     (operator.getitem, ((ALL, slice(8, 16)),), {}),
     (operator.getitem, ((ALL, slice(8, None), slice(2)),), {}),
+    (operator.getitem, ((..., slice(2, None)),), {}),
+    (operator.getitem, ((ALL, slice(8), ..., slice(-3, None)),), {}),
     (F.adaptive_avg_pool2d, (6,), {}),
     (F.adaptive_avg_pool2d, ((6, None),), {}),
 ]
@@ -128,7 +130,8 @@ def test_what_is_moved_as_numbers() -> None:
     assert pad(Flattened(x), (1, 1)) is None
     for index in (0, (ALL, 0), (slice(1), ALL), (ALL, slice(4, 12)), (ALL, slice(0, 16, 2)), (ALL, ALL, slice(6, 6))):
         assert cut(x, index) is None
-    assert cut(x, (Ellipsis, slice(2))) is None
+    for index in ((..., slice(2), ...), (..., 0), (ALL, torch.arange(2)), (ALL, ALL, ALL, ALL, ..., ALL)):
+        assert cut(x, index) is None
     assert enlarge(x, scale_factor=2, mode="bilinear") is None
     assert cat([line, line], 1) is not None
     for module in (nn.ReLU(), Stepwise(torch.roll), Stepwise(nn.ReflectionPad2d(1)), torch.cat, nn.Identity()):

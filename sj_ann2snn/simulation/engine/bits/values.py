@@ -49,6 +49,10 @@ class PackedBits(Packed):
         rows = memory.movedim(1, -1).contiguous()
         return rows.view(*leading, *rows.shape[1:])
 
+    def stored_as(self, bits: Tensor) -> PackedBits:
+        """Values of the same kind and channels in other bits."""
+        raise NotImplementedError  # subclasses implement it
+
     def active(self) -> PackedSpikes:
         """Where the values are not zero."""
         raise NotImplementedError  # subclasses implement it
@@ -71,6 +75,9 @@ class PackedSpikes(PackedBits):
 
     def __init__(self, bits: Tensor, channels: int | None = None) -> None:
         super().__init__(bits, bits.shape[:-1], channels)
+
+    def stored_as(self, bits: Tensor) -> PackedSpikes:
+        return PackedSpikes(bits, self.shape[2])
 
     def active(self) -> PackedSpikes:
         return self
@@ -112,6 +119,9 @@ class PackedCounts(PackedBits):
     def __init__(self, bits: Tensor, unit: float, channels: int | None = None) -> None:
         super().__init__(bits, bits.shape[1:-1], channels)
         self.planes, self.unit = len(bits), unit
+
+    def stored_as(self, bits: Tensor) -> PackedCounts:
+        return PackedCounts(bits, self.unit, self.shape[2])
 
     def moved(self, memory: Tensor, channels: int) -> PackedCounts:
         return PackedCounts(self._bits(memory), self.unit, channels)

@@ -126,9 +126,17 @@ def _surrounded(x: Any, pad: Any, mode: str = "constant", value: float | None = 
 
 
 def _cut(x: Any, index: Any) -> Packed | None:
-    if not _is_movable(x) or not isinstance(index, tuple) or len(index) > len(x.shape) - 1:
+    if not _is_movable(x) or not isinstance(index, tuple):
         return None
-    if not all(isinstance(one, slice) for one in index) or any(one != slice(None) for one in index[:1]):
+    if not all(isinstance(one, slice) or one is Ellipsis for one in index):
+        return None
+    if index.count(Ellipsis) == 1:
+        place = index.index(Ellipsis)
+        missing = len(x.shape) - len(index)  # the time has no place in it
+        index = (*index[:place], *[slice(None)] * missing, *index[place + 1 :])
+    if len(index) > len(x.shape) - 1:
+        return None
+    if Ellipsis in index or index[:1] not in ((), (slice(None),)):
         return None
     index = (*index, *[slice(None)] * (len(x.shape) - 1 - len(index)))
     first, end, step = index[1].indices(x.shape[2])

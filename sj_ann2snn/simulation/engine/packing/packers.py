@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ....support.compiled import compiled_loop
 from ..bits.convolutions import PackedConvolution, packed_convolution
+from ..bits.dilated import PackedDilated, dilated_convolution
 from ..bits.layers import average_packed, fire_packed, pool_packed
 from ..bits.transposed import PackedTransposed, transposed_convolution
 from ..bits.values import PackedSpikes, can_be_packed
@@ -24,9 +25,14 @@ from ..levels.convolutions import LevelConvolution
 from ..numbers import kernels
 from ..packed.values import Packed
 
-__all__ = ["Convolution", "Packers", "packers_for"]
+__all__ = ["CURRENTS_ALONE", "Convolution", "Packers", "packers_for"]
 
-Convolution = PackedConvolution | PackedTransposed | LevelConvolution | ChangeConvolution | TritonConvolution
+Convolution = (
+    PackedConvolution | PackedDilated | PackedTransposed | LevelConvolution | ChangeConvolution | TritonConvolution
+)
+
+CURRENTS_ALONE = (PackedDilated, PackedTransposed)
+"""Convolutions that charge no neurons."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +64,9 @@ class Packers:
 
 
 def _of_bits(module: Any, averaged: int) -> Convolution | None:
-    """A convolution, transposed or not, of bits."""
-    return packed_convolution(module, averaged) or transposed_convolution(module, averaged)
+    """A convolution of bits, of any kind."""
+    makers = packed_convolution, dilated_convolution, transposed_convolution
+    return next((found for make in makers if (found := make(module, averaged)) is not None), None)
 
 
 BITS = Packers(

@@ -17,7 +17,6 @@ from torch import fx, nn
 from ....layers import InitialPotential, Scaler, Stepwise
 from ....support.exact_sums import Range, averaged_by_halves
 from ....support.shapes import spatial_of
-from ..bits.transposed import PackedTransposed
 from ..changes.convolutions import ChangeConvolution, change_convolution
 from ..changes.layers import emits_changes
 from ..flow import SUMS, Flow
@@ -27,7 +26,7 @@ from ..packed.moves import Move, asks_for_sizes, may_flatten, move_of
 from ..packed.neurons import fires_packed
 from ..packed.pools import averages_packed, pools_packed
 from .chains import Chain, Difference
-from .packers import Convolution, Packers
+from .packers import CURRENTS_ALONE, Convolution, Packers
 from .remembered import KnownConvolutions
 
 __all__ = ["Parts"]
@@ -257,7 +256,7 @@ class Parts:
     def _reads_spikes(self, node: fx.Node) -> bool:
         """True for a convolution of binary spikes that may charge neurons."""
         return node in self.convolutions and not isinstance(
-            self.convolutions[node], (PackedTransposed, LevelConvolution, ChangeConvolution)
+            self.convolutions[node], (*CURRENTS_ALONE, LevelConvolution, ChangeConvolution)
         )
 
     def _graded_chain(self, alone: Chain, flow: Flow) -> Chain:
