@@ -531,6 +531,12 @@ def test_convolutions_are_remembered_on_a_cpu(x: Tensor, monkeypatch: pytest.Mon
     conv.stride = (1, 1)
     assert remembered.remembered_convolutions(snn) is not known
     conv.padding = (1, 1)
+    others = [copy.deepcopy(snn) for _ in range(remembered.MOST)]
+    found = [remembered.remembered_convolutions(one) for one in (snn, *others)]
+    assert [remembered.remembered_convolutions(one) is what for one, what in zip(others, found[1:], strict=True)] == [
+        True
+    ] * remembered.MOST
+    assert remembered.remembered_convolutions(snn) is not found[0]  # it was the oldest one
     monkeypatch.setattr(remembered, "LARGEST", 1 << 10)
     assert remembered.remembered_convolutions(snn) == {}
     assert torch.equal(simulate(snn, x, 9), after)

@@ -6,6 +6,7 @@ CUDA device waits for that many times. Comparing the weights with a copy costs o
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -26,9 +27,12 @@ that there are changes; None for a layer that is none."""
 SETTINGS = "stride", "padding", "output_padding", "padding_mode", "dilation", "groups"
 """Of a convolution, besides its weights."""
 
-
 LARGEST = 1 << 28
 """Bytes of weights to keep on a CPU, at most: a copy to compare with, and another as loops read them."""
+
+MOST = 2
+"""Networks to remember on a CPU: tables of sums take many times the memory of the weights that they are made of, and a
+diagnosis has a network for every layer."""
 
 
 class _Known:
@@ -38,6 +42,7 @@ class _Known:
         self.convolutions: KnownConvolutions = {}
         self._settings = _settings(snn)
         self._weights = [weight.clone() for weight in _weights(snn)]
+        self.on_cpu = all(weight.device.type == "cpu" for weight in self._weights)
 
     def fits(self, snn: nn.Module) -> bool:
         """True if the network has not changed since."""
@@ -48,17 +53,26 @@ class _Known:
 
 
 _KNOWN: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
+"""The network that was simulated last comes last."""
+
+_LOCK = threading.Lock()
 
 
 def remembered_convolutions(snn: nn.Module) -> KnownConvolutions:
-    """The convolutions found in `snn` so far; none if its weights have changed since, or take too much memory."""
+    """The convolutions found in `snn` so far; none if its weights have changed since or take too much memory, or if
+    many others have been simulated."""
     weights = _weights(snn)
     if sum(one.nbytes for one in weights if one.device.type == "cpu") > LARGEST:
         return {}
     try:
         known = _KNOWN.get(snn)
         if known is None or not known.fits(snn):
-            known = _KNOWN[snn] = _Known(snn)
+            known = _Known(snn)
+        with _LOCK:
+            _KNOWN.pop(snn, None)
+            _KNOWN[snn] = known
+            for other in [one for one, what in _KNOWN.items() if what.on_cpu][:-MOST]:
+                del _KNOWN[other]
     except torch.OutOfMemoryError:  # what is kept takes as much memory as the weights
         _KNOWN.pop(snn, None)
         return {}
