@@ -209,3 +209,38 @@ def test_sizes_and_constants_that_all_samples_share(
     snn = Converter([x], progress=False)(Sized().eval())
     wanted = in_numbers(lambda: simulate(snn, x, 9))
     assert relative_error(simulate(snn, x, 9), wanted) < 1e-6
+
+
+class ByName(nn.Module):
+    """Calls functions with the names of their arguments, as few people do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Conv2d(3, 8, 3), nn.Conv2d(16, 8, 3), nn.Linear(968, 4)
+        self.up, self.border, self.same = nn.Upsample(scale_factor=2), nn.ZeroPad2d(1), nn.AdaptiveAvgPool2d(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.same(input=F.relu(self.first(x)))
+        y = F.pad(input=torch.cat(tensors=(y, y), axis=1), pad=(1, 0, 1, 0))
+        y = F.relu(self.second(F.adaptive_avg_pool2d(input=y, output_size=9)))
+        y = F.interpolate(input=self.border(input=self.up(input=y)), size=11)
+        result: Tensor = self.last(torch.flatten(input=y, start_dim=1))
+        return torch.sub(input=result, other=1.0)
+
+
+def test_arguments_by_name(x: Tensor, in_numbers: Any) -> None:
+    torch.manual_seed(4)
+    snn = Converter([x], progress=False)(ByName().eval())
+    assert relative_error(simulate(snn, x, 9), in_numbers(lambda: simulate(snn, x, 9))) < 1e-6
+
+
+def test_arguments_that_torch_does_not_have_are_left_to_it() -> None:
+    x = packed(random_spikes(16, 6, 6))
+    for function, args in ((torch.cat, ([x, x], 1)), (F.pad, (x, (1, 1))), (F.interpolate, (x, 12))):
+        move = move_of(Stepwise(function))
+        assert move is not None
+        assert move(*args) is not None
+        assert move(*args, out=None) is None
+    pool = move_of(Stepwise(F.adaptive_avg_pool2d))
+    assert pool is not None
+    assert pool(x, 6, out=None) is None

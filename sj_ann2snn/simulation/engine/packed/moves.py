@@ -27,7 +27,6 @@ Move = Callable[..., Packed | None]
 ZEROS = (nn.ZeroPad1d, nn.ZeroPad2d, nn.ConstantPad1d, nn.ConstantPad2d)
 """Modules that surround images with a constant."""
 
-
 ADAPTIVE = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, layer.AdaptiveAvgPool1d, layer.AdaptiveAvgPool2d)
 """Modules that average images to a size."""
 
@@ -38,18 +37,13 @@ def move_of(module: Any) -> Move | None:
         return None
     operation: Any = module.operation if isinstance(module, Stepwise) else module
     if type(operation) in (nn.Upsample, layer.Upsample):
-        return lambda x: _enlarged(
-            x, operation.size, operation.scale_factor, operation.mode, None, operation.recompute_scale_factor
+        return lambda input: _enlarged(
+            input, operation.size, operation.scale_factor, operation.mode, None, operation.recompute_scale_factor
         )
-    if type(operation) in (
-        nn.AdaptiveAvgPool1d,
-        nn.AdaptiveAvgPool2d,
-        layer.AdaptiveAvgPool1d,
-        layer.AdaptiveAvgPool2d,
-    ):
-        return lambda x: _as_it_is(x, operation.output_size)
+    if type(operation) in ADAPTIVE:
+        return lambda input: _as_it_is(input, operation.output_size)
     if type(operation) in ZEROS:
-        return lambda x: _surrounded(x, operation.padding, value=getattr(operation, "value", 0.0))
+        return lambda input: _surrounded(input, operation.padding, value=getattr(operation, "value", 0.0))
     return _FUNCTIONS.get(operation) if isinstance(module, Stepwise) and isinstance(operation, Hashable) else None
 
 
@@ -94,9 +88,13 @@ def _is_movable(x: Any) -> TypeGuard[Packed]:
     return isinstance(x, Packed) and x.movable
 
 
-def _joined(tensors: Sequence[Any], dim: int = 0) -> Packed | None:
+# Functions, with the names of their arguments that torch has; what has another name is left to torch.
+
+
+def _joined(tensors: Sequence[Any], dim: int = 0, *, axis: int | None = None, **unknown: Any) -> Packed | None:
     first, *others = tensors
-    if not _is_movable(first) or not all(first.mixes_with(one) for one in others):
+    dim = dim if axis is None else axis
+    if unknown or not _is_movable(first) or not all(first.mixes_with(one) for one in others):
         return None
     dim = dim + len(first.shape) - 1 if dim < 0 else dim
     channels = [one.shape[2] for one in tensors]
@@ -111,8 +109,11 @@ def _joined(tensors: Sequence[Any], dim: int = 0) -> Packed | None:
     return first.moved(memory, sum(channels) if dim == 1 else channels[0])
 
 
-def _surrounded(x: Any, pad: Any, mode: str = "constant", value: float | None = None) -> Packed | None:
-    if not _is_movable(x) or mode != "constant" or value:
+def _surrounded(
+    input: Any, pad: Any, mode: str = "constant", value: float | None = None, **unknown: Any
+) -> Packed | None:
+    x = input
+    if unknown or not _is_movable(x) or mode != "constant" or value:
         return None
     sizes = [pad] * 2 * len(x.shape[3:]) if isinstance(pad, int) else list(pad)
     sizes += [0] * (2 * len(x.shape[2:]) - len(sizes))
@@ -147,9 +148,10 @@ def _cut(x: Any, index: Any) -> Packed | None:
     return x.moved(memory, end - first) if memory.numel() else None
 
 
-def _as_it_is(x: Any, output_size: Any) -> Packed | None:
+def _as_it_is(input: Any, output_size: Any, **unknown: Any) -> Packed | None:
     """What an adaptive pool makes of images that are of its output's size already."""
-    if not _is_movable(x) or not (places := x.shape[3:]):
+    x = input
+    if unknown or not _is_movable(x) or not (places := x.shape[3:]):
         return None
     sizes = (output_size,) * len(places) if output_size is None or isinstance(output_size, int) else tuple(output_size)
     same = len(sizes) == len(places) and all(size in (None, place) for size, place in zip(sizes, places, strict=True))
@@ -157,15 +159,17 @@ def _as_it_is(x: Any, output_size: Any) -> Packed | None:
 
 
 def _enlarged(
-    x: Any,
+    input: Any,
     size: Any = None,
     scale_factor: Any = None,
     mode: str = "nearest",
     align_corners: Any = None,
     recompute_scale_factor: Any = None,
     antialias: bool = False,
+    **unknown: Any,
 ) -> Packed | None:
-    if not _is_movable(x) or mode != "nearest" or antialias or x.memory().dtype != torch.uint8:
+    x = input
+    if unknown or not _is_movable(x) or mode != "nearest" or antialias or x.memory().dtype != torch.uint8:
         return None
     memory = F.interpolate(x.memory(), size, scale_factor, mode, recompute_scale_factor=recompute_scale_factor)
     return x.moved(memory, x.shape[2])

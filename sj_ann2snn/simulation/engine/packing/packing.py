@@ -92,7 +92,7 @@ class Packing:
         kwargs: Any = fx.map_arg(node.kwargs, read)
         if node in self._parts.moves:
             return self._parts.moves[node](*args, **kwargs)
-        x: Any = args[0]
+        x: Any = args[0] if args else None
         if not isinstance(x, Packed):
             return None
         if node in self._parts.asking:

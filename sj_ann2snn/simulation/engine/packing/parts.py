@@ -168,6 +168,8 @@ class Parts:
         """Note the node if it takes spikes, perhaps scaled ones, from others."""
         if not isinstance(module, Stepwise) or module.operation not in DIFFERENCES or node.kwargs:
             return
+        if len(node.args) != 2:
+            return
         spikes, others = node.args
         scaler = None
         if others in flow.exclusive and isinstance(self.module(others), Scaler):
