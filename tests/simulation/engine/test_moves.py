@@ -16,7 +16,7 @@ from sj_ann2snn.layers import Stepwise
 from sj_ann2snn.simulation.engine.bits import layers
 from sj_ann2snn.simulation.engine.bits.values import Flattened, PackedBits
 from sj_ann2snn.simulation.engine.levels.values import Levels
-from sj_ann2snn.simulation.engine.packed.moves import flattens, may_flatten, move_of
+from sj_ann2snn.simulation.engine.packed.moves import UPSAMPLING, flattens, may_flatten, move_of
 from sj_ann2snn.simulation.engine.packed.values import Packed
 
 from ...helpers.networks import relative_error
@@ -73,7 +73,7 @@ def test_moves(operation: Any, args: Any, kwargs: Any, store: Any) -> None:
     assert torch.equal(found.unpacked(), module(x.unpacked(), *args, **kwargs))  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("module", [nn.Upsample(scale_factor=3), layer.Upsample(size=(5, 7))])
+@pytest.mark.parametrize("module", [nn.Upsample(scale_factor=3), UPSAMPLING[-1](size=(5, 7))])
 def test_upsampling(module: Any) -> None:
     x = random_spikes(10, 4, 6)
     found: Any = move_of(module)(packed(x))  # type: ignore[misc]

@@ -27,6 +27,9 @@ Move = Callable[..., Packed | None]
 ZEROS = (nn.ZeroPad1d, nn.ZeroPad2d, nn.ConstantPad1d, nn.ConstantPad2d)
 """Modules that surround images with a constant."""
 
+UPSAMPLING = (nn.Upsample, getattr(layer, "Upsample", nn.Upsample))
+"""Modules that enlarge images; SpikingJelly 0.0.0.0.14 has none of its own."""
+
 ADAPTIVE = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, layer.AdaptiveAvgPool1d, layer.AdaptiveAvgPool2d)
 """Modules that average images to a size."""
 
@@ -36,7 +39,7 @@ def move_of(module: Any) -> Move | None:
     if not isinstance(module, nn.Module) or is_watched(module):
         return None
     operation: Any = module.operation if isinstance(module, Stepwise) else module
-    if type(operation) in (nn.Upsample, layer.Upsample):
+    if type(operation) in UPSAMPLING:
         return lambda input: _enlarged(
             input, operation.size, operation.scale_factor, operation.mode, None, operation.recompute_scale_factor
         )
