@@ -26,7 +26,7 @@ from ..packed.pools import as_image
 from .layers import thresholds_in_bytes
 from .values import Flattened, PackedBits, PackedCounts, PackedSpikes
 
-__all__ = ["PackedConvolution", "PackedDepthwise", "packed_convolution"]
+__all__ = ["CONVOLUTIONS", "PackedConvolution", "PackedDepthwise", "packed_convolution"]
 
 LARGEST = 5 << 20
 """Largest tables of bytes of spikes, in bytes: those of a block of outputs stay in a core's second-level cache."""

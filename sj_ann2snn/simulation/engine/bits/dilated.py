@@ -6,19 +6,16 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from ....compat import layer
 from ....support.exact_sums import sums_are_exact
 from ....support.shapes import windows_along
 from ..packed.modules import is_watched
 from ..packed.pools import as_image
-from .convolutions import PackedConvolution
+from .convolutions import CONVOLUTIONS, PackedConvolution
 from .values import PackedBits
 
 __all__ = ["PackedDilated", "dilated_convolution"]
-
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, layer.Conv1d, layer.Conv2d)
 
 
 def dilated_convolution(module: Any, averaged: int = 1) -> PackedDilated | None:
