@@ -77,6 +77,26 @@ def stem() -> nn.Module:
     ).eval()
 
 
+def grouped() -> nn.Module:
+    """Grouped convolutions between 1×1 ones, as in RegNets and ResNeXts."""
+    torch.manual_seed(7)
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, 2, 1),
+        nn.ReLU(),
+        nn.Conv2d(16, 16, 3, 1, 1, groups=4),
+        nn.ReLU(),
+        nn.Conv2d(16, 48, 1),
+        nn.ReLU(),
+        nn.Conv2d(48, 48, 3, 2, 1, groups=3),
+        nn.ReLU(),
+        nn.Conv2d(48, 10, 1, groups=2),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(10, 5),
+    ).eval()
+
+
 def inverted() -> nn.Module:
     """Depthwise convolutions between 1×1 ones, as in MobileNets."""
     torch.manual_seed(6)

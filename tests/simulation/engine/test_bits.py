@@ -25,7 +25,7 @@ from sj_ann2snn.simulation.engine.packing.packers import BITS
 from sj_ann2snn.simulation.engine.tiling import Tiling
 
 from ...helpers.networks import StepBiases, relative_error, using_threads
-from .networks import averaging, branching, decoder, dilated, inverted, lines, network, stem, two_sided
+from .networks import averaging, branching, decoder, dilated, grouped, inverted, lines, network, stem, two_sided
 from .spikes import SAMPLES, STEPS, Neuron, fire, packed, random_spikes
 
 pytest.importorskip("numba", reason="numba is not installed")
@@ -47,17 +47,24 @@ def test_there_and_back() -> None:
 
 @pytest.mark.parametrize("by_rows", [True, False])
 @pytest.mark.parametrize(
-    ("inputs", "outputs", "size", "window", "stride", "padding"),
+    ("inputs", "outputs", "size", "window", "stride", "padding", "groups"),
     [
-        (16, 16, (6, 7), (3, 3), (1, 1), (1, 1)),
-        (8, 24, (7, 5), (5, 5), (1, 1), (2, 2)),
-        (24, 40, (5, 5), (1, 1), (2, 2), (0, 0)),
-        (32, 64, (9, 8), (3, 3), (2, 2), (1, 1)),
-        (64, 32, (4, 6), (2, 3), (2, 1), (0, 2)),
-        (128, 8, (3, 3), (3, 3), (1, 1), (0, 0)),
-        (6, 16, (6, 5), (5, 5), (1, 1), (0, 0)),
-        (20, 10, (5, 5), (3, 3), (1, 1), (1, 1)),
-        (9, 1, (5, 4), (3, 3), (2, 1), (1, 1)),
+        (16, 16, (6, 7), (3, 3), (1, 1), (1, 1), 1),
+        (8, 24, (7, 5), (5, 5), (1, 1), (2, 2), 1),
+        (24, 40, (5, 5), (1, 1), (2, 2), (0, 0), 1),
+        (32, 64, (9, 8), (3, 3), (2, 2), (1, 1), 1),
+        (64, 32, (4, 6), (2, 3), (2, 1), (0, 2), 1),
+        (128, 8, (3, 3), (3, 3), (1, 1), (0, 0), 1),
+        (6, 16, (6, 5), (5, 5), (1, 1), (0, 0), 1),
+        (20, 10, (5, 5), (3, 3), (1, 1), (1, 1), 1),
+        (9, 1, (5, 4), (3, 3), (2, 1), (1, 1), 1),
+        (48, 96, (7, 6), (3, 3), (1, 1), (1, 1), 2),
+        (64, 64, (5, 7), (3, 3), (2, 2), (1, 1), 16),  # four groups fill a vector
+        (24, 48, (6, 4), (3, 3), (1, 1), (0, 1), 3),
+        (16, 32, (5, 6), (2, 3), (2, 1), (0, 0), 16),  # one channel each
+        (192, 96, (4, 4), (1, 1), (1, 1), (0, 0), 3),
+        (12, 18, (5, 5), (3, 3), (1, 1), (1, 1), 6),  # no joined groups fill bytes: one group of them all
+        (80, 240, (4, 5), (3, 2), (1, 2), (1, 0), 5),
     ],
 )
 def test_convolutions(
@@ -69,9 +76,10 @@ def test_convolutions(
     window: tuple[int, int],
     stride: tuple[int, int],
     padding: tuple[int, int],
+    groups: int,
 ) -> None:
     torch.manual_seed(inputs)
-    conv: Any = round_to_grid(nn.Conv2d(inputs, outputs, window, stride, padding))
+    conv: Any = round_to_grid(nn.Conv2d(inputs, outputs, window, stride, padding, groups=groups))
     x = random_spikes(inputs, *size)
     currents = conv(x.flatten(0, 1)).detach().unflatten(0, (STEPS, SAMPLES))
     layer = convolutions.packed_convolution(conv)
@@ -184,14 +192,17 @@ def test_depthwise_convolutions(channels: int, window: Any, stride: Any, padding
 
 @pytest.mark.parametrize("by_rows", [True, False])
 @pytest.mark.parametrize("rate", [0.02, 0.4, 1.0])
-@pytest.mark.parametrize(("inputs", "window"), [(16, 2), (64, 4), (8, (2, 1)), (6, 2)])
+@pytest.mark.parametrize(
+    ("inputs", "window", "groups", "stride"),
+    [(16, 2, 1, 1), (64, 4, 1, 1), (8, (2, 1), 1, 1), (6, 2, 1, 1), (48, 2, 3, 1), (64, 2, 2, 2)],
+)
 def test_convolutions_behind_average_pools(
-    inputs: int, window: int | tuple[int, int], rate: float, by_rows: bool
+    inputs: int, window: int | tuple[int, int], groups: int, stride: int, rate: float, by_rows: bool
 ) -> None:
     torch.manual_seed(inputs)
     x = counts(random_spikes(inputs, 12, 9, rate=rate), window)
     averaged = int(1 / x.unit)
-    conv: Any = round_to_grid(nn.Conv2d(inputs, 24, 3, padding=1), averaged)
+    conv: Any = round_to_grid(nn.Conv2d(inputs, 24 * groups, 3, stride, 1, groups=groups), averaged)
     layer = convolutions.packed_convolution(conv, averaged)
     assert layer is not None
     assert convolutions.packed_convolution(round_to_grid(nn.Conv2d(inputs, 24, 3)), averaged) is None
@@ -294,7 +305,7 @@ def test_a_dilated_window_larger_than_the_image_is_left_to_the_layer() -> None:
         round_to_grid(nn.Conv2d(16, 16, 3)),
         round_to_grid(nn.Conv2d(16, 16, 3, 2, dilation=2)),
         round_to_grid(nn.Conv2d(16, 16, 3, dilation=2, groups=2)),
-        round_to_grid(nn.Conv2d(16, 16, 3, dilation=2, padding="same")),
+        round_to_grid(nn.Conv2d(16, 16, 2, dilation=3, padding="same")),
         round_to_grid(nn.Conv2d(16, 16, 3, 1, 1, 2, padding_mode="circular")),
         round_to_grid(nn.Conv2d(16, 16, 3, dilation=2).double()),
         nn.ReLU(),
@@ -386,10 +397,9 @@ class Doubled(nn.Conv2d):
     [
         nn.Conv2d(16, 16, 3),  # sums are rounded
         round_to_grid(Doubled(16, 16, 3)),
-        round_to_grid(nn.Conv2d(16, 16, 3, groups=2)),
-        round_to_grid(nn.Conv2d(16, 32, 3, groups=16)),
+        round_to_grid(nn.Conv2d(99, 99, 3, groups=9)),  # groups of which eight do not fill bytes
         round_to_grid(nn.Conv2d(16, 16, 3, dilation=2)),
-        round_to_grid(nn.Conv2d(16, 16, 3, padding="same")),
+        round_to_grid(nn.Conv2d(16, 16, 4, padding="same")),  # more zeros at one end
         round_to_grid(nn.Conv2d(16, 16, 3, padding=1, padding_mode="circular")),
         round_to_grid(nn.Conv3d(16, 16, 3)),
         round_to_grid(nn.Conv2d(16, 16, 3).double()),
@@ -398,6 +408,20 @@ class Doubled(nn.Conv2d):
 )
 def test_what_stays_in_numbers(layer: nn.Module) -> None:
     assert convolutions.packed_convolution(layer) is None
+
+
+@pytest.mark.parametrize(
+    ("make", "layer"),
+    [
+        (convolutions.packed_convolution, nn.Conv2d(16, 24, (3, 5), padding="same")),
+        (convolutions.packed_convolution, nn.Conv2d(16, 24, (3, 5), padding="valid")),
+        (dilated_convolution, nn.Conv2d(16, 24, (3, 2), padding="same", dilation=2)),
+    ],
+)
+def test_margins_by_name(make: Any, layer: nn.Module) -> None:
+    conv, x = round_to_grid(layer), random_spikes(16, 7, 8)
+    currents = conv(x.flatten(0, 1)).detach().unflatten(0, (STEPS, SAMPLES))
+    assert torch.equal(make(conv)(packed(x)), currents)
 
 
 def test_weights_that_are_not_finite_stay_in_numbers() -> None:
@@ -452,7 +476,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("make", [network, averaging, stem, inverted, branching, lines, decoder, two_sided, dilated])
+@pytest.mark.parametrize(
+    "make", [network, averaging, stem, grouped, inverted, branching, lines, decoder, two_sided, dilated]
+)
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=list(OPTIONS))
 def test_a_network_spikes_the_same(options: dict[str, Any], make: Any, x: Tensor, in_numbers: Any) -> None:
     snn = Converter([x], progress=False, **options)(make())

@@ -225,7 +225,7 @@ def test_a_window_larger_than_the_image_is_left_to_the_layer() -> None:
         nn.Conv2d(8, 8, 3, groups=8),
         nn.Conv2d(8, 8, 3, dilation=2),
         nn.Conv2d(8, 8, 3, padding=1, padding_mode="circular"),
-        nn.Conv2d(8, 8, 3, padding="same"),
+        nn.Conv2d(8, 8, 4, padding="same"),
         nn.Conv2d(8, 8, 3).double(),
         nn.Linear(8, 8),
     ],

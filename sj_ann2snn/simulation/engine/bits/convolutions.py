@@ -20,7 +20,7 @@ from ....support.exact_sums import largest_sums, sums_are_exact
 from ....support.shapes import windows_along
 from ..compiled.arrays import channels_innermost, flat, spread, whole, whole_bytes, widest
 from ..compiled.constants import BITS, FLOAT, NOTHING, NUMBERS, SHORT, SPIKES
-from ..packed.modules import is_watched
+from ..packed.modules import is_watched, zeros_around
 from ..packed.neurons import limits, no_limits, potential_of
 from ..packed.pools import as_image
 from .layers import thresholds_in_bytes
@@ -46,6 +46,9 @@ FARTHEST = (1 << 31) - 1
 TRIALS, TRIAL_STEPS = 4, 32
 """Times that a loop is timed, and the steps at a time: enough for the loop to take longer than the call around it."""
 
+MOST_JOINED = 8
+"""Groups to join at most: as many as fill a byte if each reads one channel."""
+
 ROWS, LOOKUP, MASKS = "rows of weights", "table lookup", "masks"
 """The loops of a convolution."""
 
@@ -68,27 +71,55 @@ def packed_convolution(module: Any, averaged: int = 1) -> PackedConvolution | No
         averaged: How many spikes an average pool in front of it takes together.
     """
     kind: type[PackedConvolution] = PackedConvolution
+    groups = 1
     if type(module) in LINEAR:
         geometry: tuple[int, ...] = (1, 1, 0, 0)
     elif type(module) in CONVOLUTIONS:  # a subclass may compute something else
-        plain = set(module.dilation) == {1} and not isinstance(module.padding, str) and module.padding_mode == "zeros"
-        if not plain or module.groups not in (1, module.in_channels):
+        padding = zeros_around(module)
+        if padding is None or set(module.dilation) != {1}:
             return None
-        geometry = (*as_image(module.stride, 1), *as_image(module.padding, 0))
-        kind = PackedDepthwise if module.groups > 1 else kind
+        geometry = (*as_image(module.stride, 1), *as_image(padding, 0))
+        groups = module.groups
+        kind = PackedDepthwise if groups > 1 and groups == module.in_channels == module.out_channels else kind
     else:
         return None
     weight = module.weight.detach()
     if weight.dtype != torch.float32 or weight.device.type != "cpu" or is_watched(module):
-        return None
-    if kind is PackedDepthwise and module.in_channels != module.out_channels:
         return None
     bias = torch.zeros(len(weight), dtype=torch.float32) if module.bias is None else module.bias.detach()
     if not sums_are_exact(weight, bias, averaged):
         return None
     outputs, inputs, *window = weight.shape
     of_images = weight.view(outputs, inputs, *as_image(tuple(window), 1))
-    return kind(of_images, bias, geometry, len(window))
+    if kind is PackedDepthwise:
+        return PackedDepthwise(of_images, bias, geometry, len(window))
+    joined = join_groups(of_images, groups)
+    return None if joined is None else PackedConvolution(joined[0], bias, geometry, len(window), groups=joined[1])
+
+
+def join_groups(weight: Tensor, groups: int) -> tuple[Tensor, int] | None:
+    """Weights of fewer groups, of which each reads and writes whole bytes, with zeros between those that are joined.
+
+    Args:
+        weight: ``[out, in / groups, ...]``.
+        groups: How many there are.
+
+    Returns:
+        The weights, and how many groups they are for; None where that takes too many zeros.
+
+    >>> weight, groups = join_groups(torch.ones(32, 4, 3, 3), 8)
+    >>> groups, tuple(weight.shape), weight[0, :, 0, 0]
+    (4, (32, 8, 3, 3), tensor([1., 1., 1., 1., 0., 0., 0., 0.]))
+    """
+    outputs, inputs, *window = weight.shape
+    sizes = [joined for joined in range(1, groups + 1) if not groups % joined]
+    bytewise = (n for n in sizes if not n * inputs % BITS and not n * outputs // groups % BITS)
+    joined = 1 if groups == 1 else next(bytewise, groups)
+    if joined > MOST_JOINED:
+        return None
+    apart = weight.view(groups // joined, joined, -1, 1, inputs, *window)
+    own = torch.eye(joined).view(1, joined, 1, joined, 1, *(1 for _ in window))
+    return (apart * own).reshape(outputs, joined * inputs, *window), groups // joined
 
 
 def fits_short(weight: Tensor) -> bool:
@@ -119,6 +150,7 @@ class Sizes(NamedTuple):
     above: int
     before: int
     planes: int
+    groups: int
 
 
 class Work(NamedTuple):
@@ -149,19 +181,27 @@ class PackedConvolution:
     Loops see as many channels as fill bytes; the weights of those that there are not are zero.
 
     Args:
-        weight: ``[out, in, window height, window columns]``.
+        weight: ``[out, in / groups, window height, window columns]``.
         bias: ``[out]``.
         geometry: Strides down and across, padding above and before.
         dimensions: Of space: 2, 1 or 0.
         short: Add up in integers of 16 bits; by default if the sums fit into them.
+        groups: Several of them read and write whole bytes each, see `join_groups`.
     """
 
     reads = PackedBits, Flattened
 
     def __init__(
-        self, weight: Tensor, bias: Tensor, geometry: tuple[int, ...], dimensions: int = 2, short: bool | None = None
+        self,
+        weight: Tensor,
+        bias: Tensor,
+        geometry: tuple[int, ...],
+        dimensions: int = 2,
+        short: bool | None = None,
+        groups: int = 1,
     ) -> None:
-        self.outputs, self.inputs = len(weight), self._inputs(weight)
+        self._groups = groups
+        self.outputs, self.inputs = len(weight), self._inputs(weight) * groups
         self._weight, self._bias = self._in_bytes(weight), whole_bytes(bias)
         self._geometry, self.dimensions = geometry, dimensions
         self._short = fits_short(weight) if short is None else short
@@ -175,7 +215,7 @@ class PackedConvolution:
 
     @staticmethod
     def _inputs(weight: Tensor) -> int:
-        """The number of channels that it reads."""
+        """The number of channels that a group reads."""
         return weight.shape[1]
 
     @staticmethod
@@ -232,7 +272,7 @@ class PackedConvolution:
         size = windows_along(height, window[0], down, above), windows_along(columns, window[1], across, before)
         if min(size) < 1:
             return None  # the module raises the error
-        row_bytes = inputs * widest(outputs) * FLOAT
+        row_bytes = inputs // self._groups * widest(outputs // self._groups) * FLOAT
         if (spikes.planes * math.prod(window) + columns + 2 * before) * row_bytes > FARTHEST:
             return None
         out_places = size[2 - dimensions :]
@@ -250,7 +290,8 @@ class PackedConvolution:
             found = limits(neuron, self.outputs)
             thresholds = thresholds_in_bytes(found)
             out = torch.empty(steps, samples, *out_places, outputs // BITS, dtype=torch.uint8)
-        shapes = (steps, samples, inputs, outputs, height, columns, *size, *window, *self._geometry, spikes.planes)
+        images = (steps, samples, inputs, outputs, height, columns, *size)
+        shapes = (*images, *window, *self._geometry, spikes.planes, self._groups)
         behind = tuple(map(flat, (added, scale, potential, thresholds, out)))
         self.loop, loop = self._chosen(spikes, height, columns, by_rows)
         loop(Work(spikes, Sizes(*shapes), (found.fires, kind), behind, found.ends))
@@ -291,16 +332,17 @@ class PackedConvolution:
         if not self._has_tables:
             return True
         shape, short = tuple(self._weight.shape), self._size(spikes.planes) == SHORT
-        most = _crossover(shape, self._geometry, self.dimensions, height, columns, spikes.planes, short)
+        most = _crossover(shape, self._geometry, self.dimensions, height, columns, spikes.planes, short, self._groups)
         return spikes.share() <= most
 
     def _rows(self, work: Work) -> None:
         from .kernels import convolve_by_rows
 
         sizes = work.sizes
-        width, unit = widest(sizes.outputs), math.gcd(sizes.inputs // BITS, 8)
-        row = sizes.steps * sizes.planes * sizes.window_height * sizes.columns * sizes.inputs
-        lines = min(sizes.out_height, max(1, MOST_ROWS // row)) if sizes.outputs > width else 1
+        inputs, outputs = sizes.inputs // sizes.groups, sizes.outputs // sizes.groups
+        width, unit = widest(outputs), math.gcd(inputs // BITS, 8)
+        row = sizes.steps * sizes.planes * sizes.window_height * sizes.columns * inputs
+        lines = min(sizes.out_height, max(1, MOST_ROWS // row)) if outputs > width else 1
         rows = np.empty(lines * row + BITS, dtype=np.int32)
         starts = np.empty(lines * sizes.steps * (sizes.columns + 2 * sizes.before + 1), dtype=np.int64)
         size = self._size(sizes.planes)
@@ -312,8 +354,8 @@ class PackedConvolution:
 
         sizes = work.sizes
         if sizes.window_columns == 3 and sizes.stride_across == 1:
-            width, position = self._lookup_width(sizes.planes), sizes.inputs // BITS
-            loop = convolve_by_columns(width, *work.variant, position, sizes.planes, self._size(sizes.planes))
+            width, part = self._lookup_width(sizes.planes), sizes.inputs // BITS // sizes.groups
+            loop = convolve_by_columns(width, *work.variant, part, sizes.planes, self._size(sizes.planes))
             self._run(loop, self._tables_of_columns, work)
             return
         width, unit = self._lookup_width(sizes.planes), math.gcd(sizes.inputs // BITS, 8)
@@ -340,12 +382,12 @@ class PackedConvolution:
         return torch.stack([self._weight * (unit * 2**plane) for plane in range(planes)])
 
     def _weights_in_rows(self, planes: int, unit: float) -> Tensor:
-        outputs, width = len(self._weight), widest(len(self._weight))
+        outputs, width = len(self._weight), widest(len(self._weight) // self._groups)
         rows = self._weights(planes, unit).permute(0, 3, 4, 2, 1).reshape(-1, outputs // width, width)
         return rows.transpose(0, 1).to(DTYPES[self._size(planes)]).contiguous()
 
     def _lookup_width(self, planes: int) -> int:
-        return math.gcd(len(self._weight), WIDEST_LOOKUP * FLOAT // self._size(planes))
+        return math.gcd(len(self._weight) // self._groups, WIDEST_LOOKUP * FLOAT // self._size(planes))
 
     def _tables(self, planes: int, unit: float) -> Tensor:
         """The tables serve all planes: the loop doubles their sums."""
@@ -428,6 +470,7 @@ def _crossover(
     columns: int,
     planes: int,
     short: bool,
+    groups: int,
 ) -> float:
     """The firing rate up to which adding rows of weights is faster than table lookup, by a trial on this machine.
 
@@ -439,14 +482,15 @@ def _crossover(
         columns: Of the images.
         planes: Of the input.
         short: See `PackedConvolution`.
+        groups: See `PackedConvolution`.
     """
     weight = torch.zeros(weights, dtype=torch.float32)
-    conv = PackedConvolution(weight, weight.new_zeros(weights[0]), geometry, dimensions, short)
+    conv = PackedConvolution(weight, weight.new_zeros(weights[0]), geometry, dimensions, short, groups)
     places = ((), (columns,), (min(height, weights[2] + 4), columns))[dimensions]
     generator = torch.Generator().manual_seed(0)
 
     def seconds(rate: float, by_rows: bool) -> float:
-        bits = torch.full((planes, TRIAL_STEPS, 1, *places, weights[1] // BITS), 255, dtype=torch.uint8)
+        bits = torch.full((planes, TRIAL_STEPS, 1, *places, groups * weights[1] // BITS), 255, dtype=torch.uint8)
         for _ in range(round(-math.log2(rate))):  # each time, half of the spikes go
             bits &= torch.randint(256, bits.shape, generator=generator, dtype=torch.uint8)
         found = []

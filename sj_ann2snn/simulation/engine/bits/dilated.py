@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ....support.exact_sums import sums_are_exact
 from ....support.shapes import windows_along
-from ..packed.modules import is_watched
+from ..packed.modules import is_watched, zeros_around
 from ..packed.pools import as_image
 from .convolutions import CONVOLUTIONS, PackedConvolution
 from .values import PackedBits
@@ -28,13 +28,14 @@ def dilated_convolution(module: Any, averaged: int = 1) -> PackedDilated | None:
     """
     if type(module) not in CONVOLUTIONS or is_watched(module) or module.groups != 1 or set(module.stride) != {1}:
         return None
-    if set(module.dilation) == {1} or isinstance(module.padding, str) or module.padding_mode != "zeros":
+    padding = zeros_around(module)
+    if set(module.dilation) == {1} or padding is None:
         return None
     weight = module.weight.detach()
     if weight.dtype != torch.float32 or weight.device.type != "cpu":
         return None
     bias = torch.zeros(len(weight), dtype=torch.float32) if module.bias is None else module.bias.detach()
-    return PackedDilated(module, weight, bias) if sums_are_exact(weight, bias, averaged) else None
+    return PackedDilated(module, padding, weight, bias) if sums_are_exact(weight, bias, averaged) else None
 
 
 class PackedDilated:
@@ -45,16 +46,17 @@ class PackedDilated:
 
     Args:
         module: The layer.
+        padding: Zeros around images or lines.
         weight: Its weights ``[out, in, ...]``.
         bias: ``[out]``.
     """
 
     reads = PackedBits
 
-    def __init__(self, module: Any, weight: Tensor, bias: Tensor) -> None:
+    def __init__(self, module: Any, padding: tuple[int, ...], weight: Tensor, bias: Tensor) -> None:
         self.dimensions, self._inputs = weight.dim() - 2, weight.shape[1]
         self._window = as_image(tuple(weight.shape[2:]), 1)
-        self._padding, self._gaps = as_image(tuple(module.padding), 0), as_image(tuple(module.dilation), 1)
+        self._padding, self._gaps = as_image(padding, 0), as_image(tuple(module.dilation), 1)
         of_images = weight.view(*weight.shape[:2], *self._window)
         self._convolution = PackedConvolution(of_images, bias, (1, 1, 0, 0))
 

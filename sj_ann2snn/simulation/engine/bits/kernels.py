@@ -295,9 +295,9 @@ def convolve_by_rows(width: int, unit: int, fires: int, addend: int, size: int =
         size: Bytes of a weight: 2 for small integers whose sums fit into 16 bits, 4 for single precision.
 
     The loop takes inputs ``[planes, T, N, ...]`` and the weights ``[blocks of outputs, planes, window height, window
-    columns, inputs, width]``. It lists the rows of so many `lines` of the output at a time, for which `rows` and
-    `starts` have room, ``[lines, steps, ...]``, and `rows` for eight more: one block of weights after the other then
-    serves all of them. `places` are those of the bits of every byte, times the bytes of a row, see `list_ones`.
+    columns, inputs of a group, width]``. It lists the rows of so many `lines` of the output at a time, for which `rows`
+    and `starts` have room, ``[lines, steps, ...]``, and `rows` for eight more: one block of weights after the other
+    then serves all of them. `places` are those of the bits of every byte, times the bytes of a row, see `list_ones`.
     """
     row_bytes, weight_bytes = width * FLOAT, width * size
 
@@ -314,15 +314,18 @@ def convolve_by_rows(width: int, unit: int, fires: int, addend: int, size: int =
         sizes: tuple[int, ...],
     ) -> None:
         steps, samples, inputs, outputs, height, columns, out_height, out_columns = sizes[:8]
-        window_height, window_columns, stride_down, stride_across, above, before, planes = sizes[8:]
+        window_height, window_columns, stride_down, stride_across, above, before, planes, groups = sizes[8:]
         spikes_at, weights_at, bias_at = spikes.ctypes.data, weights.ctypes.data, bias.ctypes.data
         places_at, rows_at = places.ctypes.data, rows.ctypes.data
         behind_at = addresses(behind)
-        block_bytes = planes * window_height * window_columns * inputs * weight_bytes
-        position, plane_places = inputs // BITS, steps * samples * height * columns
+        read = inputs // groups
+        block_bytes = planes * window_height * window_columns * read * weight_bytes
+        position, part, plane_places = inputs // BITS, read // BITS, steps * samples * height * columns
+        blocks = outputs // width // groups
         across = columns + 2 * before + 1  # starts of every step
         for sample in range(samples):
-            for first_line in range(0, out_height, lines):
+            for turn in range(groups * ((out_height + lines - 1) // lines)):
+                group, first_line = turn % groups, turn // groups * lines
                 end_line = min(out_height, first_line + lines)
                 # The rows of weights that the spikes of a column select, for all columns, steps and lines.
                 found = 0
@@ -332,6 +335,7 @@ def convolve_by_rows(width: int, unit: int, fires: int, addend: int, size: int =
                     for step in range(steps):
                         image = step * samples + sample
                         line_at = spikes_at + ((image * height + y * stride_down - above) * columns - before) * position
+                        line_at += group * part
                         starting = ((y - first_line) * steps + step) * across
                         for x in range(columns + 2 * before):
                             starts[starting + x] = found
@@ -340,8 +344,8 @@ def convolve_by_rows(width: int, unit: int, fires: int, addend: int, size: int =
                             for plane in range(planes):
                                 for down in range(top, bottom):
                                     here_at = line_at + (plane * plane_places + down * columns + x) * position
-                                    row = ((plane * window_height + down) * window_columns + x) * inputs
-                                    for _ in range(position // unit):
+                                    row = ((plane * window_height + down) * window_columns + x) * read
+                                    for _ in range(part // unit):
                                         if unit < BITS or word(here_at, unit) != 0:
                                             for k in range(unit):
                                                 byte, to = word(here_at + k, 1), rows_at + found * WHOLE
@@ -350,7 +354,7 @@ def convolve_by_rows(width: int, unit: int, fires: int, addend: int, size: int =
                                         here_at += unit
                                         row += unit * BITS
                         starts[starting + across - 1] = found
-                for block in range(outputs // width):
+                for block in range(group * blocks, (group + 1) * blocks):
                     for y in range(first_line, end_line):
                         for step in range(steps):
                             starting = ((y - first_line) * steps + step) * across
@@ -367,7 +371,7 @@ def convolve_by_rows(width: int, unit: int, fires: int, addend: int, size: int =
                                     total = add(total, load(here + row, width, size))
                                 sums = add(as_floats(total), load(bias_at + block * row_bytes, width, FLOAT))
                                 finish(sums, fires, addend, place, kept, block * width, behind_at, ends)
-                                here -= stride_across * inputs * weight_bytes
+                                here -= stride_across * read * weight_bytes
                                 kept += outputs
                                 place += outputs
 
@@ -388,8 +392,8 @@ def convolve_by_bytes(
         unit: Bytes of spikes to look at at a time, 1, 2, 4 or 8, where there are several planes.
         size: As for `convolve_by_rows`.
 
-    The loop takes the tables ``[blocks of outputs, bytes of the window, 256 + PAD, width]``. `window` is memory for
-    ``[planes, window height, columns + 2 * before, bytes of a position]``, `used` for ``[columns + 2 * before]``.
+    The loop takes the tables ``[blocks of outputs, bytes of a group's window, 256 + PAD, width]``. `window` is memory
+    for ``[planes, window height, columns + 2 * before, bytes of a position]``, `used` for ``[columns + 2 * before]``.
     """
     row_bytes, entry_bytes = width * FLOAT, width * size
     table_bytes = (256 + PAD) * entry_bytes
@@ -405,15 +409,19 @@ def convolve_by_bytes(
         sizes: tuple[int, ...],
     ) -> None:
         steps, samples, inputs, outputs, height, columns, out_height, out_columns = sizes[:8]
-        window_height, window_columns, stride_down, stride_across, above, before = sizes[8:14]
+        window_height, window_columns, stride_down, stride_across, above, before, _, groups = sizes[8:]
         tables_at, bias_at, window_at = tables.ctypes.data, bias.ctypes.data, window.ctypes.data
         behind_at = addresses(behind)
         position = inputs // BITS
         line_bytes = (columns + 2 * before) * position
         plane_bytes = window_height * line_bytes
-        at_a_time = window_columns * position
+        # Bytes of a line of the window lie side by side, unless there are those of other groups in between.
+        at_a_time = position // groups if groups > 1 else window_columns * position
+        pieces = window_columns if groups > 1 else 1
+        blocks = outputs // width // groups
         for block in range(outputs // width):
-            first_table = tables_at + block * window_height * at_a_time * table_bytes
+            first_table = tables_at + block * window_height * pieces * at_a_time * table_bytes
+            first_byte = block // blocks * at_a_time
             for sample in range(samples):
                 for y in range(out_height):
                     for step in range(steps):
@@ -451,19 +459,21 @@ def convolve_by_bytes(
                             for plane in range(highest - 1, -1, -1):
                                 total, other, table = add(total, total), zeros(width, size), first_table
                                 for down in range(window_height):
-                                    here_at = window_at + plane * plane_bytes + down * line_bytes
-                                    here_at += x * stride_across * position
-                                    for k in range(0, at_a_time - 1, 2):
-                                        entry = table + word(here_at + k, 1) * entry_bytes
-                                        total = add(total, load(entry, width, size))
-                                        table += table_bytes
-                                        entry = table + word(here_at + k + 1, 1) * entry_bytes
-                                        other = add(other, load(entry, width, size))
-                                        table += table_bytes
-                                    if at_a_time % 2:
-                                        entry = table + word(here_at + at_a_time - 1, 1) * entry_bytes
-                                        total = add(total, load(entry, width, size))
-                                        table += table_bytes
+                                    line_at = window_at + plane * plane_bytes + down * line_bytes + first_byte
+                                    line_at += x * stride_across * position
+                                    for piece in range(pieces):
+                                        here_at = line_at + piece * position
+                                        for k in range(0, at_a_time - 1, 2):
+                                            entry = table + word(here_at + k, 1) * entry_bytes
+                                            total = add(total, load(entry, width, size))
+                                            table += table_bytes
+                                            entry = table + word(here_at + k + 1, 1) * entry_bytes
+                                            other = add(other, load(entry, width, size))
+                                            table += table_bytes
+                                        if at_a_time % 2:
+                                            entry = table + word(here_at + at_a_time - 1, 1) * entry_bytes
+                                            total = add(total, load(entry, width, size))
+                                            table += table_bytes
                                 total = add(total, other)
                             sums = add(as_floats(total), load(bias_at + block * row_bytes, width, FLOAT))
                             finish(sums, fires, addend, place, kept, block * width, behind_at, ends)
@@ -475,7 +485,7 @@ def convolve_by_bytes(
 
 @functools.cache
 def convolve_by_columns(
-    width: int, fires: int, addend: int, position: int, planes: int = 1, size: int = SHORT
+    width: int, fires: int, addend: int, part: int, planes: int = 1, size: int = SHORT
 ) -> Callable[..., None]:
     """A convolution by table lookup, for windows of three columns and a stride of one across.
 
@@ -486,17 +496,17 @@ def convolve_by_columns(
         width: Outputs at a time.
         fires: Which neurons the sums charge.
         addend: What to add to the sums.
-        position: Bytes of a position.
+        part: Bytes of a position that a group of outputs reads.
         planes: Of the inputs ``[planes, T, N, ...]``, of which each counts twice as much as the one before.
         size: As for `convolve_by_rows`.
 
-    The loop takes the tables ``[blocks of outputs, window height, bytes of a position, 256 + PAD, 3, width]``.
+    The loop takes the tables ``[blocks of outputs, window height, part, 256 + PAD, 3, width]``.
     """
     row_bytes, part_bytes = width * FLOAT, width * size
-    unit = math.gcd(position, 8)
+    unit = math.gcd(part, 8)
     entry_bytes = 3 * part_bytes
     table_bytes = (256 + PAD) * entry_bytes
-    line_bytes = position * table_bytes
+    line_bytes = part * table_bytes
 
     def loop(
         spikes: Any,
@@ -506,12 +516,14 @@ def convolve_by_columns(
         ends: tuple[Any, Any],
         sizes: tuple[int, ...],
     ) -> None:
-        steps, samples, _, outputs, height, columns, out_height, out_columns = sizes[:8]
-        window_height, _, stride_down, _, above, before = sizes[8:14]
+        steps, samples, inputs, outputs, height, columns, out_height, out_columns = sizes[:8]
+        window_height, _, stride_down, _, above, before, _, groups = sizes[8:]
         spikes_at, tables_at, bias_at = spikes.ctypes.data, tables.ctypes.data, bias.ctypes.data
         behind_at = addresses(behind)
-        plane_places = steps * samples * height * columns
+        position, plane_places = inputs // BITS, steps * samples * height * columns
+        blocks = outputs // width // groups
         for block in range(outputs // width):
+            first_byte = spikes_at + block // blocks * part
             first_table = tables_at + block * window_height * line_bytes
             constant = load(bias_at + block * row_bytes, width, FLOAT)
             for sample in range(samples):
@@ -528,19 +540,19 @@ def convolve_by_columns(
                             left, middle, right = zeros(width, size), zeros(width, size), zeros(width, size)
                             if before <= x < columns + before:
                                 for plane in range(planes - 1, -1, -1):
-                                    corner_at = spikes_at + (plane * plane_places + line + x) * position
+                                    corner_at = first_byte + (plane * plane_places + line + x) * position
                                     if planes > 1:
                                         left, middle, right = add(left, left), add(middle, middle), add(right, right)
                                         bits = 0
                                         for down in range(top, bottom):
-                                            for part in range(0, position, unit):
-                                                bits |= word(corner_at + down * columns * position + part, unit)
+                                            for k in range(0, part, unit):
+                                                bits |= word(corner_at + down * columns * position + k, unit)
                                         if bits == 0:
                                             continue
                                     for down in range(top, bottom):
                                         here_at = corner_at + down * columns * position
                                         table = first_table + down * line_bytes
-                                        for k in range(position):
+                                        for k in range(part):
                                             entry = table + word(here_at + k, 1) * entry_bytes + k * table_bytes
                                             left = add(left, load(entry, width, size))
                                             middle = add(middle, load(entry + part_bytes, width, size))
@@ -576,7 +588,7 @@ def convolve_depthwise(width: int, fires: int, addend: int) -> Callable[..., Non
         sizes: tuple[int, ...],
     ) -> None:
         steps, samples, channels, _, height, columns, out_height, out_columns = sizes[:8]
-        window_height, window_columns, stride_down, stride_across, above, before, planes = sizes[8:]
+        window_height, window_columns, stride_down, stride_across, above, before, planes = sizes[8:15]
         spikes_at, weights_at, bias_at = spikes.ctypes.data, weights.ctypes.data, bias.ctypes.data
         behind_at = addresses(behind)
         for sample in range(samples):

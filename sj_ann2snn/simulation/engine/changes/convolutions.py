@@ -12,7 +12,7 @@ from torch import Tensor
 from ....support.shapes import windows_along
 from ..compiled.arrays import flat
 from ..compiled.constants import LANES
-from ..packed.modules import is_plain_convolution
+from ..packed.modules import is_plain_convolution, zeros_around
 from .layers import NOBODY, receiving
 from .values import Changes
 
@@ -28,7 +28,7 @@ def change_convolution(module: Any) -> ChangeConvolution | None:
         return None
     weight = module.weight.detach()
     bias = torch.zeros(len(weight), dtype=torch.float32) if module.bias is None else module.bias.detach()
-    return ChangeConvolution(weight, bias, (*module.stride, *module.padding))
+    return ChangeConvolution(weight, bias, (*module.stride, *(zeros_around(module) or ())))
 
 
 class ChangeConvolution:

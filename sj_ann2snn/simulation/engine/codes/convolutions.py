@@ -14,7 +14,7 @@ from ....support.exact_sums import exact_grid, sums_are_exact
 from ....support.shapes import windows_along
 from ..compiled.arrays import channels_innermost
 from ..compiled.constants import BOUNDED
-from ..packed.modules import is_watched
+from ..packed.modules import is_watched, zeros_around
 from ..packed.neurons import limits, no_limits, potential_of
 from .launch import KERNELS, launch
 from .layers import fire_codes
@@ -52,9 +52,10 @@ def triton_convolution(module: Any, averaged: int = 1) -> TritonConvolution | No
         weight = module.weight[:, :, None, None]
         geometry = (1, 1, 0, 0, 1, 1)
     elif type(module) in (nn.Conv2d, layer.Conv2d):  # a subclass may compute something else
-        if isinstance(module.padding, str) or module.padding_mode != "zeros" or module.groups != 1:
+        padding = zeros_around(module)
+        if padding is None or module.groups != 1:
             return None
-        weight, geometry = module.weight, (*module.stride, *module.padding, *module.dilation)
+        weight, geometry = module.weight, (*module.stride, *padding, *module.dilation)
     else:
         return None
     weight = weight.detach()

@@ -18,7 +18,7 @@ from ....support.exact_sums import Range, exact_grid
 from ....support.shapes import windows_along
 from ..compiled.arrays import channels_innermost, flat, spread
 from ..compiled.constants import BITS, FLOAT, NOTHING, NUMBERS, SHORT, SPIKES
-from ..packed.modules import is_plain_convolution
+from ..packed.modules import is_plain_convolution, zeros_around
 from .layers import charging
 from .values import Levels
 
@@ -61,7 +61,8 @@ def level_convolution(module: Any, outputs: Range) -> LevelConvolution | None:
     weight = module.weight.detach()
     bias = torch.zeros(len(weight), dtype=torch.float32) if module.bias is None else module.bias.detach()
     units = units_of(weight, bias, outputs)
-    return None if units is None else LevelConvolution(weight, bias, units, (*module.stride, *module.padding))
+    geometry = (*module.stride, *(zeros_around(module) or ()))
+    return None if units is None else LevelConvolution(weight, bias, units, geometry)
 
 
 def units_of(weight: Tensor, bias: Tensor, outputs: Range) -> Tensor | None:
