@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from ..simulation.engine import Changes, Levels, PackedSpikes
+from ..simulation.engine import Packed
 from ..support.trees import map_tensors, tensors
 
 __all__ = ["Connections", "connections", "fan_out"]
@@ -51,7 +51,7 @@ class Connections:
         changes = (parts[1:] != parts[:-1]).nonzero().flatten() + 1
         return cls(unit, row.float(), (0, *changes.tolist(), len(row)))
 
-    def operations(self, x: Tensor | PackedSpikes | Levels | Changes) -> list[float]:
+    def operations(self, x: Tensor | Packed) -> list[float]:
         """The synaptic operations at every step of ``[T, N, ...]``."""
         if not isinstance(x, Tensor):
             by_place = self.weights.view(*x.shape[3:], x.shape[2])

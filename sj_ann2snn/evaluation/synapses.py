@@ -21,7 +21,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from ..compat import MemoryModule
 from ..layers.stepwise import call_operation
-from ..simulation.engine import Call, Changes, Levels, PackedSpikes
+from ..simulation.engine import Call, Packed
 from ..support.trees import map_tensors, tensors
 from .activity import Connections, connections, fan_out
 
@@ -131,7 +131,7 @@ class Synapses:
         if len(call.varying) != 1 or not isinstance(call.result, Tensor):
             self._skip(call.name, module)
             return
-        packed = next((x for x in call.args if isinstance(x, (PackedSpikes, Levels, Changes))), None)
+        packed = next((x for x in call.args if isinstance(x, Packed)), None)
         x = tensors((call.args, call.kwargs))[call.varying[0]] if packed is None else packed.stand_in()
         y = call.result
         key = call.name, call.varying, tuple(x.shape[2:]), tuple(y.shape[2:])
@@ -183,9 +183,7 @@ class Synapses:
         # A network that runs step by step may have moved the samples anywhere: all of them count as one.
         self._count(call.name, x if call.over_time else x[None, None], key, make)
 
-    def _count(
-        self, name: str, x: Tensor | PackedSpikes | Levels | Changes, key: Hashable, make: Callable[[], Tensor]
-    ) -> None:
+    def _count(self, name: str, x: Tensor | Packed, key: Hashable, make: Callable[[], Tensor]) -> None:
         """Count the operations of the elements ``[t, n, ...]``."""
         found = self._remember(key, lambda: Connections.of(make())).operations(x)
         for step, count in enumerate(found, self._first):

@@ -10,6 +10,18 @@ from .changes.values import Changes
 from .collectors import Call, Collector, OverTime
 from .levels.values import Levels
 from .outputs import concatenate, plain
+from .packed.values import Packed
 from .simulator import Simulator
 
-__all__ = ["Call", "Changes", "Collector", "Levels", "OverTime", "PackedSpikes", "Simulator", "concatenate", "plain"]
+__all__ = [
+    "Call",
+    "Changes",
+    "Collector",
+    "Levels",
+    "OverTime",
+    "Packed",
+    "PackedSpikes",
+    "Simulator",
+    "concatenate",
+    "plain",
+]

@@ -50,8 +50,8 @@ class Collector:
     """True if `add` may let samples leave: the sooner it is asked, the less is computed for nothing."""
 
     watches_spikes: bool = False
-    """True if `watch` reads spikes alone, which may then be `PackedSpikes`, `Levels` or `Changes` on a CPU. Currents
-    that charge neurons may be missing: a tensor of their shape stands for them."""
+    """True if `watch` reads spikes alone, which may then be `Packed` on a CPU. Currents that charge neurons, and
+    other results of layers, may be missing: a tensor of their shape stands for them."""
 
     def add(self, outputs: Any) -> Tensor | None:
         """Take in the outputs ``[t, n, ...]`` of the next steps.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import operator
 import threading
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules.conv import _ConvNd
 
 from ...compat import MemoryModule, memories
 from ...errors import InputError
@@ -23,16 +25,18 @@ from .non_finite import Guard
 from .numbers.shortcuts import shortcut_of
 from .numbers.steady import Steady, steady_layer
 from .outputs import Constant
-from .packed.values import Packed
+from .packed.moves import asks_for_sizes
 from .packing.packers import packers_for
 from .packing.packing import Packing
 from .packing.parts import Parts
 from .packing.remembered import KnownConvolutions
+from .stretch import Stretch, sizes
 from .threads import Stopped
 from .tiling import Tiling
 
 __all__ = ["Runner"]
 
+Watch = Callable[[Call], None]
 
 STEPS_OF_PACKED, STEPS_OF_CHANGES = 16, 32
 """To compute at a time where neurons write packed values, and where these are changes: potentials stay in the cache
@@ -105,7 +109,7 @@ class Runner:
             module.reset()
         self._watch = collector.watch
         self._packing = self._packed if self._watch is None or collector.watches_spikes else self._unpacked
-        if self._packing.merged and not collector.drops_samples:
+        if (self._packing.merged or self._packing.changes) and not collector.drops_samples:
             self.tiling.lengthen(STEPS_OF_CHANGES if self._packing.changes else STEPS_OF_PACKED)
         static = self._run_static(inputs)
         guard = self._guard.start(inputs, [static.values[node] for node in self.flow.meeting])
@@ -144,7 +148,7 @@ class Runner:
             elif node.op == "get_attr":
                 values[node] = operator.attrgetter(str(node.target))(self.snn)
             else:
-                values[node] = self._call(node, values.__getitem__, "s")
+                values[node] = self._call(node, values.__getitem__, step_mode="s")
             static.note(node)
             if self._channels_last and node in static.carrying:
                 # Repeat this for every layer: a convolution of one-channel images loses the channels_last layout.
@@ -152,66 +156,87 @@ class Runner:
         return static
 
     def _run_varying(self, static: _Static, steps: int) -> Any:
-        values: dict[fx.Node, Any] = {}
+        shapes: dict[int, dict[fx.Node, Any]] = defaultdict(dict)
+        stretch = Stretch(
+            steps,
+            lambda node: static.values[node] if node in static.carrying else None,
+            lambda node, count: self._merged(node, static, shapes[count], count),
+        )
         readers = {node: len(node.users) for node in self.flow.varying}
-        shapes: dict[fx.Node, Any] = {}
-
-        def read(node: fx.Node) -> Any:
-            if node in values:
-                value = values[node]
-                return value.unpacked() if isinstance(value, Packed) else value
-            if node in static.carrying:
-                return map_tensors(static.values[node], lambda x: x.expand(steps, *x.shape))
-            return self._merged(node, static, shapes, steps)
-
         for node in self.flow.graph.nodes:
             if node.op == "output":
-                return fx.map_arg(open_nodes(node.args[0])[0], lambda source: self._output(source, read, static))
+                results = open_nodes(node.args[0])[0]
+                return fx.map_arg(results, lambda source: self._output(source, stretch.read, static))
             if node not in self.flow.varying or node in self._merged_into_sums or node in self._packing.merged:
                 continue
-            self._compute(node, values, read)
-            self.tiling.note(values[node])
+            self._compute(node, stretch)
+            self.tiling.note(stretch.values[node])
             for source in self._sources(node):
                 if source in readers:
                     readers[source] -= 1
                     if not readers[source]:
-                        del values[source]
+                        del stretch.values[source]
         raise AssertionError("a graph ends with its output")
 
-    def _compute(self, node: fx.Node, values: dict[fx.Node, Any], read: Callable[[fx.Node], Any]) -> None:
-        """Put the value of `node` among the `values`, packed where that is possible."""
+    def _compute(self, node: fx.Node, stretch: Stretch) -> None:
+        """Put the value of `node` among the values, packed where that is possible."""
         if self._stop.is_set():
             raise Stopped
-
-        def packed(source: fx.Node) -> Any:
-            return values[source] if source in values else read(source)
-
-        found = self._packing.run(node, packed)
+        found = self._packing.run(node, stretch.packed)
         if found is None:
-            self._compute_in_numbers(node, values, read)
+            self._compute_in_numbers(node, stretch)
             return
-        values[node] = found
+        stretch.values[node] = found
         if self._watch is not None:
-            for call in self._packing.calls(node, found, packed):
+            for call in self._packing.calls(node, found, stretch.packed):
                 self._watch(call)
 
-    def _compute_in_numbers(self, node: fx.Node, values: dict[fx.Node, Any], read: Callable[[fx.Node], Any]) -> None:
+    def _compute_in_numbers(self, node: fx.Node, stretch: Stretch) -> None:
         """The same from numbers. A neuron behind a layer of its own may still write packed spikes."""
-
-        def compute(one: fx.Node) -> Any:
-            return self._sum(one, read) if one in self.flow.sums else self._call(one, read, "m")
-
         parts = self._packing.merged_into(node)
         for one in parts:
             if one not in self._merged_into_sums:
-                values[one] = compute(one)
-        currents = read(node.args[0]) if parts else None  # type: ignore[arg-type]
+                stretch.values[one] = self._numbers(one, stretch)
+        currents = stretch.packed(node.args[0]) if parts else None  # type: ignore[arg-type]
         fired = self._packing.fire(node, currents)
-        values[node] = compute(node) if fired is None else fired
+        stretch.values[node] = self._numbers(node, stretch) if fired is None else fired
         if fired is not None and self._watch is not None:
             self._watch(self._packing.call(node, currents, fired))
         for one in parts:
-            values.pop(one, None)
+            stretch.values.pop(one, None)
+
+    def _numbers(self, node: fx.Node, stretch: Stretch) -> Any:
+        """The value of `node` from numbers, once for the steps at which all that it reads stays what it was."""
+        module = self.modules.get(str(node.target)) if node.op == "call_module" else None
+        if asks_for_sizes(module):
+            return self._call(node, stretch.sizes_of, self._watch)
+        starts = None
+        if module is not None and self.flow.copyable and not isinstance(module, MemoryModule):
+            starts = stretch.repeating(source for source in self._sources(node) if source in self.flow.varying)
+        if starts is not None:
+            found = stretch.again(self._from_numbers(node, stretch.at(starts), None), starts)
+            if found is not None:
+                self._show(node, module, stretch, found)
+                return found
+        return self._from_numbers(node, stretch.read, self._watch)
+
+    def _from_numbers(self, node: fx.Node, read: Callable[[fx.Node], Any], watch: Watch | None) -> Any:
+        return (self._sum if node in self.flow.sums else self._call)(node, read, watch)
+
+    def _show(self, node: fx.Node, module: Any, stretch: Stretch, result: Any) -> None:
+        """Show a call to those who watch, of which the result is `Repeated`."""
+        if self._watch is None:
+            return
+        if node in self.flow.sums:
+            scaled = self.flow.sums[node].scaled
+            addend: Any = scaled.args[0]
+            name, module = str(scaled.target), self.modules[str(scaled.target)]
+            self._watch(Call(name, module, (stretch.sizes_of(addend),), {}, None, (0,)))
+            return
+        read = stretch.packed if isinstance(module, (nn.Linear, _ConvNd)) else stretch.read
+        args, kwargs = fx.map_arg((node.args, node.kwargs), read)
+        positions = self._varying_tensors(node, stretch.sizes_of)
+        self._watch(Call(str(node.target), module, args, kwargs, sizes(result), positions))
 
     def _output(self, node: fx.Node, read: Callable[[fx.Node], Any], static: _Static) -> Any:
         moves = node in self.flow.varying or node in static.carrying
@@ -235,7 +260,7 @@ class Runner:
                     return map_tensors(static.values[source], lambda x: x.to("meta").expand(steps, *x.shape))
                 return self._merged(source, static, shapes, steps)
 
-            shapes[node] = self._call(node, read, "m")
+            shapes[node] = self._call(node, read)
         return shapes[node]
 
     def _sources(self, node: fx.Node) -> list[fx.Node]:
@@ -246,19 +271,21 @@ class Runner:
         merged = self.flow.sums.get(node)
         return [merged.total, merged.addend] if merged else node.all_input_nodes
 
-    def _sum(self, node: fx.Node, read: Callable[[fx.Node], Any]) -> Any:
+    def _sum(self, node: fx.Node, read: Callable[[fx.Node], Any], watch: Watch | None) -> Any:
         """A sum with a scaled operand, in one pass where the shapes allow it."""
         merged = self.flow.sums[node]
         total, addend = read(merged.total), read(merged.addend)
         scaler = self.modules[str(merged.scaled.target)]
         if total.shape == addend.shape and total.dtype == addend.dtype:
-            if self._watch is not None:
-                self._watch(Call(str(merged.scaled.target), scaler, (addend,), {}, None, (0,)))
+            if watch is not None:
+                watch(Call(str(merged.scaled.target), scaler, (addend,), {}, None, (0,)))
             return total.addcmul_(addend, scaler.scale)
         known = {merged.total: total, merged.scaled: scaler(addend)}
-        return self._call(node, known.__getitem__, "m")
+        return self._call(node, known.__getitem__, watch)
 
-    def _call(self, node: fx.Node, read: Callable[[fx.Node], Any], step_mode: str) -> Any:
+    def _call(
+        self, node: fx.Node, read: Callable[[fx.Node], Any], watch: Watch | None = None, step_mode: str = "m"
+    ) -> Any:
         if self._stop.is_set():
             raise Stopped
         args: Any = fx.map_arg(node.args, read)
@@ -279,8 +306,8 @@ class Runner:
         result = shortcut(module, args[0], node.args[0] in self.flow.exclusive) if shortcut and args else None
         if result is None:
             result = module(*args, **kwargs)
-        if self._watch is not None:
-            self._watch(Call(str(node.target), module, args, kwargs, result, self._varying_tensors(node, read)))
+        if watch is not None:
+            watch(Call(str(node.target), module, args, kwargs, result, self._varying_tensors(node, read)))
         return result
 
     def _varying_tensors(self, node: fx.Node, read: Callable[[fx.Node], Any]) -> tuple[int, ...]:

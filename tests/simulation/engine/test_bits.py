@@ -530,9 +530,9 @@ def test_differences_of_spikes_are_made_in_one_pass(x: Tensor, monkeypatch: pyte
     made: list[Any] = []
     original = runner.Runner._call
 
-    def seen(self: Any, node: Any, *rest: Any) -> Any:
+    def seen(self: Any, node: Any, *rest: Any, **mode: Any) -> Any:
         made.append(str(node.target))
-        return original(self, node, *rest)
+        return original(self, node, *rest, **mode)
 
     monkeypatch.setattr(runner.Runner, "_call", seen)
     simulate(snn, x, 4)

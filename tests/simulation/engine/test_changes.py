@@ -327,10 +327,11 @@ def test_every_output_is_that_of_the_hand_written_loop(short: Tensor, monkeypatc
     seen: list[Tensor] = []
     original = runner.Runner._compute
 
-    def noted(self: Any, node: Any, values: Any, read: Any) -> None:
-        original(self, node, values, read)
-        if isinstance(values[node], Changes) and "relu" in str(node.target):
-            seen.append(values[node].unpacked().clone())
+    def noted(self: Any, node: Any, stretch: Any) -> None:
+        original(self, node, stretch)
+        value = stretch.values[node]
+        if isinstance(value, Changes) and "relu" in str(node.target):
+            seen.append(value.unpacked().clone())
 
     monkeypatch.setattr(runner.Runner, "_compute", noted)
     monkeypatch.setattr(runner.Tiling, "steps", lambda self, samples, **_: 8)

@@ -41,8 +41,8 @@ def scarce(monkeypatch: pytest.MonkeyPatch, most: int, shortage: Any) -> list[in
     sizes: list[int] = []
     call = runner.Runner._call
 
-    def limited(self: Any, node: Any, read: Any, step_mode: str) -> Any:
-        result = call(self, node, read, step_mode)
+    def limited(self: Any, node: Any, read: Any, watch: Any = None, step_mode: str = "m") -> Any:
+        result = call(self, node, read, watch, step_mode)
         if step_mode == "m":
             size = result.shape[0] * result.shape[1]
             if size > most:

@@ -234,6 +234,7 @@ def charge_changes(first: int, second: int) -> Callable[..., None]:
 
 def fire_changes(
     currents: Any,
+    rows: Any,
     totals: Any,
     values: Any,
     out: tuple[Any, Any, Any],
@@ -243,7 +244,7 @@ def fire_changes(
     line: Any,
     sizes: tuple[int, ...],
 ) -> None:
-    """Neurons that receive currents ``[T, N, ..., C]``; `line` is memory for those of one sample."""
+    """Neurons that receive currents ``[rows, N, ..., C]``, one row at each step; `line` is memory for a sample's."""
     changes, live, images = out
     steps, samples, channels, places = sizes
     count = places * channels
@@ -254,7 +255,8 @@ def fire_changes(
         for step in range(steps):
             now += one
             at = step * samples + sample
-            add_up(total, currents[at * count : (at + 1) * count], now, line)
+            begin = (rows[step] * samples + sample) * count
+            add_up(total, currents[begin : begin + count], now, line)
             sent = changes[used * count : (used + 1) * count]
             send_changes(line, value, sent, constants)
             images[at] = -1
@@ -455,18 +457,22 @@ def count_changed(values: Any, sent: Any, step: Any) -> tuple[int, int, int]:
 
 
 def write_outputs(
-    sent: Any, live: Any, images: Any, values: Any, out: Any, before: int, sizes: tuple[int, ...]
+    sent: Any, live: Any, images: Any, values: Any, rows: Any, out: Any, before: int, sizes: tuple[int, ...]
 ) -> None:
-    """The outputs ``a + t q`` for the values a, which change: ``[T, N, ..., C]``."""
+    """The outputs ``a + t q`` for the values a, which change: ``[rows, N, ..., C]``.
+
+    `rows` tells into which row the outputs of a step go; -1 for those of the step before, without a change.
+    """
     steps, samples, channels = sizes
     count = values.shape[0] // samples
     places = count // channels
     for sample in range(samples):
         value = values[sample * count : (sample + 1) * count]
         for step in range(steps):
-            at = step * samples + sample
+            if rows[step] < 0:
+                continue
+            image, at = images[step * samples + sample], rows[step] * samples + sample
             copy(value, out[at * count : (at + 1) * count])
-            image = images[at]
             if image < 0:
                 continue
             now = np.float32(before + step + 1)

@@ -18,9 +18,10 @@ from ..compiled.arrays import channels_innermost, flat
 from ..compiled.neuron_loops import changes_around, known_loop
 from ..packed.modules import is_watched
 from ..packed.pools import windows_of
+from ..packed.repeated import Repeated
 from .values import Changes
 
-__all__ = ["NOBODY", "average_changes", "emits_changes", "fire_changes", "pool_changes", "receiving"]
+__all__ = ["NOBODY", "average_changes", "can_be_changed", "emits_changes", "fire_changes", "pool_changes", "receiving"]
 
 NOBODY: Any = (np.zeros(1, dtype=np.float32), np.zeros(1, dtype=np.uint8), np.zeros(1, dtype=np.int32))
 """What a loop gets for a source that there is not."""
@@ -45,6 +46,14 @@ def emits_changes(neuron: Any) -> bool:
             "current and the value, 0 for the number of steps."
         )
     return True
+
+
+def can_be_changed(currents: Any) -> bool:
+    """True for currents ``[T, N, C, ...]`` that `fire_changes` takes: in single precision, on a CPU."""
+    x = currents.distinct if isinstance(currents, Repeated) else currents
+    return (
+        isinstance(x, Tensor) and x.dtype == torch.float32 and x.device.type == "cpu" and x.dim() > 2 and x.numel() > 0
+    )
 
 
 class Receiving(NamedTuple):
@@ -105,15 +114,18 @@ def receiving(neuron: Any, shape: tuple[int, ...]) -> Receiving | None:
     return Receiving(described, total, mean, value, int(getattr(neuron, described.clock)))
 
 
-def fire_changes(neuron: Any, x_seq: Tensor, *, constant: bool) -> Changes | None:
+def fire_changes(neuron: Any, currents: Tensor | Repeated, *, constant: bool) -> Changes | None:
     """The changes that a neuron sends for the currents ``[T, N, C, ...]``, which may be the same at every step."""
     from .kernels import NOTHING, charge_changes
     from .kernels import fire_changes as loop
 
-    found = receiving(neuron, tuple(x_seq.shape[1:]))
+    found = receiving(neuron, tuple(currents.shape[1:]))
     if found is None:
         return None
-    steps, samples, channels, *_ = x_seq.shape
+    steps, samples, channels, *_ = currents.shape
+    x_seq, rows = (
+        (currents, list(range(steps))) if isinstance(currents, Tensor) else (currents.distinct, currents.rows())
+    )
     out = found.out(steps)
     places = found.value[0].numel() // channels
     if constant and (found.mean is not None or not found.clock):
@@ -129,12 +141,12 @@ def fire_changes(neuron: Any, x_seq: Tensor, *, constant: bool) -> Changes | Non
         return out
     if found.mean is not None:
         return None
-    currents = flat(channels_innermost(x_seq, 2))
+    x = flat(channels_innermost(x_seq, 2)), np.array(rows, dtype=np.int64)
     line = np.empty(found.value[0].numel(), dtype=np.float32)
     single = np.float32
     clock = single(found.clock), single(1)
     states = flat(found.total), flat(found.value)
-    found.run(loop, currents, *states, out.arguments, found.constants, *clock, line, (steps, samples, channels, places))
+    found.run(loop, *x, *states, out.arguments, found.constants, *clock, line, (steps, samples, channels, places))
     found.leave(neuron, steps, None)
     return out
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ....support.compiled import compiled_loop
 from ..compiled.arrays import flat
+from ..packed.repeated import Repeated
 from ..packed.values import Packed
 
 __all__ = ["Changes"]
@@ -34,6 +35,7 @@ class Changes(Packed):
         super().__init__((steps, samples, channels, *places))
         self.sent, self.live, self.images = sent, live, images
         self.before, self.start = before, start
+        self._repeated: Repeated | None = None
 
     @staticmethod
     def empty(shape: tuple[int, ...], before: int = 0, start: Tensor | None = None) -> Changes:
@@ -74,11 +76,28 @@ class Changes(Packed):
             return self.start.clone()
         return torch.zeros(samples, *places, channels, dtype=torch.float32)
 
+    def repeated(self) -> Repeated:
+        """The outputs, once for all steps without a change."""
+        if self._repeated is None:
+            self._repeated = self._written()
+        return self._repeated
+
     def _numbers(self) -> Tensor:
+        return self.repeated().unpacked()
+
+    def _written(self) -> Repeated:
         from .kernels import write_outputs
 
         steps, samples, channels, *places = self.shape
-        numbers = torch.empty(steps, samples, *places, channels, dtype=torch.float32)
+        changed = [
+            False,
+            *(self.images >= 0).any(1).tolist(),
+        ]  # an output differs in the step of a change and behind it
+        starts = tuple(step for step in range(steps) if not step or changed[step] or changed[step + 1])
+        numbers = torch.empty(len(starts), samples, *places, channels, dtype=torch.float32)
+        rows = torch.full((steps,), -1, dtype=torch.int64)
+        rows[list(starts)] = torch.arange(len(starts))
         loop: Any = compiled_loop(write_outputs)
-        loop(*self.arguments, flat(self.values()), flat(numbers), self.before, (steps, samples, channels))
-        return numbers.movedim(-1, 2)
+        sizes = (steps, samples, channels)
+        loop(*self.arguments, flat(self.values()), rows.numpy(), flat(numbers), self.before, sizes)
+        return Repeated(numbers.movedim(-1, 2), starts, steps)

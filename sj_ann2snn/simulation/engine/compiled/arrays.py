@@ -11,7 +11,17 @@ from torch import Tensor
 
 from .constants import BITS
 
-__all__ = ["channels_innermost", "flat", "flat_steps", "is_dense", "spread", "whole", "whole_bytes", "widest"]
+__all__ = [
+    "channels_innermost",
+    "empty_steps",
+    "flat",
+    "flat_steps",
+    "is_dense",
+    "spread",
+    "whole",
+    "whole_bytes",
+    "widest",
+]
 
 
 def is_dense(x: Tensor) -> bool:
@@ -28,6 +38,13 @@ def flat_steps(x_seq: Tensor) -> Any:
 def channels_innermost(x: Tensor, channels: int) -> Tensor:
     """`x` with its channels, which are dimension `channels`, as the last dimension, dense in memory."""
     return x.movedim(channels, -1).contiguous()
+
+
+def empty_steps(x_seq: Tensor, steps: int) -> Tensor:
+    """Memory for so many steps, each laid out like a step of `x_seq` (which may repeat a single step)."""
+    step = torch.empty_like(x_seq[0])
+    strides = (step.numel(), *step.stride())
+    return torch.empty_strided((steps, *step.shape), strides, dtype=x_seq.dtype, device=x_seq.device)
 
 
 def spread(x: Any, shape: tuple[int, ...]) -> Any:

@@ -19,7 +19,7 @@ from ....layers.neuron import active_per_step, sum_per_step
 from ....support.compiled import compiled_loop
 from ..bits.values import PackedSpikes
 from ..changes.values import Changes
-from ..compiled.arrays import flat_steps, is_dense
+from ..compiled.arrays import empty_steps, flat_steps, is_dense
 from ..compiled.neuron_loops import fire_compiled
 from ..levels.values import Levels
 from . import kernels
@@ -114,7 +114,7 @@ def fire(neuron: nn.Module, x_seq: Tensor, *, overwrite: bool) -> Tensor:
     laid_out = _laid_out_as_potential(neuron, x_seq)
     overwrite = overwrite or laid_out is not x_seq
     x_seq = laid_out
-    spikes = x_seq if overwrite else _empty_like_steps(x_seq)
+    spikes = x_seq if overwrite else empty_steps(x_seq, len(x_seq))
     if isinstance(neuron, IntegerIF) and _fire_integers(neuron, x_seq, spikes):
         return spikes
     if isinstance(neuron, InPlaceNeuron):
@@ -180,9 +180,3 @@ def _laid_out_as_potential(neuron: nn.Module, x_seq: Tensor) -> Tensor:
         return x_seq
     strides = (step.numel(), *potential.stride())
     return torch.empty_strided(x_seq.shape, strides, dtype=x_seq.dtype, device=x_seq.device).copy_(x_seq)
-
-
-def _empty_like_steps(x_seq: Tensor) -> Tensor:
-    """Memory for as many steps, each laid out like a step of `x_seq` (which may repeat a single step)."""
-    step = torch.empty_like(x_seq[0])
-    return torch.empty_strided(x_seq.shape, (step.numel(), *step.stride()), dtype=x_seq.dtype, device=x_seq.device)

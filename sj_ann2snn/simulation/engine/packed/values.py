@@ -33,6 +33,10 @@ class Packed:
     def _numbers(self) -> Tensor:
         raise NotImplementedError  # subclasses implement it
 
+    def repeated(self) -> Any:
+        """The values as `Repeated` numbers; None if they are of a kind that differs at every step."""
+        return None
+
     def active_per_step(self, weights: Tensor) -> Tensor:
         """How many values are not zero at every step, ``[T]``, in int64.
 

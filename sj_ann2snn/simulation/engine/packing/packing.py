@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from ..bits.layers import subtract_packed
 from ..bits.values import Flattened, PackedBits, PackedCounts, PackedSpikes
 from ..changes.convolutions import ChangeConvolution
-from ..changes.layers import average_changes, fire_changes, pool_changes
+from ..changes.layers import average_changes, can_be_changed, fire_changes, pool_changes
 from ..changes.values import Changes
 from ..codes.values import Codes
 from ..collectors import Call
@@ -125,13 +125,19 @@ class Packing:
     def fire(self, node: fx.Node, currents: Any, **negated: bool) -> Packed | None:
         """The spikes of the neuron `node` alone, whose currents are known, or `negated`; None if they must be
         numbers."""
-        if node not in self._parts.chains or not isinstance(currents, Tensor) or not self._packers.fits(currents):
-            return None
-        if currents.dim() == 4 and node not in self._parts.along_lines:
+        if node not in self._parts.chains:
             return None
         neuron: Any = self._parts.module(node)
         if node in self._parts.changing:
+            if not can_be_changed(currents):
+                return None
             return fire_changes(neuron, currents, constant=node in self._parts.driven_alike)
+        if isinstance(currents, Packed):
+            currents = currents.unpacked()
+        if not isinstance(currents, Tensor) or not self._packers.fits(currents):
+            return None
+        if currents.dim() == 4 and node not in self._parts.along_lines:
+            return None
         fire = fire_levels if node in self._parts.graded else self._packers.fire
         found: Packed | None = fire(neuron, currents, **negated)
         return found

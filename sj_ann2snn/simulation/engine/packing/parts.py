@@ -318,8 +318,8 @@ class Parts:
         return None
 
     def _keep_those_that_are_read(self) -> None:
-        """A neuron alone writes bits only where something comes next that reads them. Changes are read together with
-        the neurons behind a convolution."""
+        """A neuron alone writes bits only where something comes next that reads them; changes it writes in any case,
+        which tell the steps that are alike. They are read together with the neurons behind a convolution."""
         together = {one for chain in self.chains.values() for one in chain.merged}
         self.convolutions = {
             node: found
@@ -334,7 +334,7 @@ class Parts:
         self.chains = {
             node: chain
             for node, chain in self.chains.items()
-            if chain.convolution is not None or not reading.isdisjoint(node.users)
+            if chain.convolution is not None or node in self.changing or not reading.isdisjoint(node.users)
         }
 
     def module(self, node: Any) -> nn.Module | None:
