@@ -22,7 +22,7 @@ from torch.nn.modules.conv import _ConvNd
 from ..compat import MemoryModule
 from ..layers.stepwise import call_operation
 from ..simulation.engine import Call, Packed
-from ..support.trees import map_tensors, tensors
+from ..support.trees import map_leaves, map_tensors, tensors
 from .activity import Connections, connections, fan_out
 
 __all__ = ["OWN_LAYERS", "Synapses", "operation_name"]
@@ -154,6 +154,8 @@ class Synapses:
             if _has_weights(operation):
                 self._skip(call.name, operation)
         else:
+            counts = operation_name(operation) in (*WEIGHTED, *PRODUCTS, *ELEMENTWISE)
+            call = replace(call, args=_unpacked(call.args, counts), kwargs=_unpacked(call.kwargs, counts))
             one = _one_sample(call, module.sequences)
             # What a size with time and samples made is as long as they are, but no sequence: a repeated weight.
             varying = tuple(position for position in call.varying if position in module.sequences)
@@ -233,6 +235,17 @@ def _has_weights(module: Any) -> bool:
         *(buffer for name, buffer in module._buffers.items() if "weight" in name),
     ]
     return any(x is not None and _is_matrix(x) for x in own) or any(map(_has_weights, module.children()))
+
+
+def _unpacked(values: Any, counts: bool) -> Any:
+    """Arguments with tensors in the place of packed values; unless they count, only sizes are right."""
+
+    def unpacked(leaf: Any) -> Any:
+        if not isinstance(leaf, Packed):
+            return leaf
+        return leaf.unpacked() if counts else leaf.stand_in()
+
+    return map_leaves(values, unpacked)
 
 
 def _one_sample(call: Call, sequences: tuple[int, ...]) -> tuple[Any, Any]:

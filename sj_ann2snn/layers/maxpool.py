@@ -67,6 +67,10 @@ class _SpikingMaxPool(MemoryLayer):
         return f"{geometry}, step_mode={self.step_mode}"
 
 
+ROUNDING = 1e-6
+"""Of sums, relative to the largest."""
+
+
 class _Cumulative(MemoryLayer):
     """Emits the growth of the maximum of the cumulative input; `_pool` takes the maximum."""
 
@@ -91,6 +95,31 @@ class _Cumulative(MemoryLayer):
         if torch.is_grad_enabled() and x_seq.requires_grad:
             return torch.stack([self.single_step_forward(x) for x in x_seq])
         return self.pool_(x_seq.clone())
+
+    def runs_forward(
+        self, runs: Sequence[int], x_seq: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Sequence[int]]:
+        rows: list[Tensor] = []
+        counts: list[int] = []
+        for x, count in zip(x_seq, runs, strict=True):
+            growth = self.single_step_forward(x)
+            rows.append(growth)
+            counts.append(1)
+            left = count - 1
+            if not left:
+                continue
+            # The largest of sums that grow by the same at every step grows by no less than before. So if it has grown
+            # by as much as `growth` each time until the end, it has done so at every step.
+            cumulative = self.cumulative + left * x
+            largest = self._pool(cumulative)
+            error = largest - self.emitted - left * growth
+            if error.abs().amax() <= ROUNDING * cumulative.abs().amax():
+                self.cumulative, self.emitted = cumulative, largest
+                counts[-1] = count
+            else:
+                rows.extend(self.pool_(x.expand(left, *x.shape).clone()))
+                counts.extend([1] * left)
+        return torch.stack(rows), counts
 
     @torch.no_grad()
     def pool_(self, x_seq: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -42,7 +42,7 @@ class MemoryLayer(MemoryModule):  # type: ignore[misc]  # SpikingJelly is untype
     the samples in dimension 0. Replace them instead of writing into them, so that gradients pass.
 
     Step mode "m" takes ``[T, N, ...]`` and runs `single_step_forward` for every step. Override `multi_step_forward` to
-    compute all steps at once.
+    compute all steps at once, and `runs_forward` to compute steps with the same input once.
 
     Args:
         sequences: Which tensors among the arguments (in order, including nested ones) carry samples, and time in step
@@ -69,6 +69,23 @@ class MemoryLayer(MemoryModule):  # type: ignore[misc]  # SpikingJelly is untype
             results[0],
             lambda leaf: torch.stack([next(column) for column in columns]) if isinstance(leaf, Tensor) else leaf,
         )
+
+    def runs_forward(self, runs: Sequence[int], *args: Any, **kwargs: Any) -> tuple[Any, Sequence[int]] | None:
+        """The results where many steps in a row have the same input, as behind neurons that have settled.
+
+        Without gradients, and only where nothing watches each step.
+
+        Args:
+            runs: How many steps in a row each row of the sequences ``[K, N, ...]`` stands for, K positive numbers.
+            args: As for `multi_step_forward`, with a row for each run.
+            kwargs: Likewise.
+
+        Returns:
+            The results, with a row for each run of steps that have the same one, and how many steps each stands for:
+            in the same runs as the input's, or in shorter ones. None, as by default, leaves all steps to
+            `multi_step_forward`; the memory must then be what it was.
+        """
+        return None
 
     def map_sequences(self, tree: Any, change: Callable[[Tensor], Any]) -> Any:
         """Apply `change` to those tensors in `tree`, ``(args, kwargs)``, that carry time."""

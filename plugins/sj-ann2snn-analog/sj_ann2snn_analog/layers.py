@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sj_ann2snn import MemoryLayer, along_axis, call_operation, map_tensors
+from sj_ann2snn import MemoryLayer, along_axis, call_operation, map_tensors, tensors
 
 __all__ = ["TemporalDifference"]
 
 Operation = nn.Module | Callable[..., Any] | str
+
+
+ROUNDING = 1e-5
+"""Inputs that differ from their mean by no more than this, relative to the largest, differ by rounding."""
+
+_PLACE = torch.empty(0)
+"""Stands for the tensors of a result."""
 
 
 class TemporalDifference(MemoryLayer):
@@ -51,6 +59,7 @@ class TemporalDifference(MemoryLayer):
         if isinstance(operation, str) and (operation.startswith("_") or not hasattr(Tensor, operation)):
             raise ValueError(f"operation={operation!r} is not allowed: tensors have no method of that name.")
         self.operation = operation
+        self._template: Any = None
         self.register_memory("steps", 0)
         self.register_memory("sums", None)
         self.register_memory("last", None)
@@ -72,10 +81,53 @@ class TemporalDifference(MemoryLayer):
         map_tensors(result, lambda y: values.append(y.reshape(steps, -1, *y.shape[1:])))
         last = self.last or [value[0] for value in values]
         differences = iter([_difference(y, y0, before) for y, y0 in zip(values, last, strict=True)])
+        self._template = map_tensors(result, lambda _: _PLACE)
         self.steps = before + steps
         self.sums = [total[-1].clone() for total in sums]
         self.last = [value[-1].clone() for value in values]
         return map_tensors(result, lambda _: next(differences))
+
+    def runs_forward(self, runs: Sequence[int], *args: Any, **kwargs: Any) -> tuple[Any, Sequence[int]] | None:
+        results: list[list[Tensor]] = []
+        counts: list[int] = []
+        for row, count in enumerate(runs):
+            given, named = self.map_sequences((args, kwargs), itemgetter(row))
+            inputs: list[Tensor] = []
+            self.map_sequences((given, named), inputs.append)
+            left = count
+            while left:
+                if self._template is not None and self._is_settled(inputs):
+                    assert self.last is not None
+                    results.append(self.last)
+                    steps = left
+                    self._remain(inputs, steps)
+                else:
+                    results.append(tensors(self.single_step_forward(*given, **named)))
+                    steps = 1
+                counts.append(steps)
+                left -= steps
+        columns = iter([torch.stack(column) for column in zip(*results, strict=True)])
+        return map_tensors(self._template, lambda _: next(columns)), counts
+
+    def _is_settled(self, inputs: list[Tensor]) -> bool:
+        """True if the inputs are their means so far: then the means stay, and so does the result."""
+
+        def stays(x: Tensor, total: Tensor) -> bool:
+            if not x.is_floating_point():
+                return True
+            error, largest = (total / self.steps - x).abs().amax(), x.abs().amax()
+            return bool(error <= ROUNDING * largest)
+
+        return bool(self.sums) and all(map(stays, inputs, self.sums or ()))
+
+    def _remain(self, inputs: list[Tensor], steps: int) -> None:
+        """Take in the same inputs for so many steps."""
+        assert self.sums is not None
+        self.sums = [
+            total.add(x, alpha=steps) if x.is_floating_point() else x
+            for x, total in zip(inputs, self.sums, strict=True)
+        ]
+        self.steps += steps
 
     def detach(self) -> None:
         """Detach the memory from the autograd graph, for SpikingJelly's `functional.detach_net`."""

@@ -7,14 +7,15 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.modules.conv import _ConvNd
 
 from ...compat import MemoryModule, memories
 from ...errors import InputError
+from ...layers import MemoryLayer
 from ...support.batches import count_samples
 from ...support.structures import is_built, open_nodes
 from ...support.trees import leaves, map_tensors, tensors
@@ -161,6 +162,7 @@ class Runner:
             steps,
             lambda node: static.values[node] if node in static.carrying else None,
             lambda node, count: self._merged(node, static, shapes[count], count),
+            self._call,
         )
         readers = {node: len(node.users) for node in self.flow.varying}
         for node in self.flow.graph.nodes:
@@ -175,7 +177,7 @@ class Runner:
                 if source in readers:
                     readers[source] -= 1
                     if not readers[source]:
-                        del stretch.values[source]
+                        stretch.forget(source)
         raise AssertionError("a graph ends with its output")
 
     def _compute(self, node: fx.Node, stretch: Stretch) -> None:
@@ -210,15 +212,32 @@ class Runner:
         module = self.modules.get(str(node.target)) if node.op == "call_module" else None
         if asks_for_sizes(module):
             return self._call(node, stretch.sizes_of, self._watch)
-        starts = None
-        if module is not None and self.flow.copyable and not isinstance(module, MemoryModule):
-            starts = stretch.repeating(source for source in self._sources(node) if source in self.flow.varying)
+        if not self._packing.changes:
+            return self._from_numbers(node, stretch.read, self._watch)
+        varying = [source for source in self._sources(node) if source in self.flow.varying]
+        starts = None if module is None else stretch.repeating(varying)
         if starts is not None:
-            found = stretch.again(self._from_numbers(node, stretch.at(starts), None), starts)
+            found = self._repeated(node, module, stretch, starts)
             if found is not None:
                 self._show(node, module, stretch, found)
                 return found
-        return self._from_numbers(node, stretch.read, self._watch)
+        result = self._from_numbers(node, stretch.read, self._watch)
+        return result if stretch.tell_time(varying) else stretch.once(result)
+
+    def _repeated(self, node: fx.Node, module: Any, stretch: Stretch, starts: tuple[int, ...]) -> Any:
+        """The value of `node` from what it reads at these steps, between which that stays the same; None if the value
+        depends on more."""
+        read = stretch.at(starts)
+        if not isinstance(module, MemoryModule):
+            return stretch.again(self._from_numbers(node, read, None), starts)
+        if not isinstance(module, MemoryLayer):
+            return None
+        args, kwargs = fx.map_arg((node.args, node.kwargs), read)
+        found = module.runs_forward([end - begin for begin, end in pairwise((*starts, stretch.steps))], *args, **kwargs)
+        if found is None:
+            return None
+        result, runs = found
+        return stretch.again(result, tuple(accumulate(runs, initial=0))[:-1])
 
     def _from_numbers(self, node: fx.Node, read: Callable[[fx.Node], Any], watch: Watch | None) -> Any:
         return (self._sum if node in self.flow.sums else self._call)(node, read, watch)
@@ -233,8 +252,7 @@ class Runner:
             name, module = str(scaled.target), self.modules[str(scaled.target)]
             self._watch(Call(name, module, (stretch.sizes_of(addend),), {}, None, (0,)))
             return
-        read = stretch.packed if isinstance(module, (nn.Linear, _ConvNd)) else stretch.read
-        args, kwargs = fx.map_arg((node.args, node.kwargs), read)
+        args, kwargs = fx.map_arg((node.args, node.kwargs), stretch.packed)
         positions = self._varying_tensors(node, stretch.sizes_of)
         self._watch(Call(str(node.target), module, args, kwargs, sizes(result), positions))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 
 from ...support.trees import leaves, map_leaves, map_tensors
@@ -12,6 +13,8 @@ from .packed.repeated import Repeated, starts_of_all
 from .packed.values import Packed
 
 __all__ = ["Stretch", "sizes"]
+
+Read = Callable[[fx.Node], Any]
 
 
 class Stretch:
@@ -21,17 +24,27 @@ class Stretch:
         steps: How many there are.
         constants: The values ``[N, ...]`` of the nodes that do not vary but depend on the input.
         otherwise: The value of a node that is in neither, such as a size, for so many steps.
+        call: Computes a varying node from others, which the function reads.
 
     Attributes:
         values: Those of the varying nodes that are known: ``[T, N, ...]``, packed ones, or trees of them.
     """
 
     def __init__(
-        self, steps: int, constants: Callable[[fx.Node], Any], otherwise: Callable[[fx.Node, int], Any]
+        self,
+        steps: int,
+        constants: Callable[[fx.Node], Any],
+        otherwise: Callable[[fx.Node, int], Any],
+        call: Callable[[fx.Node, Read], Any],
     ) -> None:
         self.steps = steps
         self.values: dict[fx.Node, Any] = {}
-        self._constants, self._otherwise = constants, otherwise
+        self._gone: dict[fx.Node, Any] = {}
+        self._constants, self._otherwise, self._call = constants, otherwise, call
+
+    def forget(self, node: fx.Node) -> None:
+        """Let go of a node's value, which nothing will read any more but for its size."""
+        self._gone[node] = sizes(self.values.pop(node))
 
     def read(self, node: fx.Node) -> Any:
         """A node's value in numbers."""
@@ -50,20 +63,43 @@ class Stretch:
     def repeating(self, nodes: Iterable[fx.Node]) -> tuple[int, ...] | None:
         """The steps at which the values of any of the nodes, which vary, begin to be others; None unless they are
         `Repeated` and have some steps in common."""
-        found = [_repeated(leaf) for node in nodes for leaf in leaves(self.values.get(node))]
+        found = [
+            _repeated(leaf)
+            for node in nodes
+            for leaf in leaves(self.values.get(node))
+            if isinstance(leaf, (Tensor, Packed))
+        ]
         known = [one for one in found if one is not None]
         if not known or len(known) < len(found):
             return None
         starts = starts_of_all(known)
         return starts if len(starts) < self.steps else None
 
-    def at(self, starts: tuple[int, ...]) -> Callable[[fx.Node], Any]:
-        """Reads the values at these steps alone."""
+    def tell_time(self, nodes: Iterable[fx.Node]) -> bool:
+        """True if the value of any of the nodes, which vary, is more than sizes."""
+        return any(_has_numbers(self.values.get(node)) for node in nodes)
+
+    def once(self, result: Any) -> Any:
+        """A value that has been computed from sizes, as `Repeated` if it is the same at all steps."""
+        if not isinstance(result, Tensor) or result.dim() < 2 or len(result) != self.steps:
+            return result
+        return Repeated(result[:1], (0,), self.steps) if bool((result[1:] == result[:1]).all()) else result
+
+    def at(self, starts: tuple[int, ...]) -> Read:
+        """Reads the values at these steps alone, and sizes as if there were no others."""
+        count = len(starts)
+
+        def size(node: fx.Node) -> Any:
+            value = self.values.get(node, self._gone.get(node))
+            if value is None:
+                return self._fixed(node, count)
+            return map_leaves(value, lambda leaf: _like(leaf, count)) if _has_numbers(value) else self._call(node, size)
 
         def read(node: fx.Node) -> Any:
-            if node not in self.values:
-                return self._fixed(node, len(starts))
-            return map_leaves(self.values[node], lambda leaf: _known(leaf).at(starts))
+            value = self.values.get(node)
+            if value is None or not _has_numbers(value):
+                return size(node)
+            return map_leaves(value, lambda leaf: _at(leaf, starts))
 
         return read
 
@@ -81,8 +117,22 @@ class Stretch:
 
 
 def sizes(value: Any) -> Any:
-    """A value with tensors in the place of packed ones, of which nothing but the size is right."""
-    return map_leaves(value, lambda leaf: leaf.stand_in() if isinstance(leaf, Packed) else leaf)
+    """A value with tensors of which nothing but the size is right."""
+    return map_leaves(value, lambda leaf: _like(leaf, leaf.shape[0]) if _is_number(leaf) and len(leaf.shape) else leaf)
+
+
+def _like(leaf: Any, steps: int) -> Any:
+    """A tensor of a value's size for so many steps, which takes no memory."""
+    return torch.empty(()).expand(steps, *leaf.shape[1:]) if _is_number(leaf) else leaf
+
+
+def _is_number(leaf: Any) -> bool:
+    return isinstance(leaf, (Tensor, Packed))
+
+
+def _has_numbers(value: Any) -> bool:
+    """True for a value that is more than sizes."""
+    return any(map(_is_number, leaves(value)))
 
 
 def _in_numbers(leaf: Any) -> Any:
@@ -94,7 +144,6 @@ def _repeated(leaf: Any) -> Repeated | None:
     return found
 
 
-def _known(leaf: Any) -> Repeated:
+def _at(leaf: Any, starts: tuple[int, ...]) -> Any:
     found = _repeated(leaf)
-    assert found is not None
-    return found
+    return leaf if found is None else found.at(starts)
