@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -44,12 +45,12 @@ class Stretch:
 
     def forget(self, node: fx.Node) -> None:
         """Let go of a node's value, which nothing will read any more but for its size."""
-        self._gone[node] = sizes(self.values.pop(node))
+        self._gone[node] = _each(self.values.pop(node), _Gone.of)
 
     def read(self, node: fx.Node) -> Any:
         """A node's value in numbers."""
         if node in self.values:
-            return map_leaves(self.values[node], _in_numbers)
+            return _each(self.values[node], _in_numbers)
         return self._fixed(node, self.steps)
 
     def packed(self, node: fx.Node) -> Any:
@@ -66,7 +67,7 @@ class Stretch:
         found = [
             _repeated(leaf)
             for node in nodes
-            for leaf in leaves(self.values.get(node))
+            for leaf in _leaves(self.values.get(node))
             if isinstance(leaf, (Tensor, Packed))
         ]
         known = [one for one in found if one is not None]
@@ -93,13 +94,13 @@ class Stretch:
             value = self.values.get(node, self._gone.get(node))
             if value is None:
                 return self._fixed(node, count)
-            return map_leaves(value, lambda leaf: _like(leaf, count)) if _has_numbers(value) else self._call(node, size)
+            return _each(value, lambda leaf: _like(leaf, count)) if _has_numbers(value) else self._call(node, size)
 
         def read(node: fx.Node) -> Any:
             value = self.values.get(node)
             if value is None or not _has_numbers(value):
                 return size(node)
-            return map_leaves(value, lambda leaf: _at(leaf, starts))
+            return _each(value, lambda leaf: _at(leaf, starts))
 
         return read
 
@@ -117,8 +118,17 @@ class Stretch:
 
 
 def sizes(value: Any) -> Any:
-    """A value with tensors of which nothing but the size is right."""
-    return map_leaves(value, lambda leaf: _like(leaf, leaf.shape[0]) if _is_number(leaf) and len(leaf.shape) else leaf)
+    """A value with tensors in the place of packed ones, of which nothing but the size is right."""
+    return _each(value, lambda leaf: leaf.stand_in() if isinstance(leaf, Packed) else leaf)
+
+
+def _leaves(value: Any) -> Iterable[Any]:
+    return (value,) if _is_number(value) else leaves(value)
+
+
+def _each(value: Any, change: Callable[[Any], Any]) -> Any:
+    """A value with all its leaves changed; most values are one leaf."""
+    return change(value) if _is_number(value) else map_leaves(value, change)
 
 
 def _like(leaf: Any, steps: int) -> Any:
@@ -127,12 +137,23 @@ def _like(leaf: Any, steps: int) -> Any:
 
 
 def _is_number(leaf: Any) -> bool:
-    return isinstance(leaf, (Tensor, Packed))
+    return isinstance(leaf, (Tensor, Packed, _Gone))
 
 
 def _has_numbers(value: Any) -> bool:
     """True for a value that is more than sizes."""
-    return any(map(_is_number, leaves(value)))
+    return _is_number(value) or any(map(_is_number, leaves(value)))
+
+
+@dataclass(frozen=True)
+class _Gone:
+    """The shape of a value that has been let go of."""
+
+    shape: tuple[int, ...]
+
+    @staticmethod
+    def of(leaf: Any) -> Any:
+        return _Gone(tuple(leaf.shape)) if isinstance(leaf, (Tensor, Packed)) else leaf
 
 
 def _in_numbers(leaf: Any) -> Any:

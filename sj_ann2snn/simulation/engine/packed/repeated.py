@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from ..compiled.arrays import empty_steps
-from ..compiled.constants import FLOAT
 from .values import Packed
 
 __all__ = ["Repeated", "starts_of_all"]
@@ -28,10 +27,11 @@ class Repeated(Packed):
         steps: The number of all steps.
     """
 
+    size = 1  # most steps have no numbers of their own
+
     def __init__(self, distinct: Tensor, starts: tuple[int, ...], steps: int) -> None:
         super().__init__((steps, *distinct.shape[1:]))
         self.distinct, self.starts = distinct, starts
-        self.size = FLOAT * len(starts) / steps
 
     def repeated(self) -> Repeated:
         return self
