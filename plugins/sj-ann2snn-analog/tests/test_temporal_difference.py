@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -219,3 +219,49 @@ def test_gradients_flow_until_the_memory_is_detached() -> None:
 )
 def test_shows_what_it_does(operation: Callable[..., Any], shown: str) -> None:
     assert shown in repr(TemporalDifference(operation))
+
+
+def settling(runs: Sequence[int], *shape: int) -> Tensor:
+    """Rows of what stays the same for so many steps in a row. A run of more than one repeats the mean before it, as
+    behind neurons that send no change; the last one does not."""
+    rows, total, steps = [], torch.zeros(SAMPLES, *shape, dtype=torch.float64), 0
+    for place, run in enumerate(runs):
+        settled = run > 1 and place and place + 1 < len(runs)
+        rows.append(total / steps if settled else torch.randn(SAMPLES, *shape, dtype=torch.float64))
+        total, steps = total + run * rows[-1], steps + run
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize(
+    ("operation", "shapes"), [*(pytest.param(one.values[0], [one.values[1]], id=one.id) for one in UNARY), *JOINT]
+)
+def test_steps_with_the_same_input_count_once(operation: Any, shapes: list[tuple[int, ...]]) -> None:
+    runs = (1, 1, 6, 1, 20, 3)
+    sequences, positions = [settling(runs, *shape) for shape in shapes], tuple(range(len(shapes)))
+    calls = 0
+
+    def counted(*args: Tensor) -> Any:
+        nonlocal calls
+        calls += 1
+        return getattr(args[0], operation)(*args[1:]) if isinstance(operation, str) else operation(*args)
+
+    layer, reference = TemporalDifference(counted, positions), TemporalDifference(operation, positions)
+    reference.step_mode = "m"
+    for most in (1 + 1 + 0 + 1 + 0 + 3, sum(runs)):  # the second time, the mean before is another
+        calls = 0
+        result, counts = layer.runs_forward(runs, *sequences)
+        assert sum(counts) == sum(runs)
+        assert calls <= most
+        every = [x_seq.repeat_interleave(torch.tensor(runs), 0) for x_seq in sequences]
+        found = [y.repeat_interleave(torch.tensor(list(counts)), 0) for y in outputs(result)]
+        torch.testing.assert_close(found, outputs(reference(*every)), rtol=1e-9, atol=1e-9)
+    assert layer.steps == reference.steps
+
+
+def test_what_has_not_settled_is_followed_step_by_step() -> None:
+    layer, reference = TemporalDifference(torch.square), TemporalDifference(torch.square)
+    reference.step_mode = "m"
+    rows = torch.tensor([[[1.0]], [[3.0]]])
+    result, counts = layer.runs_forward((2, 3), rows)
+    assert list(counts) == [1, 1, 1, 1, 1]
+    torch.testing.assert_close(result, reference(rows.repeat_interleave(torch.tensor([2, 3]), 0)))

@@ -221,8 +221,11 @@ class Runner:
             if found is not None:
                 self._show(node, module, stretch, found)
                 return found
-        result = self._from_numbers(node, stretch.read, self._watch)
-        return result if stretch.tell_time(varying) else stretch.once(result)
+        takes_part = module is None and stretch.are_trees(varying)
+        result = self._from_numbers(node, stretch.packed if takes_part else stretch.read, self._watch)
+        if varying and not isinstance(module, MemoryModule) and not stretch.tell_time(varying):
+            stretch.note_sized(node, result)
+        return result
 
     def _repeated(self, node: fx.Node, module: Any, stretch: Stretch, starts: tuple[int, ...]) -> Any:
         """The value of `node` from what it reads at these steps, between which that stays the same; None if the value

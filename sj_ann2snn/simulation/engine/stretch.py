@@ -41,6 +41,7 @@ class Stretch:
         self.steps = steps
         self.values: dict[fx.Node, Any] = {}
         self._gone: dict[fx.Node, Any] = {}
+        self._sized: dict[fx.Node, Callable[[int], Tensor]] = {}
         self._constants, self._otherwise, self._call = constants, otherwise, call
 
     def forget(self, node: fx.Node) -> None:
@@ -67,6 +68,7 @@ class Stretch:
         found = [
             _repeated(leaf)
             for node in nodes
+            if node not in self._sized
             for leaf in _leaves(self.values.get(node))
             if isinstance(leaf, (Tensor, Packed))
         ]
@@ -76,30 +78,31 @@ class Stretch:
         starts = starts_of_all(known)
         return starts if len(starts) < self.steps else None
 
-    def tell_time(self, nodes: Iterable[fx.Node]) -> bool:
-        """True if the value of any of the nodes, which vary, is more than sizes."""
-        return any(_has_numbers(self.values.get(node)) for node in nodes)
+    def are_trees(self, nodes: Iterable[fx.Node]) -> bool:
+        """True if the values of the nodes, which vary, are tuples or the like, of which a function takes a part."""
+        return not any(_is_number(self.values.get(node)) for node in nodes)
 
-    def once(self, result: Any) -> Any:
-        """A value that has been computed from sizes, as `Repeated` if it is the same at all steps."""
-        if not isinstance(result, Tensor) or result.dim() < 2 or len(result) != self.steps:
-            return result
-        return Repeated(result[:1], (0,), self.steps) if bool((result[1:] == result[:1]).all()) else result
+    def tell_time(self, nodes: Iterable[fx.Node]) -> bool:
+        """True if the value of any of the nodes, which vary, is more than sizes and what comes from them."""
+        return any(node not in self._sized and _has_numbers(self.values.get(node)) for node in nodes)
+
+    def note_sized(self, node: fx.Node, value: Any) -> None:
+        """Note a value that has been computed from sizes, as coordinates are, if it is the same at every step."""
+        if not isinstance(value, Tensor):
+            return
+        of_one_step = self._call(node, lambda source: self._size(source, 1))
+        if torch.equal(value, of_one_step):
+            self._sized[node] = lambda _: value
+        elif value.dim() and torch.equal(value, _rows(of_one_step, self.steps)):
+            self._sized[node] = lambda steps: _rows(of_one_step, steps)
 
     def at(self, starts: tuple[int, ...]) -> Read:
         """Reads the values at these steps alone, and sizes as if there were no others."""
-        count = len(starts)
-
-        def size(node: fx.Node) -> Any:
-            value = self.values.get(node, self._gone.get(node))
-            if value is None:
-                return self._fixed(node, count)
-            return _each(value, lambda leaf: _like(leaf, count)) if _has_numbers(value) else self._call(node, size)
 
         def read(node: fx.Node) -> Any:
             value = self.values.get(node)
-            if value is None or not _has_numbers(value):
-                return size(node)
+            if value is None or node in self._sized or not _has_numbers(value):
+                return self._size(node, len(starts))
             return _each(value, lambda leaf: _at(leaf, starts))
 
         return read
@@ -109,6 +112,17 @@ class Stretch:
         if not all(isinstance(leaf, Tensor) for leaf in leaves(result)):
             return None
         return map_tensors(result, lambda y: Repeated(y, starts, self.steps))
+
+    def _size(self, node: fx.Node, steps: int) -> Any:
+        """A node's value for so many steps, of which nothing but the size is right, unless it comes from sizes."""
+        if node in self._sized:
+            return self._sized[node](steps)
+        value = self.values.get(node, self._gone.get(node))
+        if value is None:
+            return self._fixed(node, steps)
+        if _has_numbers(value):
+            return _each(value, lambda leaf: _like(leaf, steps))
+        return self._call(node, lambda source: self._size(source, steps))
 
     def _fixed(self, node: fx.Node, steps: int) -> Any:
         constant = self._constants(node)
@@ -120,6 +134,11 @@ class Stretch:
 def sizes(value: Any) -> Any:
     """A value with tensors in the place of packed ones, of which nothing but the size is right."""
     return _each(value, lambda leaf: leaf.stand_in() if isinstance(leaf, Packed) else leaf)
+
+
+def _rows(value: Tensor, times: int) -> Tensor:
+    """A value's rows so many times."""
+    return value.repeat(times, *(1 for _ in value.shape[1:]))
 
 
 def _leaves(value: Any) -> Iterable[Any]:

@@ -18,6 +18,12 @@ def x() -> Tensor:
 
 
 @pytest.fixture
+def short(x: Tensor) -> Tensor:
+    """Inputs whose sums are exact where those of weights are."""
+    return (x * 16).round() / 16
+
+
+@pytest.fixture
 def in_numbers(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Any]:
     """Computes something without packing."""
 

@@ -13,10 +13,7 @@ from torch import Tensor, nn
 from sj_ann2snn import (
     ChangeLoop,
     Converter,
-    InPlaceNeuron,
     Margin,
-    NeuronMaker,
-    NeuronSite,
     NonFiniteError,
     PluginError,
     evaluate,
@@ -33,62 +30,11 @@ from sj_ann2snn.testing.running import tiled
 
 from ...helpers.networks import StepBiases, relative_error, run_by_hand, watched
 from .networks import averaging, branching, decoder, lines, network, stem
+from .valued import UNIT, Maker, Valued, exactly, nearest
 
-np = pytest.importorskip("numpy")
 pytest.importorskip("numba", reason="numba is not installed")
 
-STEPS, SAMPLES, UNIT, LARGEST = 9, 3, 1 / 16, 24
-
-
-def nearest(mean: Any, value: Any, nothing: Any, unit: Any, largest: Any) -> Any:
-    return min(max(np.rint((max(mean, nothing) - value) / unit), -largest), largest) * unit
-
-
-class Valued(InPlaceNeuron):
-    """Represents the positive part of its mean current in units, and sends changes of at most `LARGEST` of them."""
-
-    def __init__(self, largest: int = LARGEST) -> None:
-        super().__init__()
-        self.largest = largest
-        self.register_memory("value", None)
-        self.register_memory("mean", None)
-        self.register_memory("steps", 0)
-
-    def start(self, x: Tensor) -> None:
-        super().start(x)
-        self.value = torch.zeros_like(x)
-
-    def step(self, x: Tensor, out: Tensor) -> None:
-        assert self.value is not None
-        self.v += x
-        self.mean = None
-        self.steps += 1
-        missing = (self.v / self.steps).clamp_(min=0) - self.value
-        change = missing.div_(UNIT).round_().clamp_(-self.largest, self.largest).mul_(UNIT)
-        torch.add(self.value, change, alpha=self.steps, out=out)
-        self.value += change
-
-    def loop(self, dtype: torch.dtype) -> ChangeLoop:
-        return ChangeLoop(nearest, (0, UNIT, self.largest))
-
-    def spikes_per_step(self, emitted: Tensor) -> Tensor:
-        """From the outputs, backwards: an output is ``a + t q``, after which the value is ``a + q``."""
-        value, found = self.value, []
-        for step, out in zip(range(self.steps, 0, -1), reversed(emitted), strict=False):
-            before = (step * value - out) / (step - 1) if step > 1 else torch.zeros_like(value)
-            found.append((value - before).div(UNIT).round().count_nonzero())
-            value = before.div(UNIT).round() * UNIT
-        return torch.stack(found[::-1])
-
-    emissions_per_step = spikes_per_step
-
-
-class Maker(NeuronMaker):
-    name = "valued"
-    resolution = UNIT / 2
-
-    def make(self, site: NeuronSite) -> nn.Module:
-        return Valued()
+STEPS, SAMPLES = 9, 3
 
 
 def fired(currents: Tensor, *, constant: bool = False) -> tuple[Changes, Tensor]:
@@ -106,17 +52,6 @@ def random_currents(channels: int, *places: int) -> Tensor:
     currents = torch.randint(-64, 64, (STEPS, SAMPLES, channels, *places)) / 32.0
     currents[2:, :, ::2] = currents[:1, :, ::2]
     return currents
-
-
-def exactly(module: Any) -> Any:
-    """The module with numbers so short that no sum is rounded."""
-    with torch.no_grad():
-        for one in module.modules():
-            for name in ("weight", "bias", "scale"):
-                if isinstance(getattr(one, name, None), Tensor) and isinstance(one, (nn.Conv2d, nn.Linear, Scaler)):
-                    number = getattr(one, name)
-                    number.copy_((number * 64).round() / 64)
-    return module
 
 
 @pytest.mark.parametrize(("channels", "places"), [(8, ()), (16, (5, 4)), (24, (1, 7)), (40, (3, 3))])
@@ -282,11 +217,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "per channel": {"mode": "max", "channel_wise": True},
     "biases per step": {"mode": 0.8, "channel_wise": True, "corrections": StepBiases()},
 }
-
-
-@pytest.fixture
-def short(x: Tensor) -> Tensor:
-    return (x * 16).round() / 16
 
 
 @pytest.mark.parametrize("make", [network, averaging, stem, branching, lines, decoder])

@@ -1,0 +1,180 @@
+"""Steps at which nothing changes are computed once: the same results as step by step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, fx
+
+from sj_ann2snn import Converter, MemoryLayer, evaluate, simulate
+from sj_ann2snn.layers import CumulativeMaxPool
+from sj_ann2snn.simulation.engine import runner
+from sj_ann2snn.simulation.engine.packed.repeated import Repeated, starts_of_all
+from sj_ann2snn.simulation.engine.stretch import Stretch
+from sj_ann2snn.testing.running import tiled
+
+from ...helpers.networks import relative_error
+from .networks import dilated, grouped, lines, rearranging, two_sided
+from .valued import Maker, exactly
+
+pytest.importorskip("numba", reason="numba is not installed")
+
+STEPS = 24
+
+
+def repeated(starts: tuple[int, ...], *shape: int) -> Repeated:
+    return Repeated(torch.rand(len(starts), *shape), starts, 7)
+
+
+def test_numbers_that_repeat() -> None:
+    x = repeated((0, 2, 3), 2, 4, 3)
+    whole = x.unpacked()
+    assert whole.shape == x.shape == (7, 2, 4, 3)
+    assert x.rows() == [0, 0, 1, 2, 2, 2, 2]
+    assert torch.equal(whole, x.distinct[x.rows()])
+    assert x.at((0, 2, 3)) is x.distinct
+    assert torch.equal(x.at((0, 1, 3, 6)), whole[[0, 1, 3, 6]])
+    weights = torch.tensor([1, 2, 3])
+    assert x.active_per_step(weights).tolist() == ((whole != 0).sum(2) * weights).flatten(1).sum(1).tolist()
+    assert starts_of_all([x, repeated((0, 1, 3), 1)]) == (0, 1, 2, 3)
+
+
+def test_copies_are_laid_out_alike() -> None:
+    images = torch.rand(2, 3, 8, 5, 5).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    x = Repeated(images.unflatten(0, (2, 3)), (0, 4), 6)
+    assert x.unpacked().flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("make", [rearranging, two_sided, grouped, lines, dilated])
+def test_a_network_does_the_same(make: Any, short: Tensor, in_numbers: Any) -> None:
+    snn = exactly(Converter([short], neuron=Maker(), mode="max", progress=False)(make()))
+    data = [(short, torch.arange(11) % 5)]
+
+    def work() -> Any:
+        return simulate(snn, short, STEPS), evaluate(snn, data, STEPS, progress=False)
+
+    wanted, expected = in_numbers(work)
+    for budget, threads in ((1, 1), (100_000, 2), (1 << 22, 1)):
+        with tiled(budget, threads):
+            answer, result = work()
+        assert relative_error(answer, wanted) < 1e-5
+        for field in ("accuracy", "spikes_over_time", "emissions_over_time", "synops_over_time"):
+            assert getattr(result, field) == getattr(expected, field), field
+        assert result.layers == expected.layers
+
+
+def test_layers_of_numbers_see_few_steps(short: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Among them those that read parts, sizes and coordinates, a pool of currents, and whatever is behind them."""
+    seen: dict[str, int] = {}
+    original = runner.Runner._compute
+
+    def noted(self: Any, node: Any, stretch: Any) -> None:
+        original(self, node, stretch)
+        value = stretch.values[node]
+        if isinstance(value, tuple):
+            value = value[0]
+        if isinstance(value, Repeated):
+            seen[node.name] = len(value.starts)
+
+    monkeypatch.setattr(runner.Runner, "_compute", noted)
+    monkeypatch.setattr(runner.Tiling, "steps", lambda self, samples, **_: STEPS)
+    snn = exactly(Converter([short], neuron=Maker(), mode="max", progress=False)(rearranging()))
+    with tiled(1 << 26, 1):
+        simulate(snn, short[:2], STEPS)
+    layers = {"grouped", "chunk", "cat", "pool", "cat_2", "beside", "getitem_3", "add", "interpolate", "larger", "view"}
+    assert layers <= set(seen)
+    assert max(seen.values()) < STEPS
+
+
+def test_what_comes_from_sizes() -> None:
+    """Coordinates have as many rows as there are steps and samples, or a number that does not depend on them. What
+    tells steps apart does not count as such."""
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    size = graph.call_method("size", (x, 0))
+    makers: list[Any] = [
+        lambda rows: torch.eye(3).repeat(rows, 1),
+        lambda rows: torch.arange(6.0),
+        lambda rows: torch.arange(rows),
+        lambda rows: torch.full((3,), rows),
+    ]
+    nodes = [graph.call_function(make, (size,)) for make in makers]
+
+    def call(node: fx.Node, read: Any) -> Any:
+        return read(x).shape[0] * read(x).shape[1] if node is size else node.target(read(size))  # type: ignore[operator]
+
+    stretch = Stretch(6, lambda node: None, lambda node, steps: None, call)
+    values, constant = repeated((0, 3), 2, 4), Repeated(torch.ones(1, 2, 4), (0,), 6)
+    values.shape = (6, 2, 4)
+    stretch.values = {x: values, size: 12}
+    assert stretch.repeating([x, size]) == (0, 3)
+    for node, make in zip(nodes, makers, strict=True):
+        stretch.values[node] = make(12)
+        assert not stretch.tell_time([size])
+        stretch.note_sized(node, stretch.values[node])
+    read = stretch.at((0, 3))
+    assert read(size) == 4
+    assert [stretch.repeating([x, node]) for node in nodes] == [(0, 3), (0, 3), None, None]
+    assert [stretch.tell_time([node]) for node in nodes] == [False, False, True, True]
+    assert [torch.equal(read(node), make(4)) for node, make in zip(nodes[:2], makers, strict=False)] == [True, True]
+    stretch.forget(x)
+    assert stretch.at((0, 3))(size) == 4
+    stretch.values[x] = (values, constant)
+    assert stretch.repeating([x]) == (0, 3)
+    stretch.values[x] = (values, constant.unpacked())
+    assert stretch.repeating([x]) is None
+
+
+@pytest.mark.parametrize("window", [(2, None, 0), (3, 2, 1)])
+def test_cumulative_pools_of_runs(window: Any) -> None:
+    """Largest sums that overtake each other within a run are followed step by step."""
+    torch.manual_seed(0)
+    runs = (1, 1, 6, 2, 9)
+    rows = torch.randint(0, 64, (len(runs), 2, 4, 6, 6)) / 64
+    x = rows.repeat_interleave(torch.tensor(runs), 0)
+    pool, reference = CumulativeMaxPool(2, *window), CumulativeMaxPool(2, *window)
+    reference.step_mode = "m"
+    result, counts = pool.runs_forward(runs, rows)
+    assert sum(counts) == len(x)
+    assert torch.equal(result.repeat_interleave(torch.tensor(counts), 0), reference(x))
+    more = torch.rand(1, 2, 4, 6, 6)
+    again, counts = pool.runs_forward((5,), more)
+    found = again.repeat_interleave(torch.tensor(counts), 0)
+    assert relative_error(found, reference(more.expand(5, 2, 4, 6, 6))) < 1e-5
+
+
+def test_a_settled_pool_is_asked_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = CumulativeMaxPool(1, 2)
+    calls: list[int] = []
+    original = CumulativeMaxPool._pool
+
+    def counted(self: Any, x: Tensor) -> Tensor:
+        calls.append(len(x))
+        return original(self, x)
+
+    monkeypatch.setattr(CumulativeMaxPool, "_pool", counted)
+    result, counts = pool.runs_forward((100,), torch.rand(1, 3, 2, 8))
+    assert (result.shape, list(counts), calls) == ((1, 3, 2, 4), [100], [3, 3])
+
+
+class Trace(MemoryLayer):
+    """Knows nothing of runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_memory("trace", 0.0)
+
+    def single_step_forward(self, x: Tensor) -> Tensor:
+        self.trace = (self.trace + x) / 2
+        return self.trace
+
+
+def test_layers_that_know_nothing_of_runs_see_all_steps(short: Tensor, in_numbers: Any) -> None:
+    snn = Converter([short], neuron=Maker(), mode="max", progress=False)(rearranging())
+    snn.set_submodule("pool", Trace())
+    exactly(snn)
+    wanted = in_numbers(lambda: simulate(snn, short, STEPS))
+    assert Trace().runs_forward((STEPS,), short[None]) is None
+    assert relative_error(simulate(snn, short, STEPS), wanted) < 1e-5
