@@ -231,9 +231,10 @@ class Runner:
         """The value of `node` from what it reads at these steps, between which that stays the same; None if the value
         depends on more."""
         read = stretch.at(starts)
-        if not isinstance(module, MemoryModule):
+        knows_runs = isinstance(module, MemoryLayer) and type(module).runs_forward is not MemoryLayer.runs_forward
+        if not isinstance(module, MemoryModule) or (knows_runs and len(starts) == stretch.steps):
             return stretch.again(self._from_numbers(node, read, None), starts)
-        if not isinstance(module, MemoryLayer):
+        if not knows_runs:
             return None
         args, kwargs = fx.map_arg((node.args, node.kwargs), read)
         found = module.runs_forward([end - begin for begin, end in pairwise((*starts, stretch.steps))], *args, **kwargs)

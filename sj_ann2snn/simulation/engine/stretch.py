@@ -64,7 +64,7 @@ class Stretch:
 
     def repeating(self, nodes: Iterable[fx.Node]) -> tuple[int, ...] | None:
         """The steps at which the values of any of the nodes, which vary, begin to be others; None unless they are
-        `Repeated` and have some steps in common."""
+        `Repeated`."""
         found = [
             _repeated(leaf)
             for node in nodes
@@ -75,8 +75,7 @@ class Stretch:
         known = [one for one in found if one is not None]
         if not known or len(known) < len(found):
             return None
-        starts = starts_of_all(known)
-        return starts if len(starts) < self.steps else None
+        return starts_of_all(known)
 
     def are_trees(self, nodes: Iterable[fx.Node]) -> bool:
         """True if the values of the nodes, which vary, are tuples or the like, of which a function takes a part."""
