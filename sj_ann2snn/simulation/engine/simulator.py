@@ -110,17 +110,21 @@ class Simulator:
 
             if self.device.type != "cpu":
                 self._tiling.expect(expected_elements(self.flow.graph, self.flow.modules, inputs))
-            # Without an expectation, the first tile is small; it determines the size of the others.
-            start = min(samples, self._tiling.samples())
-            results = run(first, slice(0, start))
             workers = self._workers()
-            tiles = self._tiles(start, samples, workers)
-            workers = min(workers, len(tiles))
-            if workers < 2:
-                pieces = [run(first, tile) for tile in tiles]
-            else:
-                pieces = in_threads([partial(run, self._runner(index)) for index in range(workers)], tiles, self._stop)
-            return results + [result for piece in pieces for result in piece]
+
+            def run_each(tiles: list[slice]) -> list[Any]:
+                if min(workers, len(tiles)) < 2:
+                    pieces = [run(first, tile) for tile in tiles]
+                else:
+                    self._stop.clear()
+                    runners = [partial(run, self._runner(index)) for index in range(min(workers, len(tiles)))]
+                    pieces = in_threads(runners, tiles, self._stop)
+                return [result for piece in pieces for result in piece]
+
+            # Without an expectation, the first tiles are of one sample; they determine the size of the others.
+            start = 0 if self._tiling.knows_sizes else min(samples, workers)
+            results = run_each([slice(sample, sample + 1) for sample in range(start)])
+            return results + run_each(self._tiles(start, samples, workers))
 
     @property
     def tiling(self) -> dict[str, int]:
@@ -143,6 +147,8 @@ class Simulator:
         collect: Callable[[slice], Collector],
     ) -> list[Any]:
         """The results of one tile, or of several smaller tiles if it does not fit into memory."""
+        samples = tile.stop - tile.start
+        before = self._tiling.steps(samples)
         try:
             return [runner.run(cut(tile), collect(tile))]
         except Exception as error:
@@ -150,13 +156,15 @@ class Simulator:
                 raise
             # Keep only the text, because the error itself keeps everything computed so far alive.
             shortage = first_line(error)
-        samples = tile.stop - tile.start
-        steps = self._tiling.steps(samples)
+        # Another thread may have made groups of steps smaller since, so that this tile is to be tried again.
+        now = self._tiling.steps(samples)
+        steps = max(before, now)
         if samples == steps == 1:
             raise OutOfMemoryError(
                 f"There is not enough memory on {self.device} to simulate a single sample for a single step: {shortage}"
             )
-        self._tiling.shrink(samples)
+        if now >= before:
+            self._tiling.shrink(samples)
         warnings.warn(
             f"There was not enough memory on {self.device} to simulate {samples} sample(s) for {steps} step(s) at a "
             f"time ({shortage}); continuing with half as much at a time.",

@@ -79,6 +79,11 @@ class Tiling:
             samples = x.shape[0] * x.shape[1] if x.dim() > 1 else 1
             self._largest = max(self._largest, x.numel() * x.element_size() // max(1, samples))
 
+    @property
+    def knows_sizes(self) -> bool:
+        """True if sizes are known or expected."""
+        return bool(self._largest or self._expected)
+
     def samples(self) -> int:
         """Samples in the next tile; one until a size is known."""
         largest = self._largest or self._expected

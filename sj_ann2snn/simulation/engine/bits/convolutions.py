@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ....compat import layer
 from ....support.compiled import compiled_loop
 from ....support.exact_sums import largest_sums, sums_are_exact
+from ....support.locks import exclusive
 from ....support.shapes import windows_along
 from ..compiled.arrays import channels_innermost, flat, spread, whole, whole_bytes, widest
 from ..compiled.constants import BITS, FLOAT, NOTHING, NUMBERS, SHORT, SPIKES
@@ -332,7 +333,9 @@ class PackedConvolution:
         if not self._has_tables:
             return True
         shape, short = tuple(self._weight.shape), self._size(spikes.planes) == SHORT
-        most = _crossover(shape, self._geometry, self.dimensions, height, columns, spikes.planes, short, self._groups)
+        geometry = self._geometry, self.dimensions
+        with exclusive(_crossover):  # while a thread times the loops, no other does the same
+            most = _crossover(shape, *geometry, height, columns, spikes.planes, short, self._groups)
         return spikes.share() <= most
 
     def _rows(self, work: Work) -> None:
