@@ -84,6 +84,8 @@ def test_neurons_alone(channels: int, places: tuple[int, ...], same: bool) -> No
         (16, 104, (6, 6), (3, 3), (1, 1), (1, 0)),
         (8, 16, (11, 10), (7, 5), (3, 2), (3, 1)),
         (40, 8, (7, 7), (1, 2), (3, 3), (0, 0)),
+        (10, 7, (6, 5), (3, 3), (1, 1), (1, 1)),
+        (3, 12, (5, 6), (3, 3), (2, 1), (0, 1)),
     ],
 )
 def test_convolutions(
@@ -122,6 +124,32 @@ def test_convolutions(
         assert torch.equal(by_changes.value, by_steps.value)  # type: ignore[arg-type]
         assert torch.equal(by_changes.v, by_steps.v)  # type: ignore[arg-type]
         assert by_changes.steps == by_steps.steps
+
+
+@pytest.mark.parametrize(
+    ("layer", "places"), [(nn.Linear(24, 10), ()), (nn.Conv1d(16, 6, 5, 2, 1), (23,)), (nn.Conv1d(5, 16, 3), (3,))]
+)
+def test_lines_and_features(layer: nn.Module, places: tuple[int, ...]) -> None:
+    conv: Any = copy.deepcopy(layer)
+    with torch.no_grad():
+        for number in conv.parameters():
+            number.copy_((number * 64).round() / 64)
+    inputs = conv.weight.shape[1]
+    x, numbers = fired(random_currents(inputs, *places))
+    currents = conv(numbers.flatten(0, 1)).detach().unflatten(0, (STEPS, SAMPLES))
+    shortcut, of_shortcut = fired(random_currents(*currents.shape[2:]))
+    loop = change_convolution(conv)
+    assert loop is not None
+    for addend, wanted in ((None, currents), (shortcut, currents + of_shortcut)):
+        by_steps, by_changes = Valued(), Valued()
+        values = torch.empty_like(wanted)
+        by_steps.fire(wanted, values)
+        found = loop(x, addend, None, None, by_changes)
+        assert found is not None
+        assert torch.equal(found.unpacked(), values)
+        assert torch.equal(by_changes.value, by_steps.value)  # type: ignore[arg-type]
+    other, _ = fired(random_currents(inputs, *places, 2))
+    assert loop(other, neuron=Valued()) is None
 
 
 @pytest.mark.parametrize(
@@ -179,13 +207,13 @@ def test_what_does_not_fit_is_left_to_numbers() -> None:
 @pytest.mark.parametrize(
     "layer",
     [
-        nn.Conv2d(8, 12, 3),
+        nn.Conv3d(8, 8, 3),
         nn.Conv2d(8, 8, 3, groups=8),
         nn.Conv2d(8, 8, 3, dilation=2),
         nn.Conv2d(8, 8, 3, padding=1, padding_mode="circular"),
         nn.Conv2d(8, 8, 4, padding="same"),
         nn.Conv2d(8, 8, 3).double(),
-        nn.Linear(8, 8),
+        nn.Linear(8, 8).double(),
     ],
 )
 def test_what_stays_in_numbers(layer: nn.Module) -> None:
@@ -291,8 +319,22 @@ def test_changes_are_used(short: Tensor, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(runner.Tiling, "steps", lambda self, samples, **_: 8)
     block = [(16, 16, "none"), (16, 16, "scaled")]
     for make, wanted in (
-        (stem, [(16, 16, "none"), (16, 16, "scaled"), (12, 16, "none"), (16, 16, "convolved"), *block]),
-        (network, [(16, 16, "none"), (16, 16, "scaled"), (16, 32, "none"), (32, 32, "convolved"), (20, 16, "none")]),
+        (
+            stem,
+            [(16, 16, "none"), (16, 16, "scaled"), (16, 12, "none"), (12, 16, "none"), (16, 16, "convolved"), *block],
+        ),
+        (
+            network,
+            [
+                (16, 16, "none"),
+                (16, 16, "scaled"),
+                (16, 32, "none"),
+                (32, 32, "convolved"),
+                (32, 20, "none"),
+                (20, 16, "none"),
+                (24, 16, "none"),
+            ],
+        ),
         (averaging, [(16, 24, "none"), (24, 24, "none"), (24, 24, "scaled")]),
     ):
         kinds.clear()

@@ -12,22 +12,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from ....compat import layer
 from ....support.compiled import compiled_loop
 from ....support.exact_sums import largest_sums, sums_are_exact
 from ....support.locks import exclusive
 from ....support.shapes import windows_along
 from ..compiled.arrays import channels_innermost, flat, spread, whole, whole_bytes, widest
 from ..compiled.constants import BITS, FLOAT, NOTHING, NUMBERS, SHORT, SPIKES
-from ..packed.modules import is_watched, zeros_around
+from ..packed.modules import as_image, as_images
 from ..packed.neurons import limits, no_limits, potential_of
-from ..packed.pools import as_image
 from .layers import thresholds_in_bytes
 from .values import Flattened, PackedBits, PackedCounts, PackedSpikes
 
-__all__ = ["CONVOLUTIONS", "PackedConvolution", "PackedDepthwise", "packed_convolution"]
+__all__ = ["PackedConvolution", "PackedDepthwise", "packed_convolution"]
 
 LARGEST = 5 << 20
 """Largest tables of bytes of spikes, in bytes: those of a block of outputs stay in a core's second-level cache."""
@@ -53,10 +51,6 @@ MOST_JOINED = 8
 ROWS, LOOKUP, MASKS = "rows of weights", "table lookup", "masks"
 """The loops of a convolution."""
 
-LINEAR = (nn.Linear, layer.Linear)
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, layer.Conv1d, layer.Conv2d)
-"""Layers that loops can stand for."""
-
 DTYPES = {SHORT: torch.int16, FLOAT: torch.float32}
 """Of weights, by their bytes."""
 
@@ -71,31 +65,14 @@ def packed_convolution(module: Any, averaged: int = 1) -> PackedConvolution | No
         module: The layer.
         averaged: How many spikes an average pool in front of it takes together.
     """
-    kind: type[PackedConvolution] = PackedConvolution
-    groups = 1
-    if type(module) in LINEAR:
-        geometry: tuple[int, ...] = (1, 1, 0, 0)
-    elif type(module) in CONVOLUTIONS:  # a subclass may compute something else
-        padding = zeros_around(module)
-        if padding is None or set(module.dilation) != {1}:
-            return None
-        geometry = (*as_image(module.stride, 1), *as_image(padding, 0))
-        groups = module.groups
-        kind = PackedDepthwise if groups > 1 and groups == module.in_channels == module.out_channels else kind
-    else:
+    found = as_images(module)
+    if found is None or not sums_are_exact(found.weight, found.bias, averaged):
         return None
-    weight = module.weight.detach()
-    if weight.dtype != torch.float32 or weight.device.type != "cpu" or is_watched(module):
-        return None
-    bias = torch.zeros(len(weight), dtype=torch.float32) if module.bias is None else module.bias.detach()
-    if not sums_are_exact(weight, bias, averaged):
-        return None
-    outputs, inputs, *window = weight.shape
-    of_images = weight.view(outputs, inputs, *as_image(tuple(window), 1))
-    if kind is PackedDepthwise:
-        return PackedDepthwise(of_images, bias, geometry, len(window))
-    joined = join_groups(of_images, groups)
-    return None if joined is None else PackedConvolution(joined[0], bias, geometry, len(window), groups=joined[1])
+    weight, bias, geometry, dimensions, groups = found
+    if groups > 1 and groups == len(weight) == groups * weight.shape[1]:
+        return PackedDepthwise(weight, bias, geometry, dimensions)
+    joined = join_groups(weight, groups)
+    return None if joined is None else PackedConvolution(joined[0], bias, geometry, dimensions, groups=joined[1])
 
 
 def join_groups(weight: Tensor, groups: int) -> tuple[Tensor, int] | None:

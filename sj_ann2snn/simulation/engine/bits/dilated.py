@@ -10,9 +10,8 @@ from torch import Tensor
 
 from ....support.exact_sums import sums_are_exact
 from ....support.shapes import windows_along
-from ..packed.modules import is_watched, zeros_around
-from ..packed.pools import as_image
-from .convolutions import CONVOLUTIONS, PackedConvolution
+from ..packed.modules import CONVOLUTIONS, as_image, is_watched, zeros_around
+from .convolutions import PackedConvolution
 from .values import PackedBits
 
 __all__ = ["PackedDilated", "dilated_convolution"]

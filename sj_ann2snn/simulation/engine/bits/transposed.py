@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from ....compat import layer
 from ....support.exact_sums import sums_are_exact
-from ..packed.modules import is_watched
-from ..packed.pools import as_image
+from ..packed.modules import as_image, is_watched
 from .convolutions import PackedConvolution
 from .values import PackedBits
 

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from ....support.shapes import windows_along
 from ..compiled.arrays import flat
-from ..compiled.constants import LANES
-from ..packed.modules import is_plain_convolution, zeros_around
+from ..packed.modules import as_image, as_images
 from .layers import NOBODY, receiving
 from .values import Changes
 
@@ -23,12 +22,9 @@ CHANGES = "changes"
 
 
 def change_convolution(module: Any) -> ChangeConvolution | None:
-    """A convolution of images that reads changes; None for another layer."""
-    if not is_plain_convolution(module) or module.out_channels % LANES:
-        return None
-    weight = module.weight.detach()
-    bias = torch.zeros(len(weight), dtype=torch.float32) if module.bias is None else module.bias.detach()
-    return ChangeConvolution(weight, bias, (*module.stride, *(zeros_around(module) or ())))
+    """A convolution or linear layer that reads changes; None for another layer."""
+    found = as_images(module)
+    return None if found is None or found.groups > 1 else ChangeConvolution(*found[:-1])
 
 
 class ChangeConvolution:
@@ -38,13 +34,14 @@ class ChangeConvolution:
         weight: ``[out, in, window height, window columns]``.
         bias: ``[out]``.
         geometry: Strides down and across, padding above and before.
+        dimensions: Of space: 2, 1 or 0.
     """
 
     reads = Changes
     loop = CHANGES
 
-    def __init__(self, weight: Tensor, bias: Tensor, geometry: tuple[int, ...]) -> None:
-        self.bias, self._shape, self._geometry = bias, tuple(weight.shape), geometry
+    def __init__(self, weight: Tensor, bias: Tensor, geometry: tuple[int, ...], dimensions: int = 2) -> None:
+        self.bias, self._shape, self._geometry, self.dimensions = bias, tuple(weight.shape), geometry, dimensions
         # One table for each pair of rests of rows and columns by the strides: what the part of the window that leaves
         # them adds to outputs beside each other, the last row and column of the window first.
         (down, across), (rows, columns) = geometry[:2], weight.shape[2:]
@@ -62,17 +59,20 @@ class ChangeConvolution:
         return math.ceil((rows - 1) / down), math.ceil((columns - 1) / across)
 
     def out(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-        """The shape ``(T, N, C, height, columns)`` of its output for an input of such a shape; None if it has none."""
+        """The shape ``(T, N, C, ...)`` of its output for an input of such a shape; None if it has none."""
         steps, samples, inputs, *places = shape
         outputs, own, *window = self._shape
-        if len(places) != 2 or inputs != own:
+        if len(places) != self.dimensions or inputs != own:
             return None
-        size = [windows_along(*one) for one in zip(places, window, self._geometry[:2], self._geometry[2:], strict=True)]
-        return (steps, samples, outputs, *size) if min(size) > 0 else None  # the module raises the error
+        sizes = zip(as_image(tuple(places), 1), window, self._geometry[:2], self._geometry[2:], strict=True)
+        size = [windows_along(*one) for one in sizes]
+        if min(size) < 1:
+            return None  # the module raises the error
+        return (steps, samples, outputs, *size[2 - self.dimensions :])
 
     def source(self, changes: Changes) -> tuple[Any, ...]:
         """What the loop takes."""
-        geometry = (self._shape[1], *changes.shape[3:], *self._shape[2:], *self._geometry)
+        geometry = (self._shape[1], *as_image(changes.shape[3:], 1), *self._shape[2:], *self._geometry)
         return *changes.arguments, self._weights, geometry
 
     def __call__(
@@ -113,23 +113,24 @@ class ChangeConvolution:
             if tuple(addend.shape) != shape:
                 return None
             by_channel = torch.ones_like(bias) if factors is None else factors
-            kind, other = SCALED, (*addend.arguments, flat(by_channel.repeat(shape[-1])))
+            kind, other = SCALED, (*addend.arguments, flat(by_channel.repeat(as_image(shape[3:], 1)[1])))
         found = receiving(neuron, shape[1:])
         if found is None or (found.clock and found.mean is None):
             return None
-        steps, samples, outputs, height, columns = shape
+        steps, samples, outputs, *places = shape
+        height, columns = as_image(tuple(places), 1)
         means = found.mean
         if means is None:  # a copy, whatever the shape: the loop writes into it
             means = bias.expand(found.value.shape).clone(memory_format=torch.contiguous_format)
         out = found.out(steps)
         above, before = margins
         padded = (height + 2 * above) * (columns + 2 * before) * outputs
-        numbers = max(inputs * rows * across for _, _, inputs, rows, across in listed)
-        places = 1 + max(rows * across for _, _, _, rows, across in listed)
+        numbers = max(math.prod(one[2:]) for one in listed)
+        most = 1 + max(math.prod(one[3:]) for one in listed)
         lists = (
             np.empty(numbers + 1, dtype=np.int32),
             np.empty(numbers + 1, dtype=np.float32),
-            *(np.empty(places, dtype=np.int64) for _ in range(5)),
+            *(np.empty(most, dtype=np.int64) for _ in range(5)),
         )
         memory = flat(torch.zeros(padded, dtype=torch.float32)), np.empty(height + 2 * above, dtype=np.uint8), lists
         found.run(

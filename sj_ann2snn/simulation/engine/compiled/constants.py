@@ -10,7 +10,6 @@ __all__ = [
     "ENTRIES",
     "FLOAT",
     "FREE",
-    "LANES",
     "NOTHING",
     "NUMBERS",
     "SHORT",
@@ -33,9 +32,6 @@ ENTRIES = 1 << CODE
 
 FLOAT = 4
 """Bytes of a number in single precision."""
-
-LANES = 8
-"""Numbers that the rows of weights of changes are multiples of."""
 
 SHORT = 2
 """Bytes of a small integer."""

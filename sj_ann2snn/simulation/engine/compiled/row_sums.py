@@ -9,12 +9,15 @@ from numba import types
 from numba.extending import intrinsic
 
 from .building import at, carried, carry_on, repeated
-from .constants import FLOAT, LANES
+from .constants import FLOAT
 
 __all__ = ["AT_ONCE", "LENGTHS", "MOST_PARTS", "add_rows", "has_feature"]
 
-LENGTHS = (192, 96, 64, 48, 32, 16, 8)
+LENGTHS = (192, 96, 64, 48, 32, 16, 8, 4, 2, 1)
 """Numbers of a part of a row that there are loops for, the largest first."""
+
+LANES = 16
+"""Numbers of a vector, at most."""
 
 MOST_PARTS = 3
 """Parts of a row to add to different places at the same time."""
@@ -99,7 +102,7 @@ def _add(
     count: Any,
 ) -> None:
     """A loop over the rows that keeps that many sums in registers."""
-    lanes = min(2 * LANES, numbers)
+    lanes = min(LANES, numbers)
     kind = ir.VectorType(SINGLE, lanes)
     places = [(part, LONG(first * FLOAT)) for part in range(parts) for first in range(0, numbers, lanes)]
 

@@ -18,7 +18,7 @@ from ....support.exact_sums import Range, exact_grid
 from ....support.shapes import windows_along
 from ..compiled.arrays import channels_innermost, flat, spread
 from ..compiled.constants import BITS, FLOAT, NOTHING, NUMBERS, SHORT, SPIKES
-from ..packed.modules import is_plain_convolution, zeros_around
+from ..packed.modules import as_images
 from .layers import charging
 from .values import Levels
 
@@ -56,12 +56,13 @@ def level_convolution(module: Any, outputs: Range) -> LevelConvolution | None:
         module: The layer.
         outputs: The smallest and the largest spike that it reads.
     """
-    if not is_plain_convolution(module) or module.out_channels % BITS or module.in_channels % BITS:
+    found = as_images(module)
+    if found is None or found.dimensions != 2 or found.groups > 1:
         return None
-    weight = module.weight.detach()
-    bias = torch.zeros(len(weight), dtype=torch.float32) if module.bias is None else module.bias.detach()
+    weight, bias, geometry, *_ = found
+    if weight.shape[0] % BITS or weight.shape[1] % BITS:
+        return None
     units = units_of(weight, bias, outputs)
-    geometry = (*module.stride, *(zeros_around(module) or ()))
     return None if units is None else LevelConvolution(weight, bias, units, geometry)
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ....compat import layer
 
-__all__ = ["is_plain_convolution", "is_watched", "zeros_around"]
+__all__ = ["CONVOLUTIONS", "AsImages", "as_image", "as_images", "is_watched", "zeros_around"]
+
+LINEAR = (nn.Linear, layer.Linear)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, layer.Conv1d, layer.Conv2d)
+"""Layers that loops can stand for: a subclass may compute something else."""
 
 
 def is_watched(module: nn.Module) -> bool:
@@ -17,14 +21,51 @@ def is_watched(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
-def is_plain_convolution(module: Any) -> bool:
-    """True for a convolution of images in single precision on a CPU, without groups, gaps in its windows, or margins
-    other than zeros."""
-    if type(module) not in (nn.Conv2d, layer.Conv2d) or is_watched(module):  # a subclass may compute something else
-        return False
-    plain = module.dilation == (1, 1) and zeros_around(module) is not None
-    weight = module.weight
-    return plain and module.groups == 1 and weight.dtype == torch.float32 and weight.device.type == "cpu"
+class AsImages(NamedTuple):
+    """A convolution or linear layer as a convolution of images: a line is one of a single row, features are one of a
+    single position.
+
+    Attributes:
+        weight: ``[out, in / groups, window height, window columns]``.
+        bias: ``[out]``.
+        geometry: Strides down and across, zeros above and before.
+        dimensions: Of space: 2, 1 or 0.
+        groups: Of channels.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    geometry: tuple[int, ...]
+    dimensions: int
+    groups: int
+
+
+def as_images(module: Any) -> AsImages | None:
+    """A convolution in single precision on a CPU, without gaps in its windows and with as many zeros at one end as at
+    the other, or such a linear layer; None for another one."""
+    if type(module) not in (*LINEAR, *CONVOLUTIONS) or is_watched(module):
+        return None
+    weight = module.weight.detach()
+    if weight.dtype != torch.float32 or weight.device.type != "cpu":
+        return None
+    groups, geometry = 1, (1, 1, 0, 0)
+    if type(module) in CONVOLUTIONS:
+        padding = zeros_around(module)
+        if padding is None or set(module.dilation) != {1}:
+            return None
+        groups, geometry = module.groups, (*as_image(module.stride, 1), *as_image(padding, 0))  # type: ignore[assignment]
+    outputs, inputs, *window = weight.shape
+    bias = torch.zeros(outputs, dtype=torch.float32) if module.bias is None else module.bias.detach()
+    return AsImages(weight.view(outputs, inputs, *as_image(tuple(window), 1)), bias, geometry, len(window), groups)
+
+
+def as_image(size: tuple[int, ...], fill: int) -> tuple[int, ...]:
+    """A size along a line as one of an image of one row; one of an image as it is.
+
+    >>> as_image((5,), 1), as_image((4, 5), 1)
+    ((1, 5), (4, 5))
+    """
+    return (*(fill,) * (2 - len(size)), *size)
 
 
 def zeros_around(module: Any) -> tuple[int, ...] | None:

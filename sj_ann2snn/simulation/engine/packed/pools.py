@@ -11,9 +11,9 @@ from ....compat import layer
 from ....layers import CumulativeMaxPool
 from ....support.exact_sums import averaged_by_halves
 from ....support.shapes import along, pair, pooled_along, spatial_of
-from .modules import is_watched
+from .modules import as_image, is_watched
 
-__all__ = ["Pooling", "Windows", "as_image", "averages_packed", "pooling", "pools_packed", "windows_of"]
+__all__ = ["Pooling", "Windows", "averages_packed", "pooling", "pools_packed", "windows_of"]
 
 MOST_AVERAGED = 16
 """Largest window of an average pool whose spikes are counted in bits."""
@@ -71,15 +71,6 @@ def windows_of(pool: Any, places: tuple[int, ...]) -> Windows | None:
     geometry = ((places, 1), (found, 1), (window, 1), (stride, 1), (padding, 0))
     inputs, outputs, windows, strides, margins = (pair(as_image(size, fill)) for size, fill in geometry)
     return Windows(inputs, outputs, windows, strides, margins, found)
-
-
-def as_image(size: tuple[int, ...], fill: int) -> tuple[int, ...]:
-    """A size along a line as one of an image of one row; one of an image as it is.
-
-    >>> as_image((5,), 1), as_image((4, 5), 1)
-    ((1, 5), (4, 5))
-    """
-    return (*(fill,) * (2 - len(size)), *size)
 
 
 class Pooling(NamedTuple):
