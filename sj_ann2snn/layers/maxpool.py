@@ -68,7 +68,7 @@ class _SpikingMaxPool(MemoryLayer):
 
 
 ROUNDING = 1e-6
-"""Of sums, relative to the largest."""
+"""Of sums, relative to the largest of the sample."""
 
 
 class _Cumulative(MemoryLayer):
@@ -113,7 +113,7 @@ class _Cumulative(MemoryLayer):
             cumulative = self.cumulative + left * x
             largest = self._pool(cumulative)
             error = largest - self.emitted - left * growth
-            if error.abs().amax() <= ROUNDING * cumulative.abs().amax():
+            if bool((_largest(error) <= ROUNDING * _largest(cumulative)).all()):
                 self.cumulative, self.emitted = cumulative, largest
                 counts[-1] = count
             else:
@@ -137,6 +137,11 @@ class _Cumulative(MemoryLayer):
         out[0] -= self.emitted
         self.emitted = emitted
         return out
+
+
+def _largest(x: Tensor) -> Tensor:
+    """The largest magnitude of each sample, ``[N]``."""
+    return x.abs().reshape(len(x), -1).amax(1)
 
 
 class CumulativeMax(_Cumulative):

@@ -17,7 +17,7 @@ Operation = nn.Module | Callable[..., Any] | str
 
 
 ROUNDING = 1e-5
-"""Inputs that differ from their mean by no more than this, relative to the largest, differ by rounding."""
+"""Inputs that differ from their mean by no more than this, relative to the sample's largest, differ by rounding."""
 
 _PLACE = torch.empty(0)
 """Stands for the tensors of a result."""
@@ -113,10 +113,10 @@ class TemporalDifference(MemoryLayer):
         """True if the inputs are their means so far: then the means stay, and so does the result."""
 
         def stays(x: Tensor, total: Tensor) -> bool:
-            if not x.is_floating_point():
+            if not x.is_floating_point() or not x.numel():
                 return True
-            error, largest = (total / self.steps - x).abs().amax(), x.abs().amax()
-            return bool(error <= ROUNDING * largest)
+            error, largest = (one.abs().reshape(len(x), -1).amax(1) for one in (total / self.steps - x, x))
+            return bool((error <= ROUNDING * largest).all())
 
         return bool(self.sums) and all(map(stays, inputs, self.sums or ()))
 
