@@ -67,10 +67,6 @@ class _SpikingMaxPool(MemoryLayer):
         return f"{geometry}, step_mode={self.step_mode}"
 
 
-ROUNDING = 1e-6
-"""Of sums, relative to the largest of the sample."""
-
-
 class _Cumulative(MemoryLayer):
     """Emits the growth of the maximum of the cumulative input; `_pool` takes the maximum."""
 
@@ -96,30 +92,12 @@ class _Cumulative(MemoryLayer):
             return torch.stack([self.single_step_forward(x) for x in x_seq])
         return self.pool_(x_seq.clone())
 
-    def runs_forward(
-        self, runs: Sequence[int], x_seq: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Sequence[int]]:
+    def runs_forward(self, runs: Sequence[int], x_seq: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         rows: list[Tensor] = []
-        counts: list[int] = []
         for x, count in zip(x_seq, runs, strict=True):
-            growth = self.single_step_forward(x)
-            rows.append(growth)
-            counts.append(1)
-            left = count - 1
-            if not left:
-                continue
-            # The largest of sums that grow by the same at every step grows by no less than before. So if it has grown
-            # by as much as `growth` each time until the end, it has done so at every step.
-            cumulative = self.cumulative + left * x
-            largest = self._pool(cumulative)
-            error = largest - self.emitted - left * growth
-            if bool((_largest(error) <= ROUNDING * _largest(cumulative)).all()):
-                self.cumulative, self.emitted = cumulative, largest
-                counts[-1] = count
-            else:
-                rows.extend(self.pool_(x.expand(left, *x.shape).clone()))
-                counts.extend([1] * left)
-        return torch.stack(rows), counts
+            # The largest sum grows by the same at each of these steps.
+            rows.append(self.single_step_forward(count * x) / count)
+        return torch.stack(rows)
 
     @torch.no_grad()
     def pool_(self, x_seq: Tensor) -> Tensor:
@@ -137,11 +115,6 @@ class _Cumulative(MemoryLayer):
         out[0] -= self.emitted
         self.emitted = emitted
         return out
-
-
-def _largest(x: Tensor) -> Tensor:
-    """The largest magnitude of each sample, ``[N]``."""
-    return x.abs().reshape(len(x), -1).amax(1)
 
 
 class CumulativeMax(_Cumulative):

@@ -70,20 +70,23 @@ class MemoryLayer(MemoryModule):  # type: ignore[misc]  # SpikingJelly is untype
             lambda leaf: torch.stack([next(column) for column in columns]) if isinstance(leaf, Tensor) else leaf,
         )
 
-    def runs_forward(self, runs: Sequence[int], *args: Any, **kwargs: Any) -> tuple[Any, Sequence[int]] | None:
-        """The results where many steps in a row have the same input, as behind neurons that have settled.
+    def runs_forward(self, runs: Sequence[int], *args: Any, **kwargs: Any) -> Any:
+        """The results behind neurons that represent a value and have settled, without gradients.
 
-        Without gradients, and only where nothing watches each step.
+        Where none of them sends a change, their outputs are their values, which are the means of all their outputs so
+        far. So the input stays the same for several steps only where it is the mean of all inputs so far, up to
+        rounding.
 
         Args:
-            runs: How many steps in a row each row of the sequences ``[K, N, ...]`` stands for, K positive numbers.
+            runs: How many steps in a row each row of the sequences ``[K, N, ...]`` stands for, K positive numbers. A
+                row that stands for more than one is the mean of the inputs up to each of its steps.
             args: As for `multi_step_forward`, with a row for each run.
             kwargs: Likewise.
 
         Returns:
-            The results, with a row for each run of steps that have the same one, and how many steps each stands for:
-            in the same runs as the input's, or in shorter ones. None, as by default, leaves all steps to
-            `multi_step_forward`; the memory must then be what it was.
+            The results ``[K, N, ...]``: those of a run of several steps must be the same, and the mean of all results
+            up to each of them. None, as by default, leaves all steps to `multi_step_forward`; the memory must then be
+            what it was.
         """
         return None
 

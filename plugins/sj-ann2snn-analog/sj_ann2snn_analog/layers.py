@@ -16,9 +16,6 @@ __all__ = ["TemporalDifference"]
 Operation = nn.Module | Callable[..., Any] | str
 
 
-ROUNDING = 1e-5
-"""Inputs that differ from their mean by no more than this, relative to the sample's largest, differ by rounding."""
-
 _PLACE = torch.empty(0)
 """Stands for the tensors of a result."""
 
@@ -87,46 +84,28 @@ class TemporalDifference(MemoryLayer):
         self.last = [value[-1].clone() for value in values]
         return map_tensors(result, lambda _: next(differences))
 
-    def runs_forward(self, runs: Sequence[int], *args: Any, **kwargs: Any) -> tuple[Any, Sequence[int]] | None:
+    def runs_forward(self, runs: Sequence[int], *args: Any, **kwargs: Any) -> Any:
         results: list[list[Tensor]] = []
-        counts: list[int] = []
         for row, count in enumerate(runs):
             given, named = self.map_sequences((args, kwargs), itemgetter(row))
-            inputs: list[Tensor] = []
-            self.map_sequences((given, named), inputs.append)
             left = count
-            while left:
-                if self._template is not None and self._is_settled(inputs):
-                    assert self.last is not None
-                    results.append(self.last)
-                    steps = left
-                    self._remain(inputs, steps)
-                else:
-                    results.append(tensors(self.single_step_forward(*given, **named)))
-                    steps = 1
-                counts.append(steps)
-                left -= steps
+            if self.last is None or count == 1:
+                results.append(tensors(self.single_step_forward(*given, **named)))
+                left = count - 1
+            else:  # the mean of the inputs stays, and so does what is made of it
+                results.append(self.last)
+            if left:
+                self._remain((given, named), left)
         columns = iter([torch.stack(column) for column in zip(*results, strict=True)])
-        return map_tensors(self._template, lambda _: next(columns)), counts
+        return map_tensors(self._template, lambda _: next(columns))
 
-    def _is_settled(self, inputs: list[Tensor]) -> bool:
-        """True if the inputs are their means so far: then the means stay, and so does the result."""
-
-        def stays(x: Tensor, total: Tensor) -> bool:
-            if not x.is_floating_point() or not x.numel():
-                return True
-            error, largest = (one.abs().reshape(len(x), -1).amax(1) for one in (total / self.steps - x, x))
-            return bool((error <= ROUNDING * largest).all())
-
-        return bool(self.sums) and all(map(stays, inputs, self.sums or ()))
-
-    def _remain(self, inputs: list[Tensor], steps: int) -> None:
+    def _remain(self, given: Any, steps: int) -> None:
         """Take in the same inputs for so many steps."""
         assert self.sums is not None
-        self.sums = [
-            total.add(x, alpha=steps) if x.is_floating_point() else x
-            for x, total in zip(inputs, self.sums, strict=True)
-        ]
+        inputs: list[Tensor] = []
+        self.map_sequences(given, inputs.append)
+        pairs = zip(inputs, self.sums, strict=True)
+        self.sums = [total.add(x, alpha=steps) if x.is_floating_point() else x for x, total in pairs]
         self.steps += steps
 
     def detach(self) -> None:

@@ -7,7 +7,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -31,7 +31,7 @@ from .packing.packers import packers_for
 from .packing.packing import Packing
 from .packing.parts import Parts
 from .packing.remembered import KnownConvolutions
-from .stretch import Stretch, sizes
+from .stretch import Stretch, UnknownSizeError, sizes
 from .threads import Stopped
 from .tiling import Tiling
 
@@ -217,7 +217,10 @@ class Runner:
         varying = [source for source in self._sources(node) if source in self.flow.varying]
         starts = None if module is None else stretch.repeating(varying)
         if starts is not None:
-            found = self._repeated(node, module, stretch, starts)
+            try:
+                found = self._repeated(node, module, stretch, starts)
+            except UnknownSizeError:
+                found = None
             if found is not None:
                 self._show(node, module, stretch, found)
                 return found
@@ -238,10 +241,7 @@ class Runner:
             return None
         args, kwargs = fx.map_arg((node.args, node.kwargs), read)
         found = module.runs_forward([end - begin for begin, end in pairwise((*starts, stretch.steps))], *args, **kwargs)
-        if found is None:
-            return None
-        result, runs = found
-        return stretch.again(result, tuple(accumulate(runs, initial=0))[:-1])
+        return None if found is None else stretch.again(found, starts)
 
     def _from_numbers(self, node: fx.Node, read: Callable[[fx.Node], Any], watch: Watch | None) -> Any:
         return (self._sum if node in self.flow.sums else self._call)(node, read, watch)

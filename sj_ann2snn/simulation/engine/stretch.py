@@ -13,9 +13,13 @@ from ...support.trees import leaves, map_leaves, map_tensors
 from .packed.repeated import Repeated, starts_of_all
 from .packed.values import Packed
 
-__all__ = ["Stretch", "sizes"]
+__all__ = ["Stretch", "UnknownSizeError", "sizes"]
 
 Read = Callable[[fx.Node], Any]
+
+
+class UnknownSizeError(Exception):
+    """Nobody knows how large a value would be for fewer steps."""
 
 
 class Stretch:
@@ -41,7 +45,8 @@ class Stretch:
         self.steps = steps
         self.values: dict[fx.Node, Any] = {}
         self._gone: dict[fx.Node, Any] = {}
-        self._sized: dict[fx.Node, Callable[[int], Tensor]] = {}
+        self._sized: dict[fx.Node, Callable[[int], Any]] = {}
+        self._unknown: set[fx.Node] = set()
         self._constants, self._otherwise, self._call = constants, otherwise, call
 
     def forget(self, node: fx.Node) -> None:
@@ -87,13 +92,23 @@ class Stretch:
 
     def note_sized(self, node: fx.Node, value: Any) -> None:
         """Note a value that has been computed from sizes, as coordinates are, if it is the same at every step."""
-        if not isinstance(value, Tensor):
+        if not _has_numbers(value):
             return
-        of_one_step = self._call(node, lambda source: self._size(source, 1))
-        if torch.equal(value, of_one_step):
-            self._sized[node] = lambda _: value
-        elif value.dim() and torch.equal(value, _rows(of_one_step, self.steps)):
-            self._sized[node] = lambda steps: _rows(of_one_step, steps)
+        try:
+            of_one_step = self._call(node, lambda source: self._size(source, 1))
+        except UnknownSizeError:
+            of_one_step = None
+        some, others = list(leaves(of_one_step)), list(leaves(value))
+        repeats = [_repeats(one, other, self.steps) for one, other in zip(some, others, strict=False)]
+        if of_one_step is None or len(some) != len(others) or None in repeats:
+            self._unknown.add(node)
+            return
+
+        def for_steps(steps: int) -> Any:
+            found = iter(repeats)
+            return map_leaves(of_one_step, lambda leaf: _rows(leaf, steps) if next(found) else leaf)
+
+        self._sized[node] = for_steps
 
     def at(self, starts: tuple[int, ...]) -> Read:
         """Reads the values at these steps alone, and sizes as if there were no others."""
@@ -116,6 +131,8 @@ class Stretch:
         """A node's value for so many steps, of which nothing but the size is right, unless it comes from sizes."""
         if node in self._sized:
             return self._sized[node](steps)
+        if node in self._unknown:
+            raise UnknownSizeError
         value = self.values.get(node, self._gone.get(node))
         if value is None:
             return self._fixed(node, steps)
@@ -138,6 +155,16 @@ def sizes(value: Any) -> Any:
 def _rows(value: Tensor, times: int) -> Tensor:
     """A value's rows so many times."""
     return value.repeat(times, *(1 for _ in value.shape[1:]))
+
+
+def _repeats(of_one_step: Any, value: Any, steps: int) -> bool | None:
+    """True if a value has the rows of one step at each step, False if it does not depend on the steps, None
+    otherwise."""
+    if not isinstance(value, Tensor) or not isinstance(of_one_step, Tensor):
+        return False if not _is_number(value) and value == of_one_step else None
+    if torch.equal(value, of_one_step):
+        return False
+    return True if value.dim() and torch.equal(value, _rows(of_one_step, steps)) else None
 
 
 def _leaves(value: Any) -> Iterable[Any]:

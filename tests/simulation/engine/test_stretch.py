@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from sj_ann2snn import Converter, MemoryLayer, evaluate, simulate
 from sj_ann2snn.layers import CumulativeMaxPool
@@ -127,36 +127,78 @@ def test_what_comes_from_sizes() -> None:
     assert stretch.repeating([x]) is None
 
 
+def settling(runs: tuple[int, ...], *shape: int) -> Tensor:
+    """What values become at some steps, as neurons that represent them send it: a run of several steps is the mean."""
+    values, before, rows = torch.zeros(shape), 0, []
+    for run in runs:
+        new = values if run > 1 else torch.randint(0, 64, shape) / 64
+        rows.append(values + (before + 1) * (new - values))
+        values, before = new, before + run
+    return torch.stack(rows)
+
+
 @pytest.mark.parametrize("window", [(2, None, 0), (3, 2, 1)])
 def test_cumulative_pools_of_runs(window: Any) -> None:
-    """Largest sums that overtake each other within a run are followed step by step."""
     torch.manual_seed(0)
-    runs = (1, 1, 6, 2, 9)
-    rows = torch.randint(0, 64, (len(runs), 2, 4, 6, 6)) / 64
-    x = rows.repeat_interleave(torch.tensor(runs), 0)
+    runs = (3, 1, 1, 6, 1, 20)
+    rows = settling(runs, 2, 4, 6, 6)
     pool, reference = CumulativeMaxPool(2, *window), CumulativeMaxPool(2, *window)
     reference.step_mode = "m"
-    result, counts = pool.runs_forward(runs, rows)
-    assert sum(counts) == len(x)
-    assert torch.equal(result.repeat_interleave(torch.tensor(counts), 0), reference(x))
-    more = torch.rand(1, 2, 4, 6, 6)
-    again, counts = pool.runs_forward((5,), more)
-    found = again.repeat_interleave(torch.tensor(counts), 0)
-    assert relative_error(found, reference(more.expand(5, 2, 4, 6, 6))) < 1e-5
+    for _ in range(2):
+        found = pool.runs_forward(runs, rows).repeat_interleave(torch.tensor(runs), 0)
+        assert torch.equal(found, reference(rows.repeat_interleave(torch.tensor(runs), 0)))
+        for name in ("cumulative", "emitted"):
+            assert torch.equal(getattr(pool, name), getattr(reference, name))
+        rows, runs = rows[-1:], (5,)
 
 
-def test_a_settled_pool_is_asked_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool = CumulativeMaxPool(1, 2)
-    calls: list[int] = []
-    original = CumulativeMaxPool._pool
+def sized_ones(h: Tensor) -> Tensor:
+    return (torch.ones(h.size(1), h.size(1)) @ h).sum(1)
 
-    def counted(self: Any, x: Tensor) -> Tensor:
-        calls.append(len(x))
-        return original(self, x)
 
-    monkeypatch.setattr(CumulativeMaxPool, "_pool", counted)
-    result, counts = pool.runs_forward((100,), torch.rand(1, 3, 2, 8))
-    assert (result.shape, list(counts), calls) == ((1, 3, 2, 4), [100], [3, 3])
+def sized_sum(h: Tensor) -> Tensor:
+    return h + torch.zeros(h.size(1), h.size(2))
+
+
+def sizes_of_sized(h: Tensor) -> Tensor:
+    return h * torch.ones(h.size(1), 3).numel()
+
+
+def places(h: Tensor) -> Tensor:
+    return h.reshape(h.size(0), torch.arange(h.size(1)).size(0), -1)
+
+
+def grids(h: Tensor) -> Tensor:
+    down, across = torch.meshgrid(torch.arange(h.size(1)), torch.arange(h.size(2)), indexing="ij")
+    return h + (down / 16 + across / 64 * down.size(0))
+
+
+def rows_of_ones(h: Tensor) -> Tensor:
+    return h * torch.ones(h.size(0), 1, 1).repeat(1, h.size(1), 1)
+
+
+class Sized(nn.Module):
+    """Uses what sizes make of the values of neurons."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.first, self.function = nn.Linear(6, 12), function
+        self.second = nn.Linear(12, 9)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.first(x))
+        return self.second(self.function(self.function(h) if h.dim() == self.function(h).dim() else h))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("function", [sized_ones, sized_sum, sizes_of_sized, places, grids, rows_of_ones])
+@pytest.mark.parametrize("steps", [9, 13, 17])
+def test_what_sizes_make_is_no_sequence(function: Any, steps: int, in_numbers: Any) -> None:
+    """Not even where it is as long as there are steps."""
+    torch.manual_seed(0)
+    x = torch.rand(3, 9, 6)
+    snn = exactly(Converter([x], neuron=Maker(), mode="max", progress=False)(Sized(function).eval()))
+    wanted = in_numbers(lambda: simulate(snn, x, steps))
+    assert relative_error(simulate(snn, x, steps), wanted) < 1e-6
 
 
 class Trace(MemoryLayer):
