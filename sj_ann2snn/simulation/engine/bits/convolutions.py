@@ -188,6 +188,8 @@ class PackedConvolution:
         self._has_tables = self._weight.numel() // BITS * 256 * self._size(planes=1) <= LARGEST
         self._made: dict[tuple[str, int, float], Any] = {}
         """Weights as the loops take them, by loop, number of planes and unit of the input."""
+        self._crossovers: dict[tuple[int, int, int], float] = {}
+        """See `_crossover`, by height, columns and planes of the input."""
         self._over_images: dict[tuple[int, ...], PackedConvolution] = {}
         """A linear layer behind flattened images, by their channels and places."""
 
@@ -309,11 +311,13 @@ class PackedConvolution:
     def _is_faster_by_rows(self, spikes: PackedBits, height: int, columns: int) -> bool:
         if not self._has_tables:
             return True
-        shape, short = tuple(self._weight.shape), self._size(spikes.planes) == SHORT
-        geometry = self._geometry, self.dimensions
-        with exclusive(_crossover):  # while a thread times the loops, no other does the same
-            most = _crossover(shape, *geometry, height, columns, spikes.planes, short, self._groups)
-        return spikes.share() <= most
+        key = height, columns, spikes.planes
+        if key not in self._crossovers:
+            shape, short = tuple(self._weight.shape), self._size(spikes.planes) == SHORT
+            with exclusive(_crossover):  # while a thread times the loops, no other does the same
+                found = _crossover(shape, self._geometry, self.dimensions, *key, short, self._groups)
+            self._crossovers[key] = found
+        return spikes.share() <= self._crossovers[key]
 
     def _rows(self, work: Work) -> None:
         from .kernels import convolve_by_rows
@@ -335,7 +339,8 @@ class PackedConvolution:
         sizes = work.sizes
         if sizes.window_columns == 3 and sizes.stride_across == 1:
             width, part = self._lookup_width(sizes.planes), sizes.inputs // BITS // sizes.groups
-            loop = convolve_by_columns(width, *work.variant, part, sizes.planes, self._size(sizes.planes))
+            size = self._size(sizes.planes)
+            loop = convolve_by_columns(width, *work.variant, part, sizes.planes, size, sizes.groups)
             self._run(loop, self._tables_of_columns, work)
             return
         width, unit = self._lookup_width(sizes.planes), math.gcd(sizes.inputs // BITS, 8)

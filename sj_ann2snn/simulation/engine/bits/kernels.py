@@ -485,7 +485,7 @@ def convolve_by_bytes(
 
 @functools.cache
 def convolve_by_columns(
-    width: int, fires: int, addend: int, part: int, planes: int = 1, size: int = SHORT
+    width: int, fires: int, addend: int, part: int, planes: int = 1, size: int = SHORT, groups: int = 1
 ) -> Callable[..., None]:
     """A convolution by table lookup, for windows of three columns and a stride of one across.
 
@@ -499,11 +499,12 @@ def convolve_by_columns(
         part: Bytes of a position that a group of outputs reads.
         planes: Of the inputs ``[planes, T, N, ...]``, of which each counts twice as much as the one before.
         size: As for `convolve_by_rows`.
+        groups: Of channels.
 
     The loop takes the tables ``[blocks of outputs, window height, part, 256 + PAD, 3, width]``.
     """
     row_bytes, part_bytes = width * FLOAT, width * size
-    unit = math.gcd(part, 8)
+    unit, position = math.gcd(part, 8), part * groups
     entry_bytes = 3 * part_bytes
     table_bytes = (256 + PAD) * entry_bytes
     line_bytes = part * table_bytes
@@ -516,11 +517,11 @@ def convolve_by_columns(
         ends: tuple[Any, Any],
         sizes: tuple[int, ...],
     ) -> None:
-        steps, samples, inputs, outputs, height, columns, out_height, out_columns = sizes[:8]
-        window_height, _, stride_down, _, above, before, _, groups = sizes[8:]
+        steps, samples, _, outputs, height, columns, out_height, out_columns = sizes[:8]
+        window_height, _, stride_down, _, above, before = sizes[8:14]
         spikes_at, tables_at, bias_at = spikes.ctypes.data, tables.ctypes.data, bias.ctypes.data
         behind_at = addresses(behind)
-        position, plane_places = inputs // BITS, steps * samples * height * columns
+        plane_places = steps * samples * height * columns
         blocks = outputs // width // groups
         for block in range(outputs // width):
             first_byte = spikes_at + block // blocks * part
