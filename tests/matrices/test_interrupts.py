@@ -117,10 +117,17 @@ class InterruptedReadout(Readout):
 
 
 class InterruptedRule(ExitRule):
+    """Interrupts once, whichever of several threads asks first."""
+
     name = "interrupted"
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._first = threading.Lock()
+
     def settled(self, answers: Tensor, step: int) -> Tensor:
-        ctrl_c()
+        if self._first.acquire(blocking=False):
+            ctrl_c()
         return torch.zeros(len(answers), dtype=torch.bool)
 
 
