@@ -72,6 +72,8 @@ class Simulator:
         packs = self.flow is not None and self.flow.copyable and not type_of_products(self.precision)
         remembers = packs and packers_for(self.device) is not None
         self._convolutions = remembered_convolutions(snn) if remembers else {}
+        self._times_loops = packs and not self._convolutions
+        """Loops may have to be timed, for which no other thread should be at work."""
         self._stop = threading.Event()
 
     def run_all(self, inputs: tuple[Any, ...], collect: Callable[[slice], Collector]) -> list[Any]:
@@ -122,7 +124,7 @@ class Simulator:
                 return [result for piece in pieces for result in piece]
 
             # Without an expectation, the first tiles are of one sample; they determine the size of the others.
-            start = 0 if self._tiling.knows_sizes else min(samples, workers)
+            start = 0 if self._tiling.knows_sizes else 1 if self._times_loops else min(samples, workers)
             results = run_each([slice(sample, sample + 1) for sample in range(start)])
             return results + run_each(self._tiles(start, samples, workers))
 
