@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import threading
@@ -114,19 +115,35 @@ class Simulator:
                 self._tiling.expect(expected_elements(self.flow.graph, self.flow.modules, inputs))
             workers = self._workers()
 
-            def run_each(tiles: list[slice]) -> list[Any]:
-                if min(workers, len(tiles)) < 2:
-                    pieces = [run(first, tile) for tile in tiles]
+            learnt: list[Tiling] = []
+
+            def learn(runner: Runner, tile: slice) -> list[Any]:
+                # What one thread learns must not decide how another one goes on: it may come sooner or later.
+                runner.tiling = copy.copy(self._tiling)
+                try:
+                    return run(runner, tile)
+                finally:
+                    learnt.append(runner.tiling)
+                    runner.tiling = self._tiling
+
+            def run_each(tiles: list[slice], work: Callable[..., list[Any]], *, alone: bool = False) -> list[Any]:
+                if alone or min(workers, len(tiles)) < 2:
+                    pieces = [work(first, tile) for tile in tiles]
                 else:
                     self._stop.clear()
-                    runners = [partial(run, self._runner(index)) for index in range(min(workers, len(tiles)))]
+                    runners = [partial(work, self._runner(index)) for index in range(min(workers, len(tiles)))]
                     pieces = in_threads(runners, tiles, self._stop)
                 return [result for piece in pieces for result in piece]
 
-            # Without an expectation, the first tiles are of one sample; they determine the size of the others.
-            start = 0 if self._tiling.knows_sizes else 1 if self._times_loops else min(samples, workers)
-            results = run_each([slice(sample, sample + 1) for sample in range(start)])
-            return results + run_each(self._tiles(start, samples, workers))
+            if self._tiling.knows_sizes:
+                start = min(samples, self._tiling.samples())
+                results = run(first, slice(0, start))
+            else:  # tiles of one sample determine the size of the others
+                start = min(samples, workers)
+                singles = [slice(sample, sample + 1) for sample in range(start)]
+                results = run_each(singles, learn, alone=self._times_loops)
+                self._tiling.learn(learnt)
+            return results + run_each(self._tiles(start, samples, workers), run)
 
     @property
     def tiling(self) -> dict[str, int]:
@@ -150,7 +167,7 @@ class Simulator:
     ) -> list[Any]:
         """The results of one tile, or of several smaller tiles if it does not fit into memory."""
         samples = tile.stop - tile.start
-        before = self._tiling.steps(samples)
+        before = runner.tiling.steps(samples)
         try:
             return [runner.run(cut(tile), collect(tile))]
         except Exception as error:
@@ -159,14 +176,14 @@ class Simulator:
             # Keep only the text, because the error itself keeps everything computed so far alive.
             shortage = first_line(error)
         # Another thread may have made groups of steps smaller since, so that this tile is to be tried again.
-        now = self._tiling.steps(samples)
+        now = runner.tiling.steps(samples)
         steps = max(before, now)
         if samples == steps == 1:
             raise OutOfMemoryError(
                 f"There is not enough memory on {self.device} to simulate a single sample for a single step: {shortage}"
             )
         if now >= before:
-            self._tiling.shrink(samples)
+            runner.tiling.shrink(samples)
         warnings.warn(
             f"There was not enough memory on {self.device} to simulate {samples} sample(s) for {steps} step(s) at a "
             f"time ({shortage}); continuing with half as much at a time.",

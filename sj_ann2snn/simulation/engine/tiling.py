@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...support.trees import tensors
@@ -58,6 +58,15 @@ class Tiling:
         """Go on from what `state` has returned."""
         self._bytes, self._few_steps, self._largest = (state[name] for name in ("bytes", "few_steps", "largest"))
         self._room, self._lengthened = state["room"], bool(state["lengthened"])
+
+    def learn(self, others: Sequence[Tiling]) -> None:
+        """Take over what copies of this one have learnt."""
+        self._largest = max(one._largest for one in others)
+        self._lengthened = any(one._lengthened for one in others)
+        self._bytes = min(one._bytes for one in others)
+        self._few_steps = min(one._few_steps for one in others)
+        self._first_steps = min(one._first_steps for one in others)
+        self._room = min(one._room for one in others)
 
     def expect(self, elements: int) -> None:
         """Expect activations of so many elements for a sample at one step, until a size is known."""
