@@ -73,7 +73,7 @@ class Simulator:
         packs = self.flow is not None and self.flow.copyable and not type_of_products(self.precision)
         remembers = packs and packers_for(self.device) is not None
         self._convolutions = remembered_convolutions(snn) if remembers else {}
-        self._times_loops = packs and not self._convolutions
+        self._times_loops = remembers and not self._convolutions
         """Loops may have to be timed, for which no other thread should be at work."""
         self._stop = threading.Event()
 
