@@ -29,6 +29,7 @@ from sj_ann2snn.simulation.engine.tiling import Tiling
 from sj_ann2snn.testing.running import tiled
 
 from ...helpers.networks import StepBiases, relative_error, run_by_hand, watched
+from .agreement import require_the_same_in_numbers
 from .networks import averaging, branching, decoder, lines, network, stem
 from .valued import UNIT, Maker, Valued, exactly, nearest
 
@@ -115,15 +116,20 @@ def test_convolutions(
         (shortcut, factors, None, currents + of_shortcut * factors[:, None, None]),
         (wide, None, second, currents + beside),
     ):
-        by_steps, by_changes = Valued(), Valued()
-        values = torch.empty_like(wanted)
-        by_steps.fire(wanted, values)
-        found = layer(x, addend, scale, behind, by_changes)
-        assert found is not None
-        assert torch.equal(found.unpacked(), values)
-        assert torch.equal(by_changes.value, by_steps.value)  # type: ignore[arg-type]
-        assert torch.equal(by_changes.v, by_steps.v)  # type: ignore[arg-type]
-        assert by_changes.steps == by_steps.steps
+        require_the_same_changes(layer, (x, addend, scale, behind), wanted)
+
+
+def require_the_same_changes(layer: ChangeConvolution, given: tuple[Any, ...], currents: Tensor) -> None:
+    """A neuron behind the layer does what it does with these currents."""
+    by_steps, by_changes = Valued(), Valued()
+    values = torch.empty_like(currents)
+    by_steps.fire(currents, values)
+    found = layer(*given, by_changes)
+    assert found is not None
+    assert torch.equal(found.unpacked(), values)
+    assert torch.equal(by_changes.value, by_steps.value)  # type: ignore[arg-type]
+    assert torch.equal(by_changes.v, by_steps.v)  # type: ignore[arg-type]
+    assert by_changes.steps == by_steps.steps
 
 
 @pytest.mark.parametrize(
@@ -141,13 +147,7 @@ def test_lines_and_features(layer: nn.Module, places: tuple[int, ...]) -> None:
     loop = change_convolution(conv)
     assert loop is not None
     for addend, wanted in ((None, currents), (shortcut, currents + of_shortcut)):
-        by_steps, by_changes = Valued(), Valued()
-        values = torch.empty_like(wanted)
-        by_steps.fire(wanted, values)
-        found = loop(x, addend, None, None, by_changes)
-        assert found is not None
-        assert torch.equal(found.unpacked(), values)
-        assert torch.equal(by_changes.value, by_steps.value)  # type: ignore[arg-type]
+        require_the_same_changes(loop, (x, addend, None, None), wanted)
     other, _ = fired(random_currents(inputs, *places, 2))
     assert loop(other, neuron=Valued()) is None
 
@@ -251,19 +251,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=list(OPTIONS))
 def test_a_network_does_the_same(options: dict[str, Any], make: Any, short: Tensor, in_numbers: Any) -> None:
     snn = exactly(Converter([short], neuron=Maker(), progress=False, **options)(make()))
-    data = [(short, torch.arange(11) % 5)]
-
-    def work() -> Any:
-        return simulate(snn, short, 17), evaluate(snn, data, 17, progress=False)
-
-    wanted, expected = in_numbers(work)
-    for budget, threads in ((1, 1), (100_000, 2), (1 << 22, 1)):
-        with tiled(budget, threads):
-            answer, result = work()
-        assert relative_error(answer, wanted) < 1e-6
-        for field in ("accuracy", "spikes_over_time", "emissions_over_time", "synops_over_time"):
-            assert getattr(result, field) == getattr(expected, field), field
-        assert result.layers == expected.layers
+    require_the_same_in_numbers(snn, short, 17, in_numbers)
 
 
 def test_groups_of_steps_go_on_from_each_other(short: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:

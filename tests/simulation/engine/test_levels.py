@@ -18,6 +18,7 @@ from sj_ann2snn.simulation.engine.packing import packing
 from sj_ann2snn.testing.running import tiled
 
 from ...helpers.networks import StepBiases, relative_error, run_by_hand, watched
+from .agreement import require_the_same_in_numbers
 from .networks import averaging, branching, decoder, dilated, lines, network, stem
 
 np = pytest.importorskip("numpy")
@@ -285,19 +286,7 @@ def test_a_network_spikes_the_same(
     options: dict[str, Any], make: Any, kind: type[Several], x: Tensor, in_numbers: Any
 ) -> None:
     snn = Converter([x], neuron=Maker(kind), progress=False, **options)(make())
-    data = [(x, torch.arange(11) % 5)]
-
-    def work() -> Any:
-        return simulate(snn, x, 17), evaluate(snn, data, 17, progress=False)
-
-    wanted, expected = in_numbers(work)
-    for budget, threads in ((1, 1), (100_000, 2), (1 << 22, 1)):
-        with tiled(budget, threads):
-            answer, result = work()
-        assert relative_error(answer, wanted) < 1e-6  # outputs are sums over steps, in torch's order
-        for field in ("accuracy", "spikes_over_time", "emissions_over_time", "synops_over_time"):
-            assert getattr(result, field) == getattr(expected, field), field
-        assert result.layers == expected.layers
+    require_the_same_in_numbers(snn, x, 17, in_numbers)  # outputs are sums over steps, in torch's order
 
 
 @pytest.mark.parametrize("kind", KINDS)

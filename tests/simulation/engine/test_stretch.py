@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from sj_ann2snn import Converter, MemoryLayer, evaluate, simulate
+from sj_ann2snn import Converter, MemoryLayer, simulate
 from sj_ann2snn.layers import CumulativeMaxPool
 from sj_ann2snn.simulation.engine import runner
 from sj_ann2snn.simulation.engine.packed.repeated import Repeated, starts_of_all
@@ -16,6 +16,7 @@ from sj_ann2snn.simulation.engine.stretch import Stretch
 from sj_ann2snn.testing.running import tiled
 
 from ...helpers.networks import relative_error
+from .agreement import require_the_same_in_numbers
 from .networks import dilated, grouped, lines, rearranging, two_sided
 from .valued import Maker, exactly
 
@@ -50,19 +51,7 @@ def test_copies_are_laid_out_alike() -> None:
 @pytest.mark.parametrize("make", [rearranging, two_sided, grouped, lines, dilated])
 def test_a_network_does_the_same(make: Any, short: Tensor, in_numbers: Any) -> None:
     snn = exactly(Converter([short], neuron=Maker(), mode="max", progress=False)(make()))
-    data = [(short, torch.arange(11) % 5)]
-
-    def work() -> Any:
-        return simulate(snn, short, STEPS), evaluate(snn, data, STEPS, progress=False)
-
-    wanted, expected = in_numbers(work)
-    for budget, threads in ((1, 1), (100_000, 2), (1 << 22, 1)):
-        with tiled(budget, threads):
-            answer, result = work()
-        assert relative_error(answer, wanted) < 1e-5
-        for field in ("accuracy", "spikes_over_time", "emissions_over_time", "synops_over_time"):
-            assert getattr(result, field) == getattr(expected, field), field
-        assert result.layers == expected.layers
+    require_the_same_in_numbers(snn, short, STEPS, in_numbers, within=1e-5)
 
 
 def test_layers_of_numbers_see_few_steps(short: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
